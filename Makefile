@@ -1,0 +1,72 @@
+# run · test · check · bench · demo · install · uninstall — each sets up what it needs, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MANIFESTS = pyproject.toml client/pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench demo install uninstall clean
+
+help:
+	@echo 'make run       start the agent here, in the foreground'
+	@echo 'make test      the whole test suite, with branch coverage'
+	@echo 'make check     ruff, mypy --strict, import rules'
+	@echo 'make demo      the whole story in a scratch folder'
+	@echo 'make bench     what it costs, beside what the same costs without it'
+	@echo 'make install   for this user: commands, completions, systemd units'
+	@echo 'make uninstall undo it; keys and store stay unless PURGE=1'
+	@echo 'make format    let ruff format the code'
+	@echo 'make clean     remove .venv and every cache'
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo 'the venv module is missing; on Debian: apt-get install python3-venv'; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+# What the agent needs to run; nothing of the tests.
+$(VENV)/.runtime: $(MANIFESTS) | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --editable './client[async,cli]' --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+run: $(VENV)/.runtime
+	@echo 'In a second shell, in this folder:'
+	@echo '    $(BIN)/agentctl login      open a session'
+	@echo '    $(BIN)/agentctl status     see the agent and your session'
+	@echo '    $(BIN)/agentctl verify     is this shell logged in?'
+	@exec $(BIN)/agentd serve
+
+test: $(VENV)/.dev
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+demo: $(VENV)/.runtime
+	@PATH="$(abspath $(BIN)):$$PATH" sh tests/e2e/demo.sh
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+install:
+	@PYTHON='$(PYTHON)' sh systemd/install.sh
+
+uninstall:
+	@PURGE='$(PURGE)' sh systemd/uninstall.sh
+
+clean:
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,9 @@
+"""agentd: the local session agent, as a daemon and as a core to embed.
+
+The public parts are imported from where they live: `agentd.keys.KeyRing`, `agentd.store.DB`,
+`agentd.sessions.SessionManager`.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,127 @@
+"""The command `agentd`: serve, and what comes before it. It ends with an exit code, not a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from agentd_client.errors import AgentdError
+
+from . import __version__, logs
+from .config import Settings, load
+from .exit_codes import MEANINGS, exit_code
+
+T = TypeVar("T")
+
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code, meaning in MEANINGS.items())
+
+
+@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="agentd", message="%(prog)s %(version)s")
+@click.option("--config", "config_path", metavar="FILE", help="The settings, instead of config.toml.")
+@click.option("--log-level", type=click.Choice(logs.LEVELS), help="How much to say on standard error.")
+@click.option("--log-format", type=click.Choice(logs.FORMATS), help="Readable or journal lines, or JSON.")
+@click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
+@click.pass_context
+def agentd(
+    context: click.Context,
+    config_path: str | None,
+    log_level: str | None,
+    log_format: str | None,
+    debug: bool,
+) -> None:
+    """The session agent: it knows which callers belong to a session that you opened."""
+    context.obj = {"config_path": config_path, "log_level": log_level, "log_format": log_format}
+
+
+def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--state", "state_path", metavar="FOLDER", help="Where keys and store live.")(
+        command
+    )
+    command = click.option("--socket", "socket_path", metavar="PATH", help="Where to listen.")(command)
+    return click.pass_context(command)
+
+
+@agentd.command()
+@_with_paths
+def serve(context: click.Context, socket_path: str | None, state_path: str | None) -> None:
+    """Serve in the foreground until SIGTERM or SIGINT.
+
+    The first start makes a key file and a store, and says where.
+    """
+    settings = load(**context.obj, socket_path=socket_path, state_path=state_path)
+    from . import main  # trio, lmdb and libsodium: `agentd --help` does without them
+
+    _run(main.serve, settings)
+
+
+@agentd.command()
+@_with_paths
+@click.option("--fresh", is_flag=True, help="Begin anew: every session and the old keys are lost.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def init(
+    context: click.Context, socket_path: str | None, state_path: str | None, fresh: bool, yes: bool
+) -> None:
+    """Make the key file and the store without serving; what is there stays."""
+    settings = load(**context.obj, socket_path=socket_path, state_path=state_path)
+    if fresh and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("--fresh ends every session for good; say --yes too")
+        click.confirm(f"Delete every session and the keys in {settings.state_path}?", abort=True)
+    from . import main
+
+    agent_id = _run(main.init, settings, fresh)
+    click.echo(f"agent\t{agent_id}\nkeys\t{settings.keys_path}\nstore\t{settings.store_path}")
+
+
+def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) -> T:
+    import trio
+
+    from . import process
+
+    process.harden()
+    return trio.run(entry, settings, logs.configure(settings.log_level, settings.log_format), *more)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command; ends in `SystemExit`."""
+    sys.exit(_carry_out(sys.argv[1:] if arguments is None else arguments))
+
+
+def _carry_out(arguments: list[str]) -> int:
+    try:
+        agentd.main(arguments, prog_name="agentd", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (Exception, KeyboardInterrupt) as caught:
+        error = _innermost(caught)
+        if "--debug" in arguments:
+            import traceback
+
+            traceback.print_exception(caught)
+        click.echo(f"agentd: {_sentence(error)}", err=True)
+        return exit_code(error)
+    return 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong inside trio's nurseries, which wrap it in groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _sentence(error: BaseException) -> Any:
+    match error:
+        case AgentdError():
+            return error.sentence
+        case click.ClickException():
+            return error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted"
+        case OSError():
+            return f"{error.filename or 'the system'}: {error.strerror}"
+    return f"a fault in agentd ({type(error).__name__}); --debug shows where"

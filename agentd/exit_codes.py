@@ -1,0 +1,48 @@
+"""What `agentd` exits with: sysexits(3), with 73 kept for one thing, that another agent already serves.
+
+A service manager can tell by them what a restart may mend: 70, 71 and 74 perhaps; 64, 73, 77 and 78 never.
+"""
+
+from __future__ import annotations
+
+import click
+
+from agentd_client import errors
+
+STOPPED = 0
+USAGE = 64
+INTERNAL = 70
+SYSTEM = 71
+ALREADY_SERVING = 73
+STORE = 74
+CONFIG = 78
+INTERRUPTED = 128 + 2
+
+MEANINGS = {
+    STOPPED: "stopped as it was told to",
+    USAGE: "the command line is wrong",
+    INTERNAL: "agentd has a fault",
+    SYSTEM: "the operating system refused something",
+    ALREADY_SERVING: "another agent already serves this socket",
+    STORE: "the store failed, is damaged or in use",
+    CONFIG: "settings, key file, or the path or owner of a file are not usable",
+}
+"""Every code in a few words, as `agentd --help` shows them."""
+
+_BY_CLASS: dict[type[BaseException], int] = {
+    click.ClickException: USAGE,
+    click.Abort: INTERRUPTED,
+    KeyboardInterrupt: INTERRUPTED,
+    OSError: SYSTEM,
+    errors.AlreadyServingError: ALREADY_SERVING,
+    errors.StartError: CONFIG,
+    errors.KeyFileError: CONFIG,
+    errors.PassphraseError: CONFIG,
+    errors.StoreKeyMismatchError: CONFIG,
+    errors.StoreError: STORE,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """The code of the nearest class that the table names; 70 where it names none."""
+    return next((_BY_CLASS[kind] for kind in type(error).__mro__ if kind in _BY_CLASS), INTERNAL)

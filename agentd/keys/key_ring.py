@@ -1,0 +1,199 @@
+"""The key ring: one root key, and what is derived from it.
+
+    root key ── "agent id"   → the agent's public id (a hash; tells nothing of the key)
+             ── "store"      → seals every value of the store
+             ── "session"    → seals session keys, which are then stored as values
+
+The root key itself is wiped as soon as the others are derived.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from agentd_client.errors import (
+    KeyFileError,
+    KeyRingDestroyedError,
+    KeyRingNotRunningError,
+    KeyRingRunningError,
+    PassphraseError,
+)
+from agentd_client.lifecycle import Lifecycle, Observer, State
+
+from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
+from .key_file import prepare_folder, read_key, remove_key, write_key
+from .memory import SecretKey, SecretMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY_FILE = "root.key"
+_AGENT_ID_BYTES = 16
+
+
+class KeyRing:
+    """The root key's owner. Create it with `create_key_ring`; leaving it as a context manager wipes it.
+
+    `seal`, `open`, `wrap_key` and `unwrap_key` may be called from any thread.
+    """
+
+    def __init__(self, keys_path: Path, logger: logging.Logger | None = None) -> None:
+        self.path = keys_path
+        self._log = logger or logging.getLogger("agentd.keys")
+        self._lifecycle = Lifecycle(
+            running=KeyRingRunningError, destroyed=KeyRingDestroyedError, not_running=KeyRingNotRunningError
+        )
+        self._lock = trio.Lock()
+        self._memory = SecretMemory()
+        self._derived: dict[str, SecretKey] = {}
+        self._agent_id = ""
+
+    @classmethod
+    async def create_key_ring(
+        cls,
+        *,
+        keys_path: str | os.PathLike[str],
+        passphrase: str | bytes | None = None,
+        fresh: bool = False,
+        logger: logging.Logger | None = None,
+    ) -> Self:
+        """Construct and start.
+
+        Args:
+            keys_path: the folder of the key file; made with mode 0700 where it is missing.
+            passphrase: what the key file is locked with; this version knows plain key files only.
+            fresh: draw a new root key in place of the one that is there. What was sealed with the old
+                one can never be opened again.
+            logger: where to say what was made; never a key.
+
+        Raises:
+            KeyFileError: the file is refused; the sentence names it, the reason and the remedy.
+            PassphraseError: a passphrase was given, and the key file is not locked with one.
+        """
+        key_ring = cls(Path(keys_path), logger)
+        await key_ring.start(passphrase=passphrase, fresh=fresh)
+        return key_ring
+
+    async def start(self, *, passphrase: str | bytes | None = None, fresh: bool = False) -> None:
+        """Read the root key, or draw one where there is none, and derive the rest."""
+        async with self._lock:
+            with self._lifecycle.starting() as needed:
+                if needed:
+                    await trio.to_thread.run_sync(self._load, passphrase, fresh)
+
+    async def stop(self) -> None:
+        """Wipe every key from memory."""
+        async with self._lock:
+            with self._lifecycle.stopping() as needed:
+                if needed:
+                    for key in self._derived.values():
+                        key.wipe()
+                    self._derived.clear()
+
+    async def destroy(self) -> None:
+        """Remove the key file: what was sealed with it can never be opened again."""
+        async with self._lock:
+            with self._lifecycle.destroying() as needed:
+                if needed:
+                    await trio.to_thread.run_sync(remove_key, self.path / KEY_FILE)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        with trio.CancelScope(shield=True):  # wiping takes microseconds and must not be skipped
+            await self.stop()
+
+    @property
+    def state(self) -> State:
+        """Stopped, running or destroyed."""
+        return self._lifecycle.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Be told of every life-cycle event; returns the function that ends this."""
+        return self._lifecycle.observe(observer)
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's public id: 32 hexadecimal characters, the same for the life of the root key."""
+        self._lifecycle.require_running()
+        return self._agent_id
+
+    @property
+    def memory_locked(self) -> bool:
+        """Whether the keys' memory is kept out of swap."""
+        return self._memory.locked
+
+    def new_key(self) -> SecretKey:
+        """Draw a new key straight into locked memory."""
+        self._lifecycle.require_running()
+        key = self._memory.new_key()
+        with key as view:
+            random_into(view)
+        return key
+
+    def seal(self, value: bytes, context: bytes) -> bytes:
+        """Seal a store value under its context; no two results are alike."""
+        with self._key("store") as key:
+            return seal(key, value, context)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Open what `seal` made; `agentd.crypto.SealError` where it is anything else."""
+        with self._key("store") as key:
+            return open_sealed(key, sealed, context)
+
+    def wrap_key(self, key: SecretKey, context: bytes) -> bytes:
+        """Seal a key, from memory to ciphertext."""
+        with self._key("session") as wrapping, key as secret:
+            return seal(wrapping, secret, context)
+
+    def unwrap_key(self, wrapped: bytes, context: bytes) -> SecretKey:
+        """Open what `wrap_key` made, into locked memory; `SealError` where it is anything else."""
+        key = self._memory.new_key()
+        try:
+            with self._key("session") as wrapping, key as secret:
+                open_into(wrapping, wrapped, context, secret)
+        except BaseException:
+            key.wipe()
+            raise
+        return key
+
+    def _key(self, purpose: str) -> SecretKey:
+        try:
+            return self._derived[purpose]
+        except KeyError:
+            raise KeyRingNotRunningError from None
+
+    def _load(self, passphrase: str | bytes | None, fresh: bool) -> None:
+        if passphrase is not None:
+            raise PassphraseError("this version keeps its root key in a plain key file, without a passphrase")
+        file = self.path / KEY_FILE
+        prepare_folder(self.path)
+        root = self._memory.new_key()
+        try:
+            with root as view:
+                if fresh or not read_key(file, view):
+                    self._draw(file, view, replace=fresh)
+                self._derive(view)
+        finally:
+            root.wipe()
+
+    def _draw(self, file: Path, view: memoryview, *, replace: bool) -> None:
+        random_into(view)
+        if write_key(file, view, replace=replace):
+            self._log.info("made a new root key: %s", file)
+        elif not read_key(file, view):
+            raise KeyFileError(f"{file} appeared and vanished again; is another agent being set up?")
+
+    def _derive(self, root: memoryview) -> None:
+        self._agent_id = keyed_hash(root, b"agentd agent id", _AGENT_ID_BYTES).hex()
+        for purpose in ("store", "session"):
+            derived = self._memory.new_key()
+            with derived as view:
+                derive_into(root, b"agentd key: " + purpose.encode(), view)
+            self._derived[purpose] = derived

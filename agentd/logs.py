@@ -1,0 +1,61 @@
+"""The agent's log, on standard error: for people, for the journal, or for machines. Never a token or a key.
+
+Which form: `<N>` levels (sd-daemon(3)) where standard error is the journal, readable lines elsewhere, and
+JSON where it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+
+from . import systemd
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "json")
+
+# syslog(3) severities
+_SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class JournalFormatter(logging.Formatter):
+    """A severity and the message; the journal knows the time. Every line of a traceback gets its severity."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        severity = _SEVERITY.get(record.levelno, 6)
+        return "\n".join(f"<{severity}>{line}" for line in super().format(record).splitlines())
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (seconds since 1970), level, logger, message, and any traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        document: dict[str, object] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0]:
+            document["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(document)
+
+
+def configure(level: str, form: str = "auto") -> logging.Logger:
+    """Send every record of the `agentd` loggers to standard error; returns the root of them."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(JsonFormatter())
+    elif systemd.is_journal(sys.stderr.fileno()):
+        handler.setFormatter(JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("agentd")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    return logger

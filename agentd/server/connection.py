@@ -1,0 +1,196 @@
+"""One connection: reads requests, sends replies, and holds its peer to the limits.
+
+It works on the plain non-blocking socket and waits with trio's `wait_readable`: a send that the kernel takes
+at once then needs no deadline, no task and no turn of the event loop, which is a third of a call's time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+
+import trio
+from trio.lowlevel import ParkingLot, checkpoint, wait_readable, wait_writable
+
+from agentd_client.protocol.codec import Decoder, Message, Notification, Request
+from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES, REPLY_SECONDS
+
+from .dispatch import Dispatch
+from .peer import Peer
+from .peer_log import PeerLog, Reason
+
+
+class Connection:
+    """Owns a connected, non-blocking socket from its construction on; `run` closes it.
+
+    Backpressure: while replies wait for the peer, or `MAX_IN_FLIGHT` requests are being worked on, nothing
+    more is read, so a peer can make the agent hold no more than one read and the replies to it.
+    """
+
+    def __init__(self, sock: socket.socket, peer: Peer, dispatch: Dispatch, log: PeerLog) -> None:
+        self._sock = sock
+        self._peer = peer
+        self._dispatch = dispatch
+        self._log = log
+        self._decoder = Decoder()
+        self._in_flight: set[int] = set()
+        self._backlog = bytearray()
+        self._lost = False
+        # Where the reader waits until the backlog is gone or a request has ended.
+        self._held = ParkingLot()
+        self._unfinished_until = math.inf
+
+    async def run(self) -> None:
+        """Serve the peer until either side has had enough, and every request that came is answered."""
+        try:
+            # The nursery outlives the reading: requests that are being worked on end, and their replies
+            # leave, after the peer's last byte or its first malformed one.
+            async with trio.open_nursery() as self._tasks:
+                await self._read()
+        finally:
+            self._sock.close()
+
+    def stop_reading(self) -> None:
+        """Let the peer send nothing more; all that it has sent is still answered.
+
+        After shutdown(SHUT_RD) of a Unix socket Linux fails the peer's sends with EPIPE, while what is in
+        the receive queue stays readable, to be followed by the end of file. So there is no request that
+        the peer sent whole and that nobody will read: for the peer, "sent" and "answered" stay the same.
+        """
+        # ENOTCONN: the peer has gone already.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    async def _read(self) -> None:
+        decoder, sock = self._decoder, self._sock
+        while await self._wait_readable():
+            try:
+                data = sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return  # ECONNRESET: the peer closed with replies unread
+            if not data:
+                return
+            messages = decoder.receive(data)
+            if messages:
+                self._unfinished_until = math.inf  # what is unfinished now is another message
+            if not await self._handle(messages):
+                return
+            if decoder.failure is not None:
+                self._log.write(Reason.MALFORMED, self._peer, decoder.failure.sentence)
+                return
+
+    async def _wait_readable(self) -> bool:
+        """Wait for bytes that may be read; False where the connection is over."""
+        if self._decoder.has_partial_message:
+            if self._unfinished_until == math.inf:
+                self._unfinished_until = trio.current_time() + MESSAGE_SECONDS
+            with trio.move_on_at(self._unfinished_until) as waiting:
+                await wait_readable(self._sock)
+            if waiting.cancelled_caught:
+                self._log.write(Reason.UNFINISHED, self._peer)
+                return False
+        else:
+            await wait_readable(self._sock)
+        if self._must_hold():
+            began = trio.current_time()
+            await self._hold()
+            # The peer may have sent the rest long ago: time that it was not read does not count.
+            self._unfinished_until += trio.current_time() - began
+        return not self._lost
+
+    def _must_hold(self) -> bool:
+        return bool(self._backlog) or len(self._in_flight) >= MAX_IN_FLIGHT
+
+    async def _hold(self) -> None:
+        while self._must_hold():
+            await self._held.park()
+
+    async def _handle(self, messages: list[Message]) -> bool:
+        """Answer or start each request; False where a message ends the connection."""
+        replies: list[bytes] = []
+        dispatch, peer, in_flight = self._dispatch, self._peer, self._in_flight
+        going_on = True
+        for message in messages:
+            if type(message) is not Request:
+                if type(message) is Notification:
+                    continue  # the specification: no answer, and nothing here has an effect without one
+                self._log.write(Reason.UNEXPECTED, peer)
+                going_on = False
+                break
+            if message.msgid in in_flight:
+                self._log.write(Reason.MSGID_IN_USE, peer)
+                going_on = False
+                break
+            reply = dispatch.answer(message, peer)
+            if reply is not None:
+                replies.append(reply)
+            else:
+                in_flight.add(message.msgid)
+                self._tasks.start_soon(self._answer, message)
+            if len(replies) + len(in_flight) >= MAX_IN_FLIGHT:
+                # A full slice. The other connections get a turn, and the peer takes what it has asked for.
+                self._send_all(replies)
+                await checkpoint()
+                await self._hold()
+                if self._lost:
+                    return False
+        self._send_all(replies)
+        return going_on
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            self._send(await self._dispatch.answer_waiting(request, self._peer))
+        finally:
+            self._in_flight.discard(request.msgid)
+            self._held.unpark_all()
+
+    def _send_all(self, replies: list[bytes]) -> None:
+        if replies:
+            self._send(replies[0] if len(replies) == 1 else b"".join(replies))
+            replies.clear()
+
+    def _send(self, data: bytes) -> None:
+        if self._lost:
+            return
+        if self._backlog:
+            self._backlog += data
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lose()
+            return
+        if sent < len(data):
+            self._backlog += data[sent:]
+            self._tasks.start_soon(self._flush)
+
+    async def _flush(self) -> None:
+        """Send the backlog as the peer takes it, within one deadline that its trickling does not renew."""
+        with trio.move_on_after(REPLY_SECONDS) as taking:
+            while self._backlog:
+                await wait_writable(self._sock)
+                try:
+                    sent = self._sock.send(self._backlog)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    self._lose()
+                    return
+                del self._backlog[:sent]
+        if taking.cancelled_caught:
+            self._log.write(Reason.NOT_TAKING, self._peer)
+            self._lose()
+        self._held.unpark_all()
+
+    def _lose(self) -> None:
+        """Nobody takes replies any more: wake the reader, which ends. What was begun is still carried out."""
+        self._lost = True
+        self._backlog.clear()
+        with contextlib.suppress(OSError):  # ENOTCONN
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._held.unpark_all()

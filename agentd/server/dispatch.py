@@ -1,0 +1,164 @@
+"""The table of methods: which name leads where, what it may be given, and how refusals are told.
+
+A request comes in decoded and leaves as the bytes of its reply; whatever happens there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from agentd_client.errors import AgentdError, AgentInternalError, InvalidParamsError, UnknownMethodError
+from agentd_client.protocol.codec import Encoder, Request
+from agentd_client.protocol.methods import Method
+from agentd_client.protocol.wire import error_to_wire, to_wire
+
+from .failures import describe_failure
+from .peer import Peer
+
+_SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
+
+_convert = msgspec.convert
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """The base of every method's parameters; the methods without any use it as it is."""
+
+
+P = TypeVar("P", bound=Params)
+Result = tuple[Any, ...]
+"""One of the named tuples of `agentd_client.protocol.results`."""
+
+
+MAX_KEPT_RESULTS = 1024
+"""Encoded results that are kept, about 300 bytes each; the oldest goes first."""
+
+
+class _Entry(NamedTuple):
+    params: type[Params]
+    at_once: Callable[[Any, Peer], Result] | None
+    waiting: Callable[[Any, Peer], Awaitable[Result]] | None
+    keeps_results: bool
+
+
+class Dispatch:
+    """Registers methods, and answers requests with them.
+
+    A method that answers at once costs no task; one that waits gets one from the connection.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._entries: dict[str, _Entry] = {}
+        # One for all connections: everything here runs on the event loop's thread, and never across an await.
+        self._encoder = Encoder()
+        # By identity, with the result itself, which thereby lives and keeps its id to itself. Encoding is a
+        # third of the time that a verification takes, and most are answered with the same object again.
+        self._kept: dict[int, tuple[Result, bytes]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The methods' wire names, in the order they were registered."""
+        return list(self._entries)
+
+    def register(
+        self,
+        method: Method,
+        params: type[P],
+        handler: Callable[[P, Peer], Result],
+        *,
+        keeps_results: bool = False,
+    ) -> None:
+        """Add a method that answers at once; a name that is taken raises ValueError.
+
+        With `keeps_results`, for handlers that often give the very same object again: results are kept
+        encoded. They must be immutable all the way down, and no secrets.
+        """
+        self._add(method, _Entry(params, handler, None, keeps_results))
+
+    def register_waiting(
+        self, method: Method, params: type[P], handler: Callable[[P, Peer], Awaitable[Result]]
+    ) -> None:
+        """Add a method that waits for something; a name that is taken raises ValueError."""
+        self._add(method, _Entry(params, None, handler, False))
+
+    def _add(self, method: Method, entry: _Entry) -> None:
+        if method.name in self._entries:
+            raise ValueError(f"the method {method.name!r} is registered twice")
+        self._entries[method.name] = entry
+
+    def answer(self, request: Request, peer: Peer) -> bytes | None:
+        """The reply; None where the method waits, then `answer_waiting` has it."""
+        msgid, name, params = request
+        try:
+            entry = self._entries.get(name)
+            if entry is None:
+                raise UnknownMethodError(f"no method {_shown(name)}")
+            if entry.at_once is None:
+                return None
+            result = entry.at_once(_read(name, params, entry.params), peer)
+            if not entry.keeps_results:
+                return self._encoder.result(msgid, to_wire(result))
+            kept = self._kept.get(id(result)) or self._keep(result)
+            return self._encoder.result_of(msgid, kept[1])
+        except Exception as error:
+            return self._refusal(msgid, name, error)
+
+    async def answer_waiting(self, request: Request, peer: Peer) -> bytes:
+        """The reply of a method that waits; passes on nothing but a cancellation."""
+        msgid, name, params = request
+        try:
+            entry = self._entries[name]
+            assert entry.waiting is not None
+            result = await entry.waiting(_read(name, params, entry.params), peer)
+            return self._encoder.result(msgid, to_wire(result))
+        except Exception as error:
+            return self._refusal(msgid, name, error)
+
+    def _keep(self, result: Result) -> tuple[Result, bytes]:
+        kept = (result, self._encoder.encoded(to_wire(result)))
+        if len(self._kept) >= MAX_KEPT_RESULTS:
+            del self._kept[next(iter(self._kept))]
+        self._kept[id(result)] = kept
+        return kept
+
+    def _refusal(self, msgid: int, name: str, error: Exception) -> bytes:
+        if isinstance(error, AgentdError):
+            try:
+                return self._encoder.error(msgid, error_to_wire(error))
+            except Exception as unsendable:
+                error = unsendable
+        self._logger.error("%s failed: %s", name, describe_failure(error))
+        return self._encoder.error(msgid, error_to_wire(AgentInternalError()))
+
+
+def _read(name: str, params: list[Any], kind: type[P]) -> P:
+    if len(params) == 1 and type(params[0]) is dict:
+        given = params[0]
+    elif params in ([], [[]]):  # what Lua and other clients without a difference between array and map send
+        given = {}
+    else:
+        raise InvalidParamsError(f"{name}: params is an array that holds one map")
+    try:
+        return _convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise _refused_params(name, given, kind, error) from None
+
+
+def _refused_params(
+    name: str, given: dict[str, Any], kind: type[Params], error: msgspec.ValidationError
+) -> InvalidParamsError:
+    for parameter in given:
+        if parameter not in kind.__struct_encode_fields__:
+            return InvalidParamsError(f"{name}: no parameter {_shown(parameter)}")
+    return InvalidParamsError(f"{name}: {error}")  # names the parameter and the types, never the value
+
+
+def _shown(name: str) -> str:
+    # A name that the peer made up is repeated to it, and from there to a terminal: no control characters, and
+    # nothing of a token that was sent in the wrong place.
+    return f"'{name}'" if _SHOWABLE.fullmatch(name) else f"of that name ({len(name)} characters)"

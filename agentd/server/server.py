@@ -1,0 +1,147 @@
+"""The accept loop, its limits, and the graceful stop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+
+import trio
+from trio.lowlevel import wait_readable
+
+from agentd_client.protocol.limits import MAX_CONNECTIONS
+
+from .connection import Connection
+from .dispatch import Dispatch
+from .failures import describe_failure
+from .peer import peer_of
+from .peer_log import PeerLog, Reason
+
+DRAIN_SECONDS = 5.0
+"""For what is being worked on when the agent stops; service managers wait far longer before they kill."""
+
+ACCEPT_PAUSE_SECONDS = 0.1
+"""After accept(2) failed, for want of descriptors or memory for instance: the listener stays readable, and
+without a pause the loop would spin."""
+
+# The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
+_NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
+
+
+async def serve_connections(
+    listener: socket.socket,
+    dispatch: Dispatch,
+    *,
+    logger: logging.Logger,
+    stop: trio.Event,
+    drain_seconds: float = DRAIN_SECONDS,
+    owns_listener: bool = True,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set, then answer what had arrived, and return with every connection closed.
+
+    Args:
+        listener: a listening Unix stream socket; whoever made it closes it.
+        dispatch: answers the requests.
+        logger: told of peers that were refused or cut off, and of the agent's own failures.
+        stop: begins the graceful stop.
+        drain_seconds: how long that may take; what is unanswered then stays so.
+        owns_listener: the listener ends with this agent. False for one that a service manager keeps: who
+            waits in its queue is left to the next agent.
+        task_status: started as soon as connections are accepted.
+
+    Raises:
+        OSError: `listener` is not a listening socket.
+    """
+    server = _Server(listener, dispatch, logger)
+    listener.setblocking(False)
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(server.accept_connections, connections)
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            if owns_listener:
+                server.accept_the_rest(connections)
+            connections.cancel_scope.deadline = trio.current_time() + drain_seconds
+            server.stop_reading()
+        if connections.cancel_scope.cancelled_caught:
+            logger.warning("stopped with requests unanswered after %g s", drain_seconds)
+    finally:
+        server.log.close()
+
+
+class _Server:
+    def __init__(self, listener: socket.socket, dispatch: Dispatch, logger: logging.Logger) -> None:
+        self.log = PeerLog(logger)
+        self._listener = listener
+        self._dispatch = dispatch
+        self._logger = logger
+        self._uid = os.geteuid()
+        self._connections: set[Connection] = set()
+
+    async def accept_connections(self, nursery: trio.Nursery) -> None:
+        while True:
+            await wait_readable(self._listener)
+            try:
+                # No await between accept and the task that owns the socket: a cancellation cannot lose it.
+                self._accept(nursery)
+            except OSError as error:
+                if error.errno in _NOT_A_LISTENER:
+                    raise
+                # EAGAIN: another process that shares the listener was quicker, which is nothing to tell. It
+                # pauses as well, because a listener that someone shut down is readable and has nothing.
+                if error.errno != errno.EAGAIN:
+                    self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
+                await trio.sleep(ACCEPT_PAUSE_SECONDS)
+
+    def accept_the_rest(self, nursery: trio.Nursery) -> None:
+        """Accept those who wait in the queue, and let nobody join it.
+
+        Whoever connected may have sent a request. A listener that is shut down refuses new connections
+        and still hands out those it has, so none falls between the last accept and the close.
+        """
+        try:
+            self._listener.shutdown(socket.SHUT_RD)
+            while True:
+                self._accept(nursery)
+        except BlockingIOError:
+            pass  # the queue is empty
+        except OSError as error:
+            self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
+
+    def stop_reading(self) -> None:
+        for connection in self._connections:
+            connection.stop_reading()
+
+    def _accept(self, nursery: trio.Nursery) -> None:
+        sock, _ = self._listener.accept()
+        try:
+            peer = peer_of(sock)
+        except OSError:
+            sock.close()
+            self.log.write(Reason.NO_CREDENTIALS)
+            return
+        # Before a byte is read: what another user sends is nothing that this process should parse.
+        if peer.uid != self._uid:
+            sock.close()
+            self.log.write(Reason.FOREIGN_USER, peer)
+        elif len(self._connections) >= MAX_CONNECTIONS:
+            sock.close()
+            self.log.write(Reason.TOO_MANY, peer, f"the limit is {MAX_CONNECTIONS}")
+        else:
+            sock.setblocking(False)
+            connection = Connection(sock, peer, self._dispatch, self.log)
+            self._connections.add(connection)
+            nursery.start_soon(self._run, connection)
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        except Exception as error:
+            # One connection's failure is not the other ones'.
+            self._logger.error("a connection failed: %s", describe_failure(error))
+        finally:
+            self._connections.discard(connection)

@@ -1,0 +1,215 @@
+"""The agent's socket in the file system: its folder, its lock and its file.
+
+In two steps: the agent takes the lock before it touches keys and store, and binds when it can answer::
+
+    with SocketFile(path) as socket_file:      # of many agents that start at once, one gets past this line
+        ...
+        listener = socket_file.bind()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from typing import Self
+
+from agentd_client.errors import AlreadyServingError, SocketPathError
+
+MAX_PATH_BYTES = 107
+"""unix(7): sun_path has 108 bytes, the last one for the terminating NUL."""
+
+BACKLOG = 128
+"""Connections that wait to be accepted; more than that many at one instant wait in connect(2)."""
+
+_FOLDER_MODE = 0o700
+_SOCKET_MODE = 0o600
+_OTHERS = 0o077
+_LOCK_ATTEMPTS = 10
+
+
+class SocketFile:
+    """A claim on one socket path, held from `__enter__` to `__exit__`.
+
+    Entering makes the folder (0700) and locks ``<path>.lock`` in it; whoever holds that lock is the one
+    agent of this path, and the only one who may remove a socket file that a killed agent left behind.
+
+    Raises, on entering:
+        SocketPathError: no socket can be made there; says why and what to do.
+        AlreadyServingError: another agent holds the path.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = os.fspath(path)
+        if not given or "\0" in given:
+            raise SocketPathError(f"{given!r} is no path for a socket; set AGENTD_SOCKET to an absolute path")
+        self.path = os.path.abspath(given)
+        length = len(os.fsencode(self.path))
+        if length > MAX_PATH_BYTES:
+            raise SocketPathError(
+                f"{self.path} has {length} bytes, and a socket's path at most {MAX_PATH_BYTES}; "
+                "set AGENTD_SOCKET to a shorter one"
+            )
+        self._lock: int | None = None
+        self._listener: socket.socket | None = None
+        self._made: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            _prepare_folder(os.path.dirname(self.path))
+            self._lock = _lock(self.path)
+        except OSError as error:
+            raise _failed(self.path, error) from error
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._lock is not None
+        try:
+            self._remove()
+        finally:
+            os.close(self._lock)  # and with it the lock
+            self._lock = None
+
+    def bind(self) -> socket.socket:
+        """The listening socket, non-blocking, mode 0600; leaving the context closes it and removes its file.
+
+        Raises:
+            SocketPathError: something else is in the way, or the file system refused.
+            AlreadyServingError: a program that does not take the lock listens there.
+        """
+        assert self._lock is not None
+        assert self._listener is None
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = listener
+        try:
+            listener.setblocking(False)
+            _remove_stale(self.path)
+            # From the first instant on it is closed to others; a chmod afterwards would leave a gap. The
+            # mask is the process's: what another thread makes meanwhile is private too.
+            umask = os.umask(0o777 & ~_SOCKET_MODE)
+            try:
+                listener.bind(self.path)
+            finally:
+                os.umask(umask)
+            found = os.lstat(self.path)
+            self._made = (found.st_dev, found.st_ino)
+            if stat.S_IMODE(found.st_mode) != _SOCKET_MODE:
+                mode = stat.S_IMODE(found.st_mode)
+                raise SocketPathError(
+                    f"{self.path} was made with mode {mode:04o}, not {_SOCKET_MODE:04o}; "
+                    "remove the default access list (setfacl -k) of its folder, or choose another"
+                )
+            listener.listen(BACKLOG)
+        except OSError as error:
+            self._remove()
+            raise _failed(self.path, error) from error
+        except BaseException:
+            self._remove()
+            raise
+        return listener
+
+    def _remove(self) -> None:
+        listener, made = self._listener, self._made
+        self._listener = self._made = None
+        if listener is None:
+            return
+        try:
+            # Before the close: an open socket holds its inode, so no other file can have the same number.
+            if made is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.lstat(self.path)
+                    if (found.st_dev, found.st_ino) == made:
+                        os.unlink(self.path)
+        finally:
+            listener.close()
+
+
+def _failed(path: str, error: OSError) -> SocketPathError:
+    where = f" ({error.filename})" if error.filename not in (None, path) else ""
+    return SocketPathError(
+        f"no socket can be made at {path}: {error.strerror}{where}; set AGENTD_SOCKET to another path"
+    )
+
+
+def _prepare_folder(folder: str) -> None:
+    missing = []
+    parent = folder
+    while not os.path.lexists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    for made in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another agent starts as well
+            os.mkdir(made, _FOLDER_MODE)
+            os.chmod(made, _FOLDER_MODE)  # whatever the umask took away
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise SocketPathError(f"{folder} is not a folder; move it away, or set AGENTD_SOCKET to another path")
+    if found.st_uid != os.geteuid():
+        raise SocketPathError(
+            f"{folder} belongs to uid {found.st_uid}; set AGENTD_SOCKET to a path in a folder of your own"
+        )
+    if stat.S_IMODE(found.st_mode) & _OTHERS:
+        raise SocketPathError(
+            f"others may enter {folder}; run `chmod 700 {folder}`, "
+            "or set AGENTD_SOCKET to a path in a folder of your own"
+        )
+
+
+def _lock(path: str) -> int:
+    name = f"{path}.lock"
+    for _ in range(_LOCK_ATTEMPTS):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, _SOCKET_MODE)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise SocketPathError(f"{name} is not a regular file; move it away")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyServingError(
+                    f"another agent already serves {path}; use it, stop it, "
+                    "or set AGENTD_SOCKET to another path"
+                ) from None
+            # A file that was deleted between open and flock can be locked, and so can the one that was
+            # made in its place: only the lock on what stands under the name counts.
+            if _is_still(descriptor, name):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise SocketPathError(f"{name} is removed again and again; something cleans up that folder")
+
+
+def _is_still(descriptor: int, name: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(name))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_stale(path: str) -> None:
+    """Remove what a killed agent left; the caller holds the lock, so no agent listens there."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise SocketPathError(
+            f"{path} is in the way and no socket; move it away, or set AGENTD_SOCKET to another path"
+        )
+    # Some other program, a service manager's socket unit for instance, knows nothing of the lock.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        result = probe.connect_ex(path)
+    if result in (0, errno.EAGAIN):
+        raise AlreadyServingError(
+            f"another program listens at {path}; stop it (where systemd does, "
+            "`systemctl --user stop agentd.socket`), or set AGENTD_SOCKET to another path"
+        )
+    if result != errno.ECONNREFUSED:
+        raise OSError(result, os.strerror(result), path)
+    os.unlink(path)

@@ -1,0 +1,295 @@
+"""`DB`: the store's life cycle, its reads, and its writes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import trio
+
+from agentd_client.errors import AgentdError, DBDestroyedError, DBNotRunningError, DBRunningError, StoreError
+from agentd_client.lifecycle import Lifecycle, Observer, State
+
+from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
+from .files import StoreFolder
+from .key_range import check_limit, key_range
+from .keypath import KeyPath, count_key, decode_key, encode_path, encode_prefix
+from .opening import Opener
+from .reader import Reader
+from .sealing import KeyRing, Sealer, checked_value
+from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
+from .view import Entry, View
+from .write_view import read_count
+from .writer import Writer
+
+T = TypeVar("T")
+
+CLEAR_STEP = 1024
+"""Entries that `clear` removes in one operation: some milliseconds of the writing thread."""
+
+
+class DB:
+    """A store of sealed values under key paths. Create it with `create_db`; leaving it stops it.
+
+    Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is one read transaction of
+    its own, on the thread of the event loop. Writes are durable when they return. Not to be used in a
+    child after `fork`.
+
+    Args:
+        db_path: the store's folder, made with mode 0700 where it is missing.
+        key_ring: seals every value; must be loaded before `start`.
+        logger: where failures go that nobody waits for; never a value.
+        map_bytes: the map, and the disk space, to begin with.
+        max_map_bytes: what the map grows up to.
+        clock: seconds that only go forward; tells when to ask a full disk again.
+    """
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str],
+        key_ring: KeyRing,
+        logger: logging.Logger | None = None,
+        *,
+        map_bytes: int = DEFAULT_MAP_BYTES,
+        max_map_bytes: int = MAX_MAP_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(db_path)
+        self._log = logger or logging.getLogger("agentd.store")
+        self._sealer = Sealer(key_ring)
+        self._folder = StoreFolder(self.path)
+        self._opener = Opener(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
+        self._lifecycle = Lifecycle(
+            running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
+        )
+        self._lock = trio.Lock()
+        self._environment: Environment | None = None
+        self._writer: Writer | None = None
+        self._open_reader: Reader | None = None  # None too after a fatal failure
+
+    # --- life cycle ---
+
+    @classmethod
+    async def create_db(
+        cls,
+        *,
+        db_path: str | os.PathLike[str],
+        key_ring: KeyRing,
+        fresh: bool = False,
+        logger: logging.Logger | None = None,
+    ) -> Self:
+        """Construct and start; raises what `start` raises."""
+        db = cls(db_path, key_ring, logger)
+        await db.start(fresh=fresh)
+        return db
+
+    async def start(self, *, fresh: bool = False) -> None:
+        """Lock the folder and open the store; make one where there is none.
+
+        Args:
+            fresh: begin with an empty store, whatever is there: damaged, or sealed with another key.
+
+        Raises:
+            StoreInUseError: another agent, or another DB of this process, has the store.
+            StoreKeyMismatchError: it was sealed with another root key; nothing was changed.
+            StoreDamagedError: it is damaged; says what to do.
+            StoreError: a file is not the user's own or open to others, or the disk refuses.
+            DBDestroyedError: it was destroyed.
+        """
+        async with self._lock:
+            with self._lifecycle.starting() as needed:
+                if needed:
+                    # Not abandoned on cancellation, so what it opened is always ours to close.
+                    environment = await trio.to_thread.run_sync(self._opener.open, fresh)
+                    try:
+                        self._begin(environment)
+                    except BaseException:
+                        self._opener.close(environment)
+                        raise
+
+    async def stop(self) -> None:
+        """Finish what is queued, refuse what comes later, close the store and release its lock."""
+        # Shielded as a whole: half stopped, the store would stay locked. Each wait in it ends by itself.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                with self._lifecycle.stopping() as needed:
+                    if needed:
+                        assert self._writer is not None
+                        assert self._environment is not None
+                        await self._writer.stop()
+                        environment = self._environment
+                        # First, so that nothing reads while the worker thread unmaps the file.
+                        self._open_reader = self._writer = self._environment = None
+                        await trio.to_thread.run_sync(self._opener.close, environment)
+
+    async def destroy(self) -> None:
+        """Remove the store's files and its folder.
+
+        Raises:
+            DBRunningError: stop it first.
+            StoreInUseError: another agent has it.
+        """
+        async with self._lock:
+            with self._lifecycle.destroying() as needed:
+                if needed:
+                    await trio.to_thread.run_sync(self._opener.remove)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def state(self) -> State:
+        """Stopped, running or destroyed."""
+        return self._lifecycle.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Be told of every life-cycle event; returns the function that ends this."""
+        return self._lifecycle.observe(observer)
+
+    @property
+    def failed(self) -> StoreError | None:
+        """The error after which the store refuses everything until it is stopped and started."""
+        return None if self._writer is None else self._writer.failed
+
+    @property
+    def size_bytes(self) -> int:
+        """The data file's size, with the space that is kept ready in it; 0 where there is none."""
+        try:
+            return os.stat(self._folder.data_file).st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def commits(self) -> int:
+        """How many batches were made durable since the start."""
+        return 0 if self._writer is None else self._writer.commits
+
+    # --- reads ---
+
+    def get(self, path: KeyPath) -> bytes | None:
+        """The value, or None where there is none."""
+        key = encode_path(path)
+        (sealed,) = self._reader().get((key,))
+        return None if sealed is None else self._sealer.open(key, sealed)
+
+    def iterate(
+        self,
+        prefix: KeyPath = (),
+        *,
+        after: KeyPath | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[Entry]:
+        """See `View.iterate`; all of one state. The event loop waits: use `limit` and `after` for many."""
+        check_limit(limit)
+        pairs = self._reader().scan(key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit)
+        return [(decode_key(key), self._sealer.open(key, sealed)) for key, sealed in pairs]
+
+    def count(self, parent: KeyPath = ()) -> int:
+        """The number of entries exactly one part below `parent`; takes the same time for any number."""
+        key = count_key(encode_prefix(parent))
+        (sealed,) = self._reader().get((key,))
+        return read_count(self._sealer, key, sealed)
+
+    def sealed(self, *paths: KeyPath) -> list[bytes | None]:
+        """The stored bytes as they are, all of one state: equal bytes mean an unchanged value."""
+        return self._reader().get(map(encode_path, paths))
+
+    def unseal(self, path: KeyPath, sealed: bytes) -> bytes:
+        """The value of what `sealed` gave for that path."""
+        return self._sealer.open(encode_path(path), sealed)
+
+    # --- writes ---
+
+    async def put(self, path: KeyPath, value: bytes) -> None:
+        """Set a value."""
+        key = encode_path(path)
+        checked_value(value)
+        await self._running_writer().write(lambda view: view.put_key(key, value))
+
+    async def delete(self, path: KeyPath) -> bool:
+        """Remove an entry; whether there was one."""
+        key = encode_path(path)
+        return await self._running_writer().write(lambda view: view.delete_key(key))
+
+    async def clear(self, prefix: KeyPath = ()) -> int:
+        """Remove the entry at `prefix` and all below it; how many there were.
+
+        In steps, each durable by itself, so that any number of entries can be cleared in the room that a
+        full store has left; a crash in between leaves the rest. `View.clear` is all or nothing.
+        """
+        encode_prefix(prefix)
+        cleared = 0
+        while True:
+            step = await self._running_writer().write(lambda view: view.clear_some(prefix, CLEAR_STEP))
+            cleared += step
+            if step < CLEAR_STEP:
+                return cleared
+
+    async def write(self, function: Callable[[View], T], *, reserved: bool = False) -> T:
+        """Run a function in the writing thread, in a nested transaction of its own; durable on return.
+
+        `function` may run more than once (the map grows by starting the batch anew): it must change
+        nothing but the view, and not keep it. An exception of its own undoes its writes and is raised here.
+        Cancelled after the hand-over, it is carried out all the same.
+
+        Some room is kept that only operations may use which leave the store no larger than it was (they
+        delete, or replace values by values of the same length), and those that say `reserved`.
+
+        Args:
+            function: what to do.
+            reserved: it must succeed in a full store too, though it adds a little.
+
+        Raises:
+            StoreFullError: no room; nothing was written.
+            StoreError: the commit failed.
+            DBNotRunningError: the store is not open, or is stopping.
+        """
+        return await self._running_writer().write(function, may_use_reserve=reserved)
+
+    def submit(self, function: Callable[[View], object]) -> None:
+        """Like `write` without waiting; a failure is logged."""
+        self._running_writer().submit(function)
+
+    def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
+        """A transaction to be entered with `async with`.
+
+        Args:
+            max_life_seconds: after which it can neither be used nor committed, on trio's clock.
+        """
+        if not (math.isfinite(max_life_seconds) and max_life_seconds > 0):
+            raise ValueError(f"a maximum life is a number of seconds above 0: {max_life_seconds!r}")
+        return Transaction(self._reader, self._sealer, self._running_writer, max_life_seconds)
+
+    # --- inside ---
+
+    def _reader(self) -> Reader:
+        if self._open_reader is None:
+            raise self._refusal()
+        return self._open_reader
+
+    def _running_writer(self) -> Writer:
+        if self._writer is None or self._writer.failed is not None:
+            raise self._refusal()
+        return self._writer
+
+    def _refusal(self) -> AgentdError:
+        failed = self.failed
+        # A new one each time: the same exception would collect the traceback of every caller.
+        return DBNotRunningError() if failed is None else type(failed)(failed.sentence)
+
+    def _begin(self, environment: Environment) -> None:
+        writer = Writer(environment, self._sealer, on_failure=self._stop_reading, logger=self._log)
+        writer.start()
+        self._environment, self._writer, self._open_reader = environment, writer, environment.reader()
+
+    def _stop_reading(self) -> None:
+        self._open_reader = None

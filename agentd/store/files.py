@@ -1,0 +1,216 @@
+"""The store's folder: private, locked against a second agent, and emptied without traces.
+
+Everything in it is 0600 within a folder of 0700, whatever the umask. The folder lock is an flock on a
+file of its own, because LMDB's lock file exists to let several processes share an environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
+
+DATA_NAME = "data.mdb"  # this and the next are LMDB's own names
+LMDB_LOCK_NAME = "lock.mdb"
+FOLDER_LOCK_NAME = "agentd.lock"
+CREATING_NAME = "creating"
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk, the user's quota, or the limit of file sizes is used up."""
+
+_LOCK_ATTEMPTS = 16  # each one lost means that a store was destroyed under us at that very moment
+
+
+class StoreFolder:
+    """The files of one store. Every method blocks on the disk: call them in a worker thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data_file = path / DATA_NAME
+        self._lock_fd: int | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder lock for a while."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def acquire(self) -> None:
+        """Make the folder where it is missing, check it, and lock it.
+
+        Raises:
+            StoreInUseError: another agent holds the lock, be it in this process.
+            StoreError: the folder belongs to another user or can be reached by others.
+        """
+        with os_errors_translated():
+            for _ in range(_LOCK_ATTEMPTS):
+                _make_folder(self.path)
+                _check(self.path, "store folder", 0o700, stat.S_ISDIR)
+                fd = self._try_lock()
+                if fd is not None:
+                    self._lock_fd = fd
+                    return
+        raise StoreInUseError(f"{self.path}: the folder lock changes hands faster than it can be taken")
+
+    def release(self) -> None:
+        """Let go of the folder lock; nothing where it is not held."""
+        fd, self._lock_fd = self._lock_fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _try_lock(self) -> int | None:
+        path = self.path / FOLDER_LOCK_NAME
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return None  # the folder was destroyed between making and locking it
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock file that was removed while we opened it can be locked, and so can its successor.
+            if _is_at(fd, path):
+                os.fchmod(fd, 0o600)
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise StoreInUseError(f"{self.path}: another agent uses this store; stop it first") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    def has_data(self) -> bool:
+        """Whether there is a data file, of whatever content."""
+        return os.path.lexists(self.data_file)
+
+    def check_files(self) -> None:
+        """Refuse files that are not regular, private and the user's own; make a missing lock file."""
+        with os_errors_translated():
+            _check(self.data_file, "data file", 0o600, stat.S_ISREG)
+            lock = self.path / LMDB_LOCK_NAME
+            if not os.path.lexists(lock):
+                _make_file(lock)
+            _check(lock, "lock file", 0o600, stat.S_ISREG)
+
+    @contextmanager
+    def creating(self) -> Iterator[Path]:
+        """A folder to make a data file in, which becomes the store's at the end if nothing went wrong.
+
+        A store that is half made never bears the data file's name: wherever the machine stops, the next
+        start finds either no store or a whole one.
+        """
+        made = self.path / CREATING_NAME
+        with os_errors_translated():
+            self._remove(CREATING_NAME)
+            made.mkdir()
+            made.chmod(0o700)
+            # LMDB opens its files more than once, which under a umask like 0777 only their maker's
+            # first descriptor would survive; it takes empty files for new ones.
+            _make_file(made / DATA_NAME)
+            _make_file(made / LMDB_LOCK_NAME)
+            yield made
+            os.rename(made / DATA_NAME, self.data_file)
+            _sync_folder(self.path)
+            self._remove(CREATING_NAME)
+
+    def remove_data(self) -> None:
+        """Remove the data, damaged or not; the folder lock must be held."""
+        with os_errors_translated():
+            for name in (DATA_NAME, LMDB_LOCK_NAME, CREATING_NAME):
+                self._remove(name)
+            _sync_folder(self.path)
+
+    def remove_folder(self) -> bool:
+        """Remove all that is the store's, under its lock; False where foreign files keep the folder."""
+        self.remove_data()
+        with os_errors_translated():
+            self._remove(FOLDER_LOCK_NAME)
+            try:
+                os.rmdir(self.path)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return False
+            _sync_folder(self.path.parent)
+        return True
+
+    def _remove(self, name: str) -> None:
+        path = self.path / name
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:
+            shutil.rmtree(path)
+
+
+def _make_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:
+        return  # made by another meanwhile, or no folder: the check that follows tells
+    path.chmod(0o700)
+    _sync_folder(path.parent)
+
+
+def _make_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
+def _check(path: Path, what: str, mode: int, is_kind: Callable[[int], bool]) -> None:
+    found = os.lstat(path)
+    if not is_kind(found.st_mode):
+        raise StoreError(f"{path} is not a {what}; move it away")
+    uid = os.geteuid()
+    if found.st_uid != uid:
+        raise StoreError(
+            f"the {what} {path} belongs to uid {found.st_uid}, not to you (uid {uid}); use a path of your own"
+        )
+    if found.st_mode & 0o077:
+        raise StoreError(
+            f"the {what} {path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"run: chmod {mode:o} {shlex.quote(str(path))}"
+        )
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def os_errors_translated() -> Iterator[None]:
+    """Raise what the operating system refuses as `StoreFullError` or `StoreError`, naming the file."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFullError if error.errno in NO_ROOM else StoreError
+        raise kind(f"{error.filename or 'the store'}: {error.strerror}") from error

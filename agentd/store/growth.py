@@ -1,0 +1,128 @@
+"""Room on the disk: taking it before it is needed, and deciding how much more to take.
+
+Blocks that were taken in advance make a full disk harmless: what a commit writes lies within them. Where
+the file system copies what it overwrites (btrfs, ZFS) no one can promise that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from agentd_client.errors import StoreFullError
+
+from .files import NO_ROOM, os_errors_translated
+
+MIN_GROWTH_BYTES = 1024 * 1024
+"""The least by which a map grows on a disk that is nearly full, and the least that a new store takes."""
+
+RETRY_SECONDS = 1.0
+"""How long a refused allocation is not tried again, where only trying can tell (a quota, a file size
+limit): long against what it costs, short for whoever has just made room."""
+
+_PAGE_ALIGNMENT = 64 * 1024  # a multiple of every page size that LMDB takes from the system
+
+_CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+
+def reserve(data_file: Path, size_bytes: int) -> None:
+    """Take the disk blocks of the file's first `size_bytes` bytes; nothing where that cannot be done.
+
+    Raises:
+        StoreFullError: there is no room; the file is as it was.
+        StoreError: the disk failed.
+    """
+    with os_errors_translated():
+        fd = os.open(data_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            before_bytes = os.fstat(fd).st_size
+            os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                # ext4 keeps what it found: part of what was asked, and the last of the disk.
+                os.ftruncate(fd, before_bytes)
+                raise StoreFullError(
+                    f"{data_file}: no room for {size_bytes} bytes; free some disk space"
+                ) from error
+            if error.errno not in _CANNOT_RESERVE:
+                raise OSError(error.errno, error.strerror, str(data_file)) from error
+        finally:
+            os.close(fd)
+
+
+def reserve_for_new(data_file: Path, map_bytes: int) -> int:
+    """Take the blocks of a new store, fewer on a disk that is nearly full; how many bytes they hold.
+
+    Raises:
+        StoreFullError: there is not even room for `MIN_GROWTH_BYTES`.
+    """
+    while True:
+        try:
+            reserve(data_file, map_bytes)
+        except StoreFullError:
+            if map_bytes // 2 < MIN_GROWTH_BYTES:
+                raise
+            map_bytes //= 2
+        else:
+            return map_bytes
+
+
+class Growth:
+    """What the next, larger map may be.
+
+    Args:
+        data_file: whose blocks are taken.
+        max_map_bytes: where growth ends.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, data_file: Path, max_map_bytes: int, clock: Callable[[], float]) -> None:
+        self._data_file = data_file
+        self._max_map_bytes = max_map_bytes
+        self._clock = clock
+        self._not_before: float | None = None
+
+    def take(self, map_bytes: int) -> int:
+        """Take the blocks of a larger map, twice as large if possible; its size. May block on the disk.
+
+        A refusal costs next to nothing while the file system itself says that it is full.
+
+        Raises:
+            StoreFullError: the map is as large as it may be, or the disk has no room.
+            StoreError: the disk failed.
+        """
+        step = min(map_bytes, self._max_map_bytes - map_bytes)
+        if step <= 0:
+            raise StoreFullError(f"the store has reached its limit of {self._max_map_bytes} bytes")
+        step = self._affordable(step)
+        now = self._clock()
+        if step <= 0 or (self._not_before is not None and now < self._not_before):
+            raise StoreFullError(f"{self._data_file}: no room to grow; free some disk space")
+        target = map_bytes + step
+        try:
+            reserve(self._data_file, target)
+        except StoreFullError:
+            self._not_before = now + RETRY_SECONDS
+            raise
+        self._not_before = None
+        return target
+
+    def _affordable(self, step: int) -> int:
+        """As much of `step` as leaves at least half of what is free to everybody else; 0 for too little."""
+        free = _free_bytes(self._data_file)
+        if free is None or step <= free // 2:
+            return step
+        least = min(step, MIN_GROWTH_BYTES)
+        affordable = free // 2 // _PAGE_ALIGNMENT * _PAGE_ALIGNMENT
+        return affordable if affordable >= least else 0
+
+
+def _free_bytes(data_file: Path) -> int | None:
+    """What the file system has left for this user; None where it does not say."""
+    with os_errors_translated():
+        found = os.statvfs(data_file)
+    if not found.f_blocks:
+        return None  # tmpfs without a limit, and some file systems over a network
+    return (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize

@@ -1,0 +1,81 @@
+"""LMDB's two meta pages: whether a data file may be mapped at all. Pure: bytes in, verdict out.
+
+A mapped file that ends before a page that its meta page promises kills the process with SIGBUS, which
+Python cannot catch. So the file is judged before LMDB sees it. Layout: LMDB 0.9 `mdb.c`, `MDB_page`,
+`MDB_meta` and `MDB_db` of a 64-bit build in the machine's own byte order (LMDB files do not travel
+between architectures).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from agentd_client.errors import StoreDamagedError
+
+_PAGE = struct.Struct("=8x2xH4x")  # page number, pad, FLAGS, bounds
+# magic, version, address, map size, PAGE SIZE (md_pad of the first database), rest of both databases,
+# last page number, transaction number
+_META = struct.Struct("=II8x8xI44x48xQQ")
+_MAGIC = 0xBEEFC0DE
+_VERSION = 1
+_META_FLAG = 0x08
+_PAGE_SIZES = tuple(1 << bits for bits in range(8, 17))
+
+HEAD_BYTES = _PAGE_SIZES[-1] + _PAGE.size + _META.size
+"""How much of the file's beginning holds both meta pages, whatever the page size."""
+
+_REMEDY = "restore it from a copy, or begin anew with `agentd init --fresh`"
+
+
+class Meta(NamedTuple):
+    """One meta page."""
+
+    page_bytes: int
+    last_page: int
+    transaction: int
+
+    @property
+    def file_bytes(self) -> int:
+        """The size below which the file does not hold all of its pages."""
+        return (self.last_page + 1) * self.page_bytes
+
+
+def check_data_file(name: str, head: bytes, size_bytes: int) -> Meta:
+    """The meta page that LMDB will go by.
+
+    Args:
+        name: the file's path, for the error.
+        head: its first `HEAD_BYTES` bytes, or all of a smaller one.
+        size_bytes: its size.
+
+    Raises:
+        StoreDamagedError: the file is empty, cut short, or no data file of this LMDB; says what to do.
+    """
+    if not size_bytes:
+        raise StoreDamagedError(f"{name} is empty; {_REMEDY}")
+    first = _parse(name, head, 0)
+    second = _parse(name, head, first.page_bytes)
+    if second.page_bytes != first.page_bytes:
+        raise StoreDamagedError(f"{name}: its two meta pages differ in page size; {_REMEDY}")
+    # mdb_env_pick_meta: the second only where its number is greater.
+    newest = second if first.transaction < second.transaction else first
+    if size_bytes < newest.file_bytes:
+        raise StoreDamagedError(
+            f"{name} is cut short: {size_bytes} bytes of at least {newest.file_bytes}; {_REMEDY}"
+        )
+    return newest
+
+
+def _parse(name: str, head: bytes, offset: int) -> Meta:
+    if len(head) < offset + _PAGE.size + _META.size:
+        raise StoreDamagedError(f"{name} is cut short within its meta pages; {_REMEDY}")
+    (flags,) = _PAGE.unpack_from(head, offset)
+    magic, version, page_bytes, last_page, transaction = _META.unpack_from(head, offset + _PAGE.size)
+    if not flags & _META_FLAG or magic != _MAGIC:
+        raise StoreDamagedError(f"{name} is not an LMDB data file of this kind of machine; {_REMEDY}")
+    if version != _VERSION:
+        raise StoreDamagedError(f"{name} has LMDB data version {version}, not {_VERSION}; {_REMEDY}")
+    if page_bytes not in _PAGE_SIZES:
+        raise StoreDamagedError(f"{name} claims pages of {page_bytes} bytes; {_REMEDY}")
+    return Meta(page_bytes, last_page, transaction)

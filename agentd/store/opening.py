@@ -1,0 +1,78 @@
+"""From a folder to an open environment and back. All of it blocks on the disk: call it in a worker thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from .environment import Environment
+from .files import StoreFolder, os_errors_translated
+from .header import check_header, sealed_header
+from .keypath import HEADER
+from .sealing import KeyRing, Sealer
+
+
+class Opener(NamedTuple):
+    """What it takes to open a store."""
+
+    folder: StoreFolder
+    key_ring: KeyRing
+    map_bytes: int
+    max_map_bytes: int
+    clock: Callable[[], float]
+    logger: logging.Logger
+
+    def open(self, fresh: bool) -> Environment:
+        """Lock the folder, make a store where there is none (or `fresh`), and open it.
+
+        Whatever fails, all that was opened is closed again and the lock released. Raises what
+        `DB.start` names.
+        """
+        with os_errors_translated(), ExitStack() as undo:
+            self.folder.acquire()
+            undo.callback(self.folder.release)
+            if fresh:
+                self.folder.remove_data()
+            if not self.folder.has_data():
+                self._create()
+            self.folder.check_files()
+            environment = self._environment(self.folder.path)
+            undo.callback(environment.close)
+            (header,) = environment.reader().get((HEADER,))
+            check_header(self.folder.path, header, Sealer(self.key_ring), self.key_ring.agent_id)
+            undo.pop_all()
+            return environment
+
+    def close(self, environment: Environment) -> None:
+        """Undo `open`; no transaction may be open."""
+        try:
+            environment.close()
+        finally:
+            self.folder.release()
+
+    def remove(self) -> None:
+        """Remove the store's files and its folder, under its lock."""
+        if not os.path.lexists(self.folder.path):
+            return
+        with self.folder.locked():
+            if not self.folder.remove_folder():
+                self.logger.warning("%s stays: it holds files that are not the store's", self.folder.path)
+
+    def _create(self) -> None:
+        header = sealed_header(Sealer(self.key_ring), self.key_ring.agent_id)
+        with self.folder.creating() as made, closing(self._environment(made, is_new=True)) as environment:
+            environment.write_first(HEADER, header)
+
+    def _environment(self, folder: Path, *, is_new: bool = False) -> Environment:
+        return Environment(
+            folder,
+            map_bytes=self.map_bytes,
+            max_map_bytes=self.max_map_bytes,
+            is_new=is_new,
+            clock=self.clock,
+            logger=self.logger,
+        )

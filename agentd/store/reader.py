@@ -1,0 +1,73 @@
+"""Reading: transactions that begin and end within one call, on one thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import lmdb
+
+from .key_range import KeyRange
+from .lmdb_errors import store_error
+
+Pair = tuple[bytes, bytes]
+"""A stored key and its sealed value."""
+
+
+class Reader:
+    """Reads in short transactions of its own, on the thread that made it."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._begin = environment.begin
+        self._thread = threading.get_ident()
+
+    def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The sealed values of some keys, all of one state of the store."""
+        # Every check of a token waits for this: no context manager, no generator, one try.
+        txn = self._transaction()
+        try:
+            return [txn.get(key) for key in keys]
+        except lmdb.Error as error:
+            raise store_error(error) from error
+        finally:
+            txn.abort()
+
+    def scan(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """What is stored in a range, all of one state of the store."""
+        txn = self._transaction()
+        try:
+            return scan(txn, keys, reverse, limit)
+        except lmdb.Error as error:
+            raise store_error(error) from error
+        finally:
+            txn.abort()
+
+    def _transaction(self) -> lmdb.Transaction[bytes]:
+        # The map may only be replaced while nobody reads, and it is replaced on this thread.
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("the store is read on the thread of its event loop only; use the view")
+        try:
+            return self._begin()
+        except lmdb.Error as error:
+            raise store_error(error) from error
+
+
+def scan(txn: lmdb.Transaction[bytes], keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+    """What a transaction sees of a range, in the direction asked for."""
+    pairs: list[Pair] = []
+    if limit == 0 or keys.low >= keys.high:
+        return pairs
+    with txn.cursor() as cursor:
+        if reverse:
+            found = cursor.prev() if cursor.set_range(keys.high) else cursor.last()
+        else:
+            found = cursor.set_range(keys.low)
+        while found:
+            pair = cursor.item()
+            if pair[0] not in keys:
+                break
+            pairs.append(pair)
+            if len(pairs) == limit:
+                break
+            found = cursor.prev() if reverse else cursor.next()
+    return pairs

@@ -1,0 +1,287 @@
+"""The one writing thread: operations run serially, and many share one commit (group commit).
+
+What is queued when a batch begins, and what arrives while it runs, goes into the batch; what arrives
+while its commit is being synced waits for the next one. Each operation has a nested transaction of its
+own, so an exception undoes that operation alone. An operation is answered after the commit, with one hop
+to the event loop for the whole batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+import trio
+
+from agentd_client.errors import DBNotRunningError, StoreError, StoreFullError
+
+from .batch import Batch
+from .environment import Environment
+from .keypath import HEADER
+from .lmdb_errors import MapFull, store_error
+from .sealing import Sealer
+from .write_view import WriteView
+
+T = TypeVar("T")
+
+MAX_BATCH_OPERATIONS = 256
+"""Bounds how long the first of a batch waits for the last; syncing is shared well before that."""
+
+
+class _Operation(Generic[T]):
+    """A function on its way through the writer, and whoever waits for it."""
+
+    __slots__ = ("error", "function", "may_use_reserve", "result", "waiter")
+
+    def __init__(
+        self,
+        function: Callable[[WriteView], T],
+        waiter: trio.lowlevel.Task | None,
+        may_use_reserve: bool = False,
+    ) -> None:
+        self.function = function
+        self.waiter = waiter
+        self.may_use_reserve = may_use_reserve
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """Runs operations in a thread of its own, from `start` to `stop`.
+
+    `commits` and `operations` count what was made durable, `failed` is the error after which nothing is
+    carried out any more. `on_failure` is called on the event loop's thread when that happens.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        sealer: Sealer,
+        *,
+        on_failure: Callable[[], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._environment = environment
+        self._sealer = sealer
+        self._on_failure = on_failure
+        self._log = logger
+        self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        # A daemon thread: where an event loop dies without stopping the store, the process still ends.
+        self._thread = threading.Thread(target=self._run, name="agentd-store-writer", daemon=True)
+        self._token = trio.lowlevel.current_trio_token()
+        self._ended = trio.Event()
+        self._refusing = False  # the event loop's: nothing is queued any more
+        self._is_settled = False  # the thread's: nothing was freed since the last turn-over
+        self._has_grown = True  # the thread's: what keeps it from growing is logged once
+        self._last_seen = False  # the thread's: nothing is left in the queue
+        self.failed: StoreError | None = None
+        self.commits = 0
+        self.operations = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish what is queued and end the thread; call it shielded from cancellation."""
+        self._refusing = True
+        self._queue.put(None)
+        await self._ended.wait()
+        self._thread.join()  # it has nothing left to do but return
+
+    async def write(self, function: Callable[[WriteView], T], *, may_use_reserve: bool = False) -> T:
+        """Hand an operation over and wait until it is durable.
+
+        Cancelled before the hand-over, nothing happens; after it, the operation is carried out all the
+        same and only its answer is dropped.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        operation = _Operation(function, trio.lowlevel.current_task(), may_use_reserve)
+        self._hand_over(operation)
+
+        def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
+            operation.waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
+        error, operation.error = operation.error, None
+        if error is None:
+            return cast("T", operation.result)
+        try:
+            raise error
+        finally:
+            del error  # else this frame and the error's traceback would keep each other alive
+
+    def submit(self, function: Callable[[WriteView], object]) -> None:
+        """Hand an operation over; a failure is logged."""
+        self._hand_over(_Operation(function, None))
+
+    def _hand_over(self, operation: _Operation[Any]) -> None:
+        if self._refusing:
+            raise DBNotRunningError
+        self._queue.put(operation)
+
+    # --- the writing thread ---
+
+    def _run(self) -> None:
+        try:
+            while not self._last_seen:
+                operation = self._queue.get()
+                if operation is None:
+                    break
+                self._run_batch([operation])
+        finally:
+            self._on_loop(self._ended.set)
+
+    def _run_batch(self, operations: list[_Operation[Any]], *, is_open: bool = True) -> None:
+        """Carry out a batch that begins with what is given, and answer it. Raises nothing.
+
+        Args:
+            operations: grows by what arrives in the meantime.
+            is_open: whether anything may be added.
+        """
+        try:
+            if self.failed is None:
+                self._commit_batch(operations, is_open)
+            else:
+                _refuse(operations, self.failed)
+        except StoreFullError as error:
+            if len(operations) > 1:
+                # One by one: some need less room, and some may use what is kept from the others.
+                for operation in operations:
+                    self._run_batch([operation], is_open=False)
+                return
+            _refuse(operations, error)
+        except BaseException as error:
+            # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
+            # itself goes on after a failed sync as if the pages had reached the disk.
+            self.failed = _fatal(error)
+            self._log.error("the store's writer failed", exc_info=error)
+            self._on_loop(self._on_failure)
+            _refuse(operations, self.failed)
+        self._on_loop(self._answer, operations)
+
+    def _commit_batch(self, operations: list[_Operation[Any]], is_open: bool) -> None:
+        while True:  # once more after every growth, until the map holds it or can grow no more
+            batch = self._environment.begin()
+            try:
+                self._fill(batch, operations, is_open)
+                batch.commit()
+            except MapFull:
+                batch.abort()
+                if not (self._settle() or self._grow()):
+                    raise StoreFullError(
+                        "the store has no room; nothing was written. Free some disk space"
+                    ) from None
+            except BaseException:
+                batch.abort()
+                raise
+            else:
+                self._is_settled = False
+                self.commits += 1
+                self.operations += len(operations)
+                return
+
+    def _fill(self, batch: Batch, operations: list[_Operation[Any]], is_open: bool) -> None:
+        for operation in operations:
+            self._run_operation(batch, operation)
+        while is_open and len(operations) < MAX_BATCH_OPERATIONS and not self._last_seen:
+            try:
+                arrived = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if arrived is None:
+                self._last_seen = True
+            else:
+                operations.append(arrived)
+                self._run_operation(batch, arrived)
+
+    def _run_operation(self, batch: Batch, operation: _Operation[Any]) -> None:
+        operation.result = operation.error = None  # of an earlier attempt
+        nested = batch.nested()
+        view = WriteView(nested, self._sealer)
+        try:
+            operation.result = operation.function(view)
+            view.finish()
+            if nested.failure is None:
+                batch.add(nested, may_use_reserve=operation.may_use_reserve)
+        except BaseException as error:  # the function's own, or the store's: the waiter's to deal with
+            operation.error = error
+        finally:
+            view.close()
+            nested.abort()
+        if nested.failure is None:
+            return
+        if nested.is_map_full:
+            raise MapFull
+        operation.error = store_error(nested.failure)
+        if not nested.is_too_large:
+            raise operation.error
+
+    def _settle(self) -> bool:
+        """Let what the last commit freed be used; whether that can have made room."""
+        if self._is_settled:
+            return False
+        self._is_settled = True
+        try:
+            self._environment.turn_over(HEADER)
+        except MapFull:
+            return False
+        return True
+
+    def _grow(self) -> bool:
+        try:
+            target = self._environment.prepare_growth()
+        except StoreError as error:
+            if self._has_grown:
+                self._log.warning("the store cannot grow: %s", error.sentence)
+            self._has_grown = False
+            return False
+        # The map may be replaced only while no transaction lives anywhere in the process. This thread has
+        # none now; those of the event loop's thread live within one call each, so there is none while that
+        # thread is here.
+        trio.from_thread.run_sync(self._replace_map, target, trio_token=self._token)
+        self._has_grown = True
+        return True
+
+    def _on_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._token.run_sync_soon(function, *arguments)
+        except trio.RunFinishedError:
+            self._log.warning("the event loop ended before the store was stopped")
+
+    # --- the event loop's thread ---
+
+    def _replace_map(self, map_bytes: int) -> None:
+        try:
+            self._environment.grow(map_bytes)
+        except BaseException:
+            self._on_failure()  # before anything else runs: there may be no map to read in any more
+            raise
+
+    def _answer(self, operations: Sequence[_Operation[Any]]) -> None:
+        for operation in operations:
+            if operation.waiter is not None:
+                trio.lowlevel.reschedule(operation.waiter)
+            elif operation.error is not None:
+                self._log.error("a write that nobody waits for failed", exc_info=operation.error)
+
+
+def _refuse(operations: Sequence[_Operation[Any]], error: StoreError) -> None:
+    for operation in operations:
+        # One exception each: raised in several tasks, a single one would collect all their tracebacks.
+        operation.error = type(error)(error.sentence)
+        operation.error.__cause__ = error.__cause__
+
+
+def _fatal(error: BaseException) -> StoreError:
+    kind = type(error) if isinstance(error, StoreError) else StoreError
+    found = kind(
+        f"{error.sentence if isinstance(error, StoreError) else type(error).__name__}; "
+        "the store accepts nothing more until the agent is restarted"
+    )
+    found.__cause__ = error
+    return found

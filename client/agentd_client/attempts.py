@@ -1,0 +1,161 @@
+"""May a call that failed be tried again, when, and what is its error if not: one place for both clients.
+
+Pure: no socket, and no clock, whose time comes in as an argument (seconds, monotonic).
+
+The rules (docs/design.md, "Repeating"):
+
+1. A request that was not sent whole cannot have been carried out: the agent acts on whole messages only,
+   and closes its receiving side before it stops, so what fails to be sent was never read whole.
+   It is repeated, whatever the method.
+2. A refusal with `AgentStoppingError` says that nothing was carried out. It is repeated.
+3. A request that was sent whole and whose answer was lost is repeated where the method is repeatable.
+   Otherwise it ends in `OutcomeUnknownError`, also when the time was up or the answer made no sense.
+4. All of it inside one deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from .errors import (
+    AgentdError,
+    AgentStoppingError,
+    AgentTimeoutError,
+    AgentUnreachableError,
+    InvalidParamsError,
+    OutcomeUnknownError,
+    ProtocolError,
+)
+from .protocol.methods import Method
+
+_STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+"""No socket yet, or nobody who listens on it yet."""
+
+_QUEUE_FULL = errno.EAGAIN
+"""connect(2) of a Unix socket: somebody listens, and the queue of waiting connections is full."""
+
+_LONGEST_TIMEOUT_SECONDS = 24 * 3600
+
+_START = "start one with `agentd serve`"
+_BUSY = "see whether it is busy or stopped, and its log"
+
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.25
+
+
+class Attempts:
+    """One call's attempts. Each `after_...` returns the seconds to pause before the next, or raises the end.
+
+    Args:
+        path: the socket, for the errors.
+        method: what is called; None for connecting alone.
+        now: the present time.
+        timeout: seconds for the whole call.
+        patience: seconds of them to wait for an agent that is not there; None means all of them.
+
+    Raises:
+        InvalidParamsError: a number of seconds that is none, negative, or over a day.
+    """
+
+    def __init__(
+        self, path: str, method: Method | None, *, now: float, timeout: float, patience: float | None
+    ) -> None:
+        _check_seconds("timeout", timeout)
+        if patience is None:
+            patience = timeout
+        _check_seconds("patience", patience)
+        self._path = path
+        self._name = method.name if method is not None else "the connection"
+        self._repeatable = method is None or method.repeatable
+        self._timeout = timeout
+        self._deadline = now + timeout
+        self._patience = patience
+        self._absent_until: float | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._sent = False
+
+    def seconds_left(self, now: float) -> float:
+        """Until the deadline; 0 when it has passed."""
+        return max(0.0, self._deadline - now)
+
+    def begin(self) -> None:
+        """A connection is there and nothing has been sent on it."""
+        self._sent = False
+
+    def sent_whole(self) -> None:
+        """From here on the request may be carried out."""
+        self._sent = True
+
+    def after_no_connection(self, error: OSError, now: float) -> float:
+        """Connecting failed: an agent that is starting is waited for."""
+        if error.errno == _QUEUE_FULL:
+            timeout = AgentTimeoutError(
+                f"the agent at {self._path} has taken no connection for {self._timeout:g} s; {_BUSY}"
+            )
+            return self._next(timeout, now)
+        absent = AgentUnreachableError(
+            f"no agent answers at {self._path} ({error.strerror or error}); {_START}"
+        )
+        if error.errno not in _STARTING:
+            raise absent from error
+        if self._absent_until is None:
+            self._absent_until = now + self._patience
+        if now >= self._absent_until:
+            raise absent from error
+        return self._next(absent, now)
+
+    def after_loss(self, error: OSError, now: float, *, reused: bool) -> float:
+        """The connection broke; a `reused` one perhaps long ago, so no pause is needed."""
+        lost = AgentUnreachableError(
+            f"the agent at {self._path} closed the connection ({error.strerror or error}); "
+            "see whether it still runs, and its log"
+        )
+        if self._sent and not self._repeatable:
+            raise self._unknown("the connection was closed before the answer came") from error
+        return self._next(lost, now, at_once=reused)
+
+    def after_stopping(self, refusal: AgentStoppingError, now: float) -> float:
+        """The agent is going; the next one may be coming."""
+        return self._next(refusal, now)
+
+    def timed_out(self) -> AgentdError:
+        """The error of a call whose time is up."""
+        if self._sent and not self._repeatable:
+            return self._unknown(f"no answer came within {self._timeout:g} s")
+        what = "answer" if self._sent else "take"
+        return AgentTimeoutError(
+            f"the agent at {self._path} did not {what} {self._name} within {self._timeout:g} s; {_BUSY}"
+        )
+
+    def all_connections_busy(self, connections: int) -> AgentdError:
+        """The error of a call that got no connection, because others of this client kept them all."""
+        return AgentTimeoutError(
+            f"{connections} calls of this client were under way for {self._timeout:g} s, and {self._name} "
+            "had to wait for them; use fewer at once or a longer timeout"
+        )
+
+    def misunderstood(self, error: ProtocolError) -> AgentdError:
+        """The error of a call whose answer made no sense; it is not repeated, the next would be no better."""
+        if self._sent and not self._repeatable:
+            return self._unknown(f"the answer could not be understood ({error.sentence})")
+        return ProtocolError(f"what listens at {self._path} does not answer as agentd does: {error.sentence}")
+
+    def _next(self, failure: AgentdError, now: float, *, at_once: bool = False) -> float:
+        pause = 0.0 if at_once else self._pause
+        if now + pause >= self._deadline:
+            raise failure
+        if not at_once:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        return pause
+
+    def _unknown(self, reason: str) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"{self._name} was sent to the agent at {self._path}, but {reason}; whether it was carried "
+            "out is unknown; look (`agentctl status`) before you repeat it"
+        )
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    # A NaN fails every comparison; None, "for ever", is no deadline.
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_TIMEOUT_SECONDS:
+        raise InvalidParamsError(f"{name} is a number of seconds from 0 to {_LONGEST_TIMEOUT_SECONDS}")

@@ -1,0 +1,35 @@
+"""`agentctl completion`: the script that teaches a shell to complete `agentctl`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from click.shell_completion import get_completion_class
+
+from ..group import COMPLETE_VARIABLE, NAME
+from ..options import AgentctlCommand, Settings
+from ..output import show
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("completion", cls=AgentctlCommand)
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+@click.pass_obj
+def command(settings: Settings, shell: str | None) -> None:
+    r"""Print the shell's completion script.
+
+    Without an argument it is the script of the shell that SHELL names. In bash, add to ~/.bashrc:
+
+    \b
+        eval "$(agentctl completion bash)"
+    """
+    name = shell or os.path.basename(os.environ.get("SHELL", ""))
+    kind = get_completion_class(name) if name in SHELLS else None
+    if kind is None:
+        raise click.UsageError(f"name the shell: {', '.join(SHELLS)}", click.get_current_context())
+    completer = kind(click.get_current_context().find_root().command, {}, NAME, COMPLETE_VARIABLE)
+    # Not its own source(): for bash that starts a bash, only to complain about old ones.
+    script = completer.source_template % completer.source_vars()
+    show(settings, {"shell": name, "script": script}, human=lambda: [script], plain=[script])

@@ -1,0 +1,90 @@
+"""`agentctl login`: open a session; its token goes into the token file and nowhere else."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ... import paths
+from ...blocking import Client
+from ...durations import parse_duration
+from ...errors import AgentdError
+from ..options import AgentctlCommand, Settings
+from ..output import printable, show
+from ..report import warn
+from ..wording import ends, named
+
+
+def _expiry(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
+@click.command("login", cls=AgentctlCommand)
+@click.option("--label", help="What to call the session.  [default: the host's name and the terminal]")
+@click.option(
+    "--expiry",
+    callback=_expiry,
+    metavar="30m|8h|1h30m|90|never",
+    help="How long it lasts; a bare number is seconds.  [default: the agent's own]",
+)
+@click.pass_obj
+def command(settings: Settings, label: str | None, expiry: int | str | None) -> None:
+    """Open a session and keep its token in the token file.
+
+    Programs of yours read the token from that file; AGENTD_SESSION_TOKEN_PATH says where it is. AGENTD_TOKEN,
+    where it is set, is stronger than the file. AGENTD_SOCKET says where the agent is. The session of the
+    token that was in the file before is ended.
+
+    No password is asked: whoever runs as the user and can reach the agent's socket can open sessions of its
+    own. A session protects against those who hold no token and cannot reach the socket, and can be ended.
+    """
+    if paths.environment_token() is not None:
+        warn(settings, f"{paths.TOKEN_VARIABLE} is set and is stronger than the token file")
+    session = settings.session()
+    label = default_label() if label is None else label
+    with settings.connect() as agent:
+        created = agent.create_token(expiry=expiry, label=label)
+        try:
+            replaced = session.exchange_token(created.token)
+        except BaseException:  # Ctrl-C too: a session whose token nobody has must not live on
+            _end(settings, agent, created.token, "the new session")
+            raise
+        if replaced is not None and replaced != created.token:
+            _end(settings, agent, replaced, "the session before")
+    document = {
+        "id": created.id,
+        "label": label,
+        "expiresAt": created.expires_at,
+        "tokenFile": settings.token_path,
+        "replaced": replaced is not None,
+    }
+    show(
+        settings,
+        document,
+        human=lambda: [
+            f"logged in: {named(created.id, label)}, {ends(created.expires_at, settings.now())}",
+            f"the token is in {printable(settings.token_path)}",
+        ],
+    )
+
+
+def _end(settings: Settings, agent: Client, token: str, which: str) -> None:
+    try:
+        agent.revoke_token(token)
+    except AgentdError as error:
+        warn(settings, f"{which} could not be ended and lives until it expires: {error.sentence}")
+
+
+def default_label() -> str:
+    """Where the session was opened: the host's name (a container's differs) and the terminal."""
+    for descriptor in (0, 1, 2):
+        try:
+            terminal = os.ttyname(descriptor).removeprefix("/dev/")
+        except OSError:
+            continue
+        return f"{os.uname().nodename} {terminal}"
+    return f"{os.uname().nodename}, no terminal"

@@ -1,0 +1,69 @@
+"""`agentctl logout`: end the session of the token file and remove the file, whatever becomes of the first."""
+
+from __future__ import annotations
+
+import click
+
+from ... import paths
+from ...errors import AgentdError, AgentUnreachableError, TokenFileError
+from ...token_file import TokenFile
+from ..options import AgentctlCommand, Settings
+from ..output import printable, show
+from ..report import warn
+
+
+@click.command("logout", cls=AgentctlCommand)
+@click.option("--all", "everything", is_flag=True, help="End every session, by a new session key.")
+@click.pass_obj
+def command(settings: Settings, everything: bool) -> None:
+    """End the session of the token file and remove the file.
+
+    The file is removed in any case, even one that is refused. Where no agent answers, the session lives until
+    it expires: a warning says so, and with --all, which then has ended nothing, it is an error. The session
+    of a token in AGENTD_TOKEN goes on: `agentctl revoke` ends that.
+    """
+    token = _file_token(settings)
+    session_ended = False
+    try:
+        session_ended = _end(settings, token, everything)
+    except AgentdError as error:
+        warn(settings, "the token file is removed all the same")
+        if everything or not isinstance(error, AgentUnreachableError):
+            raise
+        warn(settings, f"the session lives until it expires: {error.sentence}")
+    finally:
+        removed = TokenFile(settings.token_path).remove()
+    if paths.environment_token() is not None and not everything:
+        warn(settings, f"the session of {paths.TOKEN_VARIABLE} goes on; `agentctl revoke` ends it")
+    show(
+        settings,
+        {"sessionEnded": session_ended, "everySessionEnded": everything, "fileRemoved": removed},
+        human=lambda: [_told(settings, session_ended, everything, removed)],
+    )
+
+
+def _file_token(settings: Settings) -> str | None:
+    try:
+        return settings.session().read_token()
+    except TokenFileError as error:
+        warn(settings, f"{error.sentence}. It is removed; a session of a token in it lives until it expires")
+        return None
+
+
+def _end(settings: Settings, token: str | None, everything: bool) -> bool:
+    if token is None and not everything:
+        return False
+    with settings.connect() as agent:
+        if everything or token is None:
+            agent.reset_key()
+            return True
+        return agent.revoke_token(token)
+
+
+def _told(settings: Settings, session_ended: bool, everything: bool, removed: bool) -> str:
+    file = f"{printable(settings.token_path)} is removed"
+    if everything:
+        return f"every session has ended; {file}" if removed else "every session has ended"
+    if not removed:
+        return "not logged in"
+    return f"logged out: the session has ended; {file}" if session_ended else f"logged out: {file}"

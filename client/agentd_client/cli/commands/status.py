@@ -1,0 +1,64 @@
+"""`agentctl status`: the agent, and whether this caller is logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from ...durations import format_duration
+from ...errors import TokenFileError
+from ...protocol.results import Status, Verification
+from ...protocol.wire import to_wire
+from ..current_token import current_token
+from ..options import AgentctlCommand, Settings
+from ..output import Row, aligned, colour, printable, show
+from ..report import warn
+from ..wording import NOT_LOGGED_IN, described, moment, size, why_not
+
+
+@click.command("status", cls=AgentctlCommand)
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Show the agent and whether you are logged in.
+
+    Exits 0 where the agent answers, logged in or not. Asking changes nothing.
+    """
+    try:
+        found = current_token(settings)
+    except TokenFileError as error:
+        found = None
+        warn(settings, error.sentence)
+    with settings.connect() as agent:
+        status = agent.get_status()
+        answer = NOT_LOGGED_IN if found is None else agent.check_token(found.text)
+    if not status.memory_locked:
+        warn(settings, "the agent's keys are not in locked memory and may reach the swap; raise `ulimit -l`")
+    login = to_wire(answer)
+    show(
+        settings,
+        {"agent": to_wire(status), "loggedIn": login.pop("valid"), **login},
+        human=lambda: aligned([*_agent_rows(status), _login_row(answer, settings.now())]),
+    )
+
+
+def _agent_rows(status: Status) -> Iterator[Row]:
+    uptime = format_duration(status.uptime_seconds)
+    yield ("agent", f"agentd {printable(status.version)}, process {status.pid}, up {uptime}")
+    yield ("agent id", printable(status.agent_id))
+    yield ("socket", printable(status.socket_path))
+    yield ("store", f"{printable(status.store_path)}, {size(status.store_bytes)}")
+    yield ("memory", "locked" if status.memory_locked else colour("not locked", "yellow"))
+    yield ("key id", printable(status.key_id))
+    yield ("sessions", str(status.sessions))
+
+
+def _login_row(answer: Verification, now: float) -> Row:
+    if answer is NOT_LOGGED_IN:
+        return ("you", why_not(answer.reason))
+    if not answer.valid:
+        return ("you", f"{colour('not logged in', 'red')}: {why_not(answer.reason)}")
+    if answer.session is None:
+        return ("you", colour("logged in", "green"))
+    until = "" if answer.session.expires_at is None else f" (until {moment(answer.session.expires_at)})"
+    return ("you", f"{colour('logged in', 'green')}: {described(answer.session, now)}{until}")

@@ -1,0 +1,44 @@
+"""`agentctl verify`: the one question, answered by the exit code."""
+
+from __future__ import annotations
+
+import click
+
+from ...protocol.wire import to_wire
+from ..current_token import current_token, only_stdin, token_from_stdin
+from ..exit_codes import DONE, NO
+from ..options import AgentctlCommand, Settings
+from ..output import show
+from ..wording import NOT_LOGGED_IN, verdict
+
+
+@click.command("verify", cls=AgentctlCommand)
+@click.argument("from_stdin", metavar="[-]", required=False, callback=only_stdin)
+@click.pass_obj
+def command(settings: Settings, from_stdin: bool) -> int:
+    """Exit 0 where a token is valid, 1 where it is not.
+
+    The token is the current one, or with `-` the one on standard input; never an argument. The current one is
+    AGENTD_TOKEN, else what the token file holds (AGENTD_SESSION_TOKEN_PATH says where it is); AGENTD_SOCKET
+    says where the agent is.
+
+    Any other exit code means that nobody can know: without an agent the answer is 69, logged in or not. In a
+    pipe it prints `valid`, or `invalid` and the reason's code.
+
+    Valid means: of a session that was opened over the agent's socket and has not ended. Whoever runs as the
+    user and can reach the socket can open sessions of its own.
+    """
+    if from_stdin:
+        token: str | None = token_from_stdin()
+    else:
+        found = current_token(settings)
+        token = None if found is None else found.text
+    with settings.connect() as agent:
+        answer = NOT_LOGGED_IN if token is None else agent.check_token(token)
+    show(
+        settings,
+        to_wire(answer),
+        human=lambda: [verdict(answer, settings.now())],
+        plain=["valid" if answer.valid else f"invalid {answer.reason or ''}".rstrip()],
+    )
+    return DONE if answer.valid else NO

@@ -1,0 +1,95 @@
+"""Where `agentctl` takes a token from: never from an argument.
+
+Arguments are seen by everyone who can list processes, and stay in the shell's history.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from .. import paths
+from ..protocol.limits import MAX_TOKEN_CHARACTERS
+
+if TYPE_CHECKING:
+    from .options import Settings
+
+TOKEN_PREFIX = "v4.local."  # noqa: S105 - what every token begins with, not one
+
+_REFUSAL = (
+    "a token is never taken from an argument: arguments show in the process list and stay in the shell's "
+    "history. Hand it over on standard input, as in `... | agentctl verify -`; and if the one just typed "
+    "was real, end its session"
+)
+
+
+class NotLoggedInError(Exception):
+    """Not logged in."""
+
+    code = "NOT_LOGGED_IN"
+
+
+class CurrentToken(NamedTuple):
+    """The caller's own token, and in words where it was found."""
+
+    text: str
+    origin: str
+    is_from_file: bool
+
+    def __repr__(self) -> str:
+        return f"CurrentToken(text=<secret>, origin={self.origin!r})"
+
+
+def current_token(settings: Settings) -> CurrentToken | None:
+    """The caller's token: from ``--token-file``, else ``AGENTD_TOKEN``, else the token file; None for none.
+
+    Raises:
+        TokenFileError: the token file is refused.
+    """
+    given = paths.environment_token()
+    if given is not None and settings.token_file is None:  # a flag is stronger than the environment
+        return CurrentToken(given, paths.TOKEN_VARIABLE, is_from_file=False)
+    found = settings.session().read_token()
+    return None if found is None else CurrentToken(found, settings.token_path, is_from_file=True)
+
+
+def require_token(settings: Settings) -> CurrentToken:
+    """`current_token`, or `NotLoggedInError`."""
+    found = current_token(settings)
+    if found is None:
+        raise NotLoggedInError
+    return found
+
+
+def token_from_stdin() -> str:
+    """What standard input holds, without the white space around it; read no further than a token can be long.
+
+    It may be anything at all: whether it is a token is for the agent to say.
+    """
+    if sys.stdin is None:  # the shell's `<&-`
+        return ""
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        return getpass("Token: ").strip()
+    # Twice the limit leaves room for white space; what is longer is too long for a token even when it is cut.
+    return sys.stdin.buffer.read(2 * MAX_TOKEN_CHARACTERS).decode("utf-8", "replace").strip()
+
+
+def refuse_tokens(arguments: Sequence[str]) -> None:
+    """Raise a usage error, without repeating it, where an argument holds what looks like a token."""
+    if any(TOKEN_PREFIX in argument.casefold() for argument in arguments):
+        raise click.UsageError(_REFUSAL)
+
+
+def only_stdin(context: click.Context, parameter: click.Parameter, value: str | None) -> bool:
+    """The callback of an argument that is ``-`` or nothing; returns whether it is ``-``.
+
+    Anything else is refused without being shown: it may be a token of another form.
+    """
+    if value not in (None, "-"):
+        raise click.UsageError(_REFUSAL, context)
+    return value is not None

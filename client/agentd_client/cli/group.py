@@ -1,0 +1,114 @@
+"""`agentctl` itself: the table of its commands, none of which is imported before it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from .. import __version__, paths
+from .exit_codes import MEANINGS, USAGE
+from .options import shared_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+NAME = "agentctl"
+COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
+
+
+class Entry(NamedTuple):
+    """A command's module in `commands/` and its first line of help, so that help imports no command."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "login": Entry("login", "Open a session and keep its token in the token file."),
+    "logout": Entry("logout", "End the session of the token file and remove the file."),
+    "status": Entry("status", "Show the agent and whether you are logged in."),
+    "token": Entry("token", "Print the current session token."),
+    "verify": Entry("verify", "Exit 0 where a token is valid, 1 where it is not."),
+    "inspect": Entry("inspect", "Show all that the agent knows of a token."),
+    "revoke": Entry("revoke", "End a session; the token file stays."),
+    "reset-key": Entry("reset_key", "Replace the session key: every session ends."),
+    "completion": Entry("completion", "Print the shell's completion script."),
+}
+
+HELP = """Open, see and end sessions of agentd, the local session agent.
+
+A session says: this caller belongs to what the user opened and has not ended. Whoever runs as the user and
+can reach the agent's socket can open sessions of its own; a token protects against those who cannot.
+"""
+
+ENVIRONMENT = (
+    (paths.SOCKET_VARIABLE, "the agent's socket"),
+    (paths.TOKEN_VARIABLE, "a token itself; stronger than the token file, weaker than --token-file"),
+    (paths.TOKEN_PATH_VARIABLE, "the token file"),
+    ("NO_COLOR", "set to anything: no colours"),
+)
+
+
+class AgentctlGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is called."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.params.extend(shared_options())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of that name; None where there is none."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = import_module(f"{__package__}.commands.{entry.module}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, from the table."""
+        _table(formatter, "Commands", [(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the environment does and what the exit codes mean."""
+        _table(formatter, "Environment", ENVIRONMENT)
+        _table(formatter, "Exit codes", [(str(code), meaning) for code, meaning in MEANINGS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name, from the table, or an option of the group."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _table(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    with formatter.section(title):
+        formatter.write_dl(rows)
+
+
+@click.group(
+    NAME,
+    cls=AgentctlGroup,
+    help=HELP,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
+@click.pass_context
+def root(context: click.Context) -> int:
+    """Show the help, as an error, where no command is named."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return USAGE
+    return 0

@@ -1,0 +1,102 @@
+"""The options that every command has, and what they set. They work before and after the command's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .. import paths
+from ..blocking import Client
+from ..session import Session
+
+DEFAULT_TIMEOUT_SECONDS = 2.0
+MAX_TIMEOUT_SECONDS = 3600.0
+
+
+class Settings:
+    """What the shared options say; `now` gives the time in seconds since 1970."""
+
+    __slots__ = ("debug", "json", "now", "socket", "timeout", "token_file")
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.json = False
+        self.debug = False
+        self.socket: str | None = None
+        self.timeout = DEFAULT_TIMEOUT_SECONDS
+        self.token_file: str | None = None
+        self.now = now
+
+    @property
+    def token_path(self) -> str:
+        """The token file's path."""
+        return self.token_file or paths.session_token_path()
+
+    def connect(self) -> Client:
+        """Connect to the agent; raises what `Client.connect` raises."""
+        return Client.connect(self.socket, timeout=self.timeout)
+
+    def session(self) -> Session:
+        """The session whose token the token file holds; touches no file."""
+        return Session.create_session(session_token_path=self.token_path)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # An option that was not given must not undo the one given before the command's name.
+    if value is None or value is False:
+        return
+    if value == "":  # an unset shell variable; the default place would be another one than was meant
+        raise click.BadParameter("is empty", context, parameter)
+    setattr(context.ensure_object(Settings), str(parameter.name), value)
+
+
+def _keep_timeout(context: click.Context, parameter: click.Parameter, value: float | None) -> None:
+    if value is not None and not 0 < value <= MAX_TIMEOUT_SECONDS:  # NaN is neither
+        limit = f"{MAX_TIMEOUT_SECONDS:.0f}"
+        raise click.BadParameter(f"is a number of seconds above 0, at most {limit}", context, parameter)
+    _keep(context, parameter, value)
+
+
+def shared_options() -> list[click.Parameter]:
+    """The options that the group and each of its commands have."""
+    return [
+        click.Option(
+            ["--json"], is_flag=True, expose_value=False, callback=_keep, help="Print one JSON object."
+        ),
+        click.Option(
+            ["--socket"],
+            type=click.Path(),
+            expose_value=False,
+            callback=_keep,
+            help=f"The agent's socket, instead of {paths.SOCKET_VARIABLE} and the default.",
+        ),
+        click.Option(
+            ["--timeout"],
+            type=float,
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_keep_timeout,
+            help=f"How long to wait for the agent.  [default: {DEFAULT_TIMEOUT_SECONDS:.0f}]",
+        ),
+        click.Option(
+            ["--token-file"],
+            type=click.Path(),
+            expose_value=False,
+            callback=_keep,
+            help=f"The token file, instead of {paths.TOKEN_VARIABLE}, {paths.TOKEN_PATH_VARIABLE} "
+            "and the default.",
+        ),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, callback=_keep, help="Show an error's traceback."
+        ),
+    ]
+
+
+class AgentctlCommand(click.Command):
+    """A command with the shared options behind its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())

@@ -1,0 +1,83 @@
+"""Results on standard output, in one of three forms: for a person, for a pipe, as JSON.
+
+A terminal gets aligned words with a little colour; a pipe gets ``key<TAB>value`` lines that stay the same
+from version to version; ``--json`` gets one object with the protocol's names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from .options import Settings
+
+Row = tuple[str, str]
+
+
+def printable(text: str) -> str:
+    """The text with whatever could steer a terminal or break a line written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def is_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def show(
+    settings: Settings,
+    document: Mapping[str, Any],
+    *,
+    human: Callable[[], Iterable[str]],
+    plain: Iterable[str] | None = None,
+) -> None:
+    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields."""
+    if settings.json:
+        import json
+
+        click.echo(json.dumps(document))
+        return
+    lines = human() if is_terminal() else _fields(document) if plain is None else plain
+    for line in lines:
+        click.echo(line)
+
+
+def colour(text: str, name: str) -> str:
+    """The text in that colour, where standard output shows colours and NO_COLOR (no-color.org) is not set."""
+    if not is_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, fg=name)
+
+
+def aligned(rows: Iterable[Row]) -> Iterator[str]:
+    """Headings and texts as two columns."""
+    held = list(rows)
+    width = max(len(heading) for heading, _ in held)
+    for heading, text in held:
+        yield f"{colour(heading.ljust(width), 'cyan')}  {text}"
+
+
+def _fields(document: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _fields(value, f"{within}{key}.")
+        else:
+            yield f"{within}{key}\t{_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return printable(str(value))

@@ -1,0 +1,83 @@
+"""Errors and warnings on standard error: what happened, and what to do next."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import errors
+from .current_token import NotLoggedInError
+from .output import printable
+
+if TYPE_CHECKING:
+    from .options import Settings
+
+# Only what the sentence itself, which the library wrote, cannot know or does not say.
+_NEXT: dict[type[BaseException], str] = {
+    NotLoggedInError: "log in with `agentctl login`",
+    errors.AgentUnreachableError: "start it with `agentd serve` or `systemctl --user start agentd`",
+    errors.AgentStoppingError: "start it again with `agentd serve` or `systemctl --user start agentd`",
+    errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
+    errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",
+    errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent",
+    errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
+    errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
+    errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",
+}
+
+
+def warn(settings: Settings, text: str) -> None:
+    """Say something that keeps nothing from being done."""
+    _say(settings.json, {"warning": {"message": text}}, f"agentctl: warning: {printable(text)}")
+
+
+def report(error: BaseException, *, as_json: bool, debug: bool) -> None:
+    """Say what went wrong, in two lines or as one JSON object; the traceback only with `debug`."""
+    if debug:
+        import traceback
+
+        with suppress(OSError):
+            traceback.print_exception(error)
+    code, number, message = _describe(error)
+    advice = _advice(error)
+    lines = [f"agentctl: {printable(message)}"]
+    if advice:
+        lines.append(f"agentctl: {advice}")
+    _say(as_json, {"error": {"code": code, "number": number, "message": message}}, "\n".join(lines))
+
+
+def _say(as_json: bool, document: dict[str, Any], text: str) -> None:
+    if sys.stderr is None:  # closed by the shell; for click that would mean standard output
+        return
+    if as_json:
+        import json
+
+        text = json.dumps(document)
+    with suppress(OSError):  # nobody reads; the exit code still tells
+        click.echo(text, file=sys.stderr)
+
+
+def _describe(error: BaseException) -> tuple[str, int | None, str]:
+    if isinstance(error, errors.AgentdError):
+        return error.code, error.number, error.sentence
+    if isinstance(error, NotLoggedInError):
+        return error.code, None, "not logged in"
+    if isinstance(error, click.ClickException):
+        return "USAGE", None, error.format_message()
+    if isinstance(error, OSError):
+        about = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return "SYSTEM", None, f"{about}{error.strerror or type(error).__name__}"
+    # Its own words may quote what it stumbled over, such as a token.
+    return "FAULT", None, f"a fault in agentctl ({type(error).__name__}); --debug shows where"
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"see `{error.ctx.command_path} --help`"
+    for kind in type(error).__mro__:
+        if kind in _NEXT:
+            return _NEXT[kind]
+    return None

@@ -1,0 +1,168 @@
+"""One call over a Unix socket, as steps: everything that the blocking and the async client have in common.
+
+The socket never blocks. Where it would, a step yields a `Wait`, and the client that runs the steps does the
+waiting in its own way and sends back whether it came about in time. A client that gives up (an
+interruption, a cancellation) closes the steps, and with them the connection in use.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Generator
+from time import monotonic
+from typing import NamedTuple, Protocol, TypeVar
+
+from .attempts import Attempts
+from .errors import AgentdError, AgentStoppingError, AgentUnreachableError, ForeignAgentError, ProtocolError
+from .protocol.calls import Answer, Call, Exchange
+from .protocol.limits import READ_BYTES
+
+T = TypeVar("T")
+
+_PEERCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+_MAX_PATH_BYTES = 107
+"""unix(7): sun_path has 108 bytes, of which the last is a NUL."""
+
+
+class Wait(NamedTuple):
+    """Wait until the socket is readable (or writable), but at most `seconds`; with no socket, so long."""
+
+    socket: socket.socket | None
+    writable: bool
+    seconds: float
+
+
+Steps = Generator[Wait, bool, T]
+
+
+def peer_uid(connected: socket.socket) -> int:
+    """Who listens at the other end: SO_PEERCRED, unix(7). It is the one who called listen(2)."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    uid: int = _PEERCRED.unpack(credentials)[1]
+    return uid
+
+
+class Connection:
+    """A connection to an agent of our own, for one call at a time."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._exchange = Exchange()
+        self.reused = False
+
+    @classmethod
+    def open(cls, path: str) -> Connection:
+        """Connect, and see that it is our own agent before a byte is sent.
+
+        Raises:
+            OSError: nobody listens there, or not yet.
+            AgentUnreachableError: the path cannot be a socket's.
+            ForeignAgentError: another user listens there.
+        """
+        if len(os.fsencode(path)) > _MAX_PATH_BYTES or "\0" in path:
+            raise AgentUnreachableError(
+                f"{path!r} cannot be a socket: its path may have {_MAX_PATH_BYTES} bytes; set AGENTD_SOCKET"
+            )
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            connected.connect(path)
+            uid = peer_uid(connected)
+            if uid != os.geteuid():
+                raise ForeignAgentError(
+                    f"uid {uid} listens at {path}, and you are uid {os.geteuid()}; nothing was sent: "
+                    "look at who made that socket, and set AGENTD_SOCKET to your own agent's"
+                )
+        except BaseException:
+            connected.close()
+            raise
+        return cls(connected)
+
+    def close(self) -> None:
+        """Close the descriptor. Not shutdown(2): after fork(2) another process may still use the socket."""
+        self._socket.close()
+
+    def ask(self, call: Call[T], attempts: Attempts) -> Steps[Answer[T]]:
+        """Send a request and receive its answer.
+
+        Raises:
+            OSError: the connection broke.
+            ProtocolError: the answer is none.
+            AgentTimeoutError, OutcomeUnknownError: the time was up.
+        """
+        attempts.begin()
+        unsent = memoryview(self._exchange.request(call))
+        while unsent:
+            try:
+                unsent = unsent[self._socket.send(unsent, socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                yield from self._wait(attempts, writable=True)
+        attempts.sent_whole()
+        while True:
+            yield from self._wait(attempts, writable=False)
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
+                raise ConnectionResetError("it ended")
+            answer = self._exchange.receive(data, call)
+            if answer is not None:
+                return answer
+
+    def _wait(self, attempts: Attempts, *, writable: bool) -> Steps[None]:
+        if not (yield Wait(self._socket, writable, attempts.seconds_left(monotonic()))):
+            raise attempts.timed_out()
+
+
+class Connections(Protocol):
+    """Where connections come from and go to: `agentd_client.pool.Pool`."""
+
+    def take(self) -> Connection:
+        """An idle connection, or a new one; raises as `Connection.open` does."""
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep it for the next call."""
+
+    def drop(self, connection: Connection) -> None:
+        """Close it."""
+
+
+def connect(pool: Connections, attempts: Attempts) -> Steps[Connection]:
+    """A connection to the agent, which may still be starting."""
+    while True:
+        try:
+            return pool.take()
+        except OSError as error:
+            pause = attempts.after_no_connection(error, monotonic())
+        yield Wait(None, False, pause)
+
+
+def carry_out(pool: Connections, call: Call[T], attempts: Attempts) -> Steps[T]:
+    """A call from beginning to end, repeated where that is safe; raises the agent's refusal as it is."""
+    while True:
+        connection = yield from connect(pool, attempts)
+        reusable = False
+        try:
+            answer = yield from connection.ask(call, attempts)
+        except ProtocolError as error:
+            raise attempts.misunderstood(error) from error
+        except AgentdError:  # before OSError: a timeout is one of both
+            raise
+        except OSError as error:
+            pause = attempts.after_loss(error, monotonic(), reused=connection.reused)
+        else:
+            refusal = answer.refusal
+            if not isinstance(refusal, AgentStoppingError):
+                reusable = True
+                return answer.unwrap()
+            pause = attempts.after_stopping(refusal, monotonic())
+        finally:
+            # Also when interrupted or cancelled: a late answer must not meet the next call.
+            if reusable:
+                pool.give_back(connection)
+            else:
+                pool.drop(connection)
+        yield Wait(None, False, pause)

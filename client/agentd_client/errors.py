@@ -1,0 +1,380 @@
+"""Every error that agentd shows to anyone: one tree, one list of codes.
+
+The agent answers a refused request with ``[number, "CODE: sentence"]``; number and CODE are stable and
+listed in docs/protocol.md, the sentence is for people and may change. Each class carries both, and the
+CODE names the class, so the client raises the very one that the agent meant. The number says whose fault
+it is, in the two values that Neovim's MessagePack-RPC gives to errors and shows the sentence of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FAILED = 0
+"""The agent, its state or the way to it is at fault: the same request may succeed later."""
+
+INVALID = 1
+"""The request is at fault: sent again as it is, it will be refused again."""
+
+
+class AgentdError(Exception):
+    """The root of the tree; `code` and `number` are stable, the text is for people."""
+
+    code = "ERROR"
+    number = FAILED
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(sentence or (self.__doc__ or "").partition("\n")[0].rstrip("."))
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, in words; never a token, a key or a traceback."""
+        return str(self.args[0])
+
+
+# --- the request ------------------------------------------------------------------------------------
+
+
+class RequestError(AgentdError):
+    """The agent refused the request as it was made."""
+
+    code = "REQUEST"
+
+
+class UnknownMethodError(RequestError):
+    """The agent has no method of that name."""
+
+    code, number = "UNKNOWN_METHOD", INVALID
+
+
+class InvalidParamsError(RequestError):
+    """A parameter is missing, unknown or of the wrong type."""
+
+    code, number = "INVALID_PARAMS", INVALID
+
+
+class AgentInternalError(RequestError):
+    """The agent failed for a reason of its own; its log has the details."""
+
+    code = "INTERNAL"
+
+
+class AgentStoppingError(RequestError):
+    """The agent is stopping and did not carry out the request."""
+
+    code = "STOPPING"
+
+
+# --- sessions ---------------------------------------------------------------------------------------
+
+
+class InvalidExpiryError(AgentdError, ValueError):
+    """An expiry is a whole number of seconds from 0 to 100 years, or NEVER."""
+
+    code, number = "INVALID_EXPIRY", INVALID
+
+
+class InvalidLabelError(AgentdError, ValueError):
+    """A label is one line of printable text, at most 200 characters."""
+
+    code, number = "INVALID_LABEL", INVALID
+
+
+class InvalidTokenError(AgentdError, ValueError):
+    """That is not a session token: one line of visible ASCII characters, at most 8 KiB."""
+
+    code, number = "INVALID_TOKEN", INVALID
+
+
+class AgentLockedError(AgentdError):
+    """The agent is locked; it cannot know whether a token is valid."""
+
+    code = "LOCKED"
+
+
+# --- store and keys ---------------------------------------------------------------------------------
+
+
+class StoreError(AgentdError):
+    """The store failed; nothing was written."""
+
+    code = "STORE_FAILED"
+
+
+class StoreFullError(StoreError):
+    """The store has no room; nothing was written."""
+
+    code = "STORE_FULL"
+
+
+class StoreDamagedError(StoreError):
+    """The store is damaged; restore it, or begin anew with `agentd init --fresh`."""
+
+    code = "STORE_DAMAGED"
+
+
+class StoreInUseError(StoreError):
+    """Another agent holds the store."""
+
+    code = "STORE_IN_USE"
+
+
+class StoreKeyMismatchError(StoreError):
+    """The store was sealed with another root key."""
+
+    code = "STORE_KEY_MISMATCH"
+
+
+class InvalidPathError(StoreError, ValueError):
+    """A key path is one to eight parts of text or bytes that fit into one LMDB key."""
+
+    code, number = "INVALID_PATH", INVALID
+
+
+class TransactionConflictError(StoreError):
+    """Something that the transaction read was changed since; nothing was written."""
+
+    code = "TRANSACTION_CONFLICT"
+
+
+class TransactionEndedError(StoreError):
+    """The transaction is over: committed, rolled back, or older than its maximum life."""
+
+    code = "TRANSACTION_ENDED"
+
+
+class KeyFileError(AgentdError):
+    """The key file cannot be used."""
+
+    code = "KEY_FILE"
+
+
+class KeyUnavailableError(AgentdError):
+    """The key was wiped: its owner has stopped or is locked."""
+
+    code = "KEY_UNAVAILABLE"
+
+
+class PassphraseError(AgentdError):
+    """The passphrase does not fit the key file."""
+
+    code = "PASSPHRASE"
+
+
+# --- life cycle -------------------------------------------------------------------------------------
+
+
+class LifecycleError(AgentdError):
+    """An operation does not fit the object's state."""
+
+    code = "LIFECYCLE"
+
+
+class SessionRunningError(LifecycleError):
+    """The session is running; stop it before destroying it."""
+
+    code = "SESSION_RUNNING"
+
+
+class SessionDestroyedError(LifecycleError):
+    """The session was destroyed; create a new one."""
+
+    code = "SESSION_DESTROYED"
+
+
+class SessionManagerRunningError(LifecycleError):
+    """The session manager is running; stop it before destroying it."""
+
+    code = "SESSION_MANAGER_RUNNING"
+
+
+class SessionManagerDestroyedError(LifecycleError):
+    """The session manager was destroyed; create a new one."""
+
+    code = "SESSION_MANAGER_DESTROYED"
+
+
+class SessionManagerNotRunningError(LifecycleError):
+    """The session manager is not running; start it first."""
+
+    code = "SESSION_MANAGER_NOT_RUNNING"
+
+
+class DBRunningError(LifecycleError):
+    """The store is open; stop it before destroying it."""
+
+    code = "DB_RUNNING"
+
+
+class DBDestroyedError(LifecycleError):
+    """The store was destroyed; create a new one."""
+
+    code = "DB_DESTROYED"
+
+
+class DBNotRunningError(LifecycleError):
+    """The store is not open; start it first."""
+
+    code = "DB_NOT_RUNNING"
+
+
+class KeyRingRunningError(LifecycleError):
+    """The key ring is in use; stop it before destroying it."""
+
+    code = "KEY_RING_RUNNING"
+
+
+class KeyRingDestroyedError(LifecycleError):
+    """The key ring was destroyed; create a new one."""
+
+    code = "KEY_RING_DESTROYED"
+
+
+class KeyRingNotRunningError(LifecycleError):
+    """The key ring is not loaded; start it first."""
+
+    code = "KEY_RING_NOT_RUNNING"
+
+
+# --- what only the caller's side can see ------------------------------------------------------------
+
+
+class AgentUnreachableError(AgentdError):
+    """No agent answers; start one with `agentd serve`."""
+
+    code = "AGENT_UNREACHABLE"
+
+
+class AgentTimeoutError(AgentdError, TimeoutError):
+    """The agent did not answer in time."""
+
+    code = "AGENT_TIMEOUT"
+
+
+class OutcomeUnknownError(AgentdError):
+    """The request was sent and its answer was lost; whether it was carried out is unknown."""
+
+    code = "OUTCOME_UNKNOWN"
+
+
+class ForeignAgentError(AgentdError):
+    """The socket belongs to another user; nothing was sent."""
+
+    code = "FOREIGN_AGENT"
+
+
+class ProtocolError(AgentdError):
+    """The other end does not speak this protocol, or broke one of its limits."""
+
+    code = "PROTOCOL"
+
+
+class ClientClosedError(AgentdError):
+    """The client was closed; connect anew."""
+
+    code = "CLIENT_CLOSED"
+
+
+class TokenFileError(AgentdError):
+    """The token file is refused."""
+
+    code = "TOKEN_FILE"
+
+
+class TokenFileBusyError(TokenFileError):
+    """Another process holds the token file's lock."""
+
+    code = "TOKEN_FILE_BUSY"
+
+
+# --- the daemon's start -----------------------------------------------------------------------------
+
+
+class StartError(AgentdError):
+    """The agent could not start."""
+
+    code = "START"
+
+
+class AlreadyServingError(StartError):
+    """Another agent already serves this socket."""
+
+    code = "ALREADY_SERVING"
+
+
+class SocketPathError(StartError):
+    """No socket can be made at that path."""
+
+    code = "SOCKET_PATH"
+
+
+class ConfigError(StartError):
+    """A setting is unknown or of the wrong form."""
+
+    code = "CONFIG"
+
+
+def _tree(root: type[AgentdError]) -> list[type[AgentdError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+
+
+def _by_code() -> Mapping[str, type[AgentdError]]:
+    table: dict[str, type[AgentdError]] = {}
+    for error in _tree(AgentdError):
+        if error.code in table:  # pragma: no cover - a slip of whoever adds an error
+            raise TypeError(f"{error.__name__} and {table[error.code].__name__} share {error.code}")
+        table[error.code] = error
+    return table
+
+
+ERRORS = _by_code()
+"""Every public error by its code."""
+
+__all__ = [
+    "ERRORS",
+    "AgentInternalError",
+    "AgentLockedError",
+    "AgentStoppingError",
+    "AgentTimeoutError",
+    "AgentUnreachableError",
+    "AgentdError",
+    "AlreadyServingError",
+    "ClientClosedError",
+    "ConfigError",
+    "DBDestroyedError",
+    "DBNotRunningError",
+    "DBRunningError",
+    "ForeignAgentError",
+    "InvalidExpiryError",
+    "InvalidLabelError",
+    "InvalidParamsError",
+    "InvalidPathError",
+    "InvalidTokenError",
+    "KeyFileError",
+    "KeyRingDestroyedError",
+    "KeyRingNotRunningError",
+    "KeyRingRunningError",
+    "KeyUnavailableError",
+    "LifecycleError",
+    "OutcomeUnknownError",
+    "PassphraseError",
+    "ProtocolError",
+    "RequestError",
+    "SessionDestroyedError",
+    "SessionManagerDestroyedError",
+    "SessionManagerNotRunningError",
+    "SessionManagerRunningError",
+    "SessionRunningError",
+    "SocketPathError",
+    "StartError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreInUseError",
+    "StoreKeyMismatchError",
+    "TokenFileBusyError",
+    "TokenFileError",
+    "TransactionConflictError",
+    "TransactionEndedError",
+    "UnknownMethodError",
+]

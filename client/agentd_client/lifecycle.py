@@ -1,0 +1,128 @@
+"""Created, running, stopped, destroyed: the states and events that every long-lived object shares.
+
+Pure: no I/O, no lock, no event loop. The owner serialises its calls with a lock of its own kind
+(threading, trio, anyio) and wraps each change of state::
+
+    with self._lifecycle.starting() as needed:
+        if needed:
+            ...   # an exception leaves the state as it was, and no "-ed" event is sent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from .errors import LifecycleError
+
+
+class State(Enum):
+    """Where an object is in its life."""
+
+    STOPPED = "stopped"
+    RUNNING = "running"
+    DESTROYED = "destroyed"
+
+
+class LifecycleEvent(Enum):
+    """What observers are told; the "-ed" ones only after success."""
+
+    STARTING = "starting"
+    STARTED = "started"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
+Observer = Callable[[LifecycleEvent], None]
+
+
+class Lifecycle:
+    """One object's state and its observers.
+
+    The three error classes are what `destroy` while running, `start` after `destroy`, and use while not
+    running raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        running: type[LifecycleError],
+        destroyed: type[LifecycleError],
+        not_running: type[LifecycleError] | None = None,
+    ) -> None:
+        self._state = State.STOPPED
+        self._observers: list[Observer] = []
+        self._running_error = running
+        self._destroyed_error = destroyed
+        self._not_running_error = not_running or LifecycleError
+
+    @property
+    def state(self) -> State:
+        """The state after the last change that succeeded."""
+        return self._state
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the object is running now."""
+        return self._state is State.RUNNING
+
+    def require_running(self) -> None:
+        """Raise the owner's not-running error unless it is running."""
+        if self._state is not State.RUNNING:
+            raise self._not_running_error
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer` at every event from now on; returns the function that ends this."""
+        self._observers.append(observer)
+
+        def forget() -> None:
+            if observer in self._observers:
+                self._observers.remove(observer)
+
+        return forget
+
+    def starting(self) -> _Change:
+        """Wrap a start; yields False where nothing is to be done."""
+        if self._state is State.DESTROYED:
+            raise self._destroyed_error
+        return self._change(State.RUNNING, LifecycleEvent.STARTING, LifecycleEvent.STARTED)
+
+    def stopping(self) -> _Change:
+        """Wrap a stop; yields False where nothing is running."""
+        if self._state is State.DESTROYED:
+            return self._nothing()
+        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED)
+
+    def destroying(self) -> _Change:
+        """Wrap a destroy; yields False where it is already destroyed."""
+        if self._state is State.RUNNING:
+            raise self._running_error
+        return self._change(State.DESTROYED, LifecycleEvent.DESTROYING, LifecycleEvent.DESTROYED)
+
+    @contextmanager
+    def _nothing(self) -> Iterator[bool]:
+        yield False
+
+    @contextmanager
+    def _change(self, to: State, before: LifecycleEvent, after: LifecycleEvent) -> Iterator[bool]:
+        if self._state is to:
+            yield False
+            return
+        self._tell(before)
+        yield True
+        self._state = to
+        self._tell(after)
+
+    def _tell(self, event: LifecycleEvent) -> None:
+        for observer in tuple(self._observers):
+            observer(event)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    _Change = AbstractContextManager[bool]

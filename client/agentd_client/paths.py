@@ -1,0 +1,73 @@
+"""Where things live: the one place that reads the environment for paths. The daemon uses it too.
+
+Rules: XDG Base Directory Specification (an empty or relative value counts as unset), and with no
+XDG_RUNTIME_DIR (a bare container, cron, root) /run/user/UID where that folder is the user's own, else
+the state folder; so client and daemon find the same place without a word to each other.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+
+SOCKET_VARIABLE = "AGENTD_SOCKET"
+TOKEN_PATH_VARIABLE = "AGENTD_SESSION_TOKEN_PATH"  # noqa: S105 - a variable's name
+TOKEN_VARIABLE = "AGENTD_TOKEN"  # noqa: S105 - a variable's name
+
+_USER_RUNTIME = "/run/user/{uid}"
+
+
+def _folder(environ: Mapping[str, str], variable: str, *default: str) -> str:
+    value = environ.get(variable, "")
+    if value and os.path.isabs(value):
+        return value
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return os.path.join(home, *default)
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> str:
+    """Keys and store: ``$XDG_STATE_HOME/agentd``."""
+    return os.path.join(_folder(environ, "XDG_STATE_HOME", ".local", "state"), "agentd")
+
+
+def config_path(environ: Mapping[str, str] = os.environ) -> str:
+    """The settings file: ``$XDG_CONFIG_HOME/agentd/config.toml``."""
+    return os.path.join(_folder(environ, "XDG_CONFIG_HOME", ".config"), "agentd", "config.toml")
+
+
+def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
+    """The folder of the socket and the token file; gone after the last logout where systemd keeps it."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.path.isabs(runtime):
+        return os.path.join(runtime, "agentd")
+    uid = os.geteuid()
+    candidate = _USER_RUNTIME.format(uid=uid)
+    try:
+        found = os.lstat(candidate)
+    except OSError:
+        pass  # no such folder: the usual case in a container
+    else:
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
+            return os.path.join(candidate, "agentd")
+    return os.path.join(state_dir(environ), "run")
+
+
+def socket_path(environ: Mapping[str, str] = os.environ) -> str:
+    """The agent's socket: ``AGENTD_SOCKET``, else ``agent.sock`` in the runtime folder."""
+    return environ.get(SOCKET_VARIABLE) or os.path.join(runtime_dir(environ), "agent.sock")
+
+
+def session_token_path(environ: Mapping[str, str] = os.environ) -> str:
+    """The token file: ``AGENTD_SESSION_TOKEN_PATH``, else ``session-token`` in the runtime folder."""
+    return environ.get(TOKEN_PATH_VARIABLE) or os.path.join(runtime_dir(environ), "session-token")
+
+
+def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The token handed over in ``AGENTD_TOKEN``, if any."""
+    return environ.get(TOKEN_VARIABLE, "").strip() or None
+
+
+def socket_is_set(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``AGENTD_SOCKET`` says where the socket is."""
+    return bool(environ.get(SOCKET_VARIABLE))

@@ -1,0 +1,162 @@
+"""Every call a client can make, as a value: what to send and how to read the answer.
+
+The blocking and the async client differ only in how they move bytes; what they say is written here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from ..errors import AgentdError, InvalidParamsError, InvalidTokenError, ProtocolError
+from . import methods
+from .codec import Decoder, Encoder, Request, Response
+from .limits import MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
+from .methods import Method
+from .results import CreatedToken, Hello, KeyReset, Opener, Revocation, SessionInfo, Status, Verification
+from .wire import error_from_wire, from_wire
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple, Generic[T]):
+    """One request: its method, its parameters (None ones are left out) and the reader of its answer."""
+
+    method: Method
+    params: dict[str, Any]
+    read: Callable[[Any], T]
+
+    def __repr__(self) -> str:
+        # Parameters hold tokens, and a call stands in every traceback that shows its locals.
+        return f"Call({self.method.name}, {', '.join(self.params) or 'no parameters'})"
+
+
+def _call(method: Method, read: Callable[[Any], T], **params: Any) -> Call[T]:
+    return Call(method, {name: value for name, value in params.items() if value is not None}, read)
+
+
+def hello(client: str) -> Call[Hello]:
+    """Ask for the agent's version, the protocol's, and its capabilities."""
+    return _call(
+        methods.HELLO, lambda answer: from_wire(Hello, answer), client=client, protocol=PROTOCOL_VERSION
+    )
+
+
+def get_status() -> Call[Status]:
+    """Ask how the agent is."""
+    return _call(methods.GET_STATUS, lambda answer: from_wire(Status, answer))
+
+
+def create_token(expiry: int | str | None, label: str | None) -> Call[CreatedToken]:
+    """Open a session."""
+    return _call(
+        methods.CREATE_TOKEN, lambda answer: from_wire(CreatedToken, answer), expiry=expiry, label=label
+    )
+
+
+def verify_token(token: str) -> Call[Verification]:
+    """Ask whether a token is valid."""
+    return _call(methods.VERIFY_TOKEN, _verification, token=token)
+
+
+def inspect_token(token: str) -> Call[Verification]:
+    """Ask for all that is known of a token."""
+    return _call(methods.INSPECT_TOKEN, _verification, token=sendable_token(token))
+
+
+def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
+    """End a session, by its token or by its id."""
+    if (token is None) == (session_id is None):
+        raise InvalidParamsError("revoke_token takes either a token or an id")
+    return _call(
+        methods.REVOKE_TOKEN,
+        lambda answer: from_wire(Revocation, answer).revoked,
+        token=None if token is None else sendable_token(token),
+        id=session_id,
+    )
+
+
+def reset_key() -> Call[str]:
+    """Replace the session key: every earlier token is invalid from then on."""
+    return _call(methods.RESET_KEY, lambda answer: from_wire(KeyReset, answer).key_id)
+
+
+def is_sendable_token(token: object) -> bool:
+    """Whether this could be a token at all: what is not need not travel to be refused."""
+    return (
+        isinstance(token, str)
+        and 0 < len(token) <= MAX_TOKEN_CHARACTERS
+        and token.isascii()
+        and token.isprintable()
+        and " " not in token
+    )
+
+
+def sendable_token(token: object) -> str:
+    """The token, or `InvalidTokenError`."""
+    if not is_sendable_token(token):
+        raise InvalidTokenError
+    return str(token)
+
+
+def _verification(answer: Any) -> Verification:
+    found = from_wire(Verification, answer)
+    if found.session is None:
+        return found
+    session = from_wire(SessionInfo, found.session)
+    if session.opened_by is not None:
+        session = session._replace(opened_by=from_wire(Opener, session.opened_by))
+    return found._replace(session=session)
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What the agent said: a result, or its refusal as the exception class that it meant."""
+
+    result: T | None
+    refusal: AgentdError | None
+
+    def unwrap(self) -> T:
+        """The result; raises the refusal."""
+        if self.refusal is not None:
+            raise self.refusal
+        return cast("T", self.result)
+
+
+class Exchange:
+    """One connection's conversation, one call at a time: bytes in, answer out.
+
+    An answer to an earlier call that was given up (its msgid is not the present one) is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._encoder = Encoder()
+        self._decoder = Decoder()
+        self._msgid = 0
+
+    def request(self, call: Call[T]) -> bytes:
+        """The bytes of a call; `InvalidParamsError` where a parameter cannot be encoded."""
+        self._msgid = (self._msgid + 1) % 2**32
+        try:
+            return self._encoder.request(self._msgid, call.method.name, call.params)
+        except (ValueError, TypeError, OverflowError) as error:
+            # Not chained: the packer's own message quotes the value, which may be a token.
+            problem = type(error).__name__
+        raise InvalidParamsError(f"{call.method.name}: a parameter cannot be sent ({problem})")
+
+    def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
+        """Take received bytes; returns the answer once it is whole.
+
+        Raises:
+            ProtocolError: the peer sent something that is no answer; close the connection.
+        """
+        for message in self._decoder.receive(data):
+            match message:
+                case Response(msgid, error, result) if msgid == self._msgid:
+                    if error is not None:
+                        return Answer(None, error_from_wire(error))
+                    return Answer(call.read(result), None)
+                case Request():
+                    raise ProtocolError("expected an answer, got a request")
+        if self._decoder.failure is not None:
+            raise self._decoder.failure
+        return None

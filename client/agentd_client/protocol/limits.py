@@ -1,0 +1,48 @@
+"""Every limit of the protocol, in one place, each with its reason.
+
+A limit is checked before the memory or the time that it bounds is spent.
+"""
+
+PROTOCOL_VERSION = 1
+"""The version that `hello` negotiates; a change that breaks a client raises it."""
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""One message. The largest honest one, a token of 8 KiB beside a label, needs a seventh of it."""
+
+READ_BYTES = 64 * 1024
+"""One read from a socket. The decoder's buffer is a message plus one read, so that legal pipelining of
+full reads never overflows it."""
+
+MAX_CONTAINER_ITEMS = 64
+"""Items of one array or map. No method has more parameters; a 5 KB message of array headers can take
+tens of megabytes where this is not bounded."""
+
+MAX_NESTING = 8
+"""Containers within containers, the message itself included. The deepest result needs five."""
+
+MAX_METHOD_CHARACTERS = 64
+"""A method's name; it is repeated in the refusal of an unknown one."""
+
+MAX_MSGID = 2**32 - 1
+"""MessagePack-RPC: msgid is a 32-bit unsigned integer."""
+
+MAX_TOKEN_CHARACTERS = 8 * 1024
+"""A token; agentd's own have about 400."""
+
+MAX_LABEL_CHARACTERS = 200
+"""A label; it is shown in one line of a terminal."""
+
+MAX_EXPIRY_SECONDS = 100 * 366 * 24 * 3600
+"""A hundred years: anything longer is a slip of units, and `never` says never."""
+
+MAX_IN_FLIGHT = 64
+"""Requests of one connection that are being worked on. The agent reads no further until one ends."""
+
+MAX_CONNECTIONS = 256
+"""Open connections. Far below any limit of file descriptors, so that `accept` never fails for want of one."""
+
+MESSAGE_SECONDS = 10.0
+"""From a message's first byte to its last: a header may claim gigabytes that never come."""
+
+REPLY_SECONDS = 10.0
+"""For a peer to take a reply: one that never reads would park the agent's memory for ever."""

@@ -1,0 +1,28 @@
+"""The methods by their wire names, and which of them a client may repeat by itself.
+
+A method is repeatable when carrying it out twice changes no more than carrying it out once would, and
+the second answer says the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A method's wire name and whether a lost answer may be asked for again."""
+
+    name: str
+    repeatable: bool
+
+
+HELLO = Method("hello", repeatable=True)
+GET_STATUS = Method("getStatus", repeatable=True)
+CREATE_TOKEN = Method("createToken", repeatable=False)
+VERIFY_TOKEN = Method("verifyToken", repeatable=True)
+INSPECT_TOKEN = Method("inspectToken", repeatable=True)
+REVOKE_TOKEN = Method("revokeToken", repeatable=False)
+RESET_KEY = Method("resetKey", repeatable=False)
+
+NEVER = "never"
+"""The expiry of a session that ends only when someone ends it."""

@@ -1,0 +1,98 @@
+"""Python names and wire names: snake_case here, camelCase there, spelled from one root.
+
+This file and `methods.py` are the only ones that know how a thing is called on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from ..errors import ERRORS, AgentdError, ProtocolError, RequestError
+
+_Text = (str,)
+_Number = (int, float)
+_MaybeText = (str, type(None))
+_MaybeNumber = (int, float, type(None))
+_MaybeMap = (dict, type(None))
+
+# One vocabulary: a field of this name has this type in whatever result it stands.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "agent_id": _Text,
+    "capabilities": (list,),
+    "created_at": _Number,
+    "expires_at": _MaybeNumber,
+    "id": _Text,
+    "key_id": _Text,
+    "label": _Text,
+    "memory_locked": (bool,),
+    "opened_by": _MaybeMap,
+    "pid": (int,),
+    "protocol": (int,),
+    "reason": _MaybeText,
+    "revoked": (bool,),
+    "server": _Text,
+    "session": _MaybeMap,
+    "sessions": (int,),
+    "socket_path": _Text,
+    "started_at": _Number,
+    "store_bytes": (int,),
+    "store_path": _Text,
+    "token": _Text,
+    "uid": (int,),
+    "uptime_seconds": _Number,
+    "valid": (bool,),
+    "version": _Text,
+}
+
+ResultT = TypeVar("ResultT", bound=NamedTuple)
+
+
+def camel(name: str) -> str:
+    """`created_at` -> `createdAt`."""
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+_CAMEL = {name: camel(name) for name in _TYPES}
+
+
+def to_wire(result: Any) -> dict[str, Any]:
+    """A result (a named tuple) as the map that goes over the wire."""
+    names = _CAMEL
+    return {
+        names[field]: to_wire(value) if isinstance(value, tuple) and hasattr(value, "_fields") else value
+        for field, value in zip(result._fields, result, strict=True)
+    }
+
+
+def from_wire(kind: type[ResultT], value: object) -> ResultT:
+    """The named tuple of a received map; fields that a newer agent added are passed over.
+
+    Raises:
+        ProtocolError: where a field is missing or of the wrong type.
+    """
+    if not isinstance(value, Mapping):
+        raise ProtocolError(f"the agent's answer is not a map but {type(value).__name__}")
+    found = []
+    for field in kind._fields:
+        item = value.get(_CAMEL[field])
+        if not isinstance(item, _TYPES[field]) or (isinstance(item, bool) and bool not in _TYPES[field]):
+            raise ProtocolError(f"the agent's answer has no usable field {_CAMEL[field]!r}")
+        found.append(item)
+    return kind._make(found)
+
+
+def error_to_wire(error: AgentdError) -> list[Any]:
+    """``[number, "CODE: sentence"]``, the form that foreign clients already know how to show."""
+    return [error.number, f"{error.code}: {error.sentence}"]
+
+
+def error_from_wire(error: object) -> AgentdError:
+    """The exception that a received error stands for; one of a newer agent becomes a `RequestError`."""
+    match error:
+        case [int(), str(text)]:
+            code, _, sentence = text.partition(": ")
+            kind = ERRORS.get(code)
+            return RequestError(text) if kind is None else kind(sentence)
+    return RequestError(f"the agent answered an error of a form unknown here ({type(error).__name__})")

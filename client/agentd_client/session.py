@@ -1,0 +1,165 @@
+"""The caller's side of a session: the token in its file, with a life cycle.
+
+A session's truth is the agent's record. This object keeps the token that proves it, and asks no agent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Protocol
+
+from . import paths
+from .errors import LifecycleError, SessionDestroyedError, SessionRunningError
+from .lifecycle import Lifecycle, LifecycleEvent, Observer, State
+from .token_file import TokenFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+
+class Logger(Protocol):
+    """A `logging.Logger`, or what is like it: logging itself is slow to import and not needed here."""
+
+    def debug(self, msg: object, *args: object) -> None:
+        """Say something that is of interest when looking for a fault."""
+
+
+class Session:
+    """One token file and its life. Create it with `create_session`; leaving it as a context manager stops it.
+
+    Any thread may use it: changes of its life take turns, and reading and writing are as safe as
+    `TokenFile` makes them. Beyond the errors named here every method raises what `TokenFile` raises.
+    """
+
+    def __init__(self, session_token_path: str | os.PathLike[str], logger: Logger | None = None) -> None:
+        self._file = TokenFile(session_token_path)
+        self._lifecycle = Lifecycle(running=SessionRunningError, destroyed=SessionDestroyedError)
+        # Reentrant, so that an observer may read and write the token.
+        self._lock = RLock()
+        self._changing = False
+        if logger is not None:
+            self._lifecycle.observe(lambda event: logger.debug("session %s: %s", self.path, event.value))
+
+    @classmethod
+    def create_session(
+        cls,
+        session_token_path: str | os.PathLike[str] | None = None,
+        session_token: str | None = None,
+        fresh: bool = False,
+        logger: Logger | None = None,
+    ) -> Self:
+        """Construct and start; only `fresh` or an initial token touches the file.
+
+        Args:
+            session_token_path: the token file; None means the one that every program of this user shares
+                (`agentd_client.paths.session_token_path`).
+            session_token: a token to begin with; it is written to the file.
+            fresh: forget the file that is there, whatever it is. An initial token stays.
+            logger: is told of every event of the session's life; never of a token.
+        """
+        session = cls(
+            paths.session_token_path() if session_token_path is None else session_token_path, logger
+        )
+        session.start(session_token, fresh)
+        return session
+
+    def start(self, session_token: str | None = None, fresh: bool = False) -> None:
+        """Start; when running, this does nothing. The arguments are those of `create_session`.
+
+        Raises:
+            SessionDestroyedError: the session was destroyed.
+            InvalidTokenError: the initial token is none; the session stays stopped.
+        """
+        with self._change(self._lifecycle.starting) as needed:
+            if not needed:
+                return
+            if session_token is not None:
+                self._file.write(session_token, anew=fresh)  # in one step: there is no moment without a token
+            elif fresh:
+                self._file.remove()
+
+    def stop(self) -> None:
+        """Stop; the file stays. When stopped or destroyed, this does nothing."""
+        with self._change(self._lifecycle.stopping):
+            pass  # nothing is held between calls: only the state and its observers see the difference
+
+    def destroy(self) -> None:
+        """Remove the token file for good. The agent's record is not ended: see `Client.revoke_token`.
+
+        Raises:
+            SessionRunningError: stop it first.
+        """
+        with self._change(self._lifecycle.destroying) as needed:
+            if needed:
+                self._file.remove()
+
+    def read_token(self) -> str | None:
+        """The token, running or not; None where there is none, and from this session's end on."""
+        if self._lifecycle.state is State.DESTROYED:
+            return None
+        return self._file.read()
+
+    def write_token(self, token: str) -> None:
+        """Keep another token, running or not; it is on the disk when this returns.
+
+        Raises:
+            InvalidTokenError: visible ASCII on one line, at most 8 KiB.
+            SessionDestroyedError: a token written now would outlive the session that has ended.
+        """
+        with self._lock:
+            self._require_life()
+            self._file.write(token)
+
+    def exchange_token(self, token: str) -> str | None:
+        """As `write_token`; returns the token that was there before, so that it can be revoked."""
+        with self._lock:
+            self._require_life()
+            return self._file.exchange(token)
+
+    @property
+    def path(self) -> str:
+        """The token file's absolute path."""
+        return self._file.path
+
+    @property
+    def state(self) -> State:
+        """Stopped, running or destroyed."""
+        return self._lifecycle.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer` with every `LifecycleEvent`; returns the function that ends this.
+
+        It runs in the thread that starts, stops or destroys, inside that change, which its exception ends.
+        It may read and write the token, but not change the life that it observes: `LifecycleError`.
+        """
+        return self._lifecycle.observe(observer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @contextmanager
+    def _change(self, begin: Callable[[], AbstractContextManager[bool]]) -> Iterator[bool]:
+        with self._lock:
+            if self._changing:
+                raise LifecycleError("an observer cannot start, stop or destroy the session that it observes")
+            self._changing = True
+            try:
+                with begin() as needed:
+                    yield needed
+            finally:
+                self._changing = False
+
+    def _require_life(self) -> None:
+        if self._lifecycle.state is State.DESTROYED:
+            raise SessionDestroyedError
+
+
+__all__ = ["LifecycleEvent", "Session", "State"]

@@ -1,0 +1,175 @@
+"""The token file: one line that only its owner can read, replaced whole or not at all.
+
+Writers take turns by a lock file beside it, whose name ends in ``.lock``; readers take no lock and see
+one whole token, because a file that is there never changes: another takes its name (rename(2)). Who may
+read it and what is refused: docs/security.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from .errors import TokenFileError
+from .paths import TOKEN_PATH_VARIABLE
+from .token_folder import TokenFolder
+from .token_text import stripped_token, token_text
+
+MAX_FILE_BYTES = 16 * 1024
+"""The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
+
+_ELSEWHERE = f"choose another path ({TOKEN_PATH_VARIABLE})"
+
+# O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class TokenFile:
+    """A place for one token. Safe to use from many threads and processes at once.
+
+    Every method raises `TokenFileError`, naming the file, the reason and the remedy, for what it refuses
+    and for what the system refuses; the writing ones raise `TokenFileBusyError` where another writer does
+    not let go of the lock for five seconds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        # Absolute from now on: a later chdir must not move it.
+        self.path = os.path.abspath(os.fspath(path))
+        self._folder_path, self._name = os.path.split(self.path)
+        if "\0" in self.path or not self._name:
+            raise TokenFileError(f"{self.path!r} cannot be the path of a token file; choose another")
+        # One name for all, made and removed under the lock: what a killed writer leaves, the next one clears.
+        self._new_name = f".{self._name}.new"
+        self._lock_name = f"{self._name}.lock"
+
+    def read(self) -> str | None:
+        """The token, or None where there is no file or it is empty; white space around it is stripped."""
+        with self._translated("read"):
+            try:
+                descriptor = os.open(self.path, _READ_FLAGS)
+            except FileNotFoundError:
+                return None
+            try:
+                self._check(descriptor)
+                content = os.read(descriptor, MAX_FILE_BYTES)
+            finally:
+                os.close(descriptor)
+        text = content.decode("ascii", "replace").strip()
+        if not text:
+            return None
+        if token_text(text) is None:
+            # The zeros of a lost write, or some other file: never handed on as a token.
+            raise self._refusal("it does not hold one token", f"run `rm {self.path}` and log in again")
+        return text
+
+    def write(self, token: str, *, anew: bool = False) -> None:
+        """Replace what is there by this token; it is on the disk when this returns.
+
+        What `read` would refuse is refused here too and stays as it is, unless `anew` is set: then it is
+        replaced, whatever it is but a directory. A missing folder is made, with mode 0700.
+
+        Raises:
+            InvalidTokenError: not a token: visible ASCII on one line, at most 8 KiB.
+        """
+        text = stripped_token(token)
+        with self._writing() as folder:
+            self._replace(folder, text, anew=anew)
+
+    def exchange(self, token: str) -> str | None:
+        """As `write`; returns what was there before. Of two at once, the later one returns the other's."""
+        text = stripped_token(token)
+        with self._writing() as folder:
+            before = self.read()
+            self._replace(folder, text, anew=False)
+            return before
+
+    def remove(self) -> bool:
+        """Remove the file, whatever it is but a directory, and its lock file; whether there was one."""
+        if not os.path.lexists(self.path) and not os.path.lexists(f"{self.path}.lock"):
+            return False  # nothing to remove needs no folder, and no right to write to it
+        with (
+            self._translated("remove"),
+            TokenFolder.opened(self._folder_path) as folder,
+            folder.locked(self._lock_name, removed_after=True),
+        ):
+            folder.remove(self._new_name)
+            removed = folder.remove(self._name)
+            folder.sync()
+            return removed
+
+    @contextmanager
+    def _writing(self) -> Iterator[TokenFolder]:
+        with (
+            self._translated("write"),
+            TokenFolder.opened_for_writing(self._folder_path) as folder,
+            folder.locked(self._lock_name),
+        ):
+            yield folder
+
+    def _replace(self, folder: TokenFolder, text: str, *, anew: bool) -> None:
+        if not anew:
+            self._check_target(folder)
+        folder.remove(self._new_name)
+        try:
+            with open(folder.open(self._new_name, _NEW_FLAGS, 0o600), "wb") as new:
+                os.fchmod(new.fileno(), 0o600)  # the umask may have taken our own rights
+                new.write(text.encode("ascii") + b"\n")
+                new.flush()
+                os.fsync(new.fileno())
+            folder.rename(self._new_name, self._name)
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to report
+                folder.remove(self._new_name)
+            raise
+        folder.sync()
+
+    def _check_target(self, folder: TokenFolder) -> None:
+        try:
+            descriptor = folder.open(self._name, _READ_FLAGS)
+        except FileNotFoundError:
+            return
+        try:
+            self._check(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _check(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._refusal("it is not a regular file", _ELSEWHERE)
+        if found.st_uid != os.geteuid():
+            raise self._refusal(f"it belongs to uid {found.st_uid}", _ELSEWHERE)
+        if found.st_mode & 0o077:
+            raise self._refusal(
+                f"others have rights to it (mode {stat.S_IMODE(found.st_mode):04o})",
+                f"run `chmod 600 {self.path}`, and end the session if someone may have read its token",
+            )
+        # None is fine: it was replaced between open and here, and its token was whole.
+        if found.st_nlink > 1:
+            raise self._refusal(
+                f"it has {found.st_nlink} names (hard links)", f"run `rm {self.path}` and log in again"
+            )
+        if found.st_size > MAX_FILE_BYTES:
+            raise self._refusal(f"it is larger than {MAX_FILE_BYTES} bytes", _ELSEWHERE)
+
+    def _refusal(self, reason: str, remedy: str) -> TokenFileError:
+        return TokenFileError(f"token file {self.path} is refused: {reason}; {remedy}")
+
+    @contextmanager
+    def _translated(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ELOOP and os.path.islink(self.path):
+                raise self._refusal(
+                    "it is a symbolic link", f"name the file that it points to, or {_ELSEWHERE}"
+                ) from None
+            about = "" if error.filename in (None, self.path, self._name) else f" ({error.filename})"
+            raise TokenFileError(
+                f"cannot {verb} token file {self.path}: {error.strerror}{about}; "
+                f"put that right, or {_ELSEWHERE}"
+            ) from error

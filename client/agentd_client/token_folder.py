@@ -1,0 +1,156 @@
+"""The folder of the token file: made private, checked, locked for one writer at a time.
+
+Everything in it is done through one open descriptor (openat(2) and its family), so that a folder that was
+checked cannot be swapped for another before it is used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from .errors import TokenFileBusyError, TokenFileError
+
+LOCK_SECONDS = 5.0
+"""For another writer to let go of the lock; a write takes milliseconds, even where the disk is slow."""
+
+_FIRST_PAUSE_SECONDS = 0.001
+_LONGEST_PAUSE_SECONDS = 0.02
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class TokenFolder:
+    """An open folder; names are of files in it. Methods raise `OSError` as the system gives it."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    @contextmanager
+    def opened_for_writing(cls, path: str) -> Iterator[TokenFolder]:
+        """Make the folder where it is missing, and refuse one in which others could replace our files."""
+        _make(path)
+        with cls.opened(path) as folder:
+            folder._check()
+            yield folder
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: str) -> Iterator[TokenFolder]:
+        """Open the folder as it is: enough to remove something from it."""
+        descriptor = os.open(path, _FOLDER_FLAGS)
+        try:
+            yield cls(path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open(self, name: str, flags: int, mode: int = 0) -> int:
+        """Open a file of this folder; returns its descriptor."""
+        return os.open(name, flags, mode, dir_fd=self._descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        """Put one file in the place of another: whoever looks finds the one or the other, never none."""
+        os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def remove(self, name: str) -> bool:
+        """Remove the name, whatever it is but a directory; whether there was one."""
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Bring the names to the disk: a file's own fsync does not."""
+        os.fsync(self._descriptor)
+
+    @contextmanager
+    def locked(self, name: str, *, removed_after: bool = False) -> Iterator[None]:
+        """Hold the lock file `name`; waits for other writers, at most `LOCK_SECONDS`.
+
+        Raises:
+            TokenFileBusyError: another writer holds it for longer.
+            TokenFileError: it is not a file of our own.
+        """
+        deadline = time.monotonic() + LOCK_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while (descriptor := self._try_lock(name)) is None:
+            # flock(2) itself has no deadline, so it is asked again and again.
+            if time.monotonic() >= deadline:
+                path = os.path.join(self.path, name)
+                raise TokenFileBusyError(
+                    f"another process holds the token file's lock {path}; "
+                    f"try again, or see who with `fuser {path}`"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        try:
+            yield
+            if removed_after:
+                self.remove(name)  # whoever waits for it finds out in _try_lock, and makes a new one
+        finally:
+            # Unlocked, not only closed: a child forked meanwhile shares the open file, and would keep the
+            # lock for its whole life.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _try_lock(self, name: str) -> int | None:
+        descriptor = self.open(name, _LOCK_FLAGS, 0o600)
+        kept = False
+        try:
+            ours = os.fstat(descriptor)
+            if not stat.S_ISREG(ours.st_mode) or ours.st_uid != os.geteuid():
+                path = os.path.join(self.path, name)
+                raise TokenFileError(
+                    f"the token file's lock {path} is not a file of your own; choose another path"
+                )
+            if stat.S_IMODE(ours.st_mode) != 0o600:
+                os.fchmod(descriptor, 0o600)  # a umask took our own rights, or others could hold the lock
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Removed between open and flock, and made anew by another: both would hold "the" lock.
+                kept = self._is_still(name, ours)
+        finally:
+            if not kept:
+                os.close(descriptor)
+        return descriptor if kept else None
+
+    def _is_still(self, name: str, ours: os.stat_result) -> bool:
+        try:
+            named = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, ours)
+
+    def _check(self) -> None:
+        found = os.fstat(self._descriptor)
+        if found.st_uid not in (os.geteuid(), 0):
+            reason, remedy = f"it belongs to uid {found.st_uid}", "choose a path in a folder of your own"
+        elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+            reason = f"others may replace files in it (mode {stat.S_IMODE(found.st_mode):04o})"
+            remedy = f"run `chmod go-w {self.path}`, or choose another path"
+        else:
+            return
+        raise TokenFileError(f"the token file's folder {self.path} is refused: {reason}; {remedy}")
+
+
+def _make(path: str) -> None:
+    if os.path.lexists(path):
+        return
+    parent = os.path.dirname(path)
+    _make(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:  # another made it meanwhile
+        return
+    if stat.S_IMODE(os.lstat(path).st_mode) & 0o700 != 0o700:
+        os.chmod(path, 0o700)  # the umask took our own rights
+    with TokenFolder.opened(parent) as above:
+        above.sync()

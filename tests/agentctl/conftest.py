@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.agentctl.fake_agent import FakeAgent
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch):
+    """A scratch runtime folder (a short path: a socket's has at most 107 bytes) and a clean environment."""
+    with tempfile.TemporaryDirectory(prefix="agentctl-") as name:
+        for variable in ("AGENTD_SOCKET", "AGENTD_TOKEN", "AGENTD_SESSION_TOKEN_PATH", "NO_COLOR", "SHELL"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        monkeypatch.setenv("HOME", name)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("TZ", "UTC")
+        time.tzset()
+        (Path(name) / "agentd").mkdir(mode=0o700)
+        yield Path(name) / "agentd"
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def agent(folder):
+    with FakeAgent(folder / "agent.sock") as agent:
+        yield agent
+
+
+@pytest.fixture
+def token_file(folder):
+    return folder / "session-token"
+
+
+@pytest.fixture
+def logged_in(agent, token_file):
+    """The token of a session with the label "desk", in the token file."""
+    token = agent.open(label="desk")
+    token_file.write_text(token + "\n")
+    token_file.chmod(0o600)
+    return token

@@ -1,0 +1,94 @@
+"""Ways to run `agentctl`: in this process, as a process of its own, and on a terminal (pty(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from typing import NamedTuple
+
+from agentd_client.cli.run import run
+from tests.agentctl.fake_agent import NOW
+
+COMMAND = [sys.executable, "-m", "agentd_client.cli"]
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def in_process(*args: str, stdin: bytes = b"", terminal: bool = False) -> Ended:
+    """Run at `NOW`; `terminal` says what standard output claims to be."""
+    out, err = Terminal() if terminal else io.StringIO(), io.StringIO()
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(args, now=lambda: NOW)
+    finally:
+        sys.stdin = before
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def process(*args: str, stdin: str | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run(
+        [*COMMAND, *args], **given, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+class OnTerminal(NamedTuple):
+    code: int
+    shown: str
+
+
+def on_terminal(
+    *args: str, asked: bytes = b"", typed: bytes = b"", interrupted: bool = False, **environ: str
+) -> OnTerminal:
+    """Run with a terminal as all three streams; once `asked` is shown, type the answer or send SIGINT."""
+    ours, theirs = pty.openpty()
+    if interrupted:
+        _without_echo(theirs)
+    with (
+        subprocess.Popen(
+            [*COMMAND, *args],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | environ,
+            start_new_session=True,
+        ) as child,
+        open(ours, "r+b", buffering=0) as terminal,
+    ):
+        os.close(theirs)
+        shown, is_due = b"", bool(asked)
+        # Linux: reading from a terminal that nobody holds any more is EIO.
+        with contextlib.suppress(OSError):
+            while data := terminal.read(4096):
+                shown += data
+                if is_due and asked in shown:
+                    is_due = False
+                    if interrupted:
+                        # The signal may come just before the read, which then would wait for good: the line
+                        # that is typed after it ends the read, and Python sees the signal first.
+                        child.send_signal(signal.SIGINT)
+                    terminal.write(b"\n" if interrupted else typed)
+        code = child.wait(60)
+    return OnTerminal(code, shown.decode().replace("\r\n", "\n"))
+
+
+def _without_echo(terminal: int) -> None:
+    settings = termios.tcgetattr(terminal)
+    settings[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)

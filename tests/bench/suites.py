@@ -1,0 +1,223 @@
+"""What is measured, and the yardstick for each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from agentd_client import Client, Session
+from tests.bench import load
+from tests.bench.figures import Row, alone, compare
+from tests.e2e.daemon import Daemon, Home, scratch_home, serving
+
+CALLS = 3_000
+CONNECTIONS = 64
+DEPTH = 32
+MICROSECONDS, MILLISECONDS = 1e6, 1e3
+
+
+@contextmanager
+def echo(folder: Path) -> Iterator[str]:
+    path = str(folder / "echo.sock")
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.echo", path])
+    try:
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        yield path
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def tokens(daemon: Daemon, count: int) -> list[str]:
+    with daemon.client() as agent:
+        return [agent.create_token(label="bench").token for _ in range(count)]
+
+
+def verifying(home: Home, daemon: Daemon, rounds: int) -> Iterator[Row]:
+    """verifyToken in its four shapes, beside a bare echo of the same message."""
+    agent = str(home.socket)
+    known = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 1)] * CALLS
+    with echo(home.path) as bare:
+
+        def p50(path: str, requests: list[bytes]) -> float:
+            return statistics.median(load.one_client(path, requests)) * MICROSECONDS
+
+        beside = "bare trio + msgpack echo"
+        yield compare(
+            "verifyToken, one client, p50",
+            "µs",
+            lambda: p50(agent, known),
+            beside,
+            lambda: p50(bare, known),
+            rounds,
+        )
+
+        def unseen() -> float:
+            new = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, CALLS // 10)]
+            return p50(agent, new)
+
+        yield compare(
+            "verifyToken, every token new, p50", "µs", unseen, beside, lambda: p50(bare, known), rounds
+        )
+        many = known * 3
+        yield compare(
+            f"verifyToken, {CONNECTIONS} connections",
+            "/s",
+            lambda: load.many_clients(agent, many, CONNECTIONS),
+            beside,
+            lambda: load.many_clients(bare, many, CONNECTIONS),
+            rounds,
+        )
+        token = tokens(daemon, 1)[0]
+        distinct = [load.request(at, "verifyToken", {"token": token}) for at in range(CALLS * 3)]
+        yield compare(
+            f"verifyToken, {DEPTH} in flight",
+            "/s",
+            lambda: load.in_flight(agent, distinct, DEPTH),
+            beside,
+            lambda: load.in_flight(bare, distinct, DEPTH),
+            rounds,
+        )
+
+
+def creating(home: Home, daemon: Daemon, rounds: int) -> Iterator[Row]:
+    """createToken, beside one raw LMDB commit of a record of the same size."""
+    agent = str(home.socket)
+    request = load.request(1, "createToken", {"label": "bench"})
+    folder = home.path / "raw"
+    folder.mkdir()
+    environment = lmdb.open(str(folder), map_size=1 << 26)
+
+    def commit() -> float:
+        seconds = []
+        for number in range(200):
+            begun = time.perf_counter()
+            with environment.begin(write=True) as txn:
+                txn.put(b"%d" % number, os.urandom(260))
+            seconds.append(time.perf_counter() - begun)
+        return statistics.median(seconds) * MICROSECONDS
+
+    yield compare(
+        "createToken, one client, p50",
+        "µs",
+        lambda: statistics.median(load.one_client(agent, [request] * 200)) * MICROSECONDS,
+        "one LMDB commit",
+        commit,
+        rounds,
+    )
+    yield compare(
+        f"createToken, {CONNECTIONS} clients",
+        "/s",
+        lambda: load.many_clients(agent, [request] * 4000, CONNECTIONS),
+        "one client's rate",
+        lambda: 200 / sum(load.one_client(agent, [request] * 200)),
+        rounds,
+    )
+    environment.close()
+
+
+def token_file(home: Home, rounds: int) -> Iterator[Row]:
+    """The token file, beside the same file operations without a rule around them."""
+    path = home.path / "tokens" / "session-token"
+    session = Session.create_session(session_token_path=path)
+    token = "v4.local." + "x" * 300
+    session.write_token(token)
+    raw, temporary = path.with_name("raw"), path.with_name("raw.new")
+
+    def each(action: Callable[[], object], count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            action()
+        return (time.perf_counter() - begun) / count * MICROSECONDS
+
+    def write_raw() -> None:
+        with temporary.open("w") as file:
+            file.write(token)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, raw)
+        folder = os.open(raw.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    yield compare(
+        "token file, write", "µs", lambda: each(lambda: session.write_token(token), 100),
+        "write, fsync, rename, fsync", lambda: each(write_raw, 100), rounds,
+    )  # fmt: skip
+    yield compare(
+        "token file, read", "µs", lambda: each(session.read_token, 2000),
+        "open, read, close", lambda: each(raw.read_text, 2000), rounds,
+    )  # fmt: skip
+
+
+def process_seconds(*command: str, environ: dict[str, str] | None = None) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return (time.perf_counter() - begun) * MILLISECONDS
+
+
+def start_to_ready(home: Home) -> float:
+    begun = time.perf_counter()
+    daemon = home.start()
+    with Client.connect(str(home.socket), timeout=60) as agent:
+        agent.hello()
+    seconds = time.perf_counter() - begun
+    daemon.stop()
+    return seconds * MILLISECONDS
+
+
+def starting(home: Home, rounds: int) -> Iterator[Row]:
+    """What somebody waits for at a prompt. The agent of `home` must not be running."""
+    python = sys.executable
+    agentctl = str(Path(python).with_name("agentctl"))
+    home.agentd("init")
+    yield compare(
+        "agent, start to ready", "ms", lambda: start_to_ready(home),
+        "python -c 'import trio'", lambda: process_seconds(python, "-c", "import trio"), rounds,
+    )  # fmt: skip
+    with serving(home):
+        home.agentctl("login")
+        yield compare(
+            "agentctl verify", "ms", lambda: process_seconds(agentctl, "verify", environ=home.environ),
+            "python -c 'import click'", lambda: process_seconds(python, "-c", "import click"), rounds * 3,
+        )  # fmt: skip
+    yield compare(
+        "import agentd_client", "ms", lambda: process_seconds(python, "-c", "import agentd_client"),
+        "python -c ''", lambda: process_seconds(python, "-c", ""), rounds * 3,
+    )  # fmt: skip
+
+
+def ssh_agent(home: Home, rounds: int) -> Iterator[Row]:
+    """A neighbour: what ssh-agent takes for a list and for a signature, over its own socket."""
+    if not (shutil.which("ssh-agent") and shutil.which("ssh-keygen") and shutil.which("ssh-add")):
+        return
+    from tests.bench import ssh
+
+    with ssh.agent(home.path) as (path, blob):
+        yield alone(
+            "ssh-agent, list identities, p50", "µs", lambda: ssh.list_p50(path) * MICROSECONDS, rounds
+        )
+        yield alone(
+            "ssh-agent, Ed25519 signature, p50", "µs", lambda: ssh.sign_p50(path, blob) * MICROSECONDS, rounds
+        )
+
+
+def every_row(rounds: int) -> Iterator[Row]:
+    with scratch_home() as home:
+        with serving(home) as daemon:
+            yield from verifying(home, daemon, rounds)
+            yield from creating(home, daemon, rounds)
+        yield from token_file(home, rounds)
+        yield from ssh_agent(home, rounds)
+    with scratch_home() as home:
+        yield from starting(home, rounds)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import agentd_client
+from agentd_client import errors
+
+HEAVY = ("trio", "anyio", "asyncio", "lmdb", "nacl", "click", "logging", "dataclasses", "pathlib", "agentd")
+
+
+def _loaded_by(statement: str) -> set[str]:
+    # -I: no site customisation and no PYTHON* variables decide what is loaded.
+    program = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_bare_client_imports_msgpack_and_nothing_heavy() -> None:
+    loaded = _loaded_by("import agentd_client; agentd_client.Client; agentd_client.Session")
+    # An editable install's own finder may load some; what counts is what the client adds.
+    loaded -= _loaded_by("pass")
+    assert "msgpack" in loaded
+    assert not loaded.intersection(HEAVY)
+    third_party = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names)
+    # msgpack is compiled by Cython, which leaves its own names in sys.modules.
+    assert {name for name in third_party if "cython" not in name} == {"agentd_client", "msgpack"}
+
+
+def test_the_async_twins_are_a_module_of_their_own() -> None:
+    assert "anyio" in _loaded_by("import agentd_client.aio")
+
+
+def test_every_public_error_can_be_imported_from_the_package() -> None:
+    for error in errors.ERRORS.values():
+        assert getattr(agentd_client, error.__name__) is error
+        assert error.__name__ in agentd_client.__all__
+    for name in agentd_client.__all__:
+        assert hasattr(agentd_client, name)

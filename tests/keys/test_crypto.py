@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import nacl.bindings
+import pytest
+
+from agentd import crypto
+
+KEY = bytes(range(32))
+
+
+def test_what_is_sealed_opens_and_no_two_seals_are_alike():
+    first, second = crypto.seal(KEY, b"value", b"path"), crypto.seal(KEY, b"value", b"path")
+    assert first != second
+    assert crypto.open_sealed(KEY, first, b"path") == crypto.open_sealed(KEY, second, b"path") == b"value"
+
+
+def test_sealing_is_the_xchacha20_poly1305_of_libsodium():
+    sealed = crypto.seal(KEY, b"value", b"path")
+    opened = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed[24:], b"path", sealed[:24], KEY)
+    assert opened == b"value"
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "context"),
+    [
+        (bytes(32), lambda sealed: sealed, b"path"),
+        (KEY, lambda sealed: sealed, b"other"),
+        (KEY, lambda sealed: sealed[:-1], b"path"),
+        (KEY, lambda sealed: sealed[:10], b"path"),
+        (KEY, lambda sealed: sealed + b"\0", b"path"),
+        (KEY, lambda sealed: bytes([sealed[0] ^ 1]) + sealed[1:], b"path"),
+        (KEY, lambda sealed: sealed[:-1] + bytes([sealed[-1] ^ 1]), b"path"),
+        (KEY, lambda sealed: b"", b"path"),
+    ],
+)
+def test_a_seal_opens_only_whole_under_its_key_and_context(key, change, context):
+    with pytest.raises(crypto.SealError):
+        crypto.open_sealed(key, change(crypto.seal(KEY, b"value", b"path")), context)
+
+
+def test_opening_into_a_buffer_of_another_size_is_refused():
+    with pytest.raises(crypto.SealError):
+        crypto.open_into(KEY, crypto.seal(KEY, b"value", b""), b"", bytearray(4))
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_keys_have_32_bytes(size: int):
+    with pytest.raises(ValueError, match="32 bytes"):
+        crypto.seal(bytes(size), b"", b"")
+    with pytest.raises(ValueError, match="32 bytes"):
+        crypto.derive_into(bytes(size), b"purpose", bytearray(32))
+    with pytest.raises(ValueError, match="32 bytes"):
+        crypto.derive_into(KEY, b"purpose", bytearray(size))
+
+
+def test_keyed_hash_is_the_blake2b_of_libsodium():
+    expected = nacl.bindings.crypto_generichash_blake2b_salt_personal(b"text", digest_size=32, key=KEY)
+    assert crypto.keyed_hash(memoryview(KEY), b"text", 32) == expected
+
+
+def test_derived_keys_depend_on_key_and_purpose_and_on_nothing_else():
+    def derived(key: bytes, purpose: bytes) -> bytes:
+        target = bytearray(32)
+        crypto.derive_into(key, purpose, target)
+        return bytes(target)
+
+    assert derived(KEY, b"a") == derived(KEY, b"a")
+    assert len({derived(KEY, b"a"), derived(KEY, b"b"), derived(bytes(32), b"a"), bytes(32)}) == 4
+
+
+def test_random_bytes_differ_and_equal_compares():
+    assert len({crypto.random_bytes(16) for _ in range(1000)}) == 1000
+    assert crypto.equal(b"same", b"same")
+    assert not crypto.equal(b"same", b"sane")
+    assert not crypto.equal(b"same", b"sam")
+
+
+def test_wiping_leaves_zeros():
+    buffer = bytearray(b"secret")
+    crypto.wipe(buffer)
+    assert buffer == bytes(6)

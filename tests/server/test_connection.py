@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import socket
+
+import msgpack
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentd_client.protocol import limits
+from agentd_client.protocol.wire import to_wire
+from tests.server.talk import VALID, connected, create, msgids, request, verify
+
+SECRET = "v4.local.s3cret"
+
+
+async def test_a_request_is_answered(sessions):
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(7))
+        assert await talker.replies(1) == [[7, None, to_wire(VALID)]]
+
+
+async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessions):
+    async with connected(sessions) as (talker, _), trio.open_nursery() as nursery:
+        nursery.start_soon(talker.send, *(verify(n, "good" if n % 3 else "bad") for n in range(1000)))
+        replies = await talker.replies(1000)
+        assert msgids(replies) == list(range(1000))
+        assert [reply[2]["valid"] for reply in replies] == [bool(n % 3) for n in range(1000)]
+
+
+async def test_a_thousand_requests_that_wait_are_all_answered_and_never_more_than_the_limit_at_once(sessions):
+    async with connected(sessions) as (talker, _), trio.open_nursery() as nursery:
+        nursery.start_soon(talker.send, *(create(n, "x") for n in range(1000)))
+        assert sorted(msgids(await talker.replies(1000))) == list(range(1000))
+    assert sessions.most_waiting <= limits.MAX_IN_FLIGHT
+
+
+async def test_a_request_may_come_byte_by_byte(sessions):
+    async with connected(sessions) as (talker, _):
+        for byte in verify(7):
+            await talker.send(bytes([byte]))
+            await wait_all_tasks_blocked()
+        assert msgids(await talker.replies(1)) == [7]
+
+
+async def test_replies_leave_as_their_requests_end_whatever_the_order(sessions):
+    first, second = sessions.gate("first"), sessions.gate("second")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "first"), create(2, "second"), verify(3))
+        assert msgids(await talker.replies(1)) == [3]
+        second.set()
+        assert msgids(await talker.replies(1)) == [2]
+        first.set()
+        assert msgids(await talker.replies(1)) == [1]
+
+
+async def test_no_more_is_read_while_the_limit_of_requests_is_in_flight(sessions):
+    gates = [sessions.gate(str(n)) for n in range(limits.MAX_IN_FLIGHT)]
+    async with connected(sessions) as (talker, _):
+        await talker.send(*(create(n, str(n)) for n in range(limits.MAX_IN_FLIGHT)))
+        await wait_all_tasks_blocked()
+        await talker.send(create(500, "next"), verify(501))
+        await wait_all_tasks_blocked()
+        assert len(sessions.asked) == limits.MAX_IN_FLIGHT
+        gates[9].set()
+        assert sorted(msgids(await talker.replies(3))) == [9, 500, 501]
+        for gate in gates:
+            gate.set()
+        assert len(await talker.replies(limits.MAX_IN_FLIGHT - 1)) == limits.MAX_IN_FLIGHT - 1
+
+
+async def test_the_limit_holds_within_one_read_as_well(sessions):
+    gates = [sessions.gate(str(n)) for n in range(100)]
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(1000), *(create(n, str(n)) for n in range(100)), verify(1001))
+        await wait_all_tasks_blocked()
+        assert len(sessions.asked) <= limits.MAX_IN_FLIGHT
+        assert msgids(await talker.replies(1)) == [1000]
+        for gate in gates:
+            gate.set()
+        assert sorted(msgids(await talker.replies(101))) == [*range(100), 1001]
+
+
+async def test_a_msgid_in_flight_ends_the_connection_after_what_came_before(sessions, log):
+    gate = sessions.gate("slow")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "slow"), verify(2), verify(1), verify(3))
+        assert msgids(await talker.replies(1)) == [2]
+        gate.set()
+        assert msgids(await talker.everything()) == [1]
+    assert len(log.records) == 1
+    assert "msgid that is in use" in log.text
+
+
+async def test_a_msgid_may_be_used_again_once_it_is_answered(sessions):
+    async with connected(sessions) as (talker, _):
+        for label in ("one", "two", "three"):
+            await talker.send(create(1, label))
+            assert (await talker.replies(1))[0][2]["token"] == f"token of {label}"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc1", b"\x93\x00\x01\xa1m", b"\x94\x00\x04\xa1m\x91\x82\xa1a\x01\xa1a\x01"]
+)
+async def test_malformed_bytes_end_the_connection_after_what_came_before_is_answered(sessions, log, data):
+    gate = sessions.gate("slow")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "slow"), verify(2), data, verify(3))
+        assert msgids(await talker.replies(1)) == [2]
+        gate.set()
+        assert msgids(await talker.everything()) == [1]
+    assert len(log.records) == 1
+    assert "closed: malformed" in log.text
+    assert "uid=" in log.text
+
+
+async def test_no_log_line_about_a_peer_quotes_it(sessions, log):
+    for data in (
+        msgpack.packb([0, 1, "verifyToken", [{SECRET: 1, 5: 5}]]),
+        msgpack.packb([SECRET]),
+        msgpack.packb([1, 1, SECRET, None]),
+        request(1, SECRET * 9),
+    ):
+        async with connected(sessions) as (talker, _):
+            await talker.send(data)
+            assert await talker.everything() == []
+    assert "malformed" in log.text
+    assert "s3cret" not in log.text
+
+
+async def test_a_response_ends_the_connection_after_what_came_before(sessions, log):
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(1), msgpack.packb([1, 1, None, None]), verify(2))
+        assert msgids(await talker.everything()) == [1]
+    assert "response to nothing" in log.text
+
+
+async def test_notifications_are_ignored(sessions):
+    async with connected(sessions) as (talker, _):
+        notification = msgpack.packb([2, "resetKey", [{}]])
+        await talker.send(notification, verify(1), notification * 500, verify(2), notification)
+        assert msgids(await talker.replies(2)) == [1, 2]
+    assert sessions.asked == []
+
+
+async def test_a_message_of_the_largest_size_is_answered_and_a_larger_one_is_not(sessions, log):
+    def sized(size: int) -> bytes:
+        data = verify(1, "x" * (size - len(verify(1, "x" * 60_000)) + 60_000))
+        assert len(data) == size
+        return data
+
+    async with connected(sessions) as (talker, _):
+        await talker.send(sized(limits.MAX_MESSAGE_BYTES) * 2)
+        assert [reply[2]["reason"] for reply in await talker.replies(2)] == ["MALFORMED"] * 2
+        await talker.send(sized(limits.MAX_MESSAGE_BYTES + 1))
+        assert await talker.everything() == []
+    assert "65536 bytes" in log.text
+
+
+async def test_after_the_last_byte_of_a_peer_its_requests_are_still_answered(sessions):
+    gate = sessions.gate("slow")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "slow"), verify(2))
+        talker.sock.shutdown(socket.SHUT_WR)
+        await wait_all_tasks_blocked()
+        gate.set()
+        assert sorted(msgids(await talker.everything())) == [1, 2]
+
+
+async def test_what_was_begun_for_a_peer_that_went_away_is_carried_out(sessions, log):
+    gate = sessions.gate("slow")
+    ended = []
+    open_session = sessions.open_session
+
+    async def noticed(*args):
+        ended.append(await open_session(*args))
+        return ended[-1]
+
+    sessions.open_session = noticed
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "slow"), create(2, "quick"))
+        assert msgids(await talker.replies(1)) == [2]
+        talker.sock.close()
+        await wait_all_tasks_blocked()
+        gate.set()
+    assert len(ended) == 2
+    assert log.records == []
+
+
+async def test_a_peer_that_closed_with_replies_unread_is_nothing_to_log(sessions, log):
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(1))
+        await wait_all_tasks_blocked()
+    assert log.records == []
+
+
+async def test_a_peer_that_refuses_replies_is_not_read_any_further(sessions, log):
+    first, second = sessions.gate("first"), sessions.gate("second")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "first"), create(2, "second"))
+        await wait_all_tasks_blocked()
+        talker.sock.shutdown(socket.SHUT_RD)
+        first.set()
+        await wait_all_tasks_blocked()
+        with pytest.raises(BrokenPipeError):
+            await talker.sock.send(create(3, "never"))
+        assert sessions.waiting == 1, "what was begun goes on"
+        second.set()
+    assert len(sessions.asked) == 2
+    assert log.records == []
+
+
+async def test_a_reply_that_cannot_be_sent_stops_what_was_sent_along_with_its_request(sessions):
+    async with connected(sessions) as (talker, _):
+        talker.sock.shutdown(socket.SHUT_RD)
+        await talker.send(*(verify(n) for n in range(limits.MAX_IN_FLIGHT)), create(500, "never"))
+    assert sessions.asked == []
+
+
+# --- deadlines --------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_is_not_finished_in_time_ends_the_connection(sessions, log, autojump_clock):
+    async with connected(sessions) as (talker, _):
+        began = trio.current_time()
+        await talker.send(verify(1), verify(2)[:-1])
+        assert msgids(await talker.everything()) == [1]
+        assert trio.current_time() - began == pytest.approx(limits.MESSAGE_SECONDS)
+    assert "not finished in time" in log.text
+
+
+async def test_trickling_bytes_does_not_renew_the_deadline(sessions, log, autojump_clock):
+    async with connected(sessions) as (talker, _):
+        began = trio.current_time()
+
+        async def trickle() -> None:
+            for byte in verify(1, "x" * 100):
+                try:
+                    await talker.send(bytes([byte]))
+                except trio.BrokenResourceError:
+                    return
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle)
+            assert await talker.everything() == []
+            assert trio.current_time() - began == pytest.approx(limits.MESSAGE_SECONDS)
+
+
+async def test_each_message_has_its_own_deadline(sessions, autojump_clock):
+    async with connected(sessions) as (talker, _):
+        halves = verify(1)
+        await talker.send(halves[:9])
+        for _ in range(10):
+            await trio.sleep(limits.MESSAGE_SECONDS * 0.7)
+            await talker.send(halves[9:] + halves[:9])
+            assert msgids(await talker.replies(1)) == [1]
+
+
+async def test_an_idle_connection_has_no_deadline(sessions, autojump_clock):
+    async with connected(sessions) as (talker, _):
+        for n in range(3):
+            await talker.send(verify(n))
+            assert msgids(await talker.replies(1)) == [n]
+            await trio.sleep(80_000)
+
+
+async def test_time_in_which_the_agent_does_not_read_is_not_the_peers(sessions, log, autojump_clock):
+    async with connected(sessions, buffer=4096) as (talker, _):
+        last = verify(500)
+        await talker.send(*(verify(n) for n in range(60)), last[:9])
+        await wait_all_tasks_blocked()
+        await talker.send(last[9:19])  # not read while replies wait for the peer
+        await trio.sleep(limits.REPLY_SECONDS * 0.9)
+        await talker.replies(60)
+        await trio.sleep(limits.MESSAGE_SECONDS * 0.5)
+        await talker.send(last[19:])
+        assert msgids(await talker.replies(1)) == [500]
+    assert log.records == []
+
+
+async def test_a_peer_that_never_reads_is_closed_after_the_deadline_and_read_no_further(
+    sessions, log, autojump_clock
+):
+    async with connected(sessions, buffer=4096) as (talker, _):
+        began = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            for n in range(100_000):
+                await talker.send(verify(n))
+        assert trio.current_time() - began == pytest.approx(limits.REPLY_SECONDS)
+    assert "not taken in time" in log.text
+    assert len(log.records) == 1
+
+
+async def test_taking_replies_drop_by_drop_does_not_renew_the_deadline(sessions, log, autojump_clock):
+    async with connected(sessions, buffer=4096) as (talker, _), trio.open_nursery() as nursery:
+        began = trio.current_time()
+        nursery.start_soon(talker.send, *(verify(n) for n in range(500)))
+        while await talker.sock.recv(64):
+            await trio.sleep(1)
+            if trio.current_time() - began > limits.REPLY_SECONDS * 2:
+                break
+    assert "not taken in time" in log.text
+
+
+async def test_a_slow_reader_within_the_deadline_gets_everything_and_holds_the_reading_up(
+    sessions, log, autojump_clock
+):
+    async with connected(sessions, buffer=4096) as (talker, connection), trio.open_nursery() as nursery:
+        nursery.start_soon(talker.send, *(verify(n) for n in range(3000)))
+        largest = 0
+        found: list[object] = []
+        while len(found) < 3000:
+            await trio.sleep(limits.REPLY_SECONDS * 0.5)
+            largest = max(largest, len(connection._backlog))
+            found += msgids(await talker.replies(200))
+        assert found == list(range(3000))
+    assert 0 < largest < limits.MAX_MESSAGE_BYTES
+    assert log.records == []
+
+
+async def test_replies_that_end_while_others_wait_for_the_peer_join_them(sessions, log, autojump_clock):
+    gate = sessions.gate("slow")
+    async with connected(sessions, buffer=4096) as (talker, _):
+        await talker.send(create(9999, "slow"), *(verify(n) for n in range(60)))
+        await wait_all_tasks_blocked()
+        gate.set()
+        await wait_all_tasks_blocked()
+        assert msgids(await talker.replies(61)) == [*range(60), 9999]
+    assert log.records == []
+
+
+async def test_a_peer_that_goes_away_while_replies_wait_for_it_ends_the_connection(
+    sessions, log, autojump_clock
+):
+    async with connected(sessions, buffer=4096) as (talker, _):
+        began = trio.current_time()
+        await talker.send(*(verify(n) for n in range(60)))
+        await wait_all_tasks_blocked()
+        talker.sock.close()
+    assert trio.current_time() == began
+    assert log.records == []
+
+
+async def test_a_cancellation_closes_the_socket_and_ends_every_request(sessions):
+    sessions.gate("slow")
+    ours: list[object] = []
+    with trio.move_on_after(5) as scope:
+        async with connected(sessions, buffer=4096) as (talker, connection):
+            ours.append(connection._sock)
+            await talker.send(create(9999, "slow"), *(verify(n) for n in range(60)))
+            await wait_all_tasks_blocked()
+            assert sessions.waiting == 1
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert sessions.waiting == 0
+    assert ours[0].fileno() == -1
+
+
+# --- the end of reading -----------------------------------------------------------------------------
+
+
+async def test_after_the_end_of_reading_all_that_was_sent_is_answered_and_no_more_can_be_sent(sessions):
+    gate = sessions.gate("slow")
+    async with connected(sessions) as (talker, connection):
+        await talker.send(
+            create(1, "slow"), *(verify(n) for n in range(2, 400)), create(400, "x"), verify(401)[:9]
+        )
+        connection.stop_reading()
+        with pytest.raises(BrokenPipeError):
+            await talker.sock.send(verify(402))
+        await wait_all_tasks_blocked()
+        gate.set()
+        assert sorted(msgids(await talker.everything())) == list(range(1, 401))
+
+
+async def test_the_end_of_reading_after_the_peers_end_is_nothing(sessions):
+    async with connected(sessions) as (talker, connection):
+        talker.sock.close()
+        connection.stop_reading()
+        await wait_all_tasks_blocked()
+        connection.stop_reading()

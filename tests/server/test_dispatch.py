@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import logging
+import sys
+
+import msgpack
+import pytest
+import trio
+
+from agentd.server import Peer, dispatch
+from agentd.server.dispatch import Dispatch, Params
+from agentd_client.errors import AgentLockedError, StoreFullError
+from agentd_client.protocol.codec import Request
+from agentd_client.protocol.methods import Method
+from agentd_client.protocol.results import KeyReset, Revocation
+from tests.server.talk import LOGGER
+
+PEER = Peer(1000, 1000, 42)
+SECRET = "v4.local." + "s3cret" * 20
+INTERNAL = [0, "INTERNAL: The agent failed for a reason of its own; its log has the details"]
+
+
+class NumberParams(Params, frozen=True):
+    how_many: int
+    text: str | None = None
+
+
+def table(handler, **options) -> Dispatch:
+    table = Dispatch(LOGGER)
+    table.register(Method("atOnce", True), NumberParams, handler, **options)
+
+    async def waiting(params, peer):
+        await trio.lowlevel.checkpoint()
+        return handler(params, peer)
+
+    table.register_waiting(Method("waiting", True), NumberParams, waiting)
+    return table
+
+
+async def both(table: Dispatch, params: list[object]) -> list[object]:
+    """The answer, which is the same whether the method waits or not, with [error, result]."""
+    at_once = table.answer(Request(1, "atOnce", params), PEER)
+    assert table.answer(Request(1, "waiting", params), PEER) is None
+    waiting = await table.answer_waiting(Request(1, "waiting", params), PEER)
+    found = msgpack.unpackb(at_once)
+    assert str(found).replace("atOnce", "waiting") == str(msgpack.unpackb(waiting))
+    assert found[:2] == [1, 1]
+    return found[2:]
+
+
+def counted(params: NumberParams, peer: Peer) -> KeyReset:
+    return KeyReset(f"{params.how_many} {params.text} {peer.pid}")
+
+
+async def test_parameters_reach_the_handler_with_the_peer():
+    assert await both(table(counted), [{"howMany": 3, "text": "x"}]) == [None, {"keyId": "3 x 42"}]
+
+
+async def test_nil_is_the_same_as_leaving_out():
+    assert await both(table(counted), [{"howMany": 3, "text": None}]) == [None, {"keyId": "3 None 42"}]
+
+
+@pytest.mark.parametrize("params", [[], [[]], [{}]])
+async def test_no_params_are_an_empty_map(params):
+    assert await both(table(counted), params) == [
+        [1, "INVALID_PARAMS: atOnce: Object missing required field `howMany`"],
+        None,
+    ]
+    empty = Dispatch(LOGGER)
+    empty.register(Method("empty", True), Params, lambda params, peer: Revocation(True))
+    assert msgpack.unpackb(empty.answer(Request(1, "empty", params), PEER))[2:] == [None, {"revoked": True}]
+
+
+@pytest.mark.parametrize("params", [[None], [1], ["text"], [[1]], [{}, {}], [[], []], [b""], [False]])
+async def test_params_of_another_form_are_refused(params):
+    error, _ = await both(table(counted), params)
+    assert error == [1, "INVALID_PARAMS: atOnce: params is an array that holds one map"]
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, b"1", [1], {}])
+async def test_a_parameter_of_another_type_is_named_and_its_value_is_not(value):
+    error, _ = await both(table(counted), [{"howMany": value}])
+    assert error[0] == 1
+    assert "howMany" in error[1]
+
+
+async def test_the_refusal_of_a_type_does_not_quote_the_value():
+    error, _ = await both(table(counted), [{"howMany": SECRET}])
+    assert SECRET not in error[1]
+
+
+@pytest.mark.parametrize("name", ["how_many", "howmany", "other", "a-b.c:d/e_9", "x" * 64])
+async def test_an_unknown_parameter_is_refused_by_name(name):
+    error, _ = await both(table(counted), [{"howMany": 1, name: 1}])
+    assert error == [1, f"INVALID_PARAMS: atOnce: no parameter '{name}'"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, SECRET, "new\nline", "\x1b[31m", "été", "two words", "a'b"])
+async def test_an_unknown_parameter_whose_name_is_not_fit_to_show_is_counted(name):
+    error, _ = await both(table(counted), [{"howMany": 1, name: 1}])
+    assert error == [1, f"INVALID_PARAMS: atOnce: no parameter of that name ({len(name)} characters)"]
+
+
+@pytest.mark.parametrize("name", ["frob", "atonce", "at_once", "__class__", "names", ""])
+async def test_an_unknown_method_is_refused_by_name(name):
+    found = msgpack.unpackb(table(counted).answer(Request(9, name, []), PEER))
+    shown = f"'{name}'" if name else "of that name (0 characters)"
+    assert found == [1, 9, [1, f"UNKNOWN_METHOD: no method {shown}"], None]
+
+
+def test_a_name_that_is_registered_twice_fails_at_once():
+    known = table(counted)
+    for register in (known.register, known.register_waiting):
+        for name in ("atOnce", "waiting"):
+            with pytest.raises(ValueError, match=name):
+                register(Method(name, True), Params, counted)
+    assert known.names == ["atOnce", "waiting"]
+
+
+@pytest.mark.parametrize("error", [AgentLockedError(), StoreFullError("no room: free some")])
+async def test_an_error_of_the_tree_is_told_with_its_code(error, log):
+    def handler(params, peer):
+        raise error
+
+    assert await both(table(handler), [{"howMany": 1}]) == [
+        [error.number, f"{error.code}: {error.sentence}"],
+        None,
+    ]
+    assert log.records == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 70_000])
+async def test_an_error_that_cannot_be_sent_becomes_an_internal_one(text, log):
+    def handler(params, peer):
+        raise AgentLockedError(text)
+
+    assert (await both(table(handler), [{"howMany": 1}]))[0] == INTERNAL
+    assert len(log.records) == 2
+
+
+@pytest.mark.parametrize("keeps_results", [False, True])
+@pytest.mark.parametrize("result", [KeyReset(object()), KeyReset("x" * 70_000), None, ("no", "fields")])
+async def test_a_result_that_cannot_be_sent_becomes_an_internal_error(result, keeps_results, log):
+    found = await both(table(lambda params, peer: result, keeps_results=keeps_results), [{"howMany": 1}])
+    assert found == [INTERNAL, None]
+    assert len(log.records) == 2
+
+
+async def test_any_other_exception_is_an_internal_error_whose_place_is_logged_and_whose_text_is_not(log):
+    def handler(params, peer):
+        try:
+            raise KeyError(SECRET)
+        except KeyError as error:
+            try:
+                raise OSError(28, SECRET) from error
+            except OSError:
+                raise ExceptionGroup(SECRET, [ValueError(SECRET), RuntimeError(SECRET)])  # noqa: B904
+
+    assert (await both(table(handler), [{"howMany": 1}]))[0] == INTERNAL
+    assert SECRET not in log.text
+    for told in ("atOnce failed", "KeyError", "OSError errno 28", "ValueError", "RuntimeError", "in handler"):
+        assert told in log.text
+    assert all(record.levelno == logging.ERROR for record in log.records)
+
+
+async def test_a_context_that_was_set_aside_is_not_logged(log):
+    def handler(params, peer):
+        try:
+            raise KeyError(SECRET)
+        except KeyError:
+            raise ValueError(SECRET) from None
+
+    await both(table(handler), [{"howMany": 1}])
+    assert "KeyError" not in log.text
+
+
+async def test_exceptions_that_go_in_circles_are_logged_once(log):
+    def handler(params, peer):
+        one, other = ValueError(), TypeError()
+        one.__cause__, other.__cause__ = other, one
+        raise one
+
+    await both(table(handler), [{"howMany": 1}])
+    assert log.text.count("builtins.ValueError") == 2  # one per call
+
+
+async def test_a_cancellation_passes():
+    async def for_ever(params, peer):
+        await trio.sleep_forever()
+
+    waiting = Dispatch(LOGGER)
+    waiting.register_waiting(Method("waiting", True), Params, for_ever)
+    with trio.move_on_after(0) as scope:
+        await waiting.answer_waiting(Request(1, "waiting", []), PEER)
+    assert scope.cancelled_caught
+
+
+def test_the_same_object_is_encoded_once_where_results_are_kept(monkeypatch):
+    encoded = []
+    to_wire = dispatch.to_wire
+    monkeypatch.setattr(dispatch, "to_wire", lambda result: encoded.append(result) or to_wire(result))
+    result = KeyReset("same")
+    known = table(lambda params, peer: result, keeps_results=True)
+    request = Request(7, "atOnce", [{"howMany": 1}])
+    first = known.answer(request, PEER)
+    assert first == msgpack.packb([1, 7, None, {"keyId": "same"}])
+    assert known.answer(request, PEER) == first
+    assert known.answer(request._replace(msgid=70_000), PEER) == msgpack.packb(
+        [1, 70_000, None, {"keyId": "same"}]
+    )
+    assert encoded == [result]
+
+
+def test_objects_that_are_equal_or_come_and_go_are_never_taken_for_each_other(monkeypatch):
+    monkeypatch.setattr(dispatch, "MAX_KEPT_RESULTS", 3)
+    counter = iter(range(1000))
+    known = table(lambda params, peer: Revocation(next(counter) % 2), keeps_results=True)
+    request = Request(1, "atOnce", [{"howMany": 1}])
+    for n in range(100):
+        assert msgpack.unpackb(known.answer(request, PEER))[3] == {"revoked": n % 2}
+    assert len(known._kept) == 3
+
+
+def test_results_are_kept_only_where_that_was_asked_for():
+    result = KeyReset(SECRET)
+    before = sys.getrefcount(result)
+    known = table(lambda params, peer: result)
+    known.answer(Request(1, "atOnce", [{"howMany": 1}]), PEER)
+    del known
+    assert sys.getrefcount(result) == before

@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentd.server import connection, peer, serve_connections, server
+from agentd.server.peer_log import QUIET_SECONDS, PeerLog, Reason
+from tests.server.talk import LOGGER, Talker, create, dispatch_of, msgids, verify
+
+SECRET = "v4.local.s3cret"
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    return str(tmp_path / "sock")
+
+
+@pytest.fixture
+def listener(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(128)
+        yield listener
+
+
+@pytest.fixture
+def serving(sessions, listener):
+    @asynccontextmanager
+    async def serving(listener=listener, **options: object) -> AsyncIterator[trio.Event]:
+        """Serve; leaving the block stops gracefully and waits for the end."""
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                lambda task_status: serve_connections(
+                    listener,
+                    dispatch_of(sessions),
+                    logger=LOGGER,
+                    stop=stop,
+                    task_status=task_status,
+                    **options,
+                )
+            )
+            yield stop
+            stop.set()
+
+    return serving
+
+
+async def test_many_connections_are_served_at_once(serving, sessions, path):
+    gate = sessions.gate("slow")
+    async with serving():
+        talkers = [await Talker.connect(path) for _ in range(20)]
+        await talkers[0].send(create(1, "slow"))
+        for talker in talkers[1:]:
+            await talker.send(verify(2))
+            assert msgids(await talker.replies(1)) == [2]
+        gate.set()
+        assert msgids(await talkers[0].replies(1)) == [1]
+        for talker in talkers:
+            talker.sock.close()
+
+
+async def test_a_connection_that_broke_the_rules_takes_no_other_down(serving, path):
+    async with serving():
+        with await Talker.connect(path) as bad, await Talker.connect(path) as good:
+            await bad.send(b"\xc1")
+            assert await bad.everything() == []
+            await good.send(verify(1))
+            assert msgids(await good.replies(1)) == [1]
+
+
+async def test_a_connection_that_fails_is_logged_and_takes_no_other_down(serving, path, log, monkeypatch):
+    class Failing(connection.Connection):
+        async def _read(self) -> None:
+            raise RuntimeError(SECRET)
+
+    async with serving():
+        with await Talker.connect(path) as good:
+            await good.send(verify(1))
+            await good.replies(1)
+            monkeypatch.setattr(server, "Connection", Failing)
+            with await Talker.connect(path) as bad:
+                assert await bad.everything() == []
+            await good.send(verify(2))
+            assert msgids(await good.replies(1)) == [2]
+    assert "RuntimeError" in log.text
+    assert SECRET not in log.text
+
+
+# --- who may connect --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user_is_closed_before_a_byte_is_read(serving, log, monkeypatch):
+    made = []
+    monkeypatch.setattr(server, "Connection", lambda *args: made.append(args))
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        os.chmod(folder, 0o755)  # and the worst case of a socket's mode as well
+        listener.bind(f"{folder}/sock")
+        os.chmod(f"{folder}/sock", 0o777)
+        listener.listen()
+        async with serving(listener):
+            child = os.fork()
+            if child == 0:  # nothing but system calls until the end: it shares trio's epoll
+                status = 1
+                try:
+                    os.setresgid(65534, 65534, 65534)
+                    os.setresuid(65534, 65534, 65534)
+                    with socket.socket(socket.AF_UNIX) as sock:
+                        sock.connect(f"{folder}/sock")
+                        try:
+                            sock.send(verify(1))
+                            received = sock.recv(100)
+                        except (BrokenPipeError, ConnectionResetError):
+                            received = b""
+                        status = 0 if received == b"" else 2
+                finally:
+                    os._exit(status)
+            _, status = await trio.to_thread.run_sync(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert made == []
+    assert log.messages == [f"peer uid=65534 pid={child} refused: another user"]
+
+
+async def test_the_uid_of_the_agent_is_what_decides(serving, path, log, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    async with serving():
+        with await Talker.connect(path) as talker:
+            assert await talker.everything() == []
+    assert "another user" in log.text
+
+
+async def test_a_peer_that_the_kernel_says_nothing_of_is_refused(serving, path, log, monkeypatch):
+    def unknown(sock):
+        raise OSError(errno.ENOPROTOOPT, "")
+
+    monkeypatch.setattr(server, "peer_of", unknown)
+    async with serving():
+        with await Talker.connect(path) as talker:
+            assert await talker.everything() == []
+    assert "does not say who" in log.text
+
+
+def test_the_peer_is_who_the_kernel_reports():
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert peer.peer_of(one) == (os.geteuid(), os.getegid(), os.getpid())
+
+
+async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
+    serving, path, log, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with serving():
+        with await Talker.connect(path) as first, await Talker.connect(path) as second:
+            for _ in range(50):
+                with await Talker.connect(path) as third:
+                    assert await third.everything() == []
+            for talker in (first, second):
+                await talker.send(verify(1))
+                assert msgids(await talker.replies(1)) == [1]
+        await wait_all_tasks_blocked()
+        with await Talker.connect(path) as again:
+            await again.send(verify(1))
+            assert msgids(await again.replies(1)) == [1]
+    assert [message.partition(" ref")[2] for message in log.messages] == [
+        "used: too many connections (the limit is 2)",
+        "",
+    ]
+    assert log.messages[1] == "refused: too many connections [49 more since the last such line]"
+
+
+async def test_one_line_for_each_reason_and_second(log, autojump_clock):
+    peer_log = PeerLog(LOGGER)
+    for _ in range(3):
+        peer_log.write(Reason.TOO_MANY)
+        peer_log.write(Reason.MALFORMED, detail="x")
+    await trio.sleep(QUIET_SECONDS)
+    peer_log.write(Reason.TOO_MANY)
+    peer_log.close()
+    peer_log.close()
+    more = "[2 more since the last such line]"
+    assert log.messages == [
+        "refused: too many connections",
+        "closed: malformed (x)",
+        f"refused: too many connections {more}",
+        f"closed: malformed {more}",
+    ]
+
+
+# --- accept that fails ------------------------------------------------------------------------------
+
+
+class Failing:
+    """A listener whose `accept` fails the first times."""
+
+    def __init__(self, listener: socket.socket, number: int, times: int) -> None:
+        self._listener, self._number = listener, number
+        self.left = times
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._listener, name)
+
+    def accept(self) -> object:
+        if self.left:
+            self.left -= 1
+            raise OSError(self._number, os.strerror(self._number))
+        return self._listener.accept()
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ECONNABORTED, errno.EPERM]
+)
+async def test_an_accept_that_fails_pauses_and_is_tried_again(
+    serving, listener, path, log, autojump_clock, number
+):
+    began = trio.current_time()
+    async with serving(Failing(listener, number, 5)):
+        with await Talker.connect(path) as talker:
+            await talker.send(verify(1))
+            assert msgids(await talker.replies(1)) == [1]
+            assert trio.current_time() - began == pytest.approx(5 * server.ACCEPT_PAUSE_SECONDS)
+    assert log.messages[0] == f"connections cannot be accepted ({os.strerror(number)})"
+    assert len(log.messages) == 2
+
+
+async def test_a_connection_that_was_gone_before_it_was_accepted_is_nothing(
+    serving, listener, path, log, autojump_clock
+):
+    async with serving(Failing(listener, errno.EAGAIN, 3)):
+        with await Talker.connect(path) as talker:
+            await talker.send(verify(1))
+            assert msgids(await talker.replies(1)) == [1]
+    assert log.messages == []
+
+
+async def test_running_out_of_descriptors_is_told_and_survived(serving, path, log, autojump_clock):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with serving():
+        talker = await Talker.connect(path)
+        next_one = os.dup(0)
+        os.close(next_one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+        try:
+            await trio.sleep(10 * server.ACCEPT_PAUSE_SECONDS)
+            assert "Too many open files" in log.text
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with talker:
+            await talker.send(verify(1))
+            assert msgids(await talker.replies(1)) == [1]
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP])
+async def test_a_listener_that_is_none_ends_the_serving(serving, listener, path, number):
+    with pytest.raises(ExceptionGroup) as raised:
+        async with serving(Failing(listener, number, 1)):
+            with await Talker.connect(path) as talker:
+                await talker.everything()
+    assert raised.group_contains(OSError, match=os.strerror(number))
+
+
+async def test_a_listener_that_someone_shut_down_does_not_make_the_agent_spin(
+    serving, listener, autojump_clock
+):
+    failing = Failing(listener, errno.EAGAIN, 0)
+    accepts = []
+    accept = failing.accept
+    failing.accept = lambda: accepts.append(trio.current_time()) or accept()
+    async with serving(failing):
+        listener.shutdown(socket.SHUT_RD)
+        await trio.sleep(10 * server.ACCEPT_PAUSE_SECONDS)
+        assert 9 <= len(accepts) <= 11
+
+
+# --- the graceful stop ------------------------------------------------------------------------------
+
+
+async def test_a_stop_answers_all_that_was_sent_and_closes(serving, sessions, path, log, autojump_clock):
+    gate = sessions.gate("slow")
+    async with serving() as stop:
+        talkers = [await Talker.connect(path) for _ in range(5)]
+        for talker in talkers:
+            await talker.send(create(1, "slow"), verify(2))
+            assert msgids(await talker.replies(1)) == [2]
+        await wait_all_tasks_blocked()
+        for talker in talkers:
+            await talker.send(create(3, "x"), verify(4), verify(5)[:9])
+        stop.set()
+        await trio.sleep(1)
+        for talker in talkers:
+            with pytest.raises(BrokenPipeError):
+                await talker.sock.send(verify(6))
+        gate.set()
+        for talker in talkers:
+            with talker:
+                assert sorted(msgids(await talker.everything())) == [1, 3, 4]
+    assert log.messages == []
+
+
+class FailingUntilStopped(Failing):
+    """A listener whose `accept` fails until the stop, so that everybody still waits by then."""
+
+    def __init__(self, listener: socket.socket, afterwards: int = 0) -> None:
+        super().__init__(listener, errno.EAGAIN, 10**9)
+        self._afterwards = afterwards
+
+    def shutdown(self, how: int) -> None:
+        self._listener.shutdown(how)
+        self.left, self._number = self._afterwards, errno.EMFILE
+
+
+async def test_a_stop_answers_those_who_wait_to_be_accepted_and_lets_nobody_in_after_them(
+    serving, listener, path, log
+):
+    async with serving(FailingUntilStopped(listener)) as stop:
+        talkers = [await Talker.connect(path) for _ in range(20)]
+        for talker in talkers:
+            await talker.send(verify(1), verify(2))
+        stop.set()
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionRefusedError):
+            await Talker.connect(path)
+        for talker in talkers:
+            with talker:
+                assert msgids(await talker.everything()) == [1, 2]
+    assert log.messages == []
+
+
+async def test_a_listener_of_someone_else_keeps_those_who_wait_for_the_next_agent(
+    serving, sessions, listener, path
+):
+    async with serving(owns_listener=False) as stop:
+        with await Talker.connect(path) as accepted:
+            await accepted.send(verify(1))
+            assert msgids(await accepted.replies(1)) == [1]
+            waiting = await Talker.connect(path)
+            waiting.sock._sock.send(verify(2))
+            stop.set()
+            assert await accepted.everything() == []
+    async with serving(owns_listener=False):
+        with waiting, await Talker.connect(path) as later:
+            assert msgids(await waiting.replies(1)) == [2]
+            await later.send(verify(3))
+            assert msgids(await later.replies(1)) == [3]
+
+
+async def test_the_limit_of_connections_holds_while_stopping(serving, listener, path, log, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with serving(FailingUntilStopped(listener)) as stop:
+        talkers = [await Talker.connect(path) for _ in range(4)]
+        for talker in talkers:
+            await talker.send(verify(1))
+        stop.set()
+        answered = []
+        for talker in talkers:
+            with talker:
+                answered.append(len(await talker.everything()))
+        assert answered == [1, 1, 0, 0]
+    assert "too many connections" in log.text
+
+
+async def test_an_accept_that_fails_while_stopping_is_told_and_the_stop_goes_on(serving, listener, path, log):
+    async with serving(FailingUntilStopped(listener, 1)):
+        waiting = await Talker.connect(path)
+    waiting.sock.close()
+    assert log.messages == ["connections cannot be accepted (Too many open files)"]
+
+
+async def test_what_is_unanswered_at_the_end_of_the_stop_is_cut_off(
+    serving, sessions, path, log, autojump_clock
+):
+    sessions.gate("for ever")
+    async with serving(drain_seconds=3):
+        with await Talker.connect(path) as talker:
+            await talker.send(create(1, "for ever"), verify(2))
+            assert msgids(await talker.replies(1)) == [2]
+            began = trio.current_time()
+            talker_end = talker.sock.dup()
+    with talker_end:
+        assert await talker_end.recv(10) == b""
+    assert trio.current_time() - began == pytest.approx(3)
+    assert sessions.waiting == 0
+    assert "requests unanswered after 3 s" in log.text
+
+
+async def test_a_peer_that_reads_nothing_cannot_hold_the_stop_up(serving, path, log, autojump_clock):
+    with await Talker.connect(path) as talker:
+        async with trio.open_nursery() as nursery:
+            async with serving(drain_seconds=3):
+                nursery.start_soon(talker.send, *(verify(n) for n in range(3000)))
+                await wait_all_tasks_blocked()
+                began = trio.current_time()
+            assert trio.current_time() - began == pytest.approx(3)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_cancellation_closes_every_connection_at_once(serving, sessions, path):
+    sessions.gate("slow")
+    talkers = [await Talker.connect(path) for _ in range(3)]
+    with trio.CancelScope() as scope:
+        async with serving():
+            for talker in talkers:
+                await talker.send(create(1, "slow"))
+            await wait_all_tasks_blocked()
+            assert sessions.waiting == 3
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert sessions.waiting == 0
+    for talker in talkers:
+        with talker:
+            assert await talker.everything() == []
+
+
+async def test_a_stop_with_nobody_connected_is_immediate(serving, autojump_clock):
+    began = trio.current_time()
+    async with serving():
+        pass
+    assert trio.current_time() == began

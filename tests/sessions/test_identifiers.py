@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.sessions import SystemClock, clock, identifiers
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 2**48 - 1))
+def test_session_ids_are_uuids_of_version_7(random: bytes, milliseconds: int):
+    found = uuid.UUID(identifiers.session_id(random, milliseconds / 1000))
+    assert (found.version, found.variant) == (7, uuid.RFC_4122)
+    assert abs((found.int >> 80) - milliseconds) <= 1
+
+
+def test_session_ids_sort_by_time():
+    ids = [identifiers.session_id(bytes([255 - at] * 16), at) for at in range(100)]
+    assert ids == sorted(ids)
+
+
+def test_key_ids_have_22_characters():
+    assert identifiers.key_id(bytes(16)) == "A" * 22
+
+
+def test_the_system_clock_reads_both_clocks(monkeypatch, tmp_path):
+    first, second = SystemClock().read(), SystemClock().read()
+    assert first.wall > 1_700_000_000
+    assert second.boot >= first.boot > 0
+    assert uuid.UUID(first.boot_id)
+    monkeypatch.setattr(clock, "_BOOT_ID", tmp_path / "absent")
+    assert SystemClock().read().boot_id == ""

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import pytest
+
+from agentd.keys import KeyRing
+from agentd.sessions import SessionManager, verifier
+from agentd.sessions.records import SessionRecord, session_path
+from agentd.store import DB
+from agentd_client import Opener
+from agentd_client.errors import InvalidLabelError, InvalidParamsError
+
+
+async def test_a_session_is_described_as_it_was_opened(manager, clock):
+    created = await manager.open_session(60, "a label", Opener(1000, 42))
+    found = (await manager.inspect_token(created.token)).session
+    assert found == (created.id, "a label", clock.wall, clock.wall + 60, Opener(1000, 42))
+
+
+async def test_no_repr_shows_a_token(manager):
+    created = await manager.open_session()
+    assert created.token not in repr(created)
+
+
+async def test_each_reason_has_its_code(manager, clock):
+    revoked, expired = await manager.create_token(), await manager.create_token(5)
+    await manager.revoke_token(revoked)
+    clock.advance(10)
+    assert manager.judge(revoked).reason == "REVOKED"
+    assert manager.judge(expired).reason == "EXPIRED"
+    assert manager.judge("nonsense").reason == "MALFORMED"
+    await manager.reset_key()
+    assert manager.judge(expired).reason == "KEY_RESET"
+    valid = manager.judge(await manager.create_token())
+    assert (valid.valid, valid.reason) == (True, None)
+
+
+async def test_an_expired_session_is_still_described(manager, clock):
+    created = await manager.open_session(5, "label")
+    clock.advance(10)
+    found = await manager.inspect_token(created.token)
+    assert (found.valid, found.session.label) == (False, "label")
+
+
+async def test_a_swept_session_is_known_as_expired_by_its_token(manager, clock):
+    expiring, lasting = await manager.create_token(5), await manager.create_token(50)
+    clock.advance(10)
+    await manager.sweep()
+    assert manager.judge(expiring).reason == "EXPIRED"
+    assert manager.judge(lasting).valid
+
+
+async def test_after_an_acknowledged_revoke_no_verify_says_yes(db, manager):
+    for by_id in (False, True):
+        created = await manager.open_session()
+        assert await manager.verify_token(created.token)
+        how = {"id": created.id} if by_id else {"token": created.token}
+        assert await manager.revoke_token(**how) is True
+        assert not await manager.verify_token(created.token)
+        assert await manager.revoke_token(**how) is False
+
+
+async def test_revoking_through_a_tran_counts_when_it_commits(db, manager):
+    created, other = await manager.open_session(), await manager.open_session()
+    async with db.transaction() as tran:
+        assert await manager.revoke_token(created.token, tran=tran)
+        assert await manager.revoke_token(id=other.id, tran=tran)
+        assert not await manager.verify_token(created.token, tran)
+        assert await manager.verify_token(created.token)
+    assert not await manager.verify_token(created.token)
+    assert not await manager.verify_token(other.token)
+
+
+@pytest.mark.parametrize("token", ["nonsense", b"bytes", 5, "v4.local.AAAA", "é"])
+async def test_revoking_what_is_no_token_ends_nothing(db, manager, token):
+    assert await manager.revoke_token(token) is False
+    async with db.transaction() as tran:
+        assert await manager.revoke_token(token, tran=tran) is False
+
+
+@pytest.mark.parametrize("id", ["", "x" * 65, 5, b"id", ["id"]])
+async def test_revoking_by_an_id_of_another_form_is_refused(manager, id):
+    with pytest.raises(InvalidParamsError):
+        await manager.revoke_token(id=id)
+
+
+async def test_revoking_takes_a_token_or_an_id(manager):
+    with pytest.raises(InvalidParamsError):
+        await manager.revoke_token()
+    with pytest.raises(InvalidParamsError):
+        await manager.revoke_token("token", id="id")
+    assert await manager.revoke_token(id="unknown") is False
+    assert await manager.revoke_token(id="nul\0 and \x01") is False
+
+
+async def test_a_revoked_token_of_an_earlier_key_stays_what_it_is(manager):
+    token = await manager.create_token()
+    await manager.reset_key()
+    assert await manager.revoke_token(token) is False
+
+
+async def test_the_clock_set_back_does_not_revive_what_was_seen_expired(manager, clock):
+    token = await manager.create_token(60)
+    clock.set_wall(clock.wall + 100)
+    assert not await manager.verify_token(token)
+    clock.set_wall(clock.wall - 100)
+    assert not await manager.verify_token(token)
+    await manager.stop()
+    await manager.start()
+    assert not await manager.verify_token(token), "and it is not forgotten with the memory"
+
+
+async def test_within_one_boot_the_wall_clock_set_back_prolongs_nothing(manager, clock):
+    token = await manager.create_token(60)
+    clock.advance(30)
+    clock.set_wall(clock.wall - 10_000)
+    assert await manager.verify_token(token)
+    clock.advance(31.5)
+    assert not await manager.verify_token(token)
+
+
+async def test_the_boot_clock_of_another_boot_says_nothing(manager, clock):
+    token = await manager.create_token(60)
+    clock.reboot()
+    clock.boot = 1e9
+    assert await manager.verify_token(token)
+    clock.set_wall(clock.wall + 61)
+    assert not await manager.verify_token(token)
+
+
+async def test_without_a_boot_id_the_wall_clock_alone_decides(manager, clock):
+    clock.boot_id = ""
+    token = await manager.create_token(60)
+    clock.boot += 1000
+    assert await manager.verify_token(token)
+
+
+async def test_a_token_of_another_agent_does_not_verify(tmp_path, manager, clock):
+    async with (
+        await KeyRing.create_key_ring(keys_path=tmp_path / "keys2") as key_ring,
+        await DB.create_db(db_path=tmp_path / "store2", key_ring=key_ring) as db,
+        await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other,
+    ):
+        assert not await manager.verify_token(await other.create_token())
+
+
+async def test_a_record_of_another_generation_than_the_tokens_does_not_count(db, manager):
+    created = await manager.open_session()
+    assert manager.judge(created.token).valid
+    path = session_path(manager.key_id, created.id)
+    record = SessionRecord.decode(db.get(path))
+    fields = {name: getattr(record, name) for name in SessionRecord.__slots__} | {"generation": 1}
+    await db.put(path, SessionRecord(**fields).encode())
+    assert not manager.judge(created.token).valid
+
+
+async def test_a_record_that_changed_is_read_again(db, manager):
+    created = await manager.open_session()
+    assert manager.judge(created.token).valid
+    path = session_path(manager.key_id, created.id)
+    stored = db.get(path)
+    await db.delete(path)
+    assert not manager.judge(created.token).valid
+    await db.put(path, stored)
+    assert manager.judge(created.token).valid
+
+
+async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
+    monkeypatch.setattr(verifier, "MAX_OPENED_TOKENS", 3)
+    tokens = [await manager.create_token() for _ in range(10)]
+    for _ in range(2):
+        assert all(manager.judge(token).valid for token in tokens)
+    assert len(manager._verifier._opened) == 3
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["x" * 201, "new\nline", "\x1b[31mred", "nul\0", "\u202ereversed", "\u2028", "\ud800", 5, b"bytes"],
+)
+async def test_labels_that_a_terminal_should_not_see_are_refused(manager, label):
+    with pytest.raises(InvalidLabelError):
+        await manager.open_session(label=label)
+    assert manager.session_count == 0
+
+
+@pytest.mark.parametrize("label", ["", "x" * 200, "naïve café 日本語 🙂", "a\u00a0b"])
+async def test_labels_in_any_language_are_kept_as_they_are(manager, label):
+    created = await manager.open_session(label=label)
+    assert manager.judge(created.token).session.label == label
+
+
+async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(manager, monkeypatch):
+    from agentd_client.errors import SessionManagerNotRunningError
+
+    write = manager._db.write
+
+    async def write_then_stop(change):
+        answer = await write(change)
+        await manager.stop()
+        return answer
+
+    monkeypatch.setattr(manager._db, "write", write_then_stop)
+    with pytest.raises(SessionManagerNotRunningError):
+        await manager.create_token()

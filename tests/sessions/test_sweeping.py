@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import trio
+
+from agentd.sessions import sweeper
+from agentd.sessions.records import SESSIONS_PATH
+from agentd_client.errors import StoreFullError
+
+
+async def test_sweeping_deletes_what_has_ended_and_nothing_else(db, manager, clock, monkeypatch):
+    monkeypatch.setattr(sweeper, "STEP_RECORDS", 4)
+    of_old_key = [await manager.create_token() for _ in range(9)]
+    await manager.reset_key()
+    expiring = [await manager.create_token(5) for _ in range(9)]
+    lasting = [await manager.create_token(500) for _ in range(9)]
+    clock.advance(10)
+    assert await manager.sweep() == 18
+    assert await manager.sweep() == 0
+    assert len(list(db.iterate(SESSIONS_PATH))) == manager.session_count == 9
+    assert all([await manager.verify_token(token) for token in lasting])
+    assert not any([await manager.verify_token(token) for token in expiring + of_old_key])
+
+
+async def test_the_count_is_of_the_present_key_from_the_moment_of_the_reset(manager):
+    for _ in range(5):
+        await manager.create_token()
+    assert manager.session_count == 5
+    await manager.reset_key()
+    assert manager.session_count == 0
+    await manager.create_token()
+    assert manager.session_count == 1
+
+
+async def test_run_sweeps_now_and_then_also_across_stop_and_start(db, manager, clock, autojump_clock):
+    await manager.create_token(5)
+    clock.advance(10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: manager.run(sweep_interval_seconds=60))
+        await trio.sleep(30)
+        assert manager.session_count == 1
+        await manager.stop()
+        await trio.sleep(60)
+        await manager.start()
+        await trio.sleep(60)
+        await db.delete("nothing")  # the writer is serial: what the sweep handed over is done
+        assert manager.session_count == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock, monkeypatch, caplog):
+    async def fail():
+        raise StoreFullError
+
+    await manager.create_token(5)
+    clock.advance(10)
+    with monkeypatch.context() as patched:
+        patched.setattr(manager, "sweep", fail)
+        with trio.move_on_after(90):
+            await manager.run(sweep_interval_seconds=60)
+    assert "sweeping put off" in caplog.text
+    with trio.move_on_after(90):
+        await manager.run(sweep_interval_seconds=60)
+    await db.delete("nothing")
+    assert manager.session_count == 0
+
+
+async def test_what_was_seen_expired_is_deleted_when_swept_or_stopped(db, manager, clock):
+    token = await manager.create_token(5)
+    clock.advance(10)
+    assert not await manager.verify_token(token)
+    await manager.stop()
+    assert list(db.iterate(SESSIONS_PATH)) == []
+    await manager.start()

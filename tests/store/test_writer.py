@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from agentd.store import DB, View
+from agentd.store.writer import MAX_BATCH_OPERATIONS
+from agentd_client.errors import DBNotRunningError
+
+from .fakes import FakeKeyRing
+
+GATE_SECONDS = 60  # only a broken test waits so long
+
+
+def hold_the_writer(db: DB) -> threading.Event:
+    gate = threading.Event()
+    db.submit(lambda view: gate.wait(GATE_SECONDS))
+    return gate
+
+
+async def test_64_concurrent_puts_need_far_fewer_commits_than_64(db: DB) -> None:
+    gate = hold_the_writer(db)
+    async with trio.open_nursery() as nursery:
+        for number in range(64):
+            nursery.start_soon(db.put, ("many", str(number)), b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert db.count("many") == 64
+    assert db.commits <= 2
+
+
+async def test_a_batch_is_bounded(db: DB) -> None:
+    gate = hold_the_writer(db)
+    for number in range(MAX_BATCH_OPERATIONS * 2):
+        db.submit(lambda view, number=number: view.put(("many", str(number)), b"1"))  # type: ignore[misc]
+    gate.set()
+    await db.put("last", b"")
+    assert db.count("many") == MAX_BATCH_OPERATIONS * 2
+    assert db.commits == 3
+
+
+async def test_a_write_is_durable_and_answered_in_the_order_of_hand_over(db: DB) -> None:
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        await db.write(lambda view: order.append(number))
+
+    gate = hold_the_writer(db)
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(write, number)
+            await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert order == list(range(10))
+
+
+async def test_an_exception_of_one_operation_undoes_that_one_only_and_reaches_its_waiter(db: DB) -> None:
+    def fails(view: View) -> None:
+        view.put("failed", b"1")
+        raise LookupError("mine")
+
+    async def waits_for_the_failure() -> None:
+        with pytest.raises(LookupError, match="mine"):
+            await db.write(fails)
+
+    gate = hold_the_writer(db)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(db.put, "before", b"1")
+        nursery.start_soon(waits_for_the_failure)
+        nursery.start_soon(db.put, "after", b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert [path for path, _ in db.iterate()] == [(b"after",), (b"before",)]
+    assert db.commits == 1
+    assert db.failed is None
+
+
+async def test_write_returns_what_its_function_returned(db: DB) -> None:
+    assert await db.write(lambda view: (view.delete("a"), 5)) == (False, 5)
+
+
+async def test_a_base_exception_of_an_operation_does_not_end_the_writer(db: DB) -> None:
+    def exits(view: View) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await db.write(exits)
+    await db.put("a", b"1")
+
+
+async def test_a_cancelled_waiters_write_is_still_carried_out(db: DB) -> None:
+    gate = hold_the_writer(db)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(db.put, "a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert db.get("a") is None
+    gate.set()
+    await db.put("b", b"2")
+    assert db.get("a") == b"1"
+
+
+async def test_a_write_that_was_cancelled_before_it_was_handed_over_is_not_carried_out(db: DB) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await db.put("a", b"1")
+    await db.put("b", b"2")
+    assert db.get("a") is None
+
+
+async def test_a_failure_that_nobody_waits_for_is_logged(db: DB, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(view: View) -> None:
+        raise LookupError("mine")
+
+    with caplog.at_level(logging.ERROR, "agentd.store"):
+        db.submit(fails)
+        db.submit(lambda view: view.put("a", b"1"))
+        await db.put("b", b"2")
+    assert db.get("a") == b"1"
+    assert [record.getMessage() for record in caplog.records] == ["a write that nobody waits for failed"]
+    assert "mine" in caplog.text
+
+
+async def test_the_writing_thread_is_a_daemon_and_never_blocks_the_event_loop(db: DB) -> None:
+    def thread(view: View) -> threading.Thread:
+        return threading.current_thread()
+
+    found = await db.write(thread)
+    assert found.daemon
+    assert found is not threading.current_thread()
+
+
+def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    kept: list[DB] = []
+
+    async def forget_to_stop() -> None:
+        db = await DB.create_db(db_path=tmp_path / "store", key_ring=FakeKeyRing())
+        db.submit(lambda view: gate.wait(GATE_SECONDS))
+        kept.append(db)
+
+    trio.run(forget_to_stop)
+    (writer,) = [thread for thread in threading.enumerate() if thread.name == "agentd-store-writer"]
+    gate.set()
+    inner = kept[0]._writer
+    assert inner is not None
+    inner._queue.put(None)
+    writer.join(GATE_SECONDS)
+    assert not writer.is_alive()
+    assert "the event loop ended before the store was stopped" in caplog.text
+    with pytest.raises(DBNotRunningError):
+        inner._refusing = True
+        inner.submit(lambda view: None)
+    environment = kept[0]._environment
+    assert environment is not None
+    kept[0]._opener.close(environment)

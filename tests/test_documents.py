@@ -1,0 +1,57 @@
+"""What the documents promise about the wire is what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from agentd_client import errors
+from agentd_client.protocol import limits, reasons
+from agentd_client.protocol.codec import Decoder, Notification, Request, Response
+
+PROTOCOL = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
+
+
+def section(title: str) -> str:
+    return PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_every_error_in_the_protocol_document_is_the_one_in_the_code():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    assert rows
+    for number, code in rows:
+        assert errors.ERRORS[code].number == int(number)
+
+
+def test_every_reason_is_documented():
+    codes = {name for name in vars(reasons) if name.isupper() and name != "SENTENCES"}
+    assert codes == set(reasons.SENTENCES)
+    assert codes == set(re.findall(r"^\| `([A-Z_]+)` \|", section("Methods"), re.MULTILINE))
+
+
+def test_the_limits_in_the_document_are_those_of_the_code():
+    table = section("Limits").replace(",", "")
+    for limit in (
+        limits.MAX_MESSAGE_BYTES,
+        limits.MAX_CONTAINER_ITEMS,
+        limits.MAX_NESTING,
+        limits.MAX_METHOD_CHARACTERS,
+        limits.MAX_TOKEN_CHARACTERS,
+        limits.MAX_LABEL_CHARACTERS,
+        limits.MAX_IN_FLIGHT,
+        limits.MAX_CONNECTIONS,
+        int(limits.MESSAGE_SECONDS),
+        int(limits.REPLY_SECONDS),
+    ):
+        assert re.search(rf"\| {limit}\b", table), limit
+    assert f"{limits.MAX_EXPIRY_SECONDS:,}" in section("Methods")
+
+
+def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
+    blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", section("Worked bytes"))
+    assert len(blocks) == 6
+    for shown, bytes_ in blocks:
+        (message,) = Decoder().receive(bytes.fromhex(bytes_))
+        kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
+        assert [kind, *message] == json.loads(shown.replace("nil", "null"))
