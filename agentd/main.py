@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import trio
@@ -14,11 +15,11 @@ import trio
 from agentd_client.errors import KeyFileError
 from agentd_client.protocol.results import Status
 
-from . import __version__
+from . import __version__, systemd
 from .config import Settings
 from .keys import KEY_FILE, KeyRing
 from .server import SocketFile, agent_dispatch, serve_connections
-from .sessions import Clock, SessionManager, SystemClock
+from .sessions import Clock, Instant, SessionManager, SystemClock
 from .store import DB
 
 
@@ -68,50 +69,92 @@ async def serve(settings: Settings, logger: logging.Logger) -> None:
     The order is the point. The socket's lock comes first, so that of many agents that start at once
     one goes on; the socket itself comes last, so that whoever can connect is answered.
     """
-    clock = SystemClock()
-    started = clock.read()
-    with (
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-        SocketFile(settings.socket_path) as socket_file,
-    ):
-        async with running_core(settings, logger, clock) as core:
+    passed = systemd.passed_socket()
+    socket_path = settings.socket_path if passed is None else passed.getsockname()
+    try:
+        with (
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            SocketFile(socket_path) as socket_file,
+        ):
+            clock = SystemClock()
+            started = clock.read()
+            async with running_core(settings, logger, clock) as core:
+                status = _status(core, socket_path, clock, started)
+                dispatch = agent_dispatch(core.manager, status, version=__version__, logger=logger)
+                stop = trio.Event()
+                async with trio.open_nursery() as standing:
+                    standing.start_soon(core.manager.run)
+                    standing.start_soon(_feed_watchdog)
+                    standing.start_soon(_stop_on_signal, signals, stop, logger)
+                    listener = socket_file.bind() if passed is None else passed
+                    _say_ready(core, settings, socket_path, logger)
+                    await serve_connections(
+                        listener,
+                        dispatch,
+                        logger=logger,
+                        stop=stop,
+                        drain_seconds=settings.drain_seconds,
+                        owns_listener=passed is None,
+                    )
+                    standing.cancel_scope.cancel()
+        logger.info("stopped")
+    except BaseException:
+        if passed is not None:
+            _turn_away(passed)
+        raise
+    finally:
+        if passed is not None:
+            passed.close()
 
-            def status() -> Status:
-                return Status(
-                    version=__version__,
-                    agent_id=core.key_ring.agent_id,
-                    pid=os.getpid(),
-                    started_at=started.wall,
-                    uptime_seconds=clock.read().boot - started.boot,
-                    sessions=core.manager.session_count,
-                    key_id=core.manager.key_id,
-                    socket_path=settings.socket_path,
-                    store_path=str(core.db.path),
-                    store_bytes=core.db.size_bytes,
-                    memory_locked=core.key_ring.memory_locked,
-                )
 
-            if not core.key_ring.memory_locked:
-                logger.warning("keys cannot be kept out of swap: raise RLIMIT_MEMLOCK (ulimit -l)")
-            dispatch = agent_dispatch(core.manager, status, version=__version__, logger=logger)
-            stop = trio.Event()
-            async with trio.open_nursery() as standing:
-                standing.start_soon(core.manager.run)
-                standing.start_soon(_stop_on_signal, signals, stop, logger)
-                listener = socket_file.bind()
-                logger.info("agentd %s serves %s", __version__, settings.socket_path)
-                logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
-                await serve_connections(
-                    listener, dispatch, logger=logger, stop=stop, drain_seconds=settings.drain_seconds
-                )
-                standing.cancel_scope.cancel()
-    logger.info("stopped")
+def _status(core: Core, socket_path: str, clock: Clock, started: Instant) -> Callable[[], Status]:
+    def read() -> Status:
+        return Status(
+            version=__version__,
+            agent_id=core.key_ring.agent_id,
+            pid=os.getpid(),
+            started_at=started.wall,
+            uptime_seconds=clock.read().boot - started.boot,
+            sessions=core.manager.session_count,
+            key_id=core.manager.key_id,
+            socket_path=socket_path,
+            store_path=str(core.db.path),
+            store_bytes=core.db.size_bytes,
+            memory_locked=core.key_ring.memory_locked,
+        )
+
+    return read
+
+
+def _say_ready(core: Core, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
+    if not core.key_ring.memory_locked:
+        logger.warning("keys cannot be kept out of swap: raise RLIMIT_MEMLOCK (ulimit -l)")
+    logger.info("agentd %s serves %s", __version__, socket_path)
+    logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
+    systemd.notify(f"READY=1\nSTATUS=serving {core.manager.session_count} sessions")
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], stop: trio.Event, logger: logging.Logger) -> None:
     async for number in signals:
         logger.info("%s: answering what was asked, then stopping", signal.Signals(number).name)
+        systemd.notify("STOPPING=1\nSTATUS=answering what was asked")
         stop.set()
+
+
+async def _feed_watchdog() -> None:
+    # From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
+    seconds = systemd.watchdog_seconds()
+    while seconds is not None:
+        systemd.notify("WATCHDOG=1")
+        await trio.sleep(seconds / 3)
+
+
+def _turn_away(listener: socket.socket) -> None:
+    # systemd starts the agent again for as long as somebody waits in the socket's queue. When the start
+    # has failed, whoever waits is told so; the next connection is the next attempt.
+    with suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 def _refuse_store_without_key(settings: Settings) -> None:

@@ -1,9 +1,10 @@
 """Is this token valid? The one place that decides it.
 
-Opening a token costs some twenty microseconds, so opened tokens are kept. What is kept is only what can
-never change: which record a genuine token names, and what that record's bytes mean. Every question still
-reads the store for the key's record and the session's, in one transaction, and compares bytes; so
-a revoke, a reset or a changed record cannot be missed, whoever wrote it. Time is asked anew as well.
+Opening a token costs some twenty microseconds, so opened tokens are kept: which record a genuine token
+names, and what that record's bytes mean, which can never change. As long as nothing was committed to the
+store since (its generation is the same), the record is known too. Otherwise the key's record and the
+session's are read again, in one transaction, and their bytes compared. So a revoke, a reset or
+a changed record cannot be missed, whoever wrote it. Time is asked anew every time.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ class Readable(Protocol):
 
 
 class _OpenedToken:
-    __slots__ = ("answer", "claims", "key_id", "path", "record", "sealed")
+    __slots__ = ("answer", "claims", "generation", "key_id", "path", "record", "sealed")
 
     def __init__(self, key_id: str, claims: Claims) -> None:
         self.key_id = key_id
         self.claims = claims
         self.path = session_path(key_id, claims.jti)
+        self.generation: int | None = None
         self.sealed: bytes | None = None
         self.record: SessionRecord | None = None
         self.answer: Verification | None = None
 
-    def read(self, record: SessionRecord) -> Verification:
+    def read(self, record: SessionRecord) -> None:
         self.record = record
         self.answer = Verification(True, None, describe(record))
-        return self.answer
 
 
 def describe(record: SessionRecord) -> SessionInfo:
@@ -87,11 +88,13 @@ class Verifier:
         if not isinstance(token, str):
             return _MALFORMED
         opened = self._opened.get(token)
+        generation = self._db.generation
+        if opened is not None and opened.generation == generation is not None:
+            return self._decide(opened, opened.record)
         if opened is None:
             if not is_sendable_token(token):
                 return _MALFORMED
-            key = self._keys.current(self._db.sealed(KEY_PATH)[0])
-            found = self._open(token, key)
+            found = self._open(token, self._keys.current(self._db.sealed(KEY_PATH)[0]))
             if isinstance(found, Verification):
                 return found
             opened = self._keep(token, found)
@@ -100,13 +103,12 @@ class Verifier:
         if key is None or key.id != opened.key_id:
             self._opened.pop(token, None)
             return _KEY_RESET
-        if sealed is None or opened.answer is None or sealed != opened.sealed:
-            record = None
-            if sealed is not None:
-                record = SessionRecord.decode(self._db.unseal(opened.path, sealed))
-                opened.read(record)
+        if sealed is None:
+            opened.sealed = opened.record = None
+        elif sealed != opened.sealed:
+            opened.read(SessionRecord.decode(self._db.unseal(opened.path, sealed)))
             opened.sealed = sealed
-            return self._decide(opened, record)
+        opened.generation = generation
         return self._decide(opened, opened.record)
 
     def judge_through(self, view: Readable, token: object) -> Verification:

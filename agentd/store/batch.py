@@ -12,14 +12,17 @@ from .lmdb_errors import MapFull, lmdb_errors_translated, store_error
 from .reader import Pair, scan
 
 RESERVE_PAGES = 128
-"""What no growing operation may take: what any other needs while the map is full and cannot grow.
+"""What a batch that grows the store has to leave: room for all others while the map cannot grow.
 
-One that changes a single entry takes some twenty pages at the most (each level of the tree, its neighbour
-there, the count's branch, LMDB's list of free pages), and what it frees comes back two commits later.
+An operation that changes a single entry takes some twenty pages at the most (each level of the tree, its
+neighbour there, the count's branch, LMDB's list of free pages); what it frees comes back two commits later.
 """
 
 RESERVE_SHARE = 8
 """A map of less than four mebibytes keeps an eighth instead."""
+
+LAST_SHARE = 4
+"""The part of the reserve that no batch may touch: with it what was freed can always be made usable."""
 
 _PAGES_PER_CHANGE = 16
 """No change of one entry, leaving its value aside, takes more: a path of at most six pages, each split or
@@ -45,7 +48,7 @@ class Batch:
         self._reserve_pages = min(RESERVE_PAGES, map_pages // RESERVE_SHARE)
         self._untouched_pages = untouched_pages
         self._page_bytes = page_bytes
-        self._must_keep_reserve = False
+        self._pages_to_leave = 0
         self._txn = environment.begin(write=True)
 
     def nested(self) -> NestedTransaction:
@@ -54,10 +57,12 @@ class Batch:
             return NestedTransaction(self._environment.begin(parent=self._txn, write=True), self._page_bytes)
 
     def add(self, nested: NestedTransaction, *, may_use_reserve: bool) -> None:
-        """Commit a nested transaction into this; one that grew the store has to leave the reserve whole."""
+        """Commit a nested transaction into this; what it did decides how much has to be left."""
         nested.commit()
         self._untouched_pages -= nested.pages_at_most
-        self._must_keep_reserve |= nested.has_grown and not may_use_reserve
+        if nested.pages_at_most:
+            share = 1 if nested.has_grown and not may_use_reserve else LAST_SHARE
+            self._pages_to_leave = max(self._pages_to_leave, self._reserve_pages // share)
 
     def rewrite(self, key: bytes) -> None:
         """Replace a value, if there is one, by itself."""
@@ -73,7 +78,7 @@ class Batch:
             MapFull: nothing was written; the transaction is over.
             StoreError: nothing was written, as far as anyone can tell; the transaction is over.
         """
-        if self._must_keep_reserve and not self._keeps_reserve():
+        if not self._leaves(self._pages_to_leave):
             raise MapFull
         try:
             self._txn.commit()
@@ -86,19 +91,18 @@ class Batch:
         """Give all of it up; nothing where it is over."""
         self._txn.abort()
 
-    def _keeps_reserve(self) -> bool:
+    def _leaves(self, pages: int) -> bool:
         """Whether so many more pages could be written in this very transaction.
 
         Counted where that is certain; else tried, in a nested transaction that is given up, because
         nothing else tells what of LMDB's list of free pages this transaction may use.
         """
-        if self._untouched_pages >= self._reserve_pages:
+        if self._untouched_pages >= pages or not pages:
             return True
         page = bytes(self._page_bytes - _PAGE_HEAD_BYTES)
-        pages = [(b"%d" % number, page) for number in range(self._reserve_pages)]
         with lmdb_errors_translated(), self._environment.begin(parent=self._txn, write=True) as probe:
             try:
-                probe.cursor().putmulti(pages)
+                probe.cursor().putmulti([(b"%d" % number, page) for number in range(pages)])
             except (lmdb.MapFullError, lmdb.TxnFullError):
                 return False
             finally:

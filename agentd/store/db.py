@@ -174,6 +174,15 @@ class DB:
 
     # --- reads ---
 
+    @property
+    def generation(self) -> int | None:
+        """Changes with every commit: as long as it is the same, so is the store. None while it is not open.
+
+        Valid because nobody else writes: the folder is locked. Ask for it before the reads that it
+        stands for, for a commit may come in between.
+        """
+        return None if self._open_reader is None or self._writer is None else self._writer.generation
+
     def get(self, path: KeyPath) -> bytes | None:
         """The value, or None where there is none."""
         key = encode_path(path)

@@ -8,6 +8,7 @@ to the event loop for the whole batch.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 256
 """Bounds how long the first of a batch waits for the last; syncing is shared well before that."""
+
+_generations = itertools.count()
 
 
 class _Operation(Generic[T]):
@@ -52,7 +55,8 @@ class _Operation(Generic[T]):
 class Writer:
     """Runs operations in a thread of its own, from `start` to `stop`.
 
-    `commits` and `operations` count what was made durable, `failed` is the error after which nothing is
+    `generation` changes with every commit, and no two writers of a process share one. `commits` and
+    `operations` count what was made durable, `failed` is the error after which nothing is
     carried out any more. `on_failure` is called on the event loop's thread when that happens.
     """
 
@@ -80,6 +84,7 @@ class Writer:
         self.failed: StoreError | None = None
         self.commits = 0
         self.operations = 0
+        self.generation = next(_generations)
 
     def start(self) -> None:
         """Start the thread."""
@@ -182,6 +187,8 @@ class Writer:
             else:
                 self._is_settled = False
                 self.commits += 1
+                # Before anyone is answered: who asks after an answer sees another generation.
+                self.generation = next(_generations)
                 self.operations += len(operations)
                 return
 

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from .paseto import TokenError, decrypt, encrypt, split
+from .paseto import TokenError, decrypt, encrypt, footer_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,7 +45,7 @@ def footer_for(key_id: str) -> bytes:
 
 def key_id_of(token: str) -> str:
     """The id of the key that a token claims to be made with; `TokenError` where there is none."""
-    found = _FOOTER.fullmatch(split(token)[1])
+    found = _FOOTER.fullmatch(footer_of(token))
     if found is None:
         raise TokenError("no key id in the footer")
     return found[1].decode("ascii")

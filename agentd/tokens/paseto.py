@@ -23,7 +23,8 @@ _STREAM_KEY_BYTES = 32
 _STREAM_NONCE_BYTES = 24
 _STREAM_DOMAIN = b"paseto-encryption-key"
 _TAG_DOMAIN = b"paseto-auth-key-for-aead"
-_TO_STANDARD = str.maketrans("-_", "+/")
+# "+" and "/" belong to the other alphabet: they become what base64 refuses.
+_TO_STANDARD = bytes.maketrans(b"-_+/", b"+/!!")
 
 
 class TokenError(Exception):
@@ -43,12 +44,10 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    if "+" in text or "/" in text:
-        raise TokenError("not base64url")
     try:
-        padded = text.translate(_TO_STANDARD).encode("ascii") + b"=" * (-len(text) % 4)
-        data = binascii.a2b_base64(padded, strict_mode=True)
-    except (ValueError, UnicodeEncodeError) as error:
+        standard = text.encode("ascii").translate(_TO_STANDARD) + b"=" * (-len(text) % 4)
+        data = binascii.a2b_base64(standard, strict_mode=True)
+    except ValueError as error:  # UnicodeEncodeError among them
         raise TokenError("not base64url") from error
     # The unused bits of the last character must be zero, and no padding may have been in the text.
     if _encode(data) != text:
@@ -82,19 +81,24 @@ def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", i
     return f"{HEADER}{body}.{_encode(footer)}" if footer else f"{HEADER}{body}"
 
 
-def split(token: str) -> tuple[bytes, bytes]:
-    """The body and the footer of a token, neither of them checked against a key yet."""
+def split(token: str) -> tuple[str, str]:
+    """The body and the footer of a token as they are spelled, neither of them checked yet."""
     if not token.startswith(HEADER):
         raise TokenError("not a v4.local token")
     body, dot, footer = token[len(HEADER) :].partition(".")
     if dot and not footer:
         raise TokenError("an empty footer")
-    return _decode(body), _decode(footer)
+    return body, footer
+
+
+def footer_of(token: str) -> bytes:
+    """The footer of a token, not authenticated yet."""
+    return _decode(split(token)[1])
 
 
 def decrypt(key: Buffer, token: str, *, implicit: bytes = b"") -> tuple[bytes, bytes]:
     """The payload and the footer of a genuine token; `TokenError` for anything else."""
-    body, footer = split(token)
+    body, footer = map(_decode, split(token))
     if len(body) < NONCE_BYTES + _TAG_BYTES:
         raise TokenError("too short")
     nonce, ciphertext, tag = body[:NONCE_BYTES], body[NONCE_BYTES:-_TAG_BYTES], body[-_TAG_BYTES:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import click
@@ -117,8 +118,6 @@ def complete(words: str, number: int) -> list[str]:
 
 
 def process_with(**environ: str):
-    import os
-
     return process(env=os.environ | environ)
 
 

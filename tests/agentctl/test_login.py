@@ -49,6 +49,14 @@ def test_a_second_login_replaces_the_first_session_and_ends_it(agent, token_file
     assert list(agent.sessions) == [second]
 
 
+def test_a_token_in_the_file_that_no_longer_counts_is_replaced_without_a_word(agent, token_file):
+    in_process("login")
+    in_process("reset-key", "--yes")
+    ended = in_process("login", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out)["replaced"] is False
+
+
 def test_logins_at_once_leave_one_session_the_one_in_the_file(agent, token_file):
     logins = [
         subprocess.Popen([*COMMAND, "--timeout", "60", "login"], stdout=subprocess.DEVNULL) for _ in range(6)

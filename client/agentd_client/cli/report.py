@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Only what the sentence itself, which the library wrote, cannot know or does not say.
 _NEXT: dict[type[BaseException], str] = {
     NotLoggedInError: "log in with `agentctl login`",
-    errors.AgentUnreachableError: "start it with `agentd serve` or `systemctl --user start agentd`",
+    errors.AgentUnreachableError: "where systemd runs it, `systemctl --user start agentd` starts it",
     errors.AgentStoppingError: "start it again with `agentd serve` or `systemctl --user start agentd`",
     errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
     errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",

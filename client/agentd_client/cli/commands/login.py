@@ -53,14 +53,13 @@ def command(settings: Settings, label: str | None, expiry: int | str | None) -> 
         except BaseException:  # Ctrl-C too: a session whose token nobody has must not live on
             _end(settings, agent, created.token, "the new session")
             raise
-        if replaced is not None and replaced != created.token:
-            _end(settings, agent, replaced, "the session before")
+        ended = replaced is not None and _end(settings, agent, replaced, "the session before")
     document = {
         "id": created.id,
         "label": label,
         "expiresAt": created.expires_at,
         "tokenFile": settings.token_path,
-        "replaced": replaced is not None,
+        "replaced": ended,
     }
     show(
         settings,
@@ -72,11 +71,12 @@ def command(settings: Settings, label: str | None, expiry: int | str | None) -> 
     )
 
 
-def _end(settings: Settings, agent: Client, token: str, which: str) -> None:
+def _end(settings: Settings, agent: Client, token: str, which: str) -> bool:
     try:
-        agent.revoke_token(token)
+        return agent.revoke_token(token)
     except AgentdError as error:
         warn(settings, f"{which} could not be ended and lives until it expires: {error.sentence}")
+        return False
 
 
 def default_label() -> str:
