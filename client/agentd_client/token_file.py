@@ -87,19 +87,35 @@ class TokenFile:
             self._replace(folder, text, anew=False)
             return before
 
+    def take(self) -> str | None:
+        """Remove the file and return the token that was in it: of two at once, one gets it.
+
+        What `read` would refuse is refused here too and stays; `remove` removes it.
+        """
+        if not os.path.lexists(self.path):
+            return None
+        with self._removing() as folder:
+            token = self.read()
+            folder.remove(self._name)
+            return token
+
     def remove(self) -> bool:
         """Remove the file, whatever it is but a directory, and its lock file; whether there was one."""
         if not os.path.lexists(self.path) and not os.path.lexists(f"{self.path}.lock"):
             return False  # nothing to remove needs no folder, and no right to write to it
+        with self._removing() as folder:
+            return folder.remove(self._name)
+
+    @contextmanager
+    def _removing(self) -> Iterator[TokenFolder]:
         with (
             self._translated("remove"),
             TokenFolder.opened(self._folder_path) as folder,
             folder.locked(self._lock_name, removed_after=True),
         ):
             folder.remove(self._new_name)
-            removed = folder.remove(self._name)
+            yield folder
             folder.sync()
-            return removed
 
     @contextmanager
     def _writing(self) -> Iterator[TokenFolder]:

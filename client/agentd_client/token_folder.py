@@ -11,15 +11,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from .errors import TokenFileBusyError, TokenFileError
+from .file_lock import lock_within
 
 LOCK_SECONDS = 5.0
 """For another writer to let go of the lock; a write takes milliseconds, even where the disk is slow."""
-
-_FIRST_PAUSE_SECONDS = 0.001
-_LONGEST_PAUSE_SECONDS = 0.02
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -80,28 +78,19 @@ class TokenFolder:
             TokenFileError: it is not a file of our own.
         """
         deadline = time.monotonic() + LOCK_SECONDS
-        pause = _FIRST_PAUSE_SECONDS
-        while (descriptor := self._try_lock(name)) is None:
-            # flock(2) itself has no deadline, so it is asked again and again.
-            if time.monotonic() >= deadline:
-                path = os.path.join(self.path, name)
-                raise TokenFileBusyError(
-                    f"another process holds the token file's lock {path}; "
-                    f"try again, or see who with `fuser {path}`"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        while (descriptor := self._lock(name, deadline - time.monotonic())) is None:
+            pass  # it was removed meanwhile: the one that the folder names now is the lock
         try:
             yield
             if removed_after:
-                self.remove(name)  # whoever waits for it finds out in _try_lock, and makes a new one
+                self.remove(name)  # whoever waits for it finds out in _lock, and makes a new one
         finally:
             # Unlocked, not only closed: a child forked meanwhile shares the open file, and would keep the
             # lock for its whole life.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def _try_lock(self, name: str) -> int | None:
+    def _lock(self, name: str, seconds: float) -> int | None:
         descriptor = self.open(name, _LOCK_FLAGS, 0o600)
         kept = False
         try:
@@ -113,10 +102,14 @@ class TokenFolder:
                 )
             if stat.S_IMODE(ours.st_mode) != 0o600:
                 os.fchmod(descriptor, 0o600)  # a umask took our own rights, or others could hold the lock
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Removed between open and flock, and made anew by another: both would hold "the" lock.
-                kept = self._is_still(name, ours)
+            if not lock_within(descriptor, seconds):
+                path = os.path.join(self.path, name)
+                raise TokenFileBusyError(
+                    f"another process holds the token file's lock {path}; "
+                    f"try again, or see who with `fuser {path}`"
+                )
+            # Removed between open and flock, and made anew by another: both would hold "the" lock.
+            kept = self._is_still(name, ours)
         finally:
             if not kept:
                 os.close(descriptor)

@@ -93,7 +93,7 @@ class FakeAgent:
 
     def _converse(self, connection: socket.socket) -> None:
         decoder, encoder = Decoder(), Encoder()
-        with connection:
+        with connection, contextlib.suppress(OSError):  # the client may give up at any moment
             while data := connection.recv(65536):
                 for message in decoder.receive(data):
                     try:
@@ -102,10 +102,7 @@ class FakeAgent:
                         reply = encoder.error(message.msgid, error_to_wire(error))
                     except HangUpError:
                         return
-                    try:
-                        connection.sendall(reply)
-                    except OSError:
-                        return  # the client gave up on it
+                    connection.sendall(reply)
 
     def _answer(self, request: Any) -> Any:
         (params,) = request.params

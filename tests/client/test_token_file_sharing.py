@@ -6,12 +6,12 @@ import fcntl
 import os
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
-from agentd_client import token_folder
+from agentd_client import file_lock, token_folder
 from agentd_client.errors import TokenFileBusyError, TokenFileError
 from agentd_client.token_file import TokenFile
 from agentd_client.token_folder import TokenFolder
@@ -107,16 +107,45 @@ def test_a_writer_that_does_not_get_the_lock_in_time_says_so_and_readers_do_not_
 def test_a_writer_gets_the_lock_when_it_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "token"
     held = _hold(path)
-    pauses: list[float] = []
+    flock = fcntl.flock
 
-    def let_go_at_the_third(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 3:
+    def let_go_when_waited_for(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:  # the thread that waits
             os.close(held)
+        flock(descriptor, operation)
 
-    monkeypatch.setattr(time, "sleep", let_go_at_the_third)
+    monkeypatch.setattr(fcntl, "flock", let_go_when_waited_for)
     TokenFile(path).write("one")
-    assert pauses == [0.001, 0.002, 0.004]
+    assert TokenFile(path).read() == "one"
+
+
+def test_a_lock_that_is_granted_after_the_wait_was_given_up_is_let_go_again(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    held, late = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert not file_lock.lock_within(late, 0.01)
+    (waiting,) = [thread for thread in threading.enumerate() if thread.name == "agentd-file-lock"]
+    os.close(held)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    again = os.open(path, os.O_RDWR)
+    fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(late)
+    os.close(again)
+
+
+def test_a_token_is_taken_once_however_many_take_it(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "token")
+    file.write("one")
+    taken: list[str | None] = []
+    threads = [threading.Thread(target=lambda: taken.append(file.take())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(token or "" for token in taken) == [""] * 7 + ["one"]
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("made_anew", [False, True])

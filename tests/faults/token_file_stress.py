@@ -66,7 +66,7 @@ def main() -> None:
         ] + [multiprocessing.Process(target=read, args=(path, until, done)) for _ in range(wanted.readers)]
         for process in processes:
             process.start()
-        told = [done.get() for _ in processes]
+        told = [done.get(timeout=wanted.seconds + 30) for _ in processes]
         for process in processes:
             process.join()
     torn = [what for kind, what in told if kind == "torn"]

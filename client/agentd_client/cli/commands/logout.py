@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from ... import paths
@@ -22,7 +24,7 @@ def command(settings: Settings, everything: bool) -> None:
     it expires: a warning says so, and with --all, which then has ended nothing, it is an error. The session
     of a token in AGENTD_TOKEN goes on: `agentctl revoke` ends that.
     """
-    token = _file_token(settings)
+    token, removed = _take(settings)
     session_ended = False
     try:
         session_ended = _end(settings, token, everything)
@@ -31,8 +33,6 @@ def command(settings: Settings, everything: bool) -> None:
         if everything or not isinstance(error, AgentUnreachableError):
             raise
         warn(settings, f"the session lives until it expires: {error.sentence}")
-    finally:
-        removed = TokenFile(settings.token_path).remove()
     if paths.environment_token() is not None and not everything:
         warn(settings, f"the session of {paths.TOKEN_VARIABLE} goes on; `agentctl revoke` ends it")
     show(
@@ -42,12 +42,15 @@ def command(settings: Settings, everything: bool) -> None:
     )
 
 
-def _file_token(settings: Settings) -> str | None:
+def _take(settings: Settings) -> tuple[str | None, bool]:
+    """The token and whether there was a file; a login at the same time keeps its own."""
+    file = TokenFile(settings.token_path)
+    existed = os.path.lexists(file.path)
     try:
-        return settings.session().read_token()
+        return file.take(), existed
     except TokenFileError as error:
         warn(settings, f"{error.sentence}. It is removed; a session of a token in it lives until it expires")
-        return None
+        return None, file.remove()
 
 
 def _end(settings: Settings, token: str | None, everything: bool) -> bool:
