@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -28,19 +27,18 @@ from .clock import Clock, SystemClock
 from .key_holder import KeyHolder
 from .records import KEY_PATH, SESSIONS_PATH, KeyRecord, SessionRecord, session_path, sessions_of_key
 from .rules import checked_label, expiry_seconds, new_record
-from .sweeper import Step
+from .sweeper import Sweeper
 from .verifier import Readable, Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ..keys import KeyRing
-    from ..store import DB, KeyPath, Transaction, View
+    from ..store import DB, Transaction, View
     from .session_key import SessionKey
 
 SWEEP_INTERVAL_SECONDS = 600.0
 _MAX_ID_CHARACTERS = 64
-_SCATTERED = 16  # records that are deleted in one go wherever they lie
 
 
 class SessionManager:
@@ -74,6 +72,7 @@ class SessionManager:
         self._implicit = b"agentd:" + key_ring.agent_id.encode()
         self._keys = KeyHolder(db, key_ring, self._clock)
         self._verifier = Verifier(db, self._keys, self._implicit, self._clock)
+        self._sweeper = Sweeper(db, self._keys, self._verifier, self._clock)
 
     @classmethod
     async def create_session_manager(
@@ -118,7 +117,7 @@ class SessionManager:
         async with self._lock:
             with self._lifecycle.stopping() as needed:
                 if needed:
-                    await self._delete_seen_expired()
+                    await self._sweeper.delete_seen_expired()
                     self._verifier.forget()
                     self._keys.wipe()
 
@@ -276,26 +275,8 @@ class SessionManager:
 
     async def sweep(self) -> int:
         """Delete the records of every session that has ended, in small steps; returns how many."""
-        swept = await self._delete_seen_expired()
-        after: tuple[bytes, ...] | None = None
-        while self._lifecycle.is_running:
-            step = Step(self._db, self.key_id, self._clock.read(), after)
-            if step:
-                swept += await self._db.write(step.delete)
-            after = step.next
-            if after is None:
-                break
-            await trio.lowlevel.checkpoint()
-        return swept
-
-    async def _delete_seen_expired(self) -> int:
-        seen = sorted(self._verifier.seen_expired)
-        swept = 0
-        # A few at a time: they lie anywhere, and a full store has room for some changed pages only.
-        for paths in (seen[start : start + _SCATTERED] for start in range(0, len(seen), _SCATTERED)):
-            swept += await self._db.write(partial(_delete, paths))
-            self._verifier.seen_expired.difference_update(paths)
-        return swept
+        self._lifecycle.require_running()
+        return await self._sweeper.sweep()
 
     async def _setup_key(self) -> SessionKey:
         key = self._keys.current(self._db.sealed(KEY_PATH)[0])
@@ -318,7 +299,3 @@ class SessionManager:
         nonce = random_bytes(NONCE_BYTES)
         with key as secret:
             return seal_token(secret, key.id, claims, implicit=self._implicit, nonce=nonce)
-
-
-def _delete(paths: Sequence[KeyPath], view: View) -> int:
-    return sum(view.delete(path) for path in paths)
