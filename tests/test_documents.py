@@ -10,7 +10,9 @@ from agentd_client import errors
 from agentd_client.protocol import limits, reasons
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
 
-PROTOCOL = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
+ROOT = Path(__file__).parent.parent
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+SECURITY = (ROOT / "docs" / "security.md").read_text()
 
 
 def section(title: str) -> str:
@@ -55,3 +57,15 @@ def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
         (message,) = Decoder().receive(bytes.fromhex(bytes_))
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
         assert [kind, *message] == json.loads(shown.replace("nil", "null"))
+
+
+def test_every_promise_names_tests_that_are_there():
+    rows = re.findall(r"^\| \d+ \| .*? \| (.*) \|$", SECURITY, re.MULTILINE)
+    assert len(rows) >= 17
+    for row in rows:
+        names = re.findall(r"`((?:tests|agentd)/[^`]+)`", row)
+        assert names, row
+        for name in names:
+            path, _, function = name.partition("::")
+            assert (ROOT / path).exists(), name
+            assert f"def {function}(" in (ROOT / path).read_text() if function else True, name

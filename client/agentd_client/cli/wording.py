@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from ..durations import format_duration
@@ -20,7 +21,8 @@ def ends(expires_at: float | None, now: float) -> str:
         return "never ends by itself"
     if expires_at < now:
         return f"ended {format_duration(now - expires_at)} ago"
-    return f"ends in {format_duration(expires_at - now)}"
+    # Rounded up: who asked for 8 hours a moment ago is told "8 h".
+    return f"ends in {format_duration(math.ceil(expires_at - now))}"
 
 
 def moment(seconds: float) -> str:
