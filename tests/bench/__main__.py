@@ -52,12 +52,13 @@ def plot(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sessions", type=int, default=1_000_000, help="in the larger store")
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     wanted = parser.parse_args()
     machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} processors"
     print(f"{machine}; medians of {wanted.rounds} rounds (lowest to highest)")
     rows: list[Row] = []
-    for row in every_row(wanted.rounds):
+    for row in every_row(wanted.rounds, wanted.sessions):
         rows.append(row)
         print(line(row), flush=True)
     wanted.output.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
+import trio
 
-from agentd_client import Client, Session
+from agentd.crypto import random_bytes
+from agentd.keys import KeyRing
+from agentd.sessions import SessionManager, SystemClock
+from agentd.sessions.identifiers import session_id
+from agentd.sessions.records import SessionRecord, session_path
+from agentd.sessions.rules import new_record
+from agentd.store import DB, View
+from agentd_client import Session
 from tests.bench import load
 from tests.bench.figures import Row, alone, compare
 from tests.e2e.daemon import Daemon, Home, scratch_home, serving
@@ -22,6 +30,7 @@ from tests.e2e.daemon import Daemon, Home, scratch_home, serving
 CALLS = 3_000
 CONNECTIONS = 64
 DEPTH = 32
+STEP = 2_000  # records in one transaction while a store is filled
 MICROSECONDS, MILLISECONDS = 1e6, 1e3
 
 
@@ -167,10 +176,15 @@ def process_seconds(*command: str, environ: dict[str, str] | None = None) -> flo
 
 
 def start_to_ready(home: Home) -> float:
+    """From exec to the first answer; asked every millisecond, which Client does not."""
     begun = time.perf_counter()
     daemon = home.start()
-    with Client.connect(str(home.socket), timeout=60) as agent:
-        agent.hello()
+    while True:
+        try:
+            load.one_client(str(home.socket), [load.request(1, "hello", {})])
+            break
+        except (FileNotFoundError, ConnectionRefusedError):
+            time.sleep(0.001)
     seconds = time.perf_counter() - begun
     daemon.stop()
     return seconds * MILLISECONDS
@@ -212,12 +226,70 @@ def ssh_agent(home: Home, rounds: int) -> Iterator[Row]:
         )
 
 
-def every_row(rounds: int) -> Iterator[Row]:
+async def populate(home: Home, count: int) -> None:
+    """Open `count` sessions straight in the store; nobody needs their tokens."""
+    clock = SystemClock()
+    async with (
+        await KeyRing.create_key_ring(keys_path=home.state / "keys") as key_ring,
+        await DB.create_db(db_path=home.state / "store", key_ring=key_ring) as db,
+        await SessionManager.create_session_manager(db=db, key_ring=key_ring) as manager,
+    ):
+        key_id = manager.key_id
+        for start in range(0, count, STEP):
+            records = [
+                new_record(session_id(random_bytes(16), at), "bench", 8 * 3600, (0, 1), clock.read())
+                for at in range(start, min(start + STEP, count))
+            ]
+
+            def put(view: View, records: list[SessionRecord] = records) -> None:
+                for record in records:
+                    view.put(session_path(key_id, record.session_id), record.encode())
+
+            await db.write(put)
+
+
+def scaling(few: int, many: int, rounds: int) -> Iterator[Row]:
+    """The same questions with few and with many sessions in the store."""
+    with scratch_home() as small, scratch_home() as large:
+        trio.run(populate, small, few)
+        trio.run(populate, large, many)
+        beside = f"the same with {few:,} sessions"
+        yield compare(
+            f"start to ready, {many:,} sessions", "ms", lambda: start_to_ready(large),
+            beside, lambda: start_to_ready(small), rounds,
+        )  # fmt: skip
+        with serving(small) as one, serving(large) as other:
+
+            def p50(home: Home, daemon: Daemon) -> Callable[[], float]:
+                requests = [
+                    load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 100)
+                ] * 20
+                return lambda: statistics.median(load.one_client(str(home.socket), requests)) * MICROSECONDS
+
+            yield compare(
+                f"verifyToken p50, {many:,} sessions",
+                "µs",
+                p50(large, other),
+                beside,
+                p50(small, one),
+                rounds,
+            )
+
+
+def private_memory(daemon: Daemon) -> float:
+    """MiB that nobody else shares: Private_Clean and Private_Dirty of /proc/PID/smaps_rollup (proc(5))."""
+    rollup = Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_")) / 1024
+
+
+def every_row(rounds: int, many: int) -> Iterator[Row]:
     with scratch_home() as home:
         with serving(home) as daemon:
+            yield alone("idle private memory", "MiB", lambda: private_memory(daemon), 1)
             yield from verifying(home, daemon, rounds)
             yield from creating(home, daemon, rounds)
         yield from token_file(home, rounds)
         yield from ssh_agent(home, rounds)
     with scratch_home() as home:
         yield from starting(home, rounds)
+    yield from scaling(1_000, many, rounds)
