@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import click
 
 from agentd_client.errors import AgentdError
 
-from . import __version__, logs
+from . import __version__, logs, systemd
 from .config import Settings, load
 from .exit_codes import MEANINGS, exit_code
 
@@ -19,7 +22,27 @@ T = TypeVar("T")
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code, meaning in MEANINGS.items())
 
 
-@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+class _Given(NamedTuple):
+    """What comes before the subcommand, and the socket that a service manager passed."""
+
+    passed: socket.socket | None
+    config_path: str | None
+    log_level: str | None
+    log_format: str | None
+
+    def settings(self, socket_path: str | None, state_path: str | None) -> Settings:
+        return load(
+            self.config_path,
+            socket_path=socket_path,
+            state_path=state_path,
+            log_level=self.log_level,
+            log_format=self.log_format,
+        )
+
+
+@click.group(
+    epilog=_EXIT_CODES, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="agentd", message="%(prog)s %(version)s")
 @click.option("--config", "config_path", metavar="FILE", help="The settings, instead of config.toml.")
 @click.option("--log-level", type=click.Choice(logs.LEVELS), help="How much to say on standard error.")
@@ -34,7 +57,7 @@ def agentd(
     debug: bool,
 ) -> None:
     """The session agent: it knows which callers belong to a session that you opened."""
-    context.obj = {"config_path": config_path, "log_level": log_level, "log_format": log_format}
+    context.obj = _Given(context.obj, config_path, log_level, log_format)
 
 
 def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,31 +65,31 @@ def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
         command
     )
     command = click.option("--socket", "socket_path", metavar="PATH", help="Where to listen.")(command)
-    return click.pass_context(command)
+    return click.pass_obj(command)
 
 
 @agentd.command()
 @_with_paths
-def serve(context: click.Context, socket_path: str | None, state_path: str | None) -> None:
+def serve(given: _Given, socket_path: str | None, state_path: str | None) -> None:
     """Serve in the foreground until SIGTERM or SIGINT.
 
     The first start makes a key file and a store, and says where.
     """
-    settings = load(**context.obj, socket_path=socket_path, state_path=state_path)
-    from . import main  # trio, lmdb and libsodium: `agentd --help` does without them
+    settings = given.settings(socket_path, state_path)
+    from . import main, process  # trio, lmdb and libsodium: `agentd --help` does without them
 
-    _run(main.serve, settings)
+    if systemd.watchdog_seconds() is not None:
+        process.explain_aborts()
+    _run(main.serve, settings, given.passed)
 
 
 @agentd.command()
 @_with_paths
 @click.option("--fresh", is_flag=True, help="Begin anew: every session and the old keys are lost.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def init(
-    context: click.Context, socket_path: str | None, state_path: str | None, fresh: bool, yes: bool
-) -> None:
+def init(given: _Given, socket_path: str | None, state_path: str | None, fresh: bool, yes: bool) -> None:
     """Make the key file and the store without serving; what is there stays."""
-    settings = load(**context.obj, socket_path=socket_path, state_path=state_path)
+    settings = given.settings(socket_path, state_path)
     if fresh and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--fresh ends every session for good; say --yes too")
@@ -92,19 +115,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _carry_out(arguments: list[str]) -> int:
+    passed = None
     try:
-        agentd.main(arguments, prog_name="agentd", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        passed = systemd.passed_socket()
+        agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
         if "--debug" in arguments:
             import traceback
 
             traceback.print_exception(caught)
-        click.echo(f"agentd: {_sentence(error)}", err=True)
+        sentence = _sentence(error)
+        logs.last_words(sentence)
+        if passed is not None and passed.fileno() != -1:  # closed once the agent was ready
+            _tell_who_waits(passed, sentence)
         return exit_code(error)
     return 0
+
+
+def _tell_who_waits(passed: socket.socket, sentence: str) -> None:
+    # One fault is enough: whoever cannot be told either comes to the end of a deadline of its own.
+    with suppress(Exception), passed:
+        import trio
+
+        from .server import refuse_waiting
+
+        trio.run(partial(refuse_waiting, passed, sentence, logger=logs.LOGGER))
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -114,14 +150,17 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _sentence(error: BaseException) -> Any:
+def _sentence(error: BaseException) -> str:
     match error:
         case AgentdError():
             return error.sentence
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx is not None else "agentd"
+            return f"{error.format_message()} See `{command} --help`."
         case click.ClickException():
             return error.format_message()
         case click.Abort() | KeyboardInterrupt():
             return "interrupted"
         case OSError():
-            return f"{error.filename or 'the system'}: {error.strerror}"
+            return f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}"
     return f"a fault in agentd ({type(error).__name__}); --debug shows where"

@@ -5,6 +5,7 @@ The file is TOML; a setting that is unknown or of the wrong form stops the agent
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -14,12 +15,16 @@ import msgspec
 from agentd_client import paths
 from agentd_client.durations import parse_duration
 from agentd_client.errors import ConfigError
+from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
 
 DEFAULT_SESSION_SECONDS = 8 * 3600
 """A working day: how long a session lasts where its opener does not say."""
 
 DEFAULT_DRAIN_SECONDS = 5.0
 """For requests in flight when the agent is told to stop; systemd waits far longer before it kills."""
+
+MAX_DRAIN_SECONDS = 3600.0
+"""Longer is a slip of units: nobody waits an hour for an agent to stop."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
@@ -78,12 +83,30 @@ def load(
     given["state_path"] = given.get("state_path") or paths.state_dir()
     try:
         settings = msgspec.convert(given, Settings)
-        parse_duration(settings.session_expiry)
+        _check(settings)
+        for name in ("socket_path", "state_path"):
+            _check_path(found.get(name), name)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{config_path or paths.config_path()}: {error}") from None
-    if settings.drain_seconds < 0:
-        raise ConfigError("drain_seconds is negative")
-    return settings
+    return msgspec.structs.replace(
+        settings,
+        socket_path=os.path.abspath(settings.socket_path),
+        state_path=os.path.abspath(settings.state_path),
+    )
+
+
+def _check_path(in_file: object, name: str) -> None:
+    # Relative to what? A flag means the caller's folder; a file has none.
+    if in_file and not os.path.isabs(str(in_file)):
+        raise ValueError(f"{name} is not an absolute path: {in_file!r}")
+
+
+def _check(settings: Settings) -> None:
+    expiry = settings.expiry
+    if isinstance(expiry, int) and expiry > MAX_EXPIRY_SECONDS:
+        raise ValueError(f"session_expiry is over 100 years: {settings.session_expiry!r}")
+    if not 0 <= settings.drain_seconds <= MAX_DRAIN_SECONDS:  # which a NaN is not either
+        raise ValueError(f"drain_seconds is a number of seconds from 0 to {MAX_DRAIN_SECONDS:g}")
 
 
 def _read(config_path: str | None) -> dict[str, object]:

@@ -1,6 +1,7 @@
-"""What `agentd` exits with: sysexits(3), with 73 kept for one thing, that another agent already serves.
+"""What `agentd` exits with: sysexits(3), with 73 kept for one thing, that another agent is at work here.
 
-A service manager can tell by them what a restart may mend: 70, 71 and 74 perhaps; 64, 73, 77 and 78 never.
+A service manager can tell by them what a restart by itself may mend: 70, 71 and 74 perhaps; 64, 65, 73 and 78
+never, for somebody has to do something first. `RestartPreventExitStatus=` in agentd.service lists those.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from agentd_client import errors
 
 STOPPED = 0
 USAGE = 64
+DAMAGED = 65
 INTERNAL = 70
 SYSTEM = 71
 ALREADY_SERVING = 73
@@ -21,11 +23,13 @@ INTERRUPTED = 128 + 2
 MEANINGS = {
     STOPPED: "stopped as it was told to",
     USAGE: "the command line is wrong",
+    DAMAGED: "the store is damaged",
     INTERNAL: "agentd has a fault",
     SYSTEM: "the operating system refused something",
-    ALREADY_SERVING: "another agent already serves this socket",
-    STORE: "the store failed, is damaged or in use",
+    ALREADY_SERVING: "another agent serves this socket or uses this store",
+    STORE: "the store failed: the disk is full, broken or read-only",
     CONFIG: "settings, key file, or the path or owner of a file are not usable",
+    INTERRUPTED: "interrupted",
 }
 """Every code in a few words, as `agentd --help` shows them."""
 
@@ -38,8 +42,10 @@ _BY_CLASS: dict[type[BaseException], int] = {
     errors.StartError: CONFIG,
     errors.KeyFileError: CONFIG,
     errors.PassphraseError: CONFIG,
-    errors.StoreKeyMismatchError: CONFIG,
     errors.StoreError: STORE,
+    errors.StoreDamagedError: DAMAGED,
+    errors.StoreInUseError: ALREADY_SERVING,
+    errors.StoreKeyMismatchError: CONFIG,
 }
 
 

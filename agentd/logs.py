@@ -16,6 +16,9 @@ from . import systemd
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "json")
 
+LOGGER = logging.getLogger("agentd")
+"""The root of the agent's loggers."""
+
 # syslog(3) severities
 _SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -47,6 +50,25 @@ class JsonFormatter(logging.Formatter):
 
 def configure(level: str, form: str = "auto") -> logging.Logger:
     """Send every record of the `agentd` loggers to standard error; returns the root of them."""
+    LOGGER.handlers[:] = [_handler(form)]
+    LOGGER.setLevel(level.upper())
+    LOGGER.propagate = False
+    return LOGGER
+
+
+def last_words(sentence: str) -> None:
+    """Say why this process ends: to machines in the log's form, to people as every command does."""
+    if not LOGGER.handlers:  # it ended before the settings were known
+        configure("error")
+    if any(isinstance(handler.formatter, JsonFormatter | JournalFormatter) for handler in LOGGER.handlers):
+        LOGGER.error(sentence)
+    elif sys.stderr is not None:
+        print(f"agentd: {sentence}", file=sys.stderr)  # noqa: T201 - what a command says, not a log line
+
+
+def _handler(form: str) -> logging.Handler:
+    if sys.stderr is None:  # closed by whoever started it
+        return logging.NullHandler()
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(JsonFormatter())
@@ -54,8 +76,4 @@ def configure(level: str, form: str = "auto") -> logging.Logger:
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logger = logging.getLogger("agentd")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
-    return logger
+    return handler

@@ -7,20 +7,26 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple
 
 import trio
 
-from agentd_client.errors import KeyFileError
+from agentd_client.errors import AgentdError, KeyFileError
 from agentd_client.protocol.results import Status
 
 from . import __version__, systemd
 from .config import Settings
 from .keys import KEY_FILE, KeyRing
-from .server import SocketFile, agent_dispatch, serve_connections
+from .server import SocketFile, Traffic, agent_dispatch, serve_connections
 from .sessions import Clock, Instant, SessionManager, SystemClock
 from .store import DB
+
+CLOSING_SECONDS = 10.0
+"""For what comes after the drain: the store's last commit and its files."""
+
+TELLING_PAUSE_SECONDS = 0.05
+"""Between attempts to tell a service manager whose queue is full."""
 
 
 class Core(NamedTuple):
@@ -63,31 +69,45 @@ async def init(settings: Settings, logger: logging.Logger, fresh: bool) -> str:
             return core.key_ring.agent_id
 
 
-async def serve(settings: Settings, logger: logging.Logger) -> None:
+async def serve(settings: Settings, logger: logging.Logger, passed: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then answer what was asked, and stop.
 
     The order is the point. The socket's lock comes first, so that of many agents that start at once
     one goes on; the socket itself comes last, so that whoever can connect is answered.
+
+    Args:
+        settings: where things are.
+        logger: the root of the agent's loggers.
+        passed: the socket that a service manager listens on already. It is closed here once the agent is
+            ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
+
+    Raises:
+        AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
+        StoreError: the store cannot be opened, or it failed and nothing more can be answered.
+        KeyFileError: the key file is refused.
     """
-    passed = systemd.passed_socket()
     socket_path = settings.socket_path if passed is None else passed.getsockname()
-    try:
-        with (
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-            SocketFile(socket_path) as socket_file,
-        ):
-            clock = SystemClock()
-            started = clock.read()
-            async with running_core(settings, logger, clock) as core:
-                status = _status(core, socket_path, clock, started)
-                dispatch = agent_dispatch(core.manager, status, version=__version__, logger=logger)
-                stop = trio.Event()
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        SocketFile(socket_path) as socket_file,
+    ):
+        clock = SystemClock()
+        started = clock.read()
+        async with running_core(settings, logger, clock) as core:
+            traffic = Traffic()
+            status = _status(core, traffic, socket_path, clock, started)
+            dispatch = agent_dispatch(
+                core.manager, status, version=__version__, logger=logger, traffic=traffic
+            )
+            stop = trio.Event()
+            listener = socket_file.bind() if passed is None else passed
+            with passed or nullcontext():
                 async with trio.open_nursery() as standing:
                     standing.start_soon(core.manager.run)
-                    standing.start_soon(_feed_watchdog)
-                    standing.start_soon(_stop_on_signal, signals, stop, logger)
-                    listener = socket_file.bind() if passed is None else passed
-                    _say_ready(core, settings, socket_path, logger)
+                    standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
+                    standing.start_soon(_stop_on_failure, core.db, stop)
+                    standing.start_soon(_tell_manager, core)
+                    _log_ready(core, settings, socket_path, logger)
                     await serve_connections(
                         listener,
                         dispatch,
@@ -97,17 +117,14 @@ async def serve(settings: Settings, logger: logging.Logger) -> None:
                         owns_listener=passed is None,
                     )
                     standing.cancel_scope.cancel()
-        logger.info("stopped")
-    except BaseException:
-        if passed is not None:
-            _turn_away(passed)
-        raise
-    finally:
-        if passed is not None:
-            passed.close()
+            if core.db.failed is not None:
+                raise core.db.failed
+    logger.info("stopped")
 
 
-def _status(core: Core, socket_path: str, clock: Clock, started: Instant) -> Callable[[], Status]:
+def _status(
+    core: Core, traffic: Traffic, socket_path: str, clock: Clock, started: Instant
+) -> Callable[[], Status]:
     def read() -> Status:
         return Status(
             version=__version__,
@@ -121,40 +138,56 @@ def _status(core: Core, socket_path: str, clock: Clock, started: Instant) -> Cal
             store_path=str(core.db.path),
             store_bytes=core.db.size_bytes,
             memory_locked=core.key_ring.memory_locked,
+            counters=traffic.read(core.db.commits),
         )
 
     return read
 
 
-def _say_ready(core: Core, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
+def _log_ready(core: Core, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
     if not core.key_ring.memory_locked:
         logger.warning("keys cannot be kept out of swap: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
-    systemd.notify(f"READY=1\nSTATUS=serving {core.manager.session_count} sessions")
 
 
-async def _stop_on_signal(signals: AsyncIterator[int], stop: trio.Event, logger: logging.Logger) -> None:
+async def _stop_on_signal(
+    signals: AsyncIterator[int], stop: trio.Event, settings: Settings, logger: logging.Logger
+) -> None:
     async for number in signals:
         logger.info("%s: answering what was asked, then stopping", signal.Signals(number).name)
-        systemd.notify("STOPPING=1\nSTATUS=answering what was asked")
+        # However long the settings allow for it: the manager must not kill the agent meanwhile.
+        microseconds = round((settings.drain_seconds + CLOSING_SECONDS) * 1_000_000)
+        systemd.notify(f"STOPPING=1\nSTATUS=answering what was asked\nEXTEND_TIMEOUT_USEC={microseconds}")
         stop.set()
 
 
-async def _feed_watchdog() -> None:
+async def _stop_on_failure(db: DB, stop: trio.Event) -> None:
+    # A store that failed refuses everything until it is opened anew: an agent that goes on without it is
+    # of no use, and one that ends can be started again. What waits for an answer gets the refusal.
+    await db.failure()
+    stop.set()
+
+
+async def _tell_manager(core: Core) -> None:
     # From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
     seconds = systemd.watchdog_seconds()
-    while seconds is not None:
-        systemd.notify("WATCHDOG=1")
-        await trio.sleep(seconds / 3)
+    state = "READY=1"
+    while True:
+        if systemd.notify(f"{state}\nSTATUS={_in_a_line(core)}"):
+            if seconds is None:
+                return
+            state, pause_seconds = "WATCHDOG=1", seconds / 3
+        else:
+            pause_seconds = TELLING_PAUSE_SECONDS
+        await trio.sleep(pause_seconds)
 
 
-def _turn_away(listener: socket.socket) -> None:
-    # systemd starts the agent again for as long as somebody waits in the socket's queue. When the start
-    # has failed, whoever waits is told so; the next connection is the next attempt.
-    with suppress(OSError):
-        while True:
-            listener.accept()[0].close()
+def _in_a_line(core: Core) -> str:
+    try:
+        return f"serving; open sessions: {core.manager.session_count}"
+    except AgentdError as error:  # whoever asks for something that needs the store is told the same
+        return " ".join(error.sentence.split())
 
 
 def _refuse_store_without_key(settings: Settings) -> None:

@@ -6,8 +6,10 @@ Never called by the embedded core: a library leaves its host's process alone.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
+import sys
 
 _PR_SET_DUMPABLE = 4
 
@@ -25,3 +27,12 @@ def harden() -> None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def explain_aborts() -> None:
+    """Have Python's stacks written to standard error where a signal kills the process; no values, only lines.
+
+    systemd ends an agent that has not fed its watchdog with SIGABRT: the journal then says where it hung.
+    """
+    if sys.stderr is not None:  # closed by whoever started it
+        faulthandler.enable()

@@ -6,59 +6,99 @@ set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 data=${XDG_DATA_HOME:-$HOME/.local/share}
 config=${XDG_CONFIG_HOME:-$HOME/.config}
-state=${XDG_STATE_HOME:-$HOME/.local/state}/agentd
+state_home=${XDG_STATE_HOME:-$HOME/.local/state}
 environment=$data/agentd/venv
+python=$environment/bin/python
 commands=$HOME/.local/bin
 units=$config/systemd/user
 
-say() { printf '%s\n' "$*"; }
-
-"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    say "agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2
+say() { printf '%-11s %s\n' "$1" "$2"; }
+fail() {
+    printf 'agentd: %s\n' "$*" >&2
     exit 1
 }
-[ -x "$environment/bin/python" ] || "${PYTHON:-python3}" -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
-"$environment/bin/python" -m pip install --quiet --upgrade --force-reinstall --no-deps "$source/client" "$source"
-"$environment/bin/python" -m pip install --quiet "$source/client[async,cli]" "$source"
-say "installed   $("$environment/bin/agentd" --version) in $environment"
+
+"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11'
+# Made anew also where its Python went away, with an upgrade of the system for instance.
+if ! "$python" -I -c 'import pip' 2>/dev/null; then
+    "${PYTHON:-python3}" -m venv --clear "$environment" ||
+        fail 'the venv module is missing; on Debian: apt-get install python3-venv'
+fi
+"$python" -I -m pip install --quiet --upgrade "$source/client[async,cli]" "$source"
+say installed "$("$environment/bin/agentd" --version) in $environment"
 
 mkdir -p "$commands"
 for command in agentd agentctl; do
     ln -sfn "$environment/bin/$command" "$commands/$command"
-    say "linked      $commands/$command"
+    say linked "$commands/$command"
 done
 case ":$PATH:" in
     *":$commands:"*) ;;
-    *) say "note        $commands is not in your PATH" ;;
+    *) say note "$commands is not in your PATH" ;;
 esac
 
 complete() { # shell file
     mkdir -p "$(dirname "$2")"
     "$environment/bin/agentctl" completion "$1" >"$2"
-    say "completion  $2"
+    say completion "$2"
 }
 complete bash "$data/bash-completion/completions/agentctl"
 complete zsh "$data/zsh/site-functions/_agentctl"
 complete fish "$config/fish/completions/agentctl.fish"
 
-# The unit may write to these two folders only, so they must be there before it starts.
+# The unit may write to this folder and the socket's only, so it must be there before it starts. The settings
+# say where it is; settings that are wrong end the installation here, with the reason.
+state=$("$python" -I -c 'if True:
+    import sys
+    from agentd.config import load
+    from agentd_client import AgentdError
+    try:
+        print(load().state_path)
+    except AgentdError as error:
+        sys.exit("agentd: " + error.sentence)')
 mkdir -p "$state"
 chmod 700 "$state"
 mkdir -p "$units"
+socket_changed=false
+cmp -s "$source/systemd/agentd.socket" "$units/agentd.socket" || socket_changed=true
 cp "$source/systemd/agentd.socket" "$units/agentd.socket"
-sed -e "s|@PYTHON@|$environment/bin/python|g" -e "s|@STATE@|$state|g" \
-    "$source/systemd/agentd.service" >"$units/agentd.service"
-say "units       $units/agentd.socket, agentd.service"
+# In double quotes systemd.unit(5) still reads specifiers and escapes, whatever a path is made of.
+"$python" -I -c 'if True:
+    import sys
+    text = open(sys.argv[1]).read()
+    for given in sys.argv[2:]:
+        name, _, value = given.partition("=")
+        escaped = value.replace("%", "%%").replace("\\", "\\\\").replace("\"", "\\\"")
+        text = text.replace("@" + name + "@", escaped)
+    sys.stdout.write(text)' "$source/systemd/agentd.service" "PYTHON=$python" "STATE=$state" \
+    "STATE_HOME=$state_home" "CONFIG_HOME=$config" >"$units/agentd.service"
+say units "$units/agentd.socket, agentd.service"
 
-if systemctl --user is-system-running >/dev/null 2>&1 || systemctl --user list-units >/dev/null 2>&1; then
-    systemctl --user daemon-reload
-    systemctl --user enable --quiet --now agentd.socket
-    systemctl --user try-restart agentd.service
-    say "enabled     agentd.socket: the first connection starts the agent"
+lock=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/agentd/agent.sock.lock
+if ! systemctl --user show-environment >/dev/null 2>&1; then
+    say note 'no systemd user manager answers; where there is one: systemctl --user enable --now agentd.socket'
 else
-    say "note        no user manager answers; later: systemctl --user enable --now agentd.socket"
+    systemctl --user daemon-reload
+    systemctl --user reset-failed agentd.socket agentd.service 2>/dev/null || true
+    if [ "$socket_changed" = true ]; then
+        systemctl --user stop agentd.socket agentd.service 2>/dev/null || true
+    fi
+    if ! systemctl --user --quiet is-active agentd.socket && [ -e "$lock" ] && ! flock -n "$lock" true; then
+        systemctl --user --quiet enable agentd.socket
+        say enabled 'agentd.socket, from your next login on'
+        say note 'an agent that was started by hand serves now; to go over to systemd at once,'
+        say '' 'stop it and run: systemctl --user start agentd.socket'
+    else
+        systemctl --user --quiet enable --now agentd.socket
+        systemctl --user try-restart agentd.service ||
+            fail 'the agent does not start again; see: journalctl --user -u agentd -n 20'
+        say enabled 'agentd.socket: the first connection starts the agent'
+    fi
+    # What PrivateUsers= and the rest of the sandbox need; some systems keep it from users.
+    systemd-run --user --quiet --wait --collect -p PrivateUsers=yes -p ProtectSystem=strict true 2>/dev/null ||
+        say note 'user services have no namespaces here: see docs/operations.md, "Without user namespaces"'
 fi
-say "note        the agent ends with your last login session and starts with the next; to keep it"
-say "            running (cron, servers): loginctl enable-linger"
-say "next        agentctl login"
+say note 'the agent ends with your last login session and starts with the next; to keep it'
+say '' 'running (cron, servers): loginctl enable-linger'
+say next 'agentctl login'

@@ -4,36 +4,55 @@ set -eu
 
 data=${XDG_DATA_HOME:-$HOME/.local/share}
 config=${XDG_CONFIG_HOME:-$HOME/.config}
-state=${XDG_STATE_HOME:-$HOME/.local/state}/agentd
+runtime=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/agentd
+environment=$data/agentd/venv
+units=$config/systemd/user
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%-11s %s\n' "$1" "$2"; }
 remove() {
     for path in "$@"; do
         if [ -e "$path" ] || [ -L "$path" ]; then
             rm -rf "$path"
-            say "removed     $path"
+            say removed "$path"
         fi
     done
 }
 
-if systemctl --user list-units >/dev/null 2>&1; then
-    systemctl --user disable --quiet --now agentd.socket agentd.service 2>/dev/null || true
-    say "stopped     agentd.socket, agentd.service"
+# The settings may have it elsewhere, and only the installed agent can read them.
+state=$("$environment/bin/python" -I -c 'from agentd.config import load; print(load().state_path)' \
+    2>/dev/null) || state=${XDG_STATE_HOME:-$HOME/.local/state}/agentd
+
+if systemctl --user show-environment >/dev/null 2>&1; then
+    systemctl --user --quiet disable agentd.socket 2>/dev/null || true
+    systemctl --user stop agentd.socket agentd.service 2>/dev/null || true
+    say stopped 'agentd.socket, agentd.service'
 fi
-remove "$config/systemd/user/agentd.socket" "$config/systemd/user/agentd.service"
+remove "$units/sockets.target.wants/agentd.socket" "$units/agentd.socket" "$units/agentd.service"
 systemctl --user daemon-reload 2>/dev/null || true
+systemctl --user reset-failed agentd.socket agentd.service 2>/dev/null || true
 for command in agentd agentctl; do
     # Only the links that install.sh made; a command from elsewhere is not ours to remove.
     case "$(readlink "$HOME/.local/bin/$command" || true)" in
-        "$data/agentd/venv/"*) remove "$HOME/.local/bin/$command" ;;
+        "$environment/"*) remove "$HOME/.local/bin/$command" ;;
     esac
 done
 remove "$data/bash-completion/completions/agentctl" "$data/zsh/site-functions/_agentctl" \
-    "$config/fish/completions/agentctl.fish" "$data/agentd/venv"
+    "$config/fish/completions/agentctl.fish" "$environment"
 rmdir "$data/agentd" 2>/dev/null || true
 
 if [ "${PURGE:-}" = 1 ]; then
-    remove "$state" "$config/agentd"
-elif [ -e "$state" ]; then
-    say "kept        $state (keys and store; \`make uninstall PURGE=1\` removes them)"
+    lock=$state/store/agentd.lock
+    if [ -e "$lock" ] && ! flock -n "$lock" true; then
+        printf 'agentd: an agent still uses %s; stop it, and purge again\n' "$state/store" >&2
+        exit 1
+    fi
+    # By name, not the whole folder: the settings may point at one that holds other things too.
+    remove "$state/keys" "$state/store" "$state/run" "$config/agentd" "$runtime" \
+        "$units/agentd.service.d" "$units/agentd.socket.d"
+    rmdir "$state" 2>/dev/null || true
+else
+    for path in "$state" "$config/agentd" "$units/agentd.service.d" "$units/agentd.socket.d"; do
+        [ ! -e "$path" ] || say kept "$path"
+    done
+    say note '`make uninstall PURGE=1` removes keys, store and settings too'
 fi

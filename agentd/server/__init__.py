@@ -4,8 +4,10 @@ from .dispatch import Dispatch, Params
 from .interface import ReadStatus, Sessions
 from .methods import agent_dispatch
 from .peer import Peer
+from .refusing import refuse_waiting
 from .server import serve_connections
 from .socket_file import SocketFile
+from .traffic import Traffic
 
 __all__ = [
     "Dispatch",
@@ -14,6 +16,8 @@ __all__ = [
     "ReadStatus",
     "Sessions",
     "SocketFile",
+    "Traffic",
     "agent_dispatch",
+    "refuse_waiting",
     "serve_connections",
 ]

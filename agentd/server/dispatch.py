@@ -19,6 +19,7 @@ from agentd_client.protocol.wire import error_to_wire, to_wire
 
 from .failures import describe_failure
 from .peer import Peer
+from .traffic import Traffic
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 
@@ -51,8 +52,9 @@ class Dispatch:
     A method that answers at once costs no task; one that waits gets one from the connection.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, traffic: Traffic | None = None) -> None:
         self._logger = logger
+        self.traffic = traffic or Traffic()
         self._entries: dict[str, _Entry] = {}
         # One for all connections: everything here runs on the event loop's thread, and never across an await.
         self._encoder = Encoder()
@@ -93,6 +95,7 @@ class Dispatch:
 
     def answer(self, request: Request, peer: Peer) -> bytes | None:
         """The reply; None where the method waits, then `answer_waiting` has it."""
+        self.traffic.requests += 1
         msgid, name, params = request
         try:
             entry = self._entries.get(name)
@@ -127,6 +130,7 @@ class Dispatch:
         return kept
 
     def _refusal(self, msgid: int, name: str, error: Exception) -> bytes:
+        self.traffic.refusals += 1
         if isinstance(error, AgentdError):
             try:
                 return self._encoder.error(msgid, error_to_wire(error))

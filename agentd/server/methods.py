@@ -21,6 +21,7 @@ from agentd_client.protocol.results import (
 from .dispatch import Dispatch, Params
 from .interface import ReadStatus, Sessions
 from .peer import Peer
+from .traffic import Traffic
 
 
 class HelloParams(Params, frozen=True):
@@ -86,7 +87,12 @@ class AgentMethods:
 
 
 def agent_dispatch(
-    sessions: Sessions, status: ReadStatus, *, version: str, logger: logging.Logger
+    sessions: Sessions,
+    status: ReadStatus,
+    *,
+    version: str,
+    logger: logging.Logger,
+    traffic: Traffic | None = None,
 ) -> Dispatch:
     """The table of every method that this agent has.
 
@@ -95,8 +101,9 @@ def agent_dispatch(
         status: reads the agent's status.
         version: of agentd, for `hello`.
         logger: told of the agent's own failures; never of a token.
+        traffic: where requests are counted.
     """
-    dispatch = Dispatch(logger)
+    dispatch = Dispatch(logger, traffic)
     capabilities: list[str] = []
     handlers = AgentMethods(sessions, status, version, capabilities)
     dispatch.register(methods.HELLO, HelloParams, handlers.hello)

@@ -11,6 +11,7 @@ from enum import Enum
 import trio
 
 from .peer import Peer
+from .traffic import Traffic
 
 QUIET_SECONDS = 1.0
 """After a line, the next one of the same reason waits this long; what came in between is counted."""
@@ -30,16 +31,24 @@ class Reason(Enum):
     NOT_ACCEPTED = "connections cannot be accepted"
 
 
+_REFUSED = {Reason.FOREIGN_USER, Reason.TOO_MANY, Reason.NO_CREDENTIALS}
+
+
 class PeerLog:
     """One line for each reason and second, with the number of those that were left out."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, traffic: Traffic) -> None:
         self._logger = logger
+        self._traffic = traffic
         self._quiet_until: dict[Reason, float] = {}
         self._left_out: dict[Reason, int] = {}
 
     def write(self, reason: Reason, peer: Peer | None = None, detail: str = "") -> None:
         """Log it, or count it; `detail` never holds what the peer sent."""
+        if reason in _REFUSED:
+            self._traffic.peers_refused += 1
+        elif reason is not Reason.NOT_ACCEPTED:
+            self._traffic.connections_cut_off += 1
         now = trio.current_time()
         if now < self._quiet_until.get(reason, now):
             self._left_out[reason] = self._left_out.get(reason, 0) + 1

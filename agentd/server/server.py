@@ -75,7 +75,8 @@ async def serve_connections(
 
 class _Server:
     def __init__(self, listener: socket.socket, dispatch: Dispatch, logger: logging.Logger) -> None:
-        self.log = PeerLog(logger)
+        self._traffic = dispatch.traffic
+        self.log = PeerLog(logger, self._traffic)
         self._listener = listener
         self._dispatch = dispatch
         self._logger = logger
@@ -118,6 +119,7 @@ class _Server:
 
     def _accept(self, nursery: trio.Nursery) -> None:
         sock, _ = self._listener.accept()
+        self._traffic.connections += 1
         try:
             peer = peer_of(sock)
         except OSError:
@@ -135,6 +137,7 @@ class _Server:
             sock.setblocking(False)
             connection = Connection(sock, peer, self._dispatch, self.log)
             self._connections.add(connection)
+            self._traffic.connections_open = len(self._connections)
             nursery.start_soon(self._run, connection)
 
     async def _run(self, connection: Connection) -> None:
@@ -145,3 +148,4 @@ class _Server:
             self._logger.error("a connection failed: %s", describe_failure(error))
         finally:
             self._connections.discard(connection)
+            self._traffic.connections_open = len(self._connections)

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -71,6 +72,7 @@ class DB:
         self._environment: Environment | None = None
         self._writer: Writer | None = None
         self._open_reader: Reader | None = None  # None too after a fatal failure
+        self._has_failed = trio.Event()
 
     # --- life cycle ---
 
@@ -109,7 +111,7 @@ class DB:
                     try:
                         self._begin(environment)
                     except BaseException:
-                        self._opener.close(environment)
+                        self._opener.close(environment, is_clean=False)
                         raise
 
     async def stop(self) -> None:
@@ -123,9 +125,10 @@ class DB:
                         assert self._environment is not None
                         await self._writer.stop()
                         environment = self._environment
+                        close = partial(self._opener.close, environment, is_clean=self.failed is None)
                         # First, so that nothing reads while the worker thread unmaps the file.
                         self._open_reader = self._writer = self._environment = None
-                        await trio.to_thread.run_sync(self._opener.close, environment)
+                        await trio.to_thread.run_sync(close)
 
     async def destroy(self) -> None:
         """Remove the store's files and its folder.
@@ -158,6 +161,12 @@ class DB:
     def failed(self) -> StoreError | None:
         """The error after which the store refuses everything until it is stopped and started."""
         return None if self._writer is None else self._writer.failed
+
+    async def failure(self) -> StoreError:
+        """Wait until the open store fails, and return what `failed` then tells."""
+        await self._has_failed.wait()
+        assert self.failed is not None
+        return self.failed
 
     @property
     def size_bytes(self) -> int:
@@ -296,9 +305,11 @@ class DB:
         return DBNotRunningError() if failed is None else type(failed)(failed.sentence)
 
     def _begin(self, environment: Environment) -> None:
+        self._has_failed = trio.Event()
         writer = Writer(environment, self._sealer, on_failure=self._stop_reading, logger=self._log)
         writer.start()
         self._environment, self._writer, self._open_reader = environment, writer, environment.reader()
 
     def _stop_reading(self) -> None:
         self._open_reader = None
+        self._has_failed.set()

@@ -1,4 +1,4 @@
-"""The LMDB environment: opening a file that was checked first, and growing its map.
+"""The LMDB environment: opening a file that was inspected first, and growing its map.
 
 Threads: one environment serves two. The thread of the event loop reads, in transactions that begin and
 end within one call; the writing thread writes. An environment must not be used after `fork`: the child
@@ -20,7 +20,6 @@ from .batch import Batch
 from .files import DATA_NAME
 from .growth import Growth, reserve, reserve_for_new
 from .lmdb_errors import lmdb_errors_translated
-from .meta_pages import HEAD_BYTES, check_data_file
 from .reader import Reader
 
 DEFAULT_MAP_BYTES = 16 * 1024 * 1024
@@ -39,14 +38,14 @@ class Environment:
     """One open LMDB environment.
 
     Args:
-        folder: holds a private data file, which is checked before LMDB maps it.
+        folder: holds a private data file that was inspected.
         map_bytes: the map to begin with; larger where the file is larger.
         max_map_bytes: what growth stops at.
         is_new: the data file is empty, for LMDB to fill.
         clock: seconds that only go forward.
 
     Raises:
-        StoreDamagedError: the data file is damaged.
+        StoreDamagedError: LMDB finds the data file damaged.
         StoreFullError: it is new, and the disk has no room for the smallest of stores.
         StoreError: LMDB cannot open it.
     """
@@ -84,6 +83,11 @@ class Environment:
     def close(self) -> None:
         """Let go of the map and the files; no transaction may be open."""
         self._lmdb.close()
+
+    @property
+    def transaction(self) -> int:
+        """The number of the last commit."""
+        return int(self._lmdb.info()["last_txnid"])
 
     def reader(self) -> Reader:
         """The way to read, for the calling thread only."""
@@ -131,7 +135,7 @@ class Environment:
 
 def _reserved_map(data_file: Path, map_bytes: int, logger: logging.Logger) -> int:
     """The map of an existing store: what it wants, or on a full disk what the file already holds."""
-    size_bytes = _check(data_file)
+    size_bytes = os.lstat(data_file).st_size
     try:
         reserve(data_file, max(map_bytes, size_bytes))
     except StoreFullError as error:
@@ -139,10 +143,3 @@ def _reserved_map(data_file: Path, map_bytes: int, logger: logging.Logger) -> in
         logger.warning("%s", error.sentence)
         return size_bytes
     return max(map_bytes, size_bytes)
-
-
-def _check(data_file: Path) -> int:
-    with open(data_file, "rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        check_data_file(str(data_file), file.read(HEAD_BYTES), size_bytes)
-    return size_bytes

@@ -22,6 +22,7 @@ DATA_NAME = "data.mdb"  # this and the next are LMDB's own names
 LMDB_LOCK_NAME = "lock.mdb"
 FOLDER_LOCK_NAME = "agentd.lock"
 CREATING_NAME = "creating"
+STOP_MARK_NAME = "stopped"
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk, the user's quota, or the limit of file sizes is used up."""
@@ -75,6 +76,10 @@ class StoreFolder:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             return None  # the folder was destroyed between making and locking it
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR):
+                raise StoreError(f"{path} is not a lock file; move it away") from None
+            raise
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A lock file that was removed while we opened it can be locked, and so can its successor.
@@ -127,9 +132,14 @@ class StoreFolder:
     def remove_data(self) -> None:
         """Remove the data, damaged or not; the folder lock must be held."""
         with os_errors_translated():
-            for name in (DATA_NAME, LMDB_LOCK_NAME, CREATING_NAME):
+            for name in (STOP_MARK_NAME, DATA_NAME, LMDB_LOCK_NAME, CREATING_NAME):
                 self._remove(name)
             _sync_folder(self.path)
+
+    def remove_stop_mark(self) -> None:
+        """Remove the mark of a clean stop: from now on the data may change."""
+        with os_errors_translated():
+            self._remove(STOP_MARK_NAME)
 
     def remove_folder(self) -> bool:
         """Remove all that is the store's, under its lock; False where foreign files keep the folder."""

@@ -31,6 +31,9 @@ _CACHED_PATHS = 4096  # about 1 MB when full
 DATA = b"d"
 COUNT = b"c"
 HEADER = b"h"
+STOP = b"s"  # sealed like a record, kept in a file of its own
+
+_SINGLE = {HEADER: "the header record", STOP: "the mark of the last stop"}
 
 
 def encode_path(path: KeyPath) -> bytes:
@@ -117,8 +120,8 @@ def parent_count_key(key: bytes) -> bytes:
 
 def readable(key: bytes) -> str:
     """A stored key for people: parts joined by slashes, those that are not printable text in hexadecimal."""
-    if key == HEADER:
-        return "the header record"
+    if key in _SINGLE:
+        return _SINGLE[key]
     path = "/".join(_readable_part(part) for part in decode_key(key))
     return f"the count of {path or 'the whole store'}" if key[:1] == COUNT else path
 

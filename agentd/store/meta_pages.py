@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agentd_client.errors import StoreDamagedError
 
-_PAGE = struct.Struct("=8x2xH4x")  # page number, pad, FLAGS, bounds
+_PAGE = struct.Struct("=Q2xH4x")  # PAGE NUMBER, pad, FLAGS, bounds
 # magic, version, address, map size, PAGE SIZE (md_pad of the first database), rest of both databases,
 # last page number, transaction number
 _META = struct.Struct("=II8x8xI44x48xQQ")
@@ -25,7 +25,7 @@ _PAGE_SIZES = tuple(1 << bits for bits in range(8, 17))
 HEAD_BYTES = _PAGE_SIZES[-1] + _PAGE.size + _META.size
 """How much of the file's beginning holds both meta pages, whatever the page size."""
 
-_REMEDY = "restore it from a copy, or begin anew with `agentd init --fresh`"
+REMEDY = "restore it from a copy, or begin anew with `agentd init --fresh`"
 
 
 class Meta(NamedTuple):
@@ -53,29 +53,39 @@ def check_data_file(name: str, head: bytes, size_bytes: int) -> Meta:
         StoreDamagedError: the file is empty, cut short, or no data file of this LMDB; says what to do.
     """
     if not size_bytes:
-        raise StoreDamagedError(f"{name} is empty; {_REMEDY}")
-    first = _parse(name, head, 0)
-    second = _parse(name, head, first.page_bytes)
+        raise StoreDamagedError(f"{name} is empty; {REMEDY}")
+    first = _parse(name, head, 0, 0)
+    second = _parse(name, head, 1, first.page_bytes)
     if second.page_bytes != first.page_bytes:
-        raise StoreDamagedError(f"{name}: its two meta pages differ in page size; {_REMEDY}")
+        raise StoreDamagedError(f"{name}: its two meta pages differ in page size; {REMEDY}")
+    # Each commit has a number one higher than the last and writes the meta page that its number tells, so
+    # a whole file shows the last two. Anything else could let LMDB go by an older state than the newest.
+    even, odd = first.transaction, second.transaction
+    if not (even == odd == 0 or (even % 2 == 0 and abs(even - odd) == 1)):
+        raise StoreDamagedError(
+            f"{name}: its meta pages are of the commits {even} and {odd}, "
+            f"which do not follow each other; {REMEDY}"
+        )
     # mdb_env_pick_meta: the second only where its number is greater.
     newest = second if first.transaction < second.transaction else first
     if size_bytes < newest.file_bytes:
         raise StoreDamagedError(
-            f"{name} is cut short: {size_bytes} bytes of at least {newest.file_bytes}; {_REMEDY}"
+            f"{name} is cut short: {size_bytes} bytes of at least {newest.file_bytes}; {REMEDY}"
         )
     return newest
 
 
-def _parse(name: str, head: bytes, offset: int) -> Meta:
+def _parse(name: str, head: bytes, number: int, offset: int) -> Meta:
     if len(head) < offset + _PAGE.size + _META.size:
-        raise StoreDamagedError(f"{name} is cut short within its meta pages; {_REMEDY}")
-    (flags,) = _PAGE.unpack_from(head, offset)
+        raise StoreDamagedError(f"{name} is cut short within its meta pages; {REMEDY}")
+    own_number, flags = _PAGE.unpack_from(head, offset)
     magic, version, page_bytes, last_page, transaction = _META.unpack_from(head, offset + _PAGE.size)
     if not flags & _META_FLAG or magic != _MAGIC:
-        raise StoreDamagedError(f"{name} is not an LMDB data file of this kind of machine; {_REMEDY}")
+        raise StoreDamagedError(f"{name} is not an LMDB data file of this kind of machine; {REMEDY}")
     if version != _VERSION:
-        raise StoreDamagedError(f"{name} has LMDB data version {version}, not {_VERSION}; {_REMEDY}")
+        raise StoreDamagedError(f"{name} has LMDB data version {version}, not {_VERSION}; {REMEDY}")
     if page_bytes not in _PAGE_SIZES:
-        raise StoreDamagedError(f"{name} claims pages of {page_bytes} bytes; {_REMEDY}")
+        raise StoreDamagedError(f"{name} claims pages of {page_bytes} bytes; {REMEDY}")
+    if own_number != number:
+        raise StoreDamagedError(f"{name}: its meta page {number} is page {own_number}; {REMEDY}")
     return Meta(page_bytes, last_page, transaction)

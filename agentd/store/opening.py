@@ -9,11 +9,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+from agentd_client.errors import AgentdError
+
 from .environment import Environment
 from .files import StoreFolder, os_errors_translated
 from .header import check_header, sealed_header
+from .inspection import inspect
 from .keypath import HEADER
 from .sealing import KeyRing, Sealer
+from .stop_mark import mark_of, read_mark, write_mark
 
 
 class Opener(NamedTuple):
@@ -40,19 +44,33 @@ class Opener(NamedTuple):
             if not self.folder.has_data():
                 self._create()
             self.folder.check_files()
+            sealer = Sealer(self.key_ring)
+            inspect(self.folder.data_file, read_mark(self.folder.path, sealer), self.logger)
             environment = self._environment(self.folder.path)
             undo.callback(environment.close)
             (header,) = environment.reader().get((HEADER,))
-            check_header(self.folder.path, header, Sealer(self.key_ring), self.key_ring.agent_id)
+            check_header(self.folder.path, header, sealer, self.key_ring.agent_id)
+            self.folder.remove_stop_mark()
             undo.pop_all()
             return environment
 
-    def close(self, environment: Environment) -> None:
-        """Undo `open`; no transaction may be open."""
+    def close(self, environment: Environment, *, is_clean: bool) -> None:
+        """Undo `open`; no transaction may be open. `is_clean`: every commit went as it should."""
         try:
+            transaction = environment.transaction
             environment.close()
+            if is_clean:
+                self._leave_mark(transaction)
         finally:
             self.folder.release()
+
+    def _leave_mark(self, transaction: int) -> None:
+        try:
+            mark = mark_of(self.folder.data_file, transaction)
+            write_mark(self.folder.path, mark, Sealer(self.key_ring))
+        except (OSError, AgentdError) as error:
+            # A full disk, or a folder or a key ring that is gone: the next start has more to do, that is all.
+            self.logger.info("no mark of this stop: %s", error)
 
     def remove(self) -> None:
         """Remove the store's files and its folder, under its lock."""

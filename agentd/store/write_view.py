@@ -110,7 +110,10 @@ class WriteView:
         before = self._txn.get(key)
         count = read_count(self._sealer, key, before) + change
         if count < 0:
-            raise StoreDamagedError(f"{readable(key)} is lower than what was removed; restore the store")
+            raise StoreDamagedError(
+                f"{readable(key)} is lower than what was removed; restore the store, "
+                "or begin anew with `agentd init --fresh`"
+            )
         if count:
             self._txn.replace(key, self._sealer.seal(key, count.to_bytes(_COUNT_BYTES, "big")), before)
         else:

@@ -164,7 +164,8 @@ class Writer:
             # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
             # itself goes on after a failed sync as if the pages had reached the disk.
             self.failed = _fatal(error)
-            self._log.error("the store's writer failed", exc_info=error)
+            told = None if isinstance(error, StoreError) else error  # what has a sentence needs no traceback
+            self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=told)
             self._on_loop(self._on_failure)
             _refuse(operations, self.failed)
         self._on_loop(self._answer, operations)

@@ -13,6 +13,7 @@ from agentd_client.errors import AgentdError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
+    Counters,
     CreatedToken,
     Hello,
     KeyReset,
@@ -130,6 +131,7 @@ class FakeAgent:
             store_path="/state/agentd/store",
             store_bytes=12 * 1024 * 1024,
             memory_locked=self.memory_locked,
+            counters=Counters(90, 3, 2, 1, 1_234, 5, 67),
         )
 
     def _createToken(self, params: dict[str, Any]) -> CreatedToken:  # noqa: N802 - the wire's name

@@ -40,7 +40,7 @@ SECRET = "v4.local.A_real_one-1234"
         (errors.AgentInternalError(), 70),
         (errors.LifecycleError(), 70),
         (errors.ClientClosedError(), 70),
-        (errors.StartError(), 70),
+        (errors.StartError(), 69),
         (ZeroDivisionError(), 70),
         (OSError(), 71),
         (PermissionError(), 71),

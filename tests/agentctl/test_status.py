@@ -19,6 +19,7 @@ def test_status_shows_a_person_the_agent_and_their_session(agent, logged_in, fol
         "memory    locked\n"
         "key id    key-1\n"
         "sessions  1\n"
+        "traffic   1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
         'you       logged in: session session-1, label "desk", ends in 8 h (until 2025-06-15 23:06)\n'
     )
 

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple, Self
 
 from agentd_client import CreatedToken, Hello, SessionInfo, Status, Verification
 from agentd_client.protocol.codec import Decoder, Encoder, Request
-from agentd_client.protocol.results import KeyReset, Revocation
+from agentd_client.protocol.results import Counters, KeyReset, Revocation
 from agentd_client.protocol.wire import to_wire
 
 PATIENCE_SECONDS = 60  # a bound for a test that hangs; no test waits for it to pass
 
-STATUS = Status("0.1", "agent", 1, 2.0, 3.0, 4, "key", "/socket", "/store", 5, True)
+STATUS = Status(
+    "0.1", "agent", 1, 2.0, 3.0, 4, "key", "/socket", "/store", 5, True, Counters(1, 2, 3, 4, 5, 6, 7)
+)
 
 
 class Seen(NamedTuple):

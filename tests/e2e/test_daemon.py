@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd_client import AgentUnreachableError, Client
+from agentd_client import AgentUnreachableError, Client, InvalidExpiryError
 
 ALREADY_SERVING = 73
 CONFIG = 78
@@ -163,6 +164,29 @@ def test_the_log_holds_no_token(home, daemon):
         agent.verify_token("v4.local.secret-looking")
     log = daemon.log.read_text()
     assert not any(token in log for token in [*tokens, "secret-looking"])
+
+
+def test_the_status_counts_what_was_asked_and_what_was_refused(home, daemon):
+    with daemon.client() as agent:
+        before = agent.get_status().counters
+        with pytest.raises(InvalidExpiryError):
+            agent.create_token(expiry=-1)
+        agent.create_token()
+        with socket.socket(socket.AF_UNIX) as malformed:
+            malformed.connect(str(home.socket))
+            malformed.sendall(b"\xc1")
+            assert malformed.recv(1) == b""
+        after = agent.get_status().counters
+    changes = {name: new - old for name, old, new in zip(before._fields, before, after, strict=True)}
+    assert changes == {
+        "connections": 1,
+        "connections_open": 0,
+        "connections_cut_off": 1,
+        "peers_refused": 0,
+        "requests": 3,
+        "refusals": 1,
+        "commits": 1,
+    }
 
 
 def test_init_makes_everything_without_serving_and_fresh_begins_anew(home):

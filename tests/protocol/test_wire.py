@@ -9,6 +9,7 @@ from agentd_client.errors import AgentdError, ProtocolError, RequestError
 from agentd_client.protocol import results
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
+    Counters,
     CreatedToken,
     Hello,
     KeyReset,
@@ -22,7 +23,8 @@ from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, f
 
 EXAMPLES = [
     Hello("agentd 1", 1, ["hello"]),
-    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True),
+    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, {"requests": 1}),
+    Counters(1, 2, 3, 4, 5, 6, 7),
     CreatedToken("t", "i", None),
     CreatedToken("t", "i", 5.5),
     Opener(0, 1),

@@ -16,12 +16,13 @@ from agentd.server.connection import Connection
 from agentd.server.dispatch import Dispatch
 from agentd.server.peer import peer_of
 from agentd.server.peer_log import PeerLog
-from agentd_client.protocol.results import CreatedToken, Opener, SessionInfo, Status, Verification
+from agentd.server.traffic import Traffic
+from agentd_client.protocol.results import Counters, CreatedToken, Opener, SessionInfo, Status, Verification
 
 LOGGER = logging.getLogger("agentd.test")
 VALID = Verification(True, None, SessionInfo("id", "a long label, " * 14, 1.5, None, Opener(os.geteuid(), 7)))
 MALFORMED = Verification(False, "MALFORMED", None)
-STATUS = Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True)
+STATUS = Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, Counters(1, 2, 3, 4, 5, 6, 7))
 
 
 class FakeSessions:
@@ -146,7 +147,7 @@ async def connected(
     if buffer is not None:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     theirs.setblocking(False)
-    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER))
+    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         with Talker(ours) as talker:

@@ -292,6 +292,16 @@ async def test_a_peer_that_never_reads_is_closed_after_the_deadline_and_read_no_
     assert len(log.records) == 1
 
 
+async def test_what_waited_behind_replies_that_nobody_took_is_not_carried_out(sessions, log, autojump_clock):
+    async with connected(sessions, buffer=4096) as (talker, _):
+        await talker.send(*(verify(n) for n in range(60)))
+        await wait_all_tasks_blocked()
+        await talker.send(create(500, "never"))
+        await trio.sleep(limits.REPLY_SECONDS + 1)
+    assert "not taken in time" in log.text
+    assert sessions.asked == []
+
+
 async def test_taking_replies_drop_by_drop_does_not_renew_the_deadline(sessions, log, autojump_clock):
     async with connected(sessions, buffer=4096) as (talker, _), trio.open_nursery() as nursery:
         began = trio.current_time()

@@ -5,7 +5,7 @@ import pytest
 
 from agentd.server import Peer
 from agentd_client import errors
-from agentd_client.protocol import methods
+from agentd_client.protocol import calls, methods
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import (
     CreatedToken,
@@ -13,7 +13,6 @@ from agentd_client.protocol.results import (
     KeyReset,
     Opener,
     Revocation,
-    Status,
     Verification,
 )
 from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
@@ -62,7 +61,7 @@ async def test_hello_refuses_parameters_of_another_type_or_name(ask, params):
 
 
 async def test_get_status_tells_the_status(ask):
-    assert from_wire(Status, await ask("getStatus")) == STATUS
+    assert calls.get_status().read(await ask("getStatus")) == STATUS
 
 
 @pytest.mark.parametrize("method", ["getStatus", "resetKey"])

@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.server import connection, peer, serve_connections, server
 from agentd.server.peer_log import QUIET_SECONDS, PeerLog, Reason
+from agentd.server.traffic import Traffic
 from tests.server.talk import LOGGER, Talker, create, dispatch_of, msgids, verify
 
 SECRET = "v4.local.s3cret"
@@ -180,7 +181,7 @@ async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
 
 
 async def test_one_line_for_each_reason_and_second(log, autojump_clock):
-    peer_log = PeerLog(LOGGER)
+    peer_log = PeerLog(LOGGER, Traffic())
     for _ in range(3):
         peer_log.write(Reason.TOO_MANY)
         peer_log.write(Reason.MALFORMED, detail="x")

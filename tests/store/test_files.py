@@ -46,6 +46,7 @@ async def test_files_are_0600_and_folders_0700_under_any_umask(
         "data.mdb": 0o600,
         "lock.mdb": 0o600,
         "agentd.lock": 0o600,
+        "stopped": 0o600,
     }
 
 

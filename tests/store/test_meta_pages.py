@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from agentd.store.meta_pages import HEAD_BYTES, Meta, check_data_file
 from agentd_client.errors import StoreDamagedError
 
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")  # what LMDB takes for a new file
 FLAGS, MAGIC, VERSION, PAGE_SIZE, LAST_PAGE, TRANSACTION = 10, 16, 20, 40, 136, 144
 
 
@@ -26,7 +28,7 @@ def check(data: bytes | bytearray) -> Meta:
 
 
 def patch(data: bytearray, page: int, offset: int, form: str, value: int) -> None:
-    struct.pack_into(f"={form}", data, page * check(data).page_bytes + offset, value)
+    struct.pack_into(f"={form}", data, page * PAGE_BYTES + offset, value)
 
 
 def test_a_whole_file_is_judged_by_the_newest_meta_page_as_lmdb_does(data: bytearray, tmp_path: Path) -> None:
@@ -42,8 +44,33 @@ def test_space_past_the_last_page_does_no_harm(data: bytearray) -> None:
 
 
 def test_the_first_meta_page_counts_where_its_transaction_is_newer(data: bytearray) -> None:
-    patch(data, 0, TRANSACTION, "Q", 1000)
-    assert check(data).transaction == 1000
+    patch(data, 0, TRANSACTION, "Q", 4)
+    assert check(data).transaction == 4
+
+
+@pytest.mark.parametrize("numbers", [(2, 1000), (1000, 3), (4, 1), (3, 2), (2, 2), (0, 3), (1, 1), (3, 3)])
+def test_meta_pages_of_commits_that_do_not_follow_each_other_are_refused(
+    data: bytearray, numbers: tuple[int, int]
+) -> None:
+    for page, number in enumerate(numbers):
+        patch(data, page, TRANSACTION, "Q", number)
+    with pytest.raises(StoreDamagedError, match="do not follow each other"):
+        check(data)
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (0, 1), (2, 1), (2, 3)])
+def test_meta_pages_of_two_commits_that_follow_each_other_are_taken(
+    data: bytearray, numbers: tuple[int, int]
+) -> None:
+    for page, number in enumerate(numbers):
+        patch(data, page, TRANSACTION, "Q", number)
+    assert check(data).transaction == max(numbers)
+
+
+def test_meta_pages_that_stand_in_each_others_place_are_refused(data: bytearray) -> None:
+    first, second = data[:PAGE_BYTES], data[PAGE_BYTES : 2 * PAGE_BYTES]
+    with pytest.raises(StoreDamagedError, match="its meta page 0 is page 1"):
+        check(second + first + data[2 * PAGE_BYTES :])
 
 
 def test_every_cut_of_a_file_is_refused_before_it_is_mapped(data: bytearray) -> None:

@@ -162,4 +162,4 @@ def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
         inner.submit(lambda view: None)
     environment = kept[0]._environment
     assert environment is not None
-    kept[0]._opener.close(environment)
+    kept[0]._opener.close(environment, is_clean=False)

@@ -36,7 +36,7 @@ MEANINGS = {
     NO: "no: not valid, not logged in, nothing to end, not confirmed",
     USAGE: "the command line is wrong",
     DATA: "a token, label or expiry is not of the right form",
-    UNAVAILABLE: "no agent answers, or it is locked or stopping",
+    UNAVAILABLE: "no agent answers, or it is locked, stopping or cannot start",
     INTERNAL: "agentctl or the agent has a fault",
     SYSTEM: "the operating system refused something",
     STORE: "the agent's store failed",
@@ -80,6 +80,7 @@ _BY_CLASS: dict[type[BaseException], int] = {
     errors.ProtocolError: PROTOCOL,
     errors.TokenFileError: REFUSED,
     errors.TokenFileBusyError: TRY_AGAIN,
+    errors.StartError: UNAVAILABLE,
     errors.ConfigError: CONFIG,
 }
 

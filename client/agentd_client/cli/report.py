@@ -26,6 +26,7 @@ _NEXT: dict[type[BaseException], str] = {
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
     errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",
+    errors.StartError: "once that is mended, the next command starts it",
 }
 
 

@@ -13,7 +13,17 @@ from . import methods
 from .codec import Decoder, Encoder, Request, Response
 from .limits import MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
 from .methods import Method
-from .results import CreatedToken, Hello, KeyReset, Opener, Revocation, SessionInfo, Status, Verification
+from .results import (
+    Counters,
+    CreatedToken,
+    Hello,
+    KeyReset,
+    Opener,
+    Revocation,
+    SessionInfo,
+    Status,
+    Verification,
+)
 from .wire import error_from_wire, from_wire
 
 T = TypeVar("T")
@@ -44,7 +54,7 @@ def hello(client: str) -> Call[Hello]:
 
 def get_status() -> Call[Status]:
     """Ask how the agent is."""
-    return _call(methods.GET_STATUS, lambda answer: from_wire(Status, answer))
+    return _call(methods.GET_STATUS, _status)
 
 
 def create_token(expiry: int | str | None, label: str | None) -> Call[CreatedToken]:
@@ -97,6 +107,11 @@ def sendable_token(token: object) -> str:
     if not is_sendable_token(token):
         raise InvalidTokenError
     return str(token)
+
+
+def _status(answer: Any) -> Status:
+    found = from_wire(Status, answer)
+    return found._replace(counters=from_wire(Counters, found.counters))
 
 
 def _verification(answer: Any) -> Verification:

@@ -16,6 +16,18 @@ class Hello(NamedTuple):
     capabilities: list[str]
 
 
+class Counters(NamedTuple):
+    """What the agent has done since it started."""
+
+    connections: int
+    connections_open: int
+    connections_cut_off: int
+    peers_refused: int
+    requests: int
+    refusals: int
+    commits: int
+
+
 class Status(NamedTuple):
     """The agent at a glance; asking changes nothing."""
 
@@ -30,6 +42,7 @@ class Status(NamedTuple):
     store_path: str
     store_bytes: int
     memory_locked: bool
+    counters: Counters
 
 
 class CreatedToken(NamedTuple):

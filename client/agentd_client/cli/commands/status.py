@@ -51,6 +51,10 @@ def _agent_rows(status: Status) -> Iterator[Row]:
     yield ("memory", "locked" if status.memory_locked else colour("not locked", "yellow"))
     yield ("key id", printable(status.key_id))
     yield ("sessions", str(status.sessions))
+    counters = status.counters
+    traffic = f"{counters.requests} requests on {counters.connections} connections"
+    refused = f"{counters.refusals} refused, {counters.peers_refused + counters.connections_cut_off} peers"
+    yield ("traffic", f"{traffic}; {refused} refused or cut off")
 
 
 def _login_row(answer: Verification, now: float) -> Row:
