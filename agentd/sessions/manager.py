@@ -191,10 +191,11 @@ class SessionManager:
         now = self._clock.read()
         session_id = identifiers.session_id(random_bytes(identifiers.RANDOM_BYTES), now.wall)
         record = new_record(session_id, checked_label(label), lasts, opened_by, now)
+        stored = record.encode()
 
         def enter(view: View) -> KeyRecord:
             key = self._keys.ensure(view)
-            view.put(session_path(key.key_id, session_id), record.encode())
+            view.put(session_path(key.key_id, session_id), stored)
             return key
 
         # The token is made after the record, with the key that the record stands under: a reset at the
