@@ -40,23 +40,29 @@ class SecretKey:
     """A handle on 32 bytes of locked memory: `len()` is 32, `bytes()` is a copy for the caller to guard.
 
     Inside a `with` the key is a buffer that cannot be wiped meanwhile: libsodium runs without the GIL, and
-    a wipe in one thread must not turn the key into zeros in the middle of another thread's sealing.
-    Once wiped, every use raises `KeyUnavailableError`.
+    a wipe in one thread must not turn the key into zeros in the middle of another thread's sealing. A wipe
+    from within it is done at its end. Once wiped, every use raises `KeyUnavailableError`.
     """
 
     def __init__(self, view: memoryview, released: Callable[[], None]) -> None:
-        self._view: memoryview | None = view
+        self._view = view
         self._released = released
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
+        self._uses = 0
+        self._is_wiped = False
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if self._view is None:
+        if self._is_wiped:
             self._guard.release()
             raise KeyUnavailableError
+        self._uses += 1
         return self._view
 
     def __exit__(self, *exc: object) -> None:
+        self._uses -= 1
+        if self._is_wiped and not self._uses:
+            self._zero()
         self._guard.release()
 
     def __len__(self) -> int:
@@ -67,17 +73,21 @@ class SecretKey:
             return bytes(view)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {'wiped' if self._view is None else 'in memory'}>"
+        return f"<{type(self).__name__}, {'wiped' if self._is_wiped else 'in memory'}>"
 
     @property
     def is_wiped(self) -> bool:
         """Whether the key is gone."""
-        return self._view is None
+        return self._is_wiped
 
     def wipe(self) -> None:
         """Zero the key and refuse every use from now on; wiping twice does nothing."""
         with self._guard:
-            view, self._view = self._view, None
-            if view is not None:
-                wipe(view)
-                self._released()
+            if not self._is_wiped:
+                self._is_wiped = True
+                if not self._uses:
+                    self._zero()
+
+    def _zero(self) -> None:
+        wipe(self._view)
+        self._released()

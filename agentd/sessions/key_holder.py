@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentd_client.errors import StoreDamagedError
+from agentd_client.errors import SessionManagerNotRunningError, StoreDamagedError
 
 from ..crypto import SealError, random_bytes
 from . import identifiers
@@ -29,6 +29,11 @@ class KeyHolder:
         self._keys: dict[str, SessionKey] = {}
         self._sealed: bytes | None = None
         self._current: SessionKey | None = None
+        self._is_open = False
+
+    def open(self) -> None:
+        """Let keys come into memory, until `close`."""
+        self._is_open = True
 
     def replace(self, view: View) -> KeyRecord:
         """Draw a new session key and make it the present one, in whatever transaction `view` belongs to."""
@@ -66,12 +71,15 @@ class KeyHolder:
 
     def of(self, record: KeyRecord) -> SessionKey:
         """The handle of a key record."""
+        if not self._is_open:  # whoever waited for the store meanwhile must not bring a key back
+            raise SessionManagerNotRunningError
         known = self._keys.get(record.key_id)
         if known is not None:
             return known
         if len(self._keys) >= _MAX_KEYS:
-            self._keys.pop(next(iter(self._keys))).wipe()
-            self._sealed = self._current = None
+            # Of a transaction that was rolled back, or another that can unseal it again; never the present.
+            oldest = next(key for key in self._keys.values() if key is not self._current)
+            self._keys.pop(oldest.id).wipe()
         try:
             secret = self._key_ring.unwrap_key(record.wrapped, record.key_id.encode())
         except SealError as error:
@@ -79,8 +87,9 @@ class KeyHolder:
         key = self._keys[record.key_id] = SessionKey(record.key_id, secret)
         return key
 
-    def wipe(self) -> None:
-        """Zero every key in memory."""
+    def close(self) -> None:
+        """Zero every key in memory, and let none come back."""
+        self._is_open = False
         for key in self._keys.values():
             key.wipe()
         self._keys.clear()

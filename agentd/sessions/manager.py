@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 from agentd_client.errors import (
+    AgentdError,
     InvalidParamsError,
     SessionManagerDestroyedError,
     SessionManagerNotRunningError,
     SessionManagerRunningError,
-    StoreError,
 )
 from agentd_client.lifecycle import Lifecycle, Observer, State
 from agentd_client.protocol.calls import is_sendable_token
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .session_key import SessionKey
 
 SWEEP_INTERVAL_SECONDS = 600.0
+TIDYING_SECONDS = 2.0  # for what a stop still writes
 _MAX_ID_CHARACTERS = 64
 
 
@@ -72,7 +74,7 @@ class SessionManager:
         self._implicit = b"agentd:" + key_ring.agent_id.encode()
         self._keys = KeyHolder(db, key_ring, self._clock)
         self._verifier = Verifier(db, self._keys, self._implicit, self._clock)
-        self._sweeper = Sweeper(db, self._keys, self._verifier, self._clock)
+        self._sweeper = Sweeper(db, self._verifier, self._clock)
 
     @classmethod
     async def create_session_manager(
@@ -108,18 +110,29 @@ class SessionManager:
         async with self._lock:
             with self._lifecycle.starting() as needed:
                 if needed:
-                    if fresh:
-                        await self._clear()
-                    await self._setup_key()
+                    self._keys.open()
+                    try:
+                        if fresh:
+                            await self._clear()
+                        await self._setup_key()
+                    except BaseException:
+                        self._keys.close()
+                        raise
 
     async def stop(self) -> None:
         """Wipe the session key from memory. Sessions and key stay in the store."""
         async with self._lock:
             with self._lifecycle.stopping() as needed:
                 if needed:
-                    await self._sweeper.delete_seen_expired()
-                    self._verifier.forget()
-                    self._keys.wipe()
+                    try:
+                        # Space, and what a clock set back might revive: not worth keeping the key for.
+                        with trio.move_on_after(TIDYING_SECONDS):
+                            await self._sweeper.delete_seen_expired()
+                    except AgentdError as error:
+                        self._log.warning("expired sessions are left for the next sweep: %s", error)
+                    finally:
+                        self._verifier.forget()
+                        self._keys.close()
 
     async def destroy(self) -> None:
         """Clear every session-related record from the store, which must still be running."""
@@ -132,7 +145,7 @@ class SessionManager:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        with trio.CancelScope(shield=True):  # bounded: at most one commit
+        with trio.CancelScope(shield=True):  # bounded by TIDYING_SECONDS
             await self.stop()
 
     @property
@@ -159,7 +172,9 @@ class SessionManager:
             return self._keys.replace(tran).key_id
         record = await self._db.write(self._keys.replace, reserved=True)
         self._verifier.forget()
-        self._keys.current(self._db.sealed(KEY_PATH)[0])  # wipes the one that was replaced
+        # Committed: nothing from here on may raise, though manager and store may have been stopped meanwhile.
+        with suppress(AgentdError):
+            self._keys.current(self._db.sealed(KEY_PATH)[0])  # wipes the one that was replaced
         self._log.info("session key replaced; earlier sessions have ended")
         return record.key_id
 
@@ -215,6 +230,7 @@ class SessionManager:
     async def inspect_token(self, token: object, tran: Transaction | None = None) -> Verification:
         """All that is known of a token: whether it is valid, why not, and its session."""
         self._lifecycle.require_running()
+        await trio.lowlevel.checkpoint()
         return self.judge(token) if tran is None else self._verifier.judge_through(tran, token)
 
     def judge(self, token: object) -> Verification:
@@ -234,7 +250,7 @@ class SessionManager:
             raise InvalidParamsError("revoke takes either a token or an id")
         if id is not None and not (isinstance(id, str) and 0 < len(id) <= _MAX_ID_CHARACTERS):
             raise InvalidParamsError("an id is the text that createToken answered")
-        if id is None and not (isinstance(token, str) and is_sendable_token(token)):
+        if id is None and (type(token) is not str or not is_sendable_token(token)):
             return False
 
         def path_in(view: Readable) -> tuple[str, str, str] | None:
@@ -271,7 +287,7 @@ class SessionManager:
             if self._lifecycle.is_running:
                 try:
                     await self.sweep()
-                except StoreError as error:
+                except AgentdError as error:  # the store failed, or store and manager were stopped meanwhile
                     self._log.warning("sweeping put off: %s", error)
 
     async def sweep(self) -> int:

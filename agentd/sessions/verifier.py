@@ -85,7 +85,8 @@ class Verifier:
 
     def judge(self, token: object) -> Verification:
         """Whether a token is valid, and why not; raises only where that cannot be known."""
-        if not isinstance(token, str):
+        # Exactly str: a class of somebody's own may compare equal to a token that it is not.
+        if type(token) is not str:
             return _MALFORMED
         opened = self._opened.get(token)
         generation = self._db.generation
@@ -113,7 +114,7 @@ class Verifier:
 
     def judge_through(self, view: Readable, token: object) -> Verification:
         """The same, as a transaction sees it."""
-        if not isinstance(token, str) or not is_sendable_token(token):
+        if type(token) is not str or not is_sendable_token(token):
             return _MALFORMED
         opened = self._open_through(view, token)
         if isinstance(opened, Verification):

@@ -201,3 +201,27 @@ async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(man
     monkeypatch.setattr(manager._db, "write", write_then_stop)
     with pytest.raises(SessionManagerNotRunningError):
         await manager.create_token()
+
+
+async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):
+    token = await manager.create_token()
+    assert await manager.verify_token(token)
+
+    class Pretender(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            return hash(token)
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    class Unhashable(str):
+        __slots__ = ()
+        __hash__ = None
+
+    for thing in (Pretender("x"), Unhashable(token)):
+        assert await manager.verify_token(thing) is False
+        assert await manager.revoke_token(thing) is False
+        async with db.transaction() as tran:
+            assert await manager.verify_token(thing, tran) is False

@@ -82,3 +82,26 @@ async def test_without_its_key_record_no_token_verifies_and_a_new_key_is_drawn_w
     assert not await manager.revoke_token(id="some-id")
     assert await manager.verify_token(await manager.create_token())
     assert not await manager.verify_token(token)
+
+
+async def test_the_present_key_outlives_any_number_of_transactions_that_were_rolled_back(db, manager):
+    key = await manager.setup_key()
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as tran:
+                await manager.reset_key(tran)
+                await manager.create_token(None, tran)
+                raise ZeroDivisionError
+    assert len(bytes(key)) == 32
+    assert bytes(key) == bytes(await manager.setup_key())
+
+
+async def test_a_key_that_is_in_use_is_wiped_when_the_use_ends(manager):
+    key = await manager.setup_key()
+    with key as secret:
+        assert bytes(key) == bytes(secret)
+        await manager.reset_key()
+        assert bytes(secret) != bytes(32), "not under the hands of whoever uses it"
+        with pytest.raises(KeyUnavailableError):
+            bytes(key)
+    assert bytes(secret) == bytes(32)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import trio
 
 from agentd.sessions import sweeper
 from agentd.sessions.records import SESSIONS_PATH
-from agentd_client.errors import StoreFullError
+from agentd_client.errors import KeyUnavailableError, StoreFullError
+from agentd_client.lifecycle import State
 
 
 async def test_sweeping_deletes_what_has_ended_and_nothing_else(db, manager, clock, monkeypatch):
@@ -70,4 +72,82 @@ async def test_what_was_seen_expired_is_deleted_when_swept_or_stopped(db, manage
     assert not await manager.verify_token(token)
     await manager.stop()
     assert list(db.iterate(SESSIONS_PATH)) == []
+    await manager.start()
+
+
+async def test_a_session_opened_between_looking_and_deleting_stays(db, manager, monkeypatch):
+    await manager.create_token()
+    await manager.reset_key()  # so that there is something to sweep
+    created = []
+    iterate = db.iterate
+
+    def look_while_others_write(*args, **kwargs):
+        found = iterate(*args, **kwargs)
+        return found + created
+
+    token = await manager.create_token()
+    created += [entry for entry in iterate("sessions") if entry[0][1] == manager.key_id.encode()]
+    monkeypatch.setattr(db, "iterate", look_while_others_write)
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeper, "_present_key", stale_then_true(sweeper._present_key))
+        await manager.sweep()
+    assert await manager.verify_token(token), "what looked ended by the key of before is judged again"
+
+
+def stale_then_true(present_key):
+    """The first look sees the key of before; the look inside the transaction sees what is there."""
+    looks = []
+
+    def look(view):
+        looks.append(view)
+        return b"the key of before" if len(looks) == 1 else present_key(view)
+
+    return look
+
+
+async def test_stopping_wipes_the_key_though_the_store_has_failed(db, manager, clock, monkeypatch, caplog):
+    key = await manager.setup_key()
+    token = await manager.create_token(5)
+    clock.advance(10)
+    assert not await manager.verify_token(token)
+    await db.stop()
+    await manager.stop()
+    assert manager.state is State.STOPPED
+    with pytest.raises(KeyUnavailableError):
+        bytes(key)
+    assert "left for the next sweep" in caplog.text
+    await db.start()
+
+
+async def test_run_outlives_a_store_that_was_stopped(db, manager, autojump_clock):
+    await db.stop()
+    with trio.move_on_after(90):
+        await manager.run(sweep_interval_seconds=60)
+    await db.start()
+
+
+async def test_no_key_comes_back_into_memory_after_the_stop(db, manager, monkeypatch):
+    write = db.write
+
+    async def write_then_stop(change, **more):
+        answer = await write(change, **more)
+        await manager.stop()
+        return answer
+
+    monkeypatch.setattr(db, "write", write_then_stop)
+    assert await manager.reset_key(), "it was committed, so it is answered"
+    assert manager._keys._keys == {}
+
+
+async def test_a_start_that_fails_leaves_no_key_in_memory(db, manager, monkeypatch):
+    await manager.stop()
+
+    async def fail():
+        raise StoreFullError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manager, "_setup_key", fail)
+        with pytest.raises(StoreFullError):
+            await manager.start()
+    assert not manager._keys._is_open
     await manager.start()
