@@ -37,6 +37,7 @@ def test_the_limits_in_the_document_are_those_of_the_code():
     for limit in (
         limits.MAX_MESSAGE_BYTES,
         limits.MAX_CONTAINER_ITEMS,
+        limits.MAX_CONTAINERS,
         limits.MAX_NESTING,
         limits.MAX_METHOD_CHARACTERS,
         limits.MAX_TOKEN_CHARACTERS,

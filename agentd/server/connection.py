@@ -7,6 +7,7 @@ at once then needs no deadline, no task and no turn of the event loop, which is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import socket
 
@@ -20,6 +21,12 @@ from .dispatch import Dispatch
 from .peer import Peer
 from .peer_log import PeerLog, Reason
 
+SLICE_MESSAGES = MAX_IN_FLIGHT
+"""Messages, answered or not, after which a connection lets the others have a turn."""
+
+# What happened to whichever connection, in order. Cheaper than a clock, and no two are at the same time.
+_turns = itertools.count()
+
 
 class Connection:
     """Owns a connected, non-blocking socket from its construction on; `run` closes it.
@@ -30,7 +37,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, peer: Peer, dispatch: Dispatch, log: PeerLog) -> None:
         self._sock = sock
-        self._peer = peer
+        self.peer = peer
         self._dispatch = dispatch
         self._log = log
         self._decoder = Decoder()
@@ -40,6 +47,21 @@ class Connection:
         # Where the reader waits until the backlog is gone or a request has ended.
         self._held = ParkingLot()
         self._unfinished_until = math.inf
+        self._handling = False
+        self._stopped = False
+        self.last_turn = next(_turns)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way in either direction, so that the end of reading ends it."""
+        return not (
+            self._handling
+            or self._stopped
+            or self._lost
+            or self._in_flight
+            or self._backlog
+            or self._decoder.has_partial_message
+        )
 
     async def run(self) -> None:
         """Serve the peer until either side has had enough, and every request that came is answered."""
@@ -58,6 +80,7 @@ class Connection:
         the receive queue stays readable, to be followed by the end of file. So there is no request that
         the peer sent whole and that nobody will read: for the peer, "sent" and "answered" stay the same.
         """
+        self._stopped = True
         # ENOTCONN: the peer has gone already.
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
@@ -73,14 +96,17 @@ class Connection:
                 return  # ECONNRESET: the peer closed with replies unread
             if not data:
                 return
+            self._handling = True
             messages = decoder.receive(data)
             if messages:
                 self._unfinished_until = math.inf  # what is unfinished now is another message
             if not await self._handle(messages):
                 return
             if decoder.failure is not None:
-                self._log.write(Reason.MALFORMED, self._peer, decoder.failure.sentence)
+                self._log.write(Reason.MALFORMED, self.peer, decoder.failure.sentence)
                 return
+            self._handling = False
+            self.last_turn = next(_turns)
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""
@@ -90,7 +116,7 @@ class Connection:
             with trio.move_on_at(self._unfinished_until) as waiting:
                 await wait_readable(self._sock)
             if waiting.cancelled_caught:
-                self._log.write(Reason.UNFINISHED, self._peer)
+                self._log.write(Reason.UNFINISHED, self.peer)
                 return False
         else:
             await wait_readable(self._sock)
@@ -111,27 +137,31 @@ class Connection:
     async def _handle(self, messages: list[Message]) -> bool:
         """Answer or start each request; False where a message ends the connection."""
         replies: list[bytes] = []
-        dispatch, peer, in_flight = self._dispatch, self._peer, self._in_flight
+        dispatch, peer, in_flight = self._dispatch, self.peer, self._in_flight
         going_on = True
+        in_slice = 0
         for message in messages:
-            if type(message) is not Request:
-                if type(message) is Notification:
-                    continue  # the specification: no answer, and nothing here has an effect without one
+            in_slice += 1
+            if type(message) is Request:
+                if message.msgid in in_flight:
+                    self._log.write(Reason.MSGID_IN_USE, peer)
+                    going_on = False
+                    break
+                reply = dispatch.answer(message, peer)
+                if reply is not None:
+                    replies.append(reply)
+                else:
+                    in_flight.add(message.msgid)
+                    self._tasks.start_soon(self._answer, message)
+            elif type(message) is not Notification:
                 self._log.write(Reason.UNEXPECTED, peer)
                 going_on = False
                 break
-            if message.msgid in in_flight:
-                self._log.write(Reason.MSGID_IN_USE, peer)
-                going_on = False
-                break
-            reply = dispatch.answer(message, peer)
-            if reply is not None:
-                replies.append(reply)
-            else:
-                in_flight.add(message.msgid)
-                self._tasks.start_soon(self._answer, message)
-            if len(replies) + len(in_flight) >= MAX_IN_FLIGHT:
-                # A full slice. The other connections get a turn, and the peer takes what it has asked for.
+            # The specification: a notification has no answer, and nothing here has an effect without one.
+            # It takes time like any other message.
+            if in_slice >= SLICE_MESSAGES or len(in_flight) >= MAX_IN_FLIGHT:
+                # The other connections get a turn, and the peer takes what it has asked for.
+                in_slice = 0
                 self._send_all(replies)
                 await checkpoint()
                 await self._hold()
@@ -142,9 +172,10 @@ class Connection:
 
     async def _answer(self, request: Request) -> None:
         try:
-            self._send(await self._dispatch.answer_waiting(request, self._peer))
+            self._send(await self._dispatch.answer_waiting(request, self.peer))
         finally:
             self._in_flight.discard(request.msgid)
+            self.last_turn = next(_turns)
             self._held.unpark_all()
 
     def _send_all(self, replies: list[bytes]) -> None:
@@ -183,8 +214,9 @@ class Connection:
                     return
                 del self._backlog[:sent]
         if taking.cancelled_caught:
-            self._log.write(Reason.NOT_TAKING, self._peer)
+            self._log.write(Reason.NOT_TAKING, self.peer)
             self._lose()
+        self.last_turn = next(_turns)
         self._held.unpark_all()
 
     def _lose(self) -> None:

@@ -28,6 +28,7 @@ class Reason(Enum):
     MSGID_IN_USE = "closed: a msgid that is in use"
     UNFINISHED = "closed: a message that was not finished in time"
     NOT_TAKING = "closed: replies that were not taken in time"
+    MADE_ROOM = "closed: idle longest, to make room for another"
     NOT_ACCEPTED = "connections cannot be accepted"
 
 

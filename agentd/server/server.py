@@ -25,6 +25,11 @@ ACCEPT_PAUSE_SECONDS = 0.1
 """After accept(2) failed, for want of descriptors or memory for instance: the listener stays readable, and
 without a pause the loop would spin."""
 
+MAX_MAKING_ROOM = 128
+"""Connections over the limit, while those that made room for them end. As a rule that takes one turn of the
+event loop; one that had just sent requests is answered first. As many as can wait to be accepted when the
+agent stops, who are accepted in one go."""
+
 # The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
 _NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
 
@@ -130,7 +135,7 @@ class _Server:
         if peer.uid != self._uid:
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
-        elif len(self._connections) >= MAX_CONNECTIONS:
+        elif len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
             sock.close()
             self.log.write(Reason.TOO_MANY, peer, f"the limit is {MAX_CONNECTIONS}")
         else:
@@ -139,6 +144,22 @@ class _Server:
             self._connections.add(connection)
             self._traffic.connections_open = len(self._connections)
             nursery.start_soon(self._run, connection)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; False where none is idle.
+
+        Otherwise programs that hold connections open, and one that leaks them, would lock their user out.
+        It is closed as a stop closes it: its client's next send fails, and is safely made again elsewhere.
+        """
+        if len(self._connections) >= MAX_CONNECTIONS + MAX_MAKING_ROOM:
+            return False
+        idle = [connection for connection in self._connections if connection.is_idle]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda connection: connection.last_turn)
+        longest.stop_reading()
+        self.log.write(Reason.MADE_ROOM, longest.peer, f"the limit is {MAX_CONNECTIONS}")
+        return True
 
     async def _run(self, connection: Connection) -> None:
         try:

@@ -25,6 +25,7 @@ MAX_PATH_BYTES = 107
 BACKLOG = 128
 """Connections that wait to be accepted; more than that many at one instant wait in connect(2)."""
 
+_FOLDER_NAME = "agentd"
 _FOLDER_MODE = 0o700
 _SOCKET_MODE = 0o600
 _OTHERS = 0o077
@@ -152,9 +153,11 @@ def _prepare_folder(folder: str) -> None:
             f"{folder} belongs to uid {found.st_uid}; set AGENTD_SOCKET to a path in a folder of your own"
         )
     if stat.S_IMODE(found.st_mode) & _OTHERS:
+        # Whoever follows advice to close /tmp, / or a home folder breaks more than the agent.
+        is_the_agents = os.path.basename(folder) == _FOLDER_NAME and not found.st_mode & stat.S_ISVTX
+        closing = f"run `chmod 700 {folder}`, or " if is_the_agents else ""
         raise SocketPathError(
-            f"others may enter {folder}; run `chmod 700 {folder}`, "
-            "or set AGENTD_SOCKET to a path in a folder of your own"
+            f"others may enter {folder}; {closing}set AGENTD_SOCKET to a path in a folder of its own"
         )
 
 

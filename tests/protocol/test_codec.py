@@ -218,7 +218,7 @@ def test_a_header_that_claims_4_gib_allocates_nothing_and_ends_at_the_limit(head
         assert decoder.receive(b"\x94\x00\x01\xa1m\x91" + header) == []
         assert decoder.failure is None
         assert decoder.has_partial_message
-        assert decoder.receive(b"x" * limits.READ_BYTES) == []
+        assert feed(decoder, b"x" * limits.MAX_MESSAGE_BYTES) == []
         assert decoder.failure is not None
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
@@ -261,6 +261,38 @@ def test_full_reads_of_pipelined_messages_never_overflow_the_buffer():
     found = feed(decoder, pipelined[: limits.READ_BYTES])
     assert decoder.failure is None
     assert found[0].msgid == 1
+
+
+def containers(count: int, empty: bytes) -> bytes:
+    # The message, params, and two arrays that hold the others.
+    first = min(count - 4, limits.MAX_CONTAINER_ITEMS)
+    rest = count - 4 - first
+    arrays = b"\xdc" + first.to_bytes(2) + empty * first + b"\xdc" + rest.to_bytes(2) + empty * rest
+    return b"\x94\x00\x01\xa1m\x92" + arrays
+
+
+@pytest.mark.parametrize("empty", [b"\x90", b"\x80"], ids=["arrays", "maps"])
+def test_arrays_and_maps_are_counted_for_each_message_however_it_is_cut(empty):
+    whole = containers(limits.MAX_CONTAINERS, empty)
+    decoder = Decoder()
+    assert len(decoder.receive(whole * 3)) == 3
+    assert len([message for byte in whole for message in decoder.receive(bytes([byte]))]) == 1
+    assert decoder.receive(containers(limits.MAX_CONTAINERS + 1, empty)) == []
+    assert str(decoder.failure) == "malformed message: more than 128 arrays and maps"
+
+
+@pytest.mark.parametrize("empty", [b"\x90", b"\x80"], ids=["arrays", "maps"])
+def test_too_many_arrays_and_maps_end_the_connection_before_the_message_is_whole(empty):
+    decoder = Decoder()
+    unfinished = b"\x94\x00\x01\xa1m\xdc\x00\x40" + (b"\xdc\x00\x40" + empty * 64) * 2
+    assert decoder.receive(unfinished[:-4]) == []
+    assert decoder.failure is None
+    assert decoder.receive(unfinished[-4:]) == []
+    assert "arrays and maps" in str(decoder.failure)
+
+
+def test_one_read_of_the_smallest_messages_is_short():
+    assert limits.READ_BYTES // len(pack(2, "", [])) <= 4096
 
 
 def test_a_partial_message_is_known_as_such():

@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.server import connection as connection_module
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import VALID, connected, create, msgids, request, verify
@@ -141,6 +142,47 @@ async def test_notifications_are_ignored(sessions):
         await talker.send(notification, verify(1), notification * 500, verify(2), notification)
         assert msgids(await talker.replies(2)) == [1, 2]
     assert sessions.asked == []
+
+
+async def test_notifications_count_towards_a_connections_turn(sessions, monkeypatch):
+    yields = 0
+    checkpoint = connection_module.checkpoint
+
+    async def counted() -> None:
+        nonlocal yields
+        yields += 1
+        await checkpoint()
+
+    monkeypatch.setattr(connection_module, "checkpoint", counted)
+    async with connected(sessions) as (talker, _):
+        await talker.send(msgpack.packb([2, "", []]) * 1000, verify(1))
+        assert msgids(await talker.replies(1)) == [1]
+    assert yields >= 1000 // connection_module.SLICE_MESSAGES
+
+
+async def test_a_connection_is_idle_while_nothing_is_under_way(sessions, autojump_clock):
+    gate = sessions.gate("slow")
+    async with connected(sessions, buffer=4096) as (talker, connection):
+        assert connection.is_idle
+        await talker.send(create(1, "slow"))
+        await wait_all_tasks_blocked()
+        assert not connection.is_idle, "a request in work"
+        gate.set()
+        await talker.replies(1)
+        assert connection.is_idle
+        await talker.send(verify(2)[:9])
+        await wait_all_tasks_blocked()
+        assert not connection.is_idle, "a partial message"
+        await talker.send(verify(2)[9:])
+        await talker.replies(1)
+        await talker.send(*(verify(n) for n in range(60)))
+        await wait_all_tasks_blocked()
+        assert not connection.is_idle, "replies that wait"
+        await talker.replies(60)
+        await wait_all_tasks_blocked()
+        assert connection.is_idle
+        connection.stop_reading()
+        assert not connection.is_idle, "it is being closed"
 
 
 async def test_a_message_of_the_largest_size_is_answered_and_a_larger_one_is_not(sessions, log):

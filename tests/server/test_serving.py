@@ -163,11 +163,14 @@ async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     async with serving():
         with await Talker.connect(path) as first, await Talker.connect(path) as second:
+            for talker in (first, second):
+                await talker.send(verify(1)[:-1])
+            await wait_all_tasks_blocked()
             for _ in range(50):
                 with await Talker.connect(path) as third:
                     assert await third.everything() == []
             for talker in (first, second):
-                await talker.send(verify(1))
+                await talker.send(verify(1)[-1:])
                 assert msgids(await talker.replies(1)) == [1]
         await wait_all_tasks_blocked()
         with await Talker.connect(path) as again:
@@ -178,6 +181,57 @@ async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
         "",
     ]
     assert log.messages[1] == "refused: too many connections [49 more since the last such line]"
+
+
+async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(
+    serving, sessions, path, log, monkeypatch
+):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    gate = sessions.gate("slow")
+    async with serving():
+        with (
+            await Talker.connect(path) as busy,
+            await Talker.connect(path) as used,
+            await Talker.connect(path) as unused,
+        ):
+            await busy.send(create(1, "slow"))
+            await wait_all_tasks_blocked()
+            await used.send(verify(1))
+            await used.replies(1)
+            with await Talker.connect(path) as new:
+                await new.send(verify(2))
+                assert msgids(await new.replies(1)) == [2]
+                assert await unused.everything() == []
+                with pytest.raises(BrokenPipeError):
+                    await unused.sock.send(verify(3))
+                await used.send(verify(4))
+                assert msgids(await used.replies(1)) == [4]
+                gate.set()
+                assert msgids(await busy.replies(1)) == [1]
+    assert len(log.messages) == 1
+    assert "closed: idle longest, to make room for another (the limit is 3)" in log.messages[0]
+
+
+async def test_those_that_make_room_are_few_until_they_have_ended(serving, listener, path, log, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server, "MAX_MAKING_ROOM", 1)
+    async with serving(FailingUntilStopped(listener)) as stop:
+        talkers = [await Talker.connect(path) for _ in range(4)]
+        for talker in talkers:
+            await talker.send(verify(1))
+        stop.set()
+        answered = []
+        for talker in talkers:
+            with talker:
+                answered.append(len(await talker.everything()))
+        assert answered == [1, 1, 1, 0]
+    assert "too many connections" in log.text
+
+
+async def test_a_connection_that_makes_room_is_counted_as_cut_off(log, autojump_clock):
+    traffic = Traffic()
+    PeerLog(LOGGER, traffic).write(Reason.MADE_ROOM)
+    assert (traffic.connections_cut_off, traffic.peers_refused) == (1, 0)
 
 
 async def test_one_line_for_each_reason_and_second(log, autojump_clock):
@@ -357,6 +411,7 @@ async def test_a_listener_of_someone_else_keeps_those_who_wait_for_the_next_agen
 
 async def test_the_limit_of_connections_holds_while_stopping(serving, listener, path, log, monkeypatch):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server, "MAX_MAKING_ROOM", 0)
     async with serving(FailingUntilStopped(listener)) as stop:
         talkers = [await Talker.connect(path) for _ in range(4)]
         for talker in talkers:

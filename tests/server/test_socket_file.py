@@ -74,6 +74,16 @@ def test_a_folder_that_others_may_enter_is_refused_with_the_remedy(path, bits):
     assert list(path.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "bits"), [("home", 0o755), ("tmp", 0o1777), ("agentd", 0o1777)])
+def test_nobody_is_told_to_close_a_folder_that_has_other_uses(tmp_path, name, bits):
+    folder = tmp_path / name
+    folder.mkdir()
+    folder.chmod(bits)
+    with pytest.raises(SocketPathError, match="set AGENTD_SOCKET to a path in a folder of its own") as caught:
+        SocketFile(folder / "agent.sock").__enter__()
+    assert "chmod" not in str(caught.value)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_another_user_is_refused(path):
     path.parent.mkdir(0o700)

@@ -15,6 +15,7 @@ import msgpack
 from ..errors import ProtocolError
 from .limits import (
     MAX_CONTAINER_ITEMS,
+    MAX_CONTAINERS,
     MAX_MESSAGE_BYTES,
     MAX_METHOD_CHARACTERS,
     MAX_MSGID,
@@ -59,16 +60,37 @@ Message = Request | Response | Notification
 _new_message = tuple.__new__
 
 
-def _string_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    # msgpack lets the last of two equal keys win and bytes keys pass: two readers could see two meanings.
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if type(key) is not str:
-            raise ValueError("a map key is not a string")
-        if key in found:
-            raise ValueError("a map holds the same key twice")
-        found[key] = value
-    return found
+class _Containers:
+    """Counts the arrays and maps of the message that is being decoded, from within the decoding.
+
+    Not the decoder itself: its unpacker holds the hooks, and a cycle would keep the buffer until the
+    collector comes by.
+    """
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found = 0
+
+    def count_array(self, items: list[Any]) -> list[Any]:
+        self.found += 1
+        if self.found > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+        return items
+
+    def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+        self.found += 1
+        if self.found > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+        # msgpack lets the last of two equal keys win and bytes keys pass: two readers could see two meanings.
+        read: dict[str, Any] = {}
+        for key, value in pairs:
+            if type(key) is not str:
+                raise ValueError("a map key is not a string")
+            if key in read:
+                raise ValueError("a map holds the same key twice")
+            read[key] = value
+        return read
 
 
 def _refuse_extension(code: int, data: bytes) -> NoReturn:
@@ -144,10 +166,12 @@ class Decoder:
     """
 
     def __init__(self) -> None:
+        self._containers = _Containers()
         self._unpacker = msgpack.Unpacker(
             raw=False,
-            strict_map_key=False,  # _string_map is stricter
-            object_pairs_hook=_string_map,
+            strict_map_key=False,  # read_map is stricter
+            object_pairs_hook=self._containers.read_map,
+            list_hook=self._containers.count_array,
             max_buffer_size=MAX_MESSAGE_BYTES + READ_BYTES,
             max_str_len=MAX_MESSAGE_BYTES,
             max_bin_len=MAX_MESSAGE_BYTES,
@@ -170,7 +194,7 @@ class Decoder:
         messages: list[Message] = []
         if self.failure is not None:
             return messages
-        unpacker = self._unpacker
+        unpacker, containers = self._unpacker, self._containers
         try:
             unpacker.feed(data)
             self._fed += len(data)
@@ -180,6 +204,7 @@ class Decoder:
                     raise ValueError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
                 messages.append(_request(item) or _other_message(item))
                 self._decoded = end
+                containers.found = 0
             if self._fed - self._decoded > MAX_MESSAGE_BYTES:
                 raise ValueError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
         except _DECODING_ERRORS as error:

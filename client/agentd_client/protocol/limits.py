@@ -9,13 +9,19 @@ PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 1024
 """One message. The largest honest one, a token of 8 KiB beside a label, needs a seventh of it."""
 
-READ_BYTES = 64 * 1024
-"""One read from a socket. The decoder's buffer is a message plus one read, so that legal pipelining of
-full reads never overflows it."""
+READ_BYTES = 16 * 1024
+"""One read from a socket. All of it is decoded before anybody else has a turn: filled with the smallest
+messages, of four bytes, it takes a few milliseconds, and it still holds thirty honest requests. The decoder's
+buffer is a message plus one read, so that legal pipelining of full reads never overflows it."""
 
 MAX_CONTAINER_ITEMS = 64
 """Items of one array or map. No method has more parameters; a 5 KB message of array headers can take
 tens of megabytes where this is not bounded."""
+
+MAX_CONTAINERS = 128
+"""Arrays and maps of one message, together. An empty one is a byte on the wire and up to 85 in memory, so
+that a message made of them would take megabytes; it ends the connection before it is whole. The largest
+honest message has fewer than ten."""
 
 MAX_NESTING = 8
 """Containers within containers, the message itself included. The deepest result needs five."""
