@@ -7,7 +7,9 @@ from tests.faults.small_disk import CANNOT_MOUNT, KINDS, in_a_namespace_of_its_o
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("story", ["store", "agent"])
-def test_on_a_full_disk_creating_is_refused_and_ending_works_until_room_returns(story: str, kind: str) -> None:
+def test_on_a_full_disk_creating_is_refused_and_ending_works_until_room_returns(
+    story: str, kind: str
+) -> None:
     if reason := why_not():
         pytest.skip(reason)
     told = in_a_namespace_of_its_own("tests.faults.full_disk", story, kind)
