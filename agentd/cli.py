@@ -57,6 +57,8 @@ def agentd(
     debug: bool,
 ) -> None:
     """The session agent: it knows which callers belong to a session that you opened."""
+    if log_format is not None:  # settings that are wrong are told in that form already
+        logs.configure("info", log_format)
     context.obj = _Given(context.obj, config_path, log_level, log_format)
 
 

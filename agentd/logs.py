@@ -10,6 +10,8 @@ import json
 import logging
 import sys
 import traceback
+from contextlib import suppress
+from typing import TextIO
 
 from . import systemd
 
@@ -63,7 +65,8 @@ def last_words(sentence: str) -> None:
     if any(isinstance(handler.formatter, JsonFormatter | JournalFormatter) for handler in LOGGER.handlers):
         LOGGER.error(sentence)
     elif sys.stderr is not None:
-        print(f"agentd: {sentence}", file=sys.stderr)  # noqa: T201 - what a command says, not a log line
+        with suppress(OSError):  # nobody reads any more; the exit code still tells
+            print(f"agentd: {sentence}", file=sys.stderr)  # noqa: T201 - what a command says, not a log line
 
 
 def _handler(form: str) -> logging.Handler:
@@ -72,8 +75,15 @@ def _handler(form: str) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(JsonFormatter())
-    elif systemd.is_journal(sys.stderr.fileno()):
+    elif _is_journal(sys.stderr):
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     return handler
+
+
+def _is_journal(stream: TextIO) -> bool:
+    try:
+        return systemd.is_journal(stream.fileno())
+    except OSError:  # in a program that put something of its own in the place of standard error
+        return False

@@ -117,8 +117,9 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
                         owns_listener=passed is None,
                     )
                     standing.cancel_scope.cancel()
-            if core.db.failed is not None:
-                raise core.db.failed
+            failure = core.db.failed
+    if failure is not None:
+        raise failure
     logger.info("stopped")
 
 

@@ -82,7 +82,7 @@ async def test_more_than_the_agent_would_serve_at_once_do_not_stay_in_the_queue(
 
 
 async def test_people_who_come_and_come_do_not_keep_it_for_ever(listener, path, mock_clock):
-    clients: list[socket.socket] = []
+    clients = [waiting(path, verify(1)) for _ in range(10)]
 
     async def come_and_come() -> None:
         while True:

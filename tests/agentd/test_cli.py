@@ -1,0 +1,157 @@
+"""How `agentd` ends: a code and a sentence, never a traceback that nobody asked for."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import click
+import pytest
+
+from agentd import __version__, cli
+from agentd.exit_codes import MEANINGS
+from agentd_client.errors import StoreError
+from tests.agentd.handing_over import served
+
+pytestmark = pytest.mark.usefixtures("no_log")
+
+
+def ended(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    said = capsys.readouterr()
+    return end.value.code, said.out, said.err
+
+
+def test_help_lists_the_commands_and_every_exit_code(capsys):
+    code, out, err = ended(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert "serve" in out
+    for number, meaning in MEANINGS.items():
+        assert f"{number:<3} {meaning.split(':')[0]}" in out
+
+
+def test_the_version(capsys):
+    assert ended(capsys, "--version") == (0, f"agentd {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "err"),
+    [
+        ((), "agentd: Missing command. See `agentd --help`.\n"),
+        (("frob",), "agentd: No such command 'frob'. See `agentd --help`.\n"),
+        (("serve", "--nope"), "agentd: No such option '--nope'. See `agentd serve --help`.\n"),
+    ],
+)
+def test_a_wrong_command_line_is_64_and_says_where_to_look(capsys, arguments, err):
+    assert ended(capsys, *arguments) == (64, "", err)
+
+
+def test_the_arguments_are_the_processs_where_none_are_given(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["agentd", "--version"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"agentd {__version__}\n"
+
+
+def test_settings_that_are_wrong_are_78_and_the_traceback_only_on_request(capsys, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("nonsense = 1")
+    code, _, err = ended(capsys, "--config", str(config), "serve")
+    assert (code, err.count("\n")) == (78, 1)
+    assert err.startswith(f"agentd: {config}: ")
+    code, _, err = ended(capsys, "--debug", "--config", str(config), "serve")
+    assert code == 78
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith(f"agentd: {config}: ")
+
+
+def test_settings_that_are_wrong_are_told_as_json_where_that_was_asked_for(capsys):
+    code, _, err = ended(capsys, "--log-format", "json", "--config", "/nonexistent", "serve")
+    assert code == 78
+    assert json.loads(err).items() >= {"level": "error", "message": "/nonexistent does not exist"}.items()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (StoreError("the store failed"), "the store failed"),
+        (ExceptionGroup("", [ExceptionGroup("", [StoreError("inside")]), OSError()]), "inside"),
+        (click.ClickException("no"), "no"),
+        (click.UsageError("no"), "no See `agentd --help`."),
+        (KeyboardInterrupt(), "interrupted"),
+        (FileNotFoundError(2, "not there", "/a/file"), "/a/file: not there"),
+        (OSError(5, "broken"), "the system: broken"),
+        (TimeoutError(), "the system: TimeoutError"),
+        (RuntimeError("v4.local.secret"), "a fault in agentd (RuntimeError); --debug shows where"),
+    ],
+)
+def test_the_sentence_says_what_went_wrong_and_no_more(error, sentence):
+    assert cli._sentence(cli._innermost(error)) == sentence
+
+
+def test_fresh_asks_on_a_terminal_and_a_no_is_130(capsys, home, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    state = home.path / "state"
+    code, out, err = ended(capsys, "init", "--fresh", "--state", str(state))
+    assert (code, err) == (130, "agentd: interrupted\n")
+    assert str(state) in out
+    assert not state.exists()
+
+
+def test_fresh_carries_it_out_after_a_yes(home):
+    home.agentd("init")
+    key = home.state / "keys" / "root.key"
+    before = key.read_bytes()
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "wb", buffering=0) as terminal:
+        terminal.write(b"y\n")
+        answered = subprocess.run(
+            [sys.executable, "-m", "agentd", "init", "--fresh"],
+            stdin=theirs, capture_output=True, text=True, env=home.environ, timeout=60, check=False,
+        )  # fmt: skip
+        os.close(theirs)
+    assert answered.returncode == 0, answered.stderr
+    assert key.read_bytes() != before
+
+
+def test_with_standard_error_closed_only_the_code_tells(home):
+    command = [sys.executable, "-m", "agentd", "--config", "/nonexistent", "serve"]
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], env=home.environ, timeout=60, check=False
+    )
+    assert ended.returncode == 78
+
+
+def test_a_reader_that_went_away_does_not_change_the_code(home):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        command = [sys.executable, "-m", "agentd", "--config", "/nonexistent", "serve"]
+        assert (
+            subprocess.run(command, stderr=gone, env=home.environ, timeout=60, check=False).returncode == 78
+        )
+
+
+def test_what_systemd_passed_is_refused_by_every_command_where_it_cannot_be_used(home):
+    with (home.path / "file").open("w+") as file:
+        ended = served(home, file)
+        _, err = ended.communicate(timeout=60)
+    assert (ended.returncode, err) == (
+        78,
+        "agentd: what systemd passed is no socket: Socket operation on non-socket\n",
+    )
+
+
+def test_importing_the_module_that_is_run_runs_nothing():
+    assert importlib.import_module("agentd.__main__").main is cli.main

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+
+from agentd.config import DEFAULT_SESSION_SECONDS, load
+from agentd_client.errors import ConfigError
+from agentd_client.protocol.methods import NEVER
+
+FORMS = "is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or never"
+
+
+@pytest.fixture(autouse=True)
+def environ(tmp_path, monkeypatch):
+    for variable in ("AGENTD_SOCKET", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "config" / "agentd").mkdir(parents=True)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "config" / "agentd" / "config.toml"
+
+
+def test_with_no_file_everything_has_its_default(tmp_path):
+    settings = load()
+    assert settings.socket_path == f"{tmp_path}/run/agentd/agent.sock"
+    assert settings.state_path == f"{tmp_path}/state/agentd"
+    assert settings.keys_path == tmp_path / "state" / "agentd" / "keys"
+    assert settings.store_path == tmp_path / "state" / "agentd" / "store"
+    assert (settings.expiry, settings.drain_seconds) == (DEFAULT_SESSION_SECONDS, 5.0)
+    assert (settings.log_level, settings.log_format) == ("info", "auto")
+
+
+def test_the_file_is_before_the_defaults(config):
+    config.write_text(
+        'session_expiry = "1h30m"\ndrain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
+    )
+    settings = load()
+    assert (settings.expiry, settings.drain_seconds) == (5400, 2.0)
+    assert (settings.log_level, settings.log_format) == ("debug", "json")
+    assert (settings.state_path, settings.socket_path) == ("/s", "/k")
+
+
+def test_flags_are_before_the_file(config):
+    config.write_text("state_path = '/s'\nsocket_path = '/k'\nlog_level = 'debug'\nlog_format = 'json'")
+    settings = load(socket_path="/flag", state_path="/of", log_level="error", log_format="auto")
+    assert (settings.socket_path, settings.state_path) == ("/flag", "/of")
+    assert (settings.log_level, settings.log_format) == ("error", "auto")
+
+
+def test_the_environments_socket_is_before_the_files_and_after_the_flags(config, monkeypatch):
+    config.write_text("socket_path = '/of/the/file'")
+    monkeypatch.setenv("AGENTD_SOCKET", "/of/the/environment")
+    assert load().socket_path == "/of/the/environment"
+    assert load(socket_path="/flag").socket_path == "/flag"
+
+
+def test_a_relative_flag_means_the_callers_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = load(socket_path="here.sock", state_path="there")
+    assert (settings.socket_path, settings.state_path) == (f"{tmp_path}/here.sock", f"{tmp_path}/there")
+
+
+@pytest.mark.parametrize("value", ["8h", 28_800, "28800"])
+def test_the_session_expiry_is_seconds_or_a_length_of_time(config, value):
+    config.write_text(f"session_expiry = {value!r}")
+    assert load().expiry == 28_800
+
+
+def test_never_is_an_expiry(config):
+    config.write_text(f"session_expiry = '{NEVER}'")
+    assert load().expiry == NEVER
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("session_expriy = 1", "session_expriy"),
+        ("session_expriy = 1", "the settings are socket_path, state_path, session_expiry"),
+        ("session_expiry = 'soon'", f"session_expiry: 'soon' {FORMS}"),
+        ("session_expiry = ''", f"session_expiry: '' {FORMS}"),
+        ("session_expiry = -1", f"session_expiry: -1 {FORMS}"),
+        ("session_expiry = true", f"session_expiry: True {FORMS}"),
+        ("session_expiry = 1.5", f"session_expiry: 1.5 {FORMS}"),
+        ("session_expiry = '40000d'", "session_expiry is over 100 years: '40000d'"),
+        ("session_expiry = 99999999999", "session_expiry is over 100 years"),
+        ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),
+        ("drain_seconds = 3601", "drain_seconds"),
+        ("drain_seconds = nan", "drain_seconds"),
+        ("drain_seconds = inf", "drain_seconds"),
+        ("drain_seconds = true", "drain_seconds"),
+        ("drain_seconds = '5'", "drain_seconds"),
+        ("log_level = 'loud'", "log_level is one of debug, info, warning, error, not 'loud'"),
+        ("log_level = ''", "log_level is one of"),
+        ("log_level = []", "log_level is one of"),
+        ("log_format = 'xml'", "log_format is one of auto, json, not 'xml'"),
+        ("state_path = ''", "state_path is empty"),
+        ("socket_path = ''", "socket_path is empty"),
+        ('state_path = "/a\\u0000b"', "state_path is not a path"),
+        ("state_path = 'here'", "state_path is not an absolute path: 'here'"),
+        ("socket_path = '~/agent.sock'", "socket_path is not an absolute path"),
+        ("socket_path = 5", "socket_path"),
+        ("= 1", "is not TOML"),
+        ("session_expiry = " + "1" * 5000, "is not TOML"),
+        ("log_level = 'info'\nlog_level = 'info'", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_named_with_its_file(config, text, named):
+    config.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert str(config) in refused.value.sentence
+    assert named in refused.value.sentence
+    assert "$" not in refused.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ({"socket_path": ""}, "--socket: socket_path is empty"),
+        ({"state_path": ""}, "--state: state_path is empty"),
+        ({"config_path": ""}, "--config is empty"),
+        ({"log_level": "loud"}, "--log-level: log_level is one of debug, info"),
+        ({"log_format": ""}, "--log-format: log_format is one of auto, json"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_named_and_the_file_is_not_blamed(config, flag, named):
+    with pytest.raises(ConfigError) as refused:
+        load(**flag)
+    assert named in refused.value.sentence
+    assert str(config) not in refused.value.sentence
+
+
+def test_a_file_that_is_not_utf_8_is_refused(config):
+    config.write_bytes(b"log_level = '\xff'")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load()
+
+
+def test_a_file_that_was_named_has_to_be_there(tmp_path):
+    missing = str(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="missing.toml does not exist"):
+        load(missing)
+
+
+def test_a_named_file_is_read_in_place_of_the_usual_one(config, tmp_path):
+    config.write_text("log_level = 'debug'")
+    other = tmp_path / "other.toml"
+    other.write_text("log_level = 'error'")
+    assert load(str(other)).log_level == "error"
+    other.write_text("log_level = 'loud'")
+    with pytest.raises(ConfigError, match="other.toml"):
+        load(str(other))
+
+
+def test_what_cannot_be_read_is_refused(config):
+    config.mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory"):
+        load()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+
+import pytest
+
+from agentd.systemd import is_journal, notify, passed_socket, watchdog_seconds
+from agentd_client.errors import SocketPathError
+from tests.agentd.handing_over import handed_over, listening
+
+OWN_PID = str(os.getpid())
+TAKE = """
+import os
+from agentd.systemd import passed_socket
+from agentd_client.errors import SocketPathError
+try:
+    passed = passed_socket()
+except SocketPathError as error:
+    print(error.sentence, end="")
+else:
+    print(passed.fileno(), passed.getsockname(), passed.getblocking(), os.get_inheritable(3), end="")
+"""
+
+
+def taken(passed: object) -> str:
+    said, failed = handed_over(passed, "-c", TAKE).communicate(timeout=60)
+    assert not failed
+    return said
+
+
+# --- sockets ---
+
+
+def test_the_listening_socket_is_taken_and_neither_blocks_nor_is_inherited(tmp_path):
+    with listening(tmp_path / "s") as listener:
+        assert taken(listener) == f"3 {tmp_path}/s False False"
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())}]
+)
+def test_what_was_meant_for_another_process_is_left_alone(environ):
+    assert passed_socket(environ) is None
+
+
+@pytest.mark.parametrize("count", ["0", "2", "", "many"])
+def test_any_other_number_than_one_is_refused(count):
+    with pytest.raises(SocketPathError, match=f"systemd passed {count} sockets"):
+        passed_socket({"LISTEN_PID": OWN_PID, "LISTEN_FDS": count})
+
+
+def test_what_is_no_socket_is_refused():
+    with tempfile.TemporaryFile() as file:
+        assert taken(file) == "what systemd passed is no socket: Socket operation on non-socket"
+
+
+def unbound_stream():
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def datagram():
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def over_tcp():
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("make", [unbound_stream, datagram, over_tcp])
+def test_a_socket_of_another_kind_is_refused(make):
+    with make() as other:
+        assert taken(other) == "what systemd passed is not a listening Unix stream socket"
+
+
+def test_a_socket_without_a_path_is_refused():
+    with listening("\0agentd-test-" + secrets.token_hex(8)) as abstract:
+        assert "has no path" in taken(abstract)
+
+
+# --- readiness ---
+
+
+@pytest.fixture(params=["in the file system", "abstract"])
+def told(request, tmp_path):
+    address = (
+        str(tmp_path / "notify") if request.param != "abstract" else "\0agentd-test-" + secrets.token_hex(8)
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.setblocking(False)
+        yield manager, {"NOTIFY_SOCKET": address.replace("\0", "@")}
+
+
+def test_the_manager_is_told(told):
+    manager, environ = told
+    assert notify("READY=1\nSTATUS=ready", environ)
+    assert manager.recv(100) == b"READY=1\nSTATUS=ready"
+
+
+def test_a_manager_that_does_not_read_is_not_waited_for(told):
+    manager, environ = told
+    taken = 0
+    while notify("WATCHDOG=1", environ):
+        taken += 1
+    assert taken
+    assert manager.recv(100)
+    assert notify("WATCHDOG=1", environ), "there is room again"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "relative", "/nonexistent/notify", "@agentd-test-nobody-listens-here"]
+)
+def test_with_no_manager_there_is_nobody_to_tell(address):
+    assert notify("READY=1", {"NOTIFY_SOCKET": address})
+    assert notify("READY=1", {})
+
+
+# --- the watchdog ---
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "20000000"}, 20.0),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": OWN_PID}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_PID": OWN_PID}, None),
+    ],
+)
+def test_the_watchdogs_time_is_in_seconds_and_only_for_whom_it_is_meant(environ, seconds):
+    assert watchdog_seconds(environ) == seconds
+
+
+# --- the journal ---
+
+
+def test_a_descriptor_is_the_journal_where_device_and_inode_say_so(tmp_path):
+    with (tmp_path / "stream").open("w") as stream, (tmp_path / "other").open("w") as other:
+        found = os.fstat(stream.fileno())
+        environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert is_journal(stream.fileno(), environ)
+        assert not is_journal(other.fileno(), environ), "it was redirected since"
+        assert not is_journal(stream.fileno(), {})
+        assert not is_journal(stream.fileno(), {"JOURNAL_STREAM": "nonsense"})
+        closed = stream.fileno()
+    assert not is_journal(closed, environ)
