@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import msgspec
 
@@ -25,6 +27,13 @@ DEFAULT_DRAIN_SECONDS = 5.0
 
 MAX_DRAIN_SECONDS = 3600.0
 """Longer is a slip of units: nobody waits an hour for an agent to stop."""
+
+_FLAGS = {
+    "socket_path": "--socket",
+    "state_path": "--state",
+    "log_level": "--log-level",
+    "log_format": "--log-format",
+}
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
@@ -76,18 +85,20 @@ def load(
         "log_level": log_level,
         "log_format": log_format,
     }
-    given = found | {name: value for name, value in flags.items() if value is not None}
+    flags_given = {name: value for name, value in flags.items() if value is not None}
+    with _named(config_path or paths.config_path()):
+        for name, value in found.items():
+            _check(name, value)
+            _check_absolute(name, value)
+    for name, value in flags_given.items():
+        with _named(_FLAGS[name]):
+            _check(name, value)
+    given = found | flags_given
     # The client finds the agent by the environment: there it is stronger than the daemon's own file.
-    if socket_path is None and (paths.socket_is_set() or not given.get("socket_path")):
+    if socket_path is None and (paths.socket_is_set() or "socket_path" not in found):
         given["socket_path"] = paths.socket_path()
-    given["state_path"] = given.get("state_path") or paths.state_dir()
-    try:
-        settings = msgspec.convert(given, Settings)
-        _check(settings)
-        for name in ("socket_path", "state_path"):
-            _check_path(found.get(name), name)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{config_path or paths.config_path()}: {error}") from None
+    given.setdefault("state_path", paths.state_dir())
+    settings = msgspec.convert(given, Settings)
     return msgspec.structs.replace(
         settings,
         socket_path=os.path.abspath(settings.socket_path),
@@ -95,21 +106,68 @@ def load(
     )
 
 
-def _check_path(in_file: object, name: str) -> None:
+@contextmanager
+def _named(origin: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def _check(name: str, value: object) -> None:
+    """Raise ValueError, which says what may be written, for a setting of the wrong form."""
+    match name:
+        case "socket_path" | "state_path":
+            _check_path(name, value)
+        case "session_expiry":
+            _check_expiry(value)
+        case "drain_seconds":
+            _check_drain(value)
+        case "log_level":
+            _check_choice(name, value, get_args(LogLevel))
+        case "log_format":
+            _check_choice(name, value, get_args(LogFormat))
+        case _:
+            known = ", ".join(Settings.__struct_fields__)
+            raise ValueError(f"there is no setting {name!r}; the settings are {known}")
+
+
+def _check_path(name: str, value: object) -> None:
+    if value == "":  # an unset shell variable; the default place would be another one than was meant
+        raise ValueError(f"{name} is empty; write a path, or leave it out for the default")
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{name} is not a path: {value!r}")
+
+
+def _check_absolute(name: str, value: object) -> None:
     # Relative to what? A flag means the caller's folder; a file has none.
-    if in_file and not os.path.isabs(str(in_file)):
-        raise ValueError(f"{name} is not an absolute path: {in_file!r}")
+    if name in ("socket_path", "state_path") and not os.path.isabs(str(value)):
+        raise ValueError(f"{name} is not an absolute path: {value!r}")
 
 
-def _check(settings: Settings) -> None:
-    expiry = settings.expiry
+def _check_expiry(value: object) -> None:
+    try:
+        expiry = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"session_expiry: {error}") from None
     if isinstance(expiry, int) and expiry > MAX_EXPIRY_SECONDS:
-        raise ValueError(f"session_expiry is over 100 years: {settings.session_expiry!r}")
-    if not 0 <= settings.drain_seconds <= MAX_DRAIN_SECONDS:  # which a NaN is not either
+        raise ValueError(f"session_expiry is over 100 years: {value!r}")
+
+
+def _check_drain(value: object) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= cast("float", value) <= MAX_DRAIN_SECONDS:  # which a NaN is not either
         raise ValueError(f"drain_seconds is a number of seconds from 0 to {MAX_DRAIN_SECONDS:g}")
 
 
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}")
+
+
 def _read(config_path: str | None) -> dict[str, object]:
+    if config_path == "":
+        raise ConfigError("--config is empty; write a path, or leave it out for the default")
     path = Path(config_path or paths.config_path())
     try:
         with path.open("rb") as file:
@@ -120,5 +178,5 @@ def _read(config_path: str | None) -> dict[str, object]:
         raise ConfigError(f"{path} does not exist") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or a number too long to read
         raise ConfigError(f"{path} is not TOML: {error}") from None

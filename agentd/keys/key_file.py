@@ -37,15 +37,9 @@ def _check(path: Path, found: os.stat_result) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the key folder, or make sure that only its owner can enter it."""
+    """Make the key folder and its missing parents, or make sure that only its owner can enter it."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir(_FOLDER_MODE)
-        except FileExistsError:
-            pass
-        else:
-            folder.chmod(_FOLDER_MODE)  # whatever the umask took away
+        _make_folder(folder)
         found = folder.stat()
     except OSError as error:
         raise _failed(folder, error) from error
@@ -106,6 +100,19 @@ def remove_key(path: Path) -> None:
         return
     except OSError as error:
         raise _failed(path, error) from error
+
+
+def _make_folder(folder: Path) -> None:
+    # Its parents too, each private: mkdir(parents=True) would leave theirs to the umask.
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir(_FOLDER_MODE)
+    except FileExistsError:
+        return  # made by another meanwhile, or no folder: what follows tells
+    folder.chmod(_FOLDER_MODE)  # whatever the umask took away
+    _sync_folder(folder.parent)
 
 
 def _write_and_sync(descriptor: int, key: memoryview) -> None:

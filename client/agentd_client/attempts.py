@@ -22,10 +22,10 @@ from .errors import (
     AgentStoppingError,
     AgentTimeoutError,
     AgentUnreachableError,
-    InvalidParamsError,
     OutcomeUnknownError,
     ProtocolError,
 )
+from .protocol.calls import LocalParamsError
 from .protocol.methods import Method
 
 _STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
@@ -55,7 +55,7 @@ class Attempts:
         patience: seconds of them to wait for an agent that is not there; None means all of them.
 
     Raises:
-        InvalidParamsError: a number of seconds that is none, negative, or over a day.
+        LocalParamsError: a number of seconds that is none, negative, or over a day.
     """
 
     def __init__(
@@ -159,4 +159,4 @@ class Attempts:
 def _check_seconds(name: str, seconds: object) -> None:
     # A NaN fails every comparison; None, "for ever", is no deadline.
     if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_TIMEOUT_SECONDS:
-        raise InvalidParamsError(f"{name} is a number of seconds from 0 to {_LONGEST_TIMEOUT_SECONDS}")
+        raise LocalParamsError(f"{name} is a number of seconds from 0 to {_LONGEST_TIMEOUT_SECONDS}")

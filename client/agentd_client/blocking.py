@@ -99,7 +99,7 @@ class Client:
             label: one line that says what the session is for.
 
         Raises:
-            InvalidExpiryError, InvalidLabelError: the agent refuses one of them.
+            InvalidExpiryError, InvalidLabelError: the agent refuses one of them, or it cannot be sent at all.
         """
         return self._carry_out(calls.create_token(expiry, label))
 

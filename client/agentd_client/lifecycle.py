@@ -6,10 +6,17 @@ Pure: no I/O, no lock, no event loop. The owner serialises its calls with a lock
     with self._lifecycle.starting() as needed:
         if needed:
             ...   # an exception leaves the state as it was, and no "-ed" event is sent
+
+An observer may refuse a change while it is still to be made: what it raises at an "-ing" event ends the
+change. An "-ed" event tells of what has happened, which no observer can undo: every observer is told, the
+state stands, the change returns to its caller, and what an observer raised goes to `sys.excepthook`, which
+prints it. (As `weakref.finalize` does: there, too, is no caller whom the error is for, and it must not be
+lost.)
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -75,7 +82,10 @@ class Lifecycle:
             raise self._not_running_error
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer` at every event from now on; returns the function that ends this."""
+        """Call `observer` at every event from now on; returns the function that ends this.
+
+        What it raises: see the top of this module.
+        """
         self._observers.append(observer)
 
         def forget() -> None:
@@ -111,14 +121,15 @@ class Lifecycle:
         if self._state is to:
             yield False
             return
-        self._tell(before)
+        for observer in tuple(self._observers):
+            observer(before)
         yield True
         self._state = to
-        self._tell(after)
-
-    def _tell(self, event: LifecycleEvent) -> None:
         for observer in tuple(self._observers):
-            observer(event)
+            try:
+                observer(after)
+            except Exception as error:
+                sys.excepthook(type(error), error, error.__traceback__)
 
 
 TYPE_CHECKING = False

@@ -84,7 +84,7 @@ class ProcessPools(Generic[SlotsT]):
         self, socket_path: str | os.PathLike[str] | None, make_slots: Callable[[int], SlotsT]
     ) -> None:
         # Absolute from now on: a later chdir must not move the agent.
-        self.path = paths.socket_path() if socket_path is None else os.path.abspath(os.fspath(socket_path))
+        self.path = os.path.abspath(paths.socket_path() if socket_path is None else socket_path)
         self._make_slots = make_slots
         self._pools: dict[int, Pool[SlotsT]] = {}
         self._closed = False

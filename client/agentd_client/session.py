@@ -134,7 +134,8 @@ class Session:
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with every `LifecycleEvent`; returns the function that ends this.
 
-        It runs in the thread that starts, stops or destroys, inside that change, which its exception ends.
+        It runs in the thread that starts, stops or destroys, inside that change. What it raises at an "-ing"
+        event ends the change; at an "-ed" event it goes to `sys.excepthook`, and the change stands.
         It may read and write the token, but not change the life that it observes: `LifecycleError`.
         """
         return self._lifecycle.observe(observer)

@@ -16,6 +16,7 @@ from agentd_client.cli import exit_codes, main
 from agentd_client.cli.current_token import CurrentToken, NotLoggedInError
 from agentd_client.cli.exit_codes import MEANINGS, exit_code
 from agentd_client.errors import ERRORS
+from agentd_client.protocol.calls import LocalParamsError
 from tests.agentctl.running import in_process, process
 
 SECRET = "v4.local.A_real_one-1234"
@@ -56,6 +57,7 @@ SECRET = "v4.local.A_real_one-1234"
         (errors.RequestError(), 76),
         (errors.UnknownMethodError(), 76),
         (errors.InvalidParamsError(), 76),
+        (LocalParamsError(), 65),
         (errors.ForeignAgentError(), 77),
         (errors.TokenFileError(), 77),
         (errors.PassphraseError(), 77),
@@ -198,6 +200,26 @@ def test_an_agent_that_does_not_know_the_method_is_older_than_agentctl(agent, lo
     ended = in_process("inspect")
     assert ended.code == 76
     assert "agentctl is newer than the agent" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "advice"),
+    [
+        (errors.InvalidParamsError("no such parameter"), 76, "of different versions: restart the agent"),
+        (LocalParamsError("no such parameter"), 65, "nothing was sent; look at what the command line says"),
+    ],
+)
+def test_a_parameter_that_the_client_itself_refuses_is_not_a_matter_of_versions(
+    agent, logged_in, monkeypatch, error, code, advice
+):
+    def refuse(*args):
+        raise error
+
+    monkeypatch.setattr("agentd_client.blocking.Client.revoke_token", refuse)
+    ended = in_process("logout")
+    assert ended.code == code
+    assert "agentctl: no such parameter\n" in ended.err
+    assert ended.err.endswith(f"{advice}\n")
 
 
 def test_without_click_it_says_what_to_install(monkeypatch, capsys):

@@ -134,6 +134,50 @@ def test_a_label_that_the_agent_refuses_is_a_matter_of_data(agent, token_file):
     assert not token_file.exists()
 
 
+@pytest.mark.parametrize("args", [["login", "--label", "a\udcffb"], ["login", "--label", "x" * 70_000]])
+def test_a_label_that_cannot_be_sent_is_a_matter_of_data_too(agent, token_file, args):
+    ended = in_process(*args)
+    assert ended.code == 65
+    assert ended.err.startswith("agentctl: the label cannot be sent: ")
+    assert ended.err.count("\n") == 1, "InvalidLabelError: no advice is needed"
+    assert "version" not in ended.err
+    assert (agent.calls, token_file.exists()) == ([], False)
+
+
+@pytest.mark.parametrize("args", [["login"], ["--json", "login"]])
+def test_a_login_whose_output_cannot_be_written_says_that_it_was_done(agent, token_file, args):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 71
+    assert "standard output: No space left on device" in done.stderr
+    assert f"logged in all the same: the token is in {token_file}" in done.stderr
+    assert list(agent.sessions) == [token_file.read_text().strip()]
+
+
+def test_a_login_whose_reader_went_away_says_nothing_more(agent, token_file):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "wb") as broken:
+        done = subprocess.run(
+            [*COMMAND, "login"],
+            stdin=subprocess.DEVNULL,
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert token_file.exists()
+
+
 def test_a_login_whose_answer_is_lost_says_that_the_outcome_is_unknown(agent, token_file):
     def hang_up(params):
         raise HangUpError

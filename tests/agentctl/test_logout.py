@@ -66,7 +66,10 @@ def test_a_session_that_cannot_be_ended_is_an_error_but_the_file_is_gone(agent, 
 
 def test_a_file_that_cannot_be_removed_is_an_error(agent, token_file):
     token_file.mkdir()
-    assert in_process("logout").code == 77
+    ended = in_process("logout")
+    assert (ended.code, ended.out) == (77, "")
+    assert "is removed" not in ended.err
+    assert f"cannot remove token file {token_file}: Is a directory" in ended.err
     assert token_file.is_dir()
 
 

@@ -79,7 +79,10 @@ def test_a_full_disk_under_the_output_is_an_error_in_one_line(agent, logged_in, 
             timeout=60,
             check=False,
         )
-    assert (ended.returncode, ended.stderr) == (71, "agentctl: No space left on device\n")
+    assert (ended.returncode, ended.stderr) == (
+        71,
+        "agentctl: standard output: No space left on device\n",
+    )
 
 
 def test_streams_that_the_shell_closed_are_no_fault(agent, logged_in):

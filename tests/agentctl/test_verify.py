@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from agentd_client.cli.current_token import token_from_stdin
-from agentd_client.errors import AgentLockedError
+from agentd_client.cli.options import DEFAULT_PATIENCE_SECONDS, DEFAULT_TIMEOUT_SECONDS
+from agentd_client.errors import AgentLockedError, AgentUnreachableError, InvalidTokenError
 from agentd_client.protocol.limits import MAX_TOKEN_CHARACTERS
 from agentd_client.protocol.results import Verification
 from tests.agentctl.fake_agent import NOW
@@ -31,7 +32,7 @@ def test_not_logged_in_is_exit_code_1(agent):
     assert agent.calls == []
 
 
-@pytest.mark.parametrize("stdin", [b"", b"garbage", b"\xff\xfe", b"two\ntokens", b"x" * 100_000])
+@pytest.mark.parametrize("stdin", [b"", b"garbage", b"\xff\xfe", b"two\ntokens", b"x" * 16_384])
 def test_whatever_stands_on_standard_input_gets_an_answer(agent, stdin):
     assert in_process("verify", "-", stdin=stdin) == (1, "invalid MALFORMED\n", "")
 
@@ -43,8 +44,38 @@ def test_a_token_on_standard_input_may_have_white_space_around_it(agent, logged_
 def test_standard_input_is_read_no_further_than_a_token_can_be_long(monkeypatch):
     endless = io.BytesIO(b"x" * 10_000_000)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(endless))
-    assert len(token_from_stdin()) > MAX_TOKEN_CHARACTERS, "cut, it must still be too long for a token"
-    assert endless.tell() <= 2 * MAX_TOKEN_CHARACTERS
+    with pytest.raises(InvalidTokenError, match="more than 16384 bytes"):
+        token_from_stdin()
+    assert endless.tell() == 2 * MAX_TOKEN_CHARACTERS + 1
+
+
+def test_a_part_of_standard_input_is_never_judged_as_the_whole(agent, logged_in):
+    room = 2 * MAX_TOKEN_CHARACTERS - len(logged_in)
+    assert in_process("verify", "-", stdin=logged_in.encode() + b" " * room).code == 0
+    ended = in_process("verify", "-", stdin=logged_in.encode() + b" " * room + b"JUNK")
+    assert (ended.code, ended.out) == (65, "")
+    assert "standard input holds more than" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("args", "timeout", "patience"),
+    [
+        ([], DEFAULT_TIMEOUT_SECONDS, DEFAULT_PATIENCE_SECONDS),
+        (["--timeout", "10"], 10, None),
+        (["--timeout", "0.1"], 0.1, None),
+    ],
+)
+def test_only_who_gives_a_timeout_waits_all_of_it_for_an_absent_agent(monkeypatch, args, timeout, patience):
+    seen = []
+
+    def connect(socket, **waiting):
+        seen.append(waiting)
+        raise AgentUnreachableError
+
+    monkeypatch.setattr("agentd_client.blocking.Client.connect", connect)
+    assert in_process(*args, "verify").code == 69
+    assert in_process("verify", *args).code == 69
+    assert seen == [{"timeout": timeout, "patience": patience}] * 2
 
 
 def test_without_an_agent_nobody_can_know_logged_in_or_not(folder, token_file):

@@ -14,12 +14,14 @@ from agentd_client.errors import (
     AgentTimeoutError,
     ClientClosedError,
     InvalidExpiryError,
+    InvalidLabelError,
     InvalidParamsError,
     InvalidTokenError,
     ProtocolError,
     RequestError,
 )
 from agentd_client.pool import MAX_CONNECTIONS
+from agentd_client.protocol.calls import LocalParamsError
 from tests.client.flavours import run
 from tests.client.scripted import STATUS, Peer, ScriptedAgent
 
@@ -108,11 +110,19 @@ def test_what_cannot_be_a_token_is_refused_where_an_error_is_wanted(path: Path, 
 
 def test_a_parameter_that_cannot_be_sent_is_refused_and_the_client_goes_on(path: Path, flavour: str) -> None:
     async def scenario(agent: Any) -> None:
-        for expiry in (object(), 2**70):
-            with pytest.raises(InvalidParamsError, match="createToken"):
+        for expiry, reason in ((object(), "type"), (2**70, "too large"), ("\udcff", "UTF-8")):
+            with pytest.raises(InvalidExpiryError, match=f"the expiry cannot be sent: .*{reason}"):
                 await agent.create_token(expiry)
-        with pytest.raises(InvalidParamsError):
+        with pytest.raises(InvalidLabelError, match="the label cannot be sent: it is too long"):
             await agent.create_token(label="x" * 70_000)
+        with pytest.raises(InvalidLabelError, match="the label cannot be sent: it is not text") as refused:
+            await agent.create_token(label="secret \udcff")
+        assert "secret" not in str(refused.value)
+        assert refused.value.__context__ is None, "the packer's own error quotes the value"
+        with pytest.raises(LocalParamsError, match="the id cannot be sent: it is not text"):
+            await agent.revoke_token(id="\udcff")
+        with pytest.raises(LocalParamsError, match="createToken: the parameters are too long together"):
+            await agent.create_token("x" * 40_000, "x" * 40_000)
         assert await agent.verify_token("good")
 
     with ScriptedAgent(path) as agent:

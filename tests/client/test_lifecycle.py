@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from agentd_client.errors import LifecycleError, SessionDestroyedError, SessionRunningError
@@ -78,3 +80,59 @@ def test_an_observer_may_leave_while_it_is_told_and_twice(life: Lifecycle) -> No
     with life.starting():
         pass
     assert seen == ["starting", "other starting", "other started"]
+
+
+def test_an_observer_can_refuse_what_is_still_to_be_done(life: Lifecycle) -> None:
+    def refuses(_: LifecycleEvent) -> None:
+        raise ZeroDivisionError
+
+    life.observe(refuses)
+    with pytest.raises(ZeroDivisionError), life.starting():
+        raise AssertionError("the change began")
+    assert life.state is State.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("change", "event", "state"),
+    [
+        ("starting", LifecycleEvent.STARTED, State.RUNNING),
+        ("stopping", LifecycleEvent.STOPPED, State.STOPPED),
+        ("destroying", LifecycleEvent.DESTROYED, State.DESTROYED),
+    ],
+)
+def test_an_observer_that_fails_at_what_is_done_undoes_nothing_and_its_error_is_shown(
+    life: Lifecycle,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    event: LifecycleEvent,
+    state: State,
+) -> None:
+    failure, seen = ZeroDivisionError("an observer"), list[LifecycleEvent]()
+    shown: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+    if change == "stopping":
+        with life.starting():
+            pass
+
+    def fails(found: LifecycleEvent) -> None:
+        if found is event:
+            raise failure
+
+    life.observe(fails)
+    life.observe(seen.append)
+    with getattr(life, change)():
+        pass
+    assert life.state is state
+    assert seen[-1] is event, "the observers after it are told too"
+    assert shown == [(ZeroDivisionError, failure, failure.__traceback__)]
+
+
+def test_an_interruption_while_observers_are_told_is_passed_on_and_the_state_stands(life: Lifecycle) -> None:
+    def interrupted(event: LifecycleEvent) -> None:
+        if event is LifecycleEvent.STARTED:
+            raise KeyboardInterrupt
+
+    life.observe(interrupted)
+    with pytest.raises(KeyboardInterrupt), life.starting():
+        pass
+    assert life.is_running

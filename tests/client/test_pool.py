@@ -32,6 +32,17 @@ def test_another_process_id_gets_a_pool_of_its_own_and_closes_what_it_inherited(
         pools.close()
 
 
+@pytest.mark.parametrize("given", ["argument", "environment"])
+def test_a_relative_path_means_the_folder_of_the_time_when_the_client_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("AGENTD_SOCKET", "a.sock")
+    monkeypatch.chdir(tmp_path)
+    pools = ProcessPools("a.sock" if given == "argument" else None, int)
+    monkeypatch.chdir("/")
+    assert pools.path == str(tmp_path / "a.sock")
+
+
 def test_closing_closes_what_is_idle_and_what_comes_back(path: Path) -> None:
     pools = ProcessPools(path, int)
     with ScriptedAgent(path):

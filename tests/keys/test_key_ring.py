@@ -37,6 +37,24 @@ async def test_the_first_start_makes_a_private_key_file(tmp_path):
     assert os.listdir(folder) == ["root.key"], "no temporary is left behind"
 
 
+@pytest.mark.parametrize("umask", [0, 0o777])
+async def test_missing_folders_above_the_keys_are_private_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        await make(tmp_path / "a" / "b" / "keys")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "keys"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+async def test_a_key_folder_that_is_no_folder_is_refused_by_name(tmp_path):
+    (tmp_path / "file").touch(mode=0o600)
+    for path in (tmp_path / "file", tmp_path / "file" / "keys"):
+        with pytest.raises(KeyFileError, match=str(path)):
+            await make(path)
+
+
 async def test_the_keys_survive_stop_and_start(tmp_path):
     first = await make(tmp_path / "keys")
     sealed, agent_id = first.seal(b"value", b"path"), first.agent_id

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from .. import paths
+from ..errors import InvalidTokenError
 from ..protocol.limits import MAX_TOKEN_CHARACTERS
 
 if TYPE_CHECKING:
     from .options import Settings
 
 TOKEN_PREFIX = "v4.local."  # noqa: S105 - what every token begins with, not one
+
+_MAX_STDIN_BYTES = 2 * MAX_TOKEN_CHARACTERS
+"""Standard input: the longest token, and as much white space around it."""
 
 _REFUSAL = (
     "a token is never taken from an argument: arguments show in the process list and stay in the shell's "
@@ -65,9 +69,12 @@ def require_token(settings: Settings) -> CurrentToken:
 
 
 def token_from_stdin() -> str:
-    """What standard input holds, without the white space around it; read no further than a token can be long.
+    """What standard input holds, without the white space around it.
 
     It may be anything at all: whether it is a token is for the agent to say.
+
+    Raises:
+        InvalidTokenError: it holds more than a token and some white space. It is not read to its end.
     """
     if sys.stdin is None:  # the shell's `<&-`
         return ""
@@ -75,8 +82,14 @@ def token_from_stdin() -> str:
         from getpass import getpass
 
         return getpass("Token: ").strip()
-    # Twice the limit leaves room for white space; what is longer is too long for a token even when it is cut.
-    return sys.stdin.buffer.read(2 * MAX_TOKEN_CHARACTERS).decode("utf-8", "replace").strip()
+    # One byte beyond the limit: a part of the input must never be judged as if it were the whole.
+    content = sys.stdin.buffer.read(_MAX_STDIN_BYTES + 1)
+    if len(content) > _MAX_STDIN_BYTES:
+        raise InvalidTokenError(
+            f"standard input holds more than {_MAX_STDIN_BYTES} bytes, which is no session token; "
+            "hand over the token alone"
+        )
+    return content.decode("utf-8", "replace").strip()
 
 
 def refuse_tokens(arguments: Sequence[str]) -> None:

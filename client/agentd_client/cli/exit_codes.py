@@ -14,6 +14,7 @@ from __future__ import annotations
 import click
 
 from .. import errors
+from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 
 DONE = 0
@@ -35,7 +36,7 @@ MEANINGS = {
     DONE: "yes, or done",
     NO: "no: not valid, not logged in, nothing to end, not confirmed",
     USAGE: "the command line is wrong",
-    DATA: "a token, label or expiry is not of the right form",
+    DATA: "a token, label, expiry or id is not of the right form",
     UNAVAILABLE: "no agent answers, or it is locked, stopping or cannot start",
     INTERNAL: "agentctl or the agent has a fault",
     SYSTEM: "the operating system refused something",
@@ -58,6 +59,7 @@ _BY_CLASS: dict[type[BaseException], int] = {
     OSError: SYSTEM,
     errors.AgentdError: INTERNAL,
     errors.RequestError: PROTOCOL,
+    LocalParamsError: DATA,
     errors.AgentInternalError: INTERNAL,
     errors.AgentStoppingError: UNAVAILABLE,
     errors.InvalidExpiryError: DATA,

@@ -13,19 +13,23 @@ from ..blocking import Client
 from ..session import Session
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
+DEFAULT_PATIENCE_SECONDS = 0.5
+"""For an agent that is not there, where no --timeout was given: one that is starting needs far less."""
+
 MAX_TIMEOUT_SECONDS = 3600.0
 
 
 class Settings:
     """What the shared options say; `now` gives the time in seconds since 1970."""
 
-    __slots__ = ("debug", "json", "now", "socket", "timeout", "token_file")
+    __slots__ = ("debug", "json", "now", "patience", "socket", "timeout", "token_file")
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.json = False
         self.debug = False
         self.socket: str | None = None
         self.timeout = DEFAULT_TIMEOUT_SECONDS
+        self.patience: float | None = DEFAULT_PATIENCE_SECONDS
         self.token_file: str | None = None
         self.now = now
 
@@ -36,7 +40,7 @@ class Settings:
 
     def connect(self) -> Client:
         """Connect to the agent; raises what `Client.connect` raises."""
-        return Client.connect(self.socket, timeout=self.timeout)
+        return Client.connect(self.socket, timeout=self.timeout, patience=self.patience)
 
     def session(self) -> Session:
         """The session whose token the token file holds; touches no file."""
@@ -57,6 +61,8 @@ def _keep_timeout(context: click.Context, parameter: click.Parameter, value: flo
         limit = f"{MAX_TIMEOUT_SECONDS:.0f}"
         raise click.BadParameter(f"is a number of seconds above 0, at most {limit}", context, parameter)
     _keep(context, parameter, value)
+    if value is not None:  # who says how long to wait means it for an agent that is still to come as well
+        context.ensure_object(Settings).patience = None
 
 
 def shared_options() -> list[click.Parameter]:
@@ -78,7 +84,8 @@ def shared_options() -> list[click.Parameter]:
             metavar="SECONDS",
             expose_value=False,
             callback=_keep_timeout,
-            help=f"How long to wait for the agent.  [default: {DEFAULT_TIMEOUT_SECONDS:.0f}]",
+            help=f"How long to wait for the agent.  [default: {DEFAULT_TIMEOUT_SECONDS:g}, "
+            f"and {DEFAULT_PATIENCE_SECONDS:g} for one that is not there]",
         ),
         click.Option(
             ["--token-file"],

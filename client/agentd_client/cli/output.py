@@ -41,15 +41,27 @@ def show(
     human: Callable[[], Iterable[str]],
     plain: Iterable[str] | None = None,
 ) -> None:
-    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields."""
+    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields.
+
+    Raises:
+        OSError: it cannot be written; names standard output as its file.
+    """
     if settings.json:
         import json
 
-        click.echo(json.dumps(document))
+        _print(json.dumps(document))
         return
     lines = human() if is_terminal() else _fields(document) if plain is None else plain
     for line in lines:
+        _print(line)
+
+
+def _print(line: str) -> None:
+    try:
         click.echo(line)
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def colour(text: str, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import errors
+from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 from .output import printable
 
@@ -23,6 +24,7 @@ _NEXT: dict[type[BaseException], str] = {
     errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
     errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",
     errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent",
+    LocalParamsError: "nothing was sent; look at what the command line says",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
     errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",

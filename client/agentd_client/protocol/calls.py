@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from ..errors import AgentdError, InvalidParamsError, InvalidTokenError, ProtocolError
+from ..errors import (
+    AgentdError,
+    InvalidExpiryError,
+    InvalidLabelError,
+    InvalidParamsError,
+    InvalidTokenError,
+    ProtocolError,
+)
 from . import methods
 from .codec import Decoder, Encoder, Request, Response
 from .limits import MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
@@ -27,6 +34,18 @@ from .results import (
 from .wire import error_from_wire, from_wire
 
 T = TypeVar("T")
+
+
+class LocalParamsError(InvalidParamsError):
+    """The client itself refuses a parameter; nothing was sent."""
+
+
+_UNSENDABLE: dict[str, type[AgentdError]] = {
+    "expiry": InvalidExpiryError,
+    "label": InvalidLabelError,
+    "token": InvalidTokenError,
+}
+"""The errors of parameters that have one of their own, as the agent would answer with."""
 
 
 class Call(NamedTuple, Generic[T]):
@@ -77,7 +96,7 @@ def inspect_token(token: str) -> Call[Verification]:
 def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
     """End a session, by its token or by its id."""
     if (token is None) == (session_id is None):
-        raise InvalidParamsError("revoke_token takes either a token or an id")
+        raise LocalParamsError("revoke_token takes either a token or an id")
     return _call(
         methods.REVOKE_TOKEN,
         lambda answer: from_wire(Revocation, answer).revoked,
@@ -137,6 +156,20 @@ class Answer(NamedTuple, Generic[T]):
         return cast("T", self.result)
 
 
+_ENCODING_ERRORS = (ValueError, TypeError, OverflowError)
+
+
+def _problem(error: Exception, value: object) -> str:
+    # In words of our own, without the value.
+    if isinstance(error, UnicodeEncodeError):
+        return "it is not text that UTF-8 can hold"
+    if isinstance(value, str | bytes):
+        return "it is too long"
+    if isinstance(value, int):
+        return "the number is too large"
+    return f"it is of a type that the protocol does not know ({type(value).__name__})"
+
+
 class Exchange:
     """One connection's conversation, one call at a time: bytes in, answer out.
 
@@ -149,14 +182,28 @@ class Exchange:
         self._msgid = 0
 
     def request(self, call: Call[T]) -> bytes:
-        """The bytes of a call; `InvalidParamsError` where a parameter cannot be encoded."""
+        """The bytes of a call.
+
+        Raises:
+            InvalidExpiryError, InvalidLabelError, InvalidTokenError: that parameter cannot be encoded.
+            LocalParamsError: another one cannot, or all of them together make too long a message.
+        """
         self._msgid = (self._msgid + 1) % 2**32
         try:
             return self._encoder.request(self._msgid, call.method.name, call.params)
-        except (ValueError, TypeError, OverflowError) as error:
+        except _ENCODING_ERRORS:
             # Not chained: the packer's own message quotes the value, which may be a token.
-            problem = type(error).__name__
-        raise InvalidParamsError(f"{call.method.name}: a parameter cannot be sent ({problem})")
+            refusal = self._refusal(call)
+        raise refusal
+
+    def _refusal(self, call: Call[T]) -> AgentdError:
+        for name, value in call.params.items():
+            try:
+                self._encoder.encoded(value)
+            except _ENCODING_ERRORS as error:
+                kind = _UNSENDABLE.get(name, LocalParamsError)
+                return kind(f"the {name} cannot be sent: {_problem(error, value)}")
+        return LocalParamsError(f"{call.method.name}: the parameters are too long together")
 
     def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
         """Take received bytes; returns the answer once it is whole.

@@ -61,14 +61,21 @@ def command(settings: Settings, label: str | None, expiry: int | str | None) -> 
         "tokenFile": settings.token_path,
         "replaced": ended,
     }
-    show(
-        settings,
-        document,
-        human=lambda: [
-            f"logged in: {named(created.id, label)}, {ends(created.expires_at, settings.now())}",
-            f"the token is in {printable(settings.token_path)}",
-        ],
-    )
+    place = f"the token is in {settings.token_path}"
+    try:
+        show(
+            settings,
+            document,
+            human=lambda: [
+                f"logged in: {named(created.id, label)}, {ends(created.expires_at, settings.now())}",
+                printable(place),
+            ],
+        )
+    except BrokenPipeError:
+        raise  # whoever read the output did not want it: no word more
+    except OSError:
+        warn(settings, f"logged in all the same: {place}")
+        raise
 
 
 def _end(settings: Settings, agent: Client, token: str, which: str) -> bool:

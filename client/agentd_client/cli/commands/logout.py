@@ -49,8 +49,9 @@ def _take(settings: Settings) -> tuple[str | None, bool]:
     try:
         return file.take(), existed
     except TokenFileError as error:
+        removed = file.remove()  # before it is told: a folder, for one, stays
         warn(settings, f"{error.sentence}. It is removed; a session of a token in it lives until it expires")
-        return None, file.remove()
+        return None, removed
 
 
 def _end(settings: Settings, token: str | None, everything: bool) -> bool:
