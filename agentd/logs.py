@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
-from contextlib import suppress
 from typing import TextIO
 
 from . import systemd
@@ -65,8 +65,14 @@ def last_words(sentence: str) -> None:
     if any(isinstance(handler.formatter, JsonFormatter | JournalFormatter) for handler in LOGGER.handlers):
         LOGGER.error(sentence)
     elif sys.stderr is not None:
-        with suppress(OSError):  # nobody reads any more; the exit code still tells
-            print(f"agentd: {sentence}", file=sys.stderr)  # noqa: T201 - what a command says, not a log line
+        try:
+            print(f"agentd: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - not a log line
+        except OSError:
+            # Nobody reads any more; the exit code still tells. What is left in the buffer would be tried
+            # again at the interpreter's end, which would change that code.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
 
 
 def _handler(form: str) -> logging.Handler:
