@@ -65,11 +65,13 @@ class Batch:
             self._pages_to_leave = max(self._pages_to_leave, self._reserve_pages // share)
 
     def rewrite(self, key: bytes) -> None:
-        """Replace a value, if there is one, by itself."""
-        with lmdb_errors_translated():
-            sealed = self._txn.get(key)
-            if sealed is not None:
-                self._txn.put(key, sealed)
+        """Replace a value that is there by itself; raises `MapFull` where there is no room for that."""
+        try:
+            self._txn.put(key, self._txn.get(key) or b"")
+        except lmdb.MapFullError as error:
+            raise MapFull from error
+        except lmdb.Error as error:
+            raise store_error(error) from error
 
     def commit(self) -> None:
         """Make all of it durable: LMDB writes and syncs the pages, then the meta page.

@@ -87,7 +87,8 @@ class Environment:
     @property
     def transaction(self) -> int:
         """The number of the last commit."""
-        return int(self._lmdb.info()["last_txnid"])
+        with lmdb_errors_translated():
+            return int(self._lmdb.info()["last_txnid"])
 
     def reader(self) -> Reader:
         """The way to read, for the calling thread only."""
@@ -110,7 +111,7 @@ class Environment:
         LMDB uses a freed page again only in the second transaction after the one that freed it.
 
         Raises:
-            MapFull: there is not even room for that.
+            MapFull, StoreFullError: there is not even room for that.
         """
         batch = self.begin()
         try:
@@ -127,6 +128,7 @@ class Environment:
         """Replace the map by one of another size. There must be no transaction open in the whole process.
 
         LMDB moves the map without looking for one: a transaction that is alive goes on in unmapped memory.
+        Where the system gives no larger one, py-lmdb closes the environment.
         """
         with lmdb_errors_translated():
             self._lmdb.set_mapsize(map_bytes)

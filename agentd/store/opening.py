@@ -57,9 +57,9 @@ class Opener(NamedTuple):
     def close(self, environment: Environment, *, is_clean: bool) -> None:
         """Undo `open`; no transaction may be open. `is_clean`: every commit went as it should."""
         try:
-            transaction = environment.transaction
+            transaction = environment.transaction if is_clean else None
             environment.close()
-            if is_clean:
+            if transaction is not None:
                 self._leave_mark(transaction)
         finally:
             self.folder.release()

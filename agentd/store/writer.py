@@ -236,7 +236,7 @@ class Writer:
         self._is_settled = True
         try:
             self._environment.turn_over(HEADER)
-        except MapFull:
+        except (MapFull, StoreFullError):
             return False
         return True
 
@@ -251,7 +251,7 @@ class Writer:
         # The map may be replaced only while no transaction lives anywhere in the process. This thread has
         # none now; those of the event loop's thread live within one call each, so there is none while that
         # thread is here.
-        trio.from_thread.run_sync(self._replace_map, target, trio_token=self._token)
+        trio.from_thread.run_sync(self._environment.grow, target, trio_token=self._token)
         self._has_grown = True
         return True
 
@@ -262,13 +262,6 @@ class Writer:
             self._log.warning("the event loop ended before the store was stopped")
 
     # --- the event loop's thread ---
-
-    def _replace_map(self, map_bytes: int) -> None:
-        try:
-            self._environment.grow(map_bytes)
-        except BaseException:
-            self._on_failure()  # before anything else runs: there may be no map to read in any more
-            raise
 
     def _answer(self, operations: Sequence[_Operation[Any]]) -> None:
         for operation in operations:
