@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.damage import run_all, table
+
+HOW_MANY = 500
+
+
+@pytest.mark.timeout(600)
+def test_of_500_damaged_stores_none_says_yes_wrongly_and_none_kills_the_agent() -> None:
+    outcomes = run_all(HOW_MANY, seed=1)
+    print(table(outcomes))
+    assert [outcome for outcome in outcomes if outcome.wrong] == []
+    assert [outcome for outcome in outcomes if outcome.end not in ("served", "refused")] == []
+    for outcome in outcomes:
+        code, _, sentence = outcome.told.partition(": ")
+        assert code in ("", "STORE_DAMAGED", "STORE_FAILED", "STORE_KEY_MISMATCH")
+        remedies = ("agentd init --fresh", "move it away", "put back the key file")
+        assert not sentence or any(remedy in sentence for remedy in remedies), outcome
+    assert any(outcome.end == "served" and outcome.yes for outcome in outcomes)
