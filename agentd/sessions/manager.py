@@ -213,11 +213,10 @@ class SessionManager:
             view.put(session_path(key.key_id, session_id), stored)
             return key
 
-        # The token is made after the record, with the key that the record stands under: a reset at the
-        # same time either comes first and gives that key, or comes later and ends this session too.
-        key_record = enter(tran) if tran is not None else await self._db.write(enter)
-        self._lifecycle.require_running()
-        token = self._mint(self._keys.of(key_record), record)
+        if tran is not None:
+            token = self._mint(self._keys.of(enter(tran)), record)
+        else:
+            token = await self._enter_and_mint(enter, record)
         return CreatedToken(token, session_id, record.expires)
 
     async def verify_token(self, token: object, tran: Transaction | None = None) -> bool:
@@ -303,6 +302,26 @@ class SessionManager:
         # The key goes first: from then on no session counts, wherever this is interrupted.
         await self._db.delete(KEY_PATH)
         await self._db.clear(SESSIONS_PATH)
+
+    async def _enter_and_mint(self, enter: Callable[[View], KeyRecord], record: SessionRecord) -> str:
+        """Store a record and make its token, the one while the other is on its way to the disk.
+
+        The token belongs to the key that the record stands under. A reset at the same time either comes
+        first, and then the token is made once more with that key, or later, and ends this session too.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        key = self._keys.current(self._db.sealed(KEY_PATH)[0])
+        storing = self._db.begin_write(enter)
+        try:
+            token = None if key is None else self._mint(key, record)
+        except BaseException:
+            storing.give_up()
+            raise
+        key_record = await storing.durable()
+        self._lifecycle.require_running()
+        if token is None or key is None or key.id != key_record.key_id:
+            token = self._mint(self._keys.of(key_record), record)
+        return token
 
     def _mint(self, key: SessionKey, record: SessionRecord) -> str:
         claims = Claims(

@@ -26,7 +26,7 @@ from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
 from .view import Entry, View
 from .write_view import read_count
-from .writer import Writer
+from .writer import Pending, Writer
 
 T = TypeVar("T")
 
@@ -272,6 +272,13 @@ class DB:
             DBNotRunningError: the store is not open, or is stopping.
         """
         return await self._running_writer().write(function, may_use_reserve=reserved)
+
+    def begin_write(self, function: Callable[[View], T]) -> Pending[T]:
+        """Like `write`, in two steps: what the caller does before it awaits `durable` runs beside the commit.
+
+        Nothing may be awaited in between.
+        """
+        return self._running_writer().begin(function)
 
     def submit(self, function: Callable[[View], object]) -> None:
         """Like `write` without waiting; a failure is logged."""

@@ -52,6 +52,37 @@ class _Operation(Generic[T]):
         self.error: BaseException | None = None
 
 
+class Pending(Generic[T]):
+    """An operation that was handed over, and that the task which did so is about to wait for.
+
+    The answer comes through the event loop, so what the task does before it waits runs beside the commit.
+    """
+
+    def __init__(self, operation: _Operation[T]) -> None:
+        self._operation = operation
+
+    async def durable(self) -> T:
+        """Wait until it is durable; its result, or its error. To be awaited once, before anything else is."""
+        operation = self._operation
+
+        def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
+            operation.waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
+        error, operation.error = operation.error, None
+        if error is None:
+            return cast("T", operation.result)
+        try:
+            raise error
+        finally:
+            del error  # else this frame and the error's traceback would keep each other alive
+
+    def give_up(self) -> None:
+        """Do not wait after all; it is carried out all the same, and a failure is logged."""
+        self._operation.waiter = None
+
+
 class Writer:
     """Runs operations in a thread of its own, from `start` to `stop`.
 
@@ -104,21 +135,13 @@ class Writer:
         same and only its answer is dropped.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        return await self.begin(function, may_use_reserve=may_use_reserve).durable()
+
+    def begin(self, function: Callable[[WriteView], T], *, may_use_reserve: bool = False) -> Pending[T]:
+        """Hand an operation over, for the present task to wait for: without a checkpoint in between."""
         operation = _Operation(function, trio.lowlevel.current_task(), may_use_reserve)
         self._hand_over(operation)
-
-        def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
-            operation.waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
-        error, operation.error = operation.error, None
-        if error is None:
-            return cast("T", operation.result)
-        try:
-            raise error
-        finally:
-            del error  # else this frame and the error's traceback would keep each other alive
+        return Pending(operation)
 
     def submit(self, function: Callable[[WriteView], object]) -> None:
         """Hand an operation over; a failure is logged."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, verifier
@@ -191,16 +192,34 @@ async def test_labels_in_any_language_are_kept_as_they_are(manager, label):
 async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(manager, monkeypatch):
     from agentd_client.errors import SessionManagerNotRunningError
 
-    write = manager._db.write
+    begin_write = manager._db.begin_write
 
-    async def write_then_stop(change):
-        answer = await write(change)
-        await manager.stop()
-        return answer
+    class ThenStopped:
+        def __init__(self, change):
+            self.pending = begin_write(change)
 
-    monkeypatch.setattr(manager._db, "write", write_then_stop)
+        async def durable(self):
+            answer = await self.pending.durable()
+            await manager.stop()
+            return answer
+
+    monkeypatch.setattr(manager._db, "begin_write", ThenStopped)
     with pytest.raises(SessionManagerNotRunningError):
         await manager.create_token()
+
+
+async def test_a_session_opened_while_the_key_is_replaced_stands_under_the_new_key(db, manager):
+    """The token is made beside the commit, with the key of that moment; the record decides."""
+    tokens = []
+
+    async def create():
+        tokens.append(await manager.create_token())
+
+    async with trio.open_nursery() as nursery:
+        db.submit(manager._keys.replace)  # in the queue before any of them, and not yet carried out
+        for _ in range(4):
+            nursery.start_soon(create)
+    assert [manager.judge(token).reason for token in tokens] == [None] * 4
 
 
 async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):
