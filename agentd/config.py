@@ -22,6 +22,10 @@ from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
 DEFAULT_SESSION_SECONDS = 8 * 3600
 """A working day: how long a session lasts where its opener does not say."""
 
+DEFAULT_MAX_LIFETIME_SECONDS = 30 * 24 * 3600
+"""How far from its opening a session can be renewed where its opener does not say: a month of use, then a new
+login."""
+
 DEFAULT_DRAIN_SECONDS = 5.0
 """For requests in flight when the agent is told to stop; systemd waits far longer before it kills."""
 
@@ -45,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     socket_path: str = ""
     state_path: str = ""
     session_expiry: str | int = DEFAULT_SESSION_SECONDS
+    session_max_lifetime: str | int = DEFAULT_MAX_LIFETIME_SECONDS
+    revoke_on_reuse: bool = False
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
@@ -63,6 +69,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def expiry(self) -> int | str:
         """`session_expiry` as the session manager takes it: whole seconds or `NEVER`."""
         return parse_duration(self.session_expiry)
+
+    @property
+    def max_lifetime(self) -> int | str:
+        """`session_max_lifetime` as the session manager takes it: whole seconds or `NEVER`."""
+        return parse_duration(self.session_max_lifetime)
 
 
 def load(
@@ -119,8 +130,10 @@ def _check(name: str, value: object) -> None:
     match name:
         case "socket_path" | "state_path":
             _check_path(name, value)
-        case "session_expiry":
-            _check_expiry(value)
+        case "session_expiry" | "session_max_lifetime":
+            _check_duration(name, value)
+        case "revoke_on_reuse":
+            _check_switch(name, value)
         case "drain_seconds":
             _check_drain(value)
         case "log_level":
@@ -145,13 +158,18 @@ def _check_absolute(name: str, value: object) -> None:
         raise ValueError(f"{name} is not an absolute path: {value!r}")
 
 
-def _check_expiry(value: object) -> None:
+def _check_duration(name: str, value: object) -> None:
     try:
-        expiry = parse_duration(value)
+        duration = parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"session_expiry: {error}") from None
-    if isinstance(expiry, int) and expiry > MAX_EXPIRY_SECONDS:
-        raise ValueError(f"session_expiry is over 100 years: {value!r}")
+        raise ValueError(f"{name}: {error}") from None
+    if isinstance(duration, int) and duration > MAX_EXPIRY_SECONDS:
+        raise ValueError(f"{name} is over 100 years: {value!r}")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is true or false, without quotes, not {value!r}")
 
 
 def _check_drain(value: object) -> None:

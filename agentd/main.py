@@ -51,7 +51,13 @@ async def running_core(settings: Settings, logger: logging.Logger, clock: Clock)
         await KeyRing.create_key_ring(keys_path=settings.keys_path, logger=keys_log) as key_ring,
         await DB.create_db(db_path=settings.store_path, key_ring=key_ring, logger=store_log) as db,
         await SessionManager.create_session_manager(
-            db=db, key_ring=key_ring, expiry=settings.expiry, logger=sessions_log, clock=clock
+            db=db,
+            key_ring=key_ring,
+            expiry=settings.expiry,
+            max_lifetime=settings.max_lifetime,
+            revoke_on_reuse=settings.revoke_on_reuse,
+            logger=sessions_log,
+            clock=clock,
         ) as manager,
     ):
         yield Core(key_ring, db, manager)

@@ -27,9 +27,11 @@ def test_every_error_in_the_protocol_document_is_the_one_in_the_code():
 
 
 def test_every_reason_is_documented():
-    codes = {name for name in vars(reasons) if name.isupper() and name != "SENTENCES"}
-    assert codes == set(reasons.SENTENCES)
-    assert codes == set(re.findall(r"^\| `([A-Z_]+)` \|", section("Methods"), re.MULTILINE))
+    codes = {name for name in vars(reasons) if name.isupper()} - {"SENTENCES", "ENDINGS"}
+    assert codes == {*reasons.SENTENCES, *reasons.ENDINGS}
+    for ending in reasons.ENDINGS:
+        assert f"`{ending}`" in section("Events") + section("Methods")
+    assert set(reasons.SENTENCES) == set(re.findall(r"^\| `([A-Z_]+)` \|", section("Methods"), re.MULTILINE))
 
 
 def test_the_limits_in_the_document_are_those_of_the_code():

@@ -1,5 +1,6 @@
 """The server: sockets, peers and requests. It knows the protocol and an interface of the agent."""
 
+from .caller import Caller
 from .dispatch import Dispatch, Params
 from .interface import ReadStatus, Sessions
 from .methods import agent_dispatch
@@ -10,6 +11,7 @@ from .socket_file import SocketFile
 from .traffic import Traffic
 
 __all__ = [
+    "Caller",
     "Dispatch",
     "Params",
     "Peer",

@@ -1,4 +1,4 @@
-"""One connection: reads requests, sends replies, and holds its peer to the limits.
+"""One connection: reads requests, has them answered, and holds its peer to the limits.
 
 It works on the plain non-blocking socket and waits with trio's `wait_readable`: a send that the kernel takes
 at once then needs no deadline, no task and no turn of the event loop, which is a third of a call's time.
@@ -7,59 +7,68 @@ at once then needs no deadline, no task and no turn of the event loop, which is 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import socket
+from collections.abc import Callable
 
 import trio
-from trio.lowlevel import ParkingLot, checkpoint, wait_readable, wait_writable
+from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
 from agentd_client.protocol.codec import Decoder, Message, Notification, Request
-from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES, REPLY_SECONDS
+from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES
+from agentd_client.protocol.results import Event, Opener
 
 from .dispatch import Dispatch
+from .interface import Subscriber, Unsubscribe
+from .outbox import Outbox, turns
 from .peer import Peer
 from .peer_log import PeerLog, Reason
 
 SLICE_MESSAGES = MAX_IN_FLIGHT
 """Messages, answered or not, after which a connection lets the others have a turn."""
 
-# What happened to whichever connection, in order. Cheaper than a clock, and no two are at the same time.
-_turns = itertools.count()
-
 
 class Connection:
     """Owns a connected, non-blocking socket from its construction on; `run` closes it.
 
     Backpressure: while replies wait for the peer, or `MAX_IN_FLIGHT` requests are being worked on, nothing
-    more is read, so a peer can make the agent hold no more than one read and the replies to it.
+    more is read, so a peer can make the agent hold no more than one read and the replies to it, and a bounded
+    number of events where it has subscribed. It is the `Caller` that handlers see.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, dispatch: Dispatch, log: PeerLog) -> None:
         self._sock = sock
         self.peer = peer
+        self.opener = Opener(peer.uid, peer.pid)
         self._dispatch = dispatch
         self._log = log
         self._decoder = Decoder()
         self._in_flight: set[int] = set()
-        self._backlog = bytearray()
-        self._lost = False
-        # Where the reader waits until the backlog is gone or a request has ended.
+        # Where the reader waits until replies were taken or a request has ended.
         self._held = ParkingLot()
+        self._outbox = Outbox(sock, peer, log, self._held)
         self._unfinished_until = math.inf
         self._handling = False
         self._stopped = False
-        self.last_turn = next(_turns)
+        self._last_turn = next(turns)
+
+    @property
+    def last_turn(self) -> int:
+        """When something last happened here, in the order of `turns`."""
+        return max(self._last_turn, self._outbox.last_turn)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way in either direction, so that the end of reading ends it."""
+        """Whether no request and no reply is under way, so that the end of reading ends it.
+
+        Events that wait for a subscriber count for nothing: it may leave them there for ever.
+        """
         return not (
             self._handling
             or self._stopped
-            or self._lost
             or self._in_flight
-            or self._backlog
+            or self._outbox.lost
+            or self._outbox.owes_replies
             or self._decoder.has_partial_message
         )
 
@@ -69,18 +78,30 @@ class Connection:
             # The nursery outlives the reading: requests that are being worked on end, and their replies
             # leave, after the peer's last byte or its first malformed one.
             async with trio.open_nursery() as self._tasks:
-                await self._read()
+                self._outbox.start(self._tasks)
+                try:
+                    await self._read()
+                finally:
+                    self._outbox.end_events()
         finally:
             self._sock.close()
 
-    def stop_reading(self) -> None:
+    def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
+        """Send the peer every event of `source`, until either side ends the connection."""
+        self._outbox.subscribe(source)
+
+    def stop_reading(self, last_event: Event | None = None) -> None:
         """Let the peer send nothing more; all that it has sent is still answered.
+
+        A subscriber gets `last_event`, where there is one, and no event after it.
 
         After shutdown(SHUT_RD) of a Unix socket Linux fails the peer's sends with EPIPE, while what is in
         the receive queue stays readable, to be followed by the end of file. So there is no request that
         the peer sent whole and that nobody will read: for the peer, "sent" and "answered" stay the same.
         """
         self._stopped = True
+        if last_event is not None:
+            self._outbox.announce_end(last_event)
         # ENOTCONN: the peer has gone already.
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
@@ -106,7 +127,7 @@ class Connection:
                 self._log.write(Reason.MALFORMED, self.peer, decoder.failure.sentence)
                 return
             self._handling = False
-            self.last_turn = next(_turns)
+            self._last_turn = next(turns)
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""
@@ -125,10 +146,10 @@ class Connection:
             await self._hold()
             # The peer may have sent the rest long ago: time that it was not read does not count.
             self._unfinished_until += trio.current_time() - began
-        return not self._lost
+        return not self._outbox.lost
 
     def _must_hold(self) -> bool:
-        return bool(self._backlog) or len(self._in_flight) >= MAX_IN_FLIGHT
+        return self._outbox.owes_replies or len(self._in_flight) >= MAX_IN_FLIGHT
 
     async def _hold(self) -> None:
         while self._must_hold():
@@ -137,24 +158,24 @@ class Connection:
     async def _handle(self, messages: list[Message]) -> bool:
         """Answer or start each request; False where a message ends the connection."""
         replies: list[bytes] = []
-        dispatch, peer, in_flight = self._dispatch, self.peer, self._in_flight
+        dispatch, in_flight = self._dispatch, self._in_flight
         going_on = True
         in_slice = 0
         for message in messages:
             in_slice += 1
             if type(message) is Request:
                 if message.msgid in in_flight:
-                    self._log.write(Reason.MSGID_IN_USE, peer)
+                    self._log.write(Reason.MSGID_IN_USE, self.peer)
                     going_on = False
                     break
-                reply = dispatch.answer(message, peer)
+                reply = dispatch.answer(message, self)
                 if reply is not None:
                     replies.append(reply)
                 else:
                     in_flight.add(message.msgid)
                     self._tasks.start_soon(self._answer, message)
             elif type(message) is not Notification:
-                self._log.write(Reason.UNEXPECTED, peer)
+                self._log.write(Reason.UNEXPECTED, self.peer)
                 going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
@@ -165,64 +186,20 @@ class Connection:
                 self._send_all(replies)
                 await checkpoint()
                 await self._hold()
-                if self._lost:
+                if self._outbox.lost:
                     return False
         self._send_all(replies)
         return going_on
 
     async def _answer(self, request: Request) -> None:
         try:
-            self._send(await self._dispatch.answer_waiting(request, self.peer))
+            self._outbox.send(await self._dispatch.answer_waiting(request, self))
         finally:
             self._in_flight.discard(request.msgid)
-            self.last_turn = next(_turns)
+            self._last_turn = next(turns)
             self._held.unpark_all()
 
     def _send_all(self, replies: list[bytes]) -> None:
         if replies:
-            self._send(replies[0] if len(replies) == 1 else b"".join(replies))
+            self._outbox.send(replies[0] if len(replies) == 1 else b"".join(replies))
             replies.clear()
-
-    def _send(self, data: bytes) -> None:
-        if self._lost:
-            return
-        if self._backlog:
-            self._backlog += data
-            return
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._lose()
-            return
-        if sent < len(data):
-            self._backlog += data[sent:]
-            self._tasks.start_soon(self._flush)
-
-    async def _flush(self) -> None:
-        """Send the backlog as the peer takes it, within one deadline that its trickling does not renew."""
-        with trio.move_on_after(REPLY_SECONDS) as taking:
-            while self._backlog:
-                await wait_writable(self._sock)
-                try:
-                    sent = self._sock.send(self._backlog)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    self._lose()
-                    return
-                del self._backlog[:sent]
-        if taking.cancelled_caught:
-            self._log.write(Reason.NOT_TAKING, self.peer)
-            self._lose()
-        self.last_turn = next(_turns)
-        self._held.unpark_all()
-
-    def _lose(self) -> None:
-        """Nobody takes replies any more: wake the reader, which ends. What was begun is still carried out."""
-        self._lost = True
-        self._backlog.clear()
-        with contextlib.suppress(OSError):  # ENOTCONN
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._held.unpark_all()

@@ -17,8 +17,8 @@ from agentd_client.protocol.codec import Encoder, Request
 from agentd_client.protocol.methods import Method
 from agentd_client.protocol.wire import error_to_wire, to_wire
 
+from .caller import Caller
 from .failures import describe_failure
-from .peer import Peer
 from .traffic import Traffic
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
@@ -41,8 +41,8 @@ MAX_KEPT_RESULTS = 1024
 
 class _Entry(NamedTuple):
     params: type[Params]
-    at_once: Callable[[Any, Peer], Result] | None
-    waiting: Callable[[Any, Peer], Awaitable[Result]] | None
+    at_once: Callable[[Any, Caller], Result | None] | None
+    waiting: Callable[[Any, Caller], Awaitable[Result]] | None
     keeps_results: bool
 
 
@@ -71,19 +71,23 @@ class Dispatch:
         self,
         method: Method,
         params: type[P],
-        handler: Callable[[P, Peer], Result],
+        handler: Callable[[P, Caller], Result | None],
         *,
+        otherwise: Callable[[P, Caller], Awaitable[Result]] | None = None,
         keeps_results: bool = False,
     ) -> None:
         """Add a method that answers at once; a name that is taken raises ValueError.
 
+        With `otherwise`, for methods that have to wait now and then: where `handler` gives None, having done
+        nothing, that handler has the answer.
+
         With `keeps_results`, for handlers that often give the very same object again: results are kept
         encoded. They must be immutable all the way down, and no secrets.
         """
-        self._add(method, _Entry(params, handler, None, keeps_results))
+        self._add(method, _Entry(params, handler, otherwise, keeps_results))
 
     def register_waiting(
-        self, method: Method, params: type[P], handler: Callable[[P, Peer], Awaitable[Result]]
+        self, method: Method, params: type[P], handler: Callable[[P, Caller], Awaitable[Result]]
     ) -> None:
         """Add a method that waits for something; a name that is taken raises ValueError."""
         self._add(method, _Entry(params, None, handler, False))
@@ -93,8 +97,8 @@ class Dispatch:
             raise ValueError(f"the method {method.name!r} is registered twice")
         self._entries[method.name] = entry
 
-    def answer(self, request: Request, peer: Peer) -> bytes | None:
-        """The reply; None where the method waits, then `answer_waiting` has it."""
+    def answer(self, request: Request, caller: Caller) -> bytes | None:
+        """The reply; None where the request has to wait, then `answer_waiting` has it."""
         self.traffic.requests += 1
         msgid, name, params = request
         try:
@@ -103,7 +107,11 @@ class Dispatch:
                 raise UnknownMethodError(f"no method {_shown(name)}")
             if entry.at_once is None:
                 return None
-            result = entry.at_once(_read(name, params, entry.params), peer)
+            result = entry.at_once(_read(name, params, entry.params), caller)
+            if result is None:
+                if entry.waiting is None:
+                    raise TypeError("a method that never waits gave no result")
+                return None
             if not entry.keeps_results:
                 return self._encoder.result(msgid, to_wire(result))
             kept = self._kept.get(id(result)) or self._keep(result)
@@ -111,13 +119,13 @@ class Dispatch:
         except Exception as error:
             return self._refusal(msgid, name, error)
 
-    async def answer_waiting(self, request: Request, peer: Peer) -> bytes:
-        """The reply of a method that waits; passes on nothing but a cancellation."""
+    async def answer_waiting(self, request: Request, caller: Caller) -> bytes:
+        """The reply of a request that waits; passes on nothing but a cancellation."""
         msgid, name, params = request
         try:
             entry = self._entries[name]
             assert entry.waiting is not None
-            result = await entry.waiting(_read(name, params, entry.params), peer)
+            result = await entry.waiting(_read(name, params, entry.params), caller)
             return self._encoder.result(msgid, to_wire(result))
         except Exception as error:
             return self._refusal(msgid, name, error)

@@ -5,29 +5,118 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from agentd_client.protocol.results import CreatedToken, Opener, Status, Verification
+from agentd_client.protocol.results import (
+    AuditPage,
+    CreatedToken,
+    Event,
+    Opener,
+    SessionPage,
+    Status,
+    Verification,
+)
 
 ReadStatus = Callable[[], Status]
 """The agent at a glance; answered at once."""
 
+Subscriber = Callable[[Event], None]
+"""Told of what happens, on the event loop's thread; it neither waits nor raises."""
+
+Unsubscribe = Callable[[], None]
+"""Ends what `on_event` began."""
+
 
 class Sessions(Protocol):
-    """The operations on sessions. They raise `AgentdError` for what a peer may be told."""
+    """The operations on sessions. They raise `AgentdError` for what a peer may be told.
 
-    def judge(self, token: object) -> Verification:
-        """Whether a token, of whatever type, is valid; never waits. Raises where that cannot be known."""
+    `by` and `opened_by` are the peer that asks. Parameters that are `object` come as the peer sent them, and
+    the operation refuses what it cannot use with an error of its own.
+    """
+
+    def verify_at_once(
+        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+    ) -> Verification | None:
+        """Whether a token, of whatever type, is good; never waits. Raises where that cannot be known.
+
+        None where the answer takes a write: then `verify_counted` has it, and nothing was done yet.
+        """
+        ...
+
+    async def verify_counted(
+        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+    ) -> Verification:
+        """The same, and a yes is one use less, on the disk before it is said."""
+        ...
+
+    def inspect(
+        self, token: object = None, *, id: str | None = None, audience: object = None, scopes: object = None
+    ) -> Verification:
+        """All that is known of a token, or of a session by its id; changes nothing."""
         ...
 
     async def open_session(
-        self, expiry: object = None, label: object = None, opened_by: Opener | None = None
+        self,
+        expiry: object = None,
+        label: object = None,
+        opened_by: Opener | None = None,
+        *,
+        audience: object = None,
+        scopes: object = None,
+        max_uses: object = None,
+        max_lifetime: object = None,
+        parent: str | None = None,
+        bound: bool = False,
     ) -> CreatedToken:
-        """Open a session, once it is on the disk; checks `expiry` and `label` itself."""
+        """Open a session, once it is on the disk.
+
+        `parent` is a token of the session above; with `bound` it ends with its opener.
+        """
         ...
 
-    async def revoke_token(self, token: object = None, *, id: object = None) -> bool:
-        """End one session; whether there was one."""
+    async def renew_token(self, token: str, *, by: Opener | None = None) -> CreatedToken:
+        """Begin a session's lifetime anew; the token of its next generation."""
         ...
 
-    async def reset_key(self) -> str:
-        """End every session; the id of the new session key."""
+    async def revoke_token(
+        self, token: str | None = None, *, id: str | None = None, by: Opener | None = None
+    ) -> bool:
+        """End one session and those below it; whether there was one."""
+        ...
+
+    async def revoke_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        by: Opener | None = None,
+    ) -> int:
+        """End every session that fits all that is given, and those below; how many fitted."""
+        ...
+
+    def list_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> SessionPage:
+        """Some of the sessions that fit, newest first; changes nothing."""
+        ...
+
+    async def reset_key(self, *, grace_seconds: object = None, by: Opener | None = None) -> str:
+        """End every session, at once or when the grace is over; the id of the new session key."""
+        ...
+
+    def list_audit(
+        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+    ) -> AuditPage:
+        """Some entries of the audit log, newest first; changes nothing."""
+        ...
+
+    def on_event(self, subscriber: Subscriber) -> Unsubscribe:
+        """Tell the subscriber of everything that happens from now on, until it is unsubscribed."""
         ...

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from agentd_client.errors import InvalidParamsError
 from agentd_client.protocol import methods
-from agentd_client.protocol.limits import PROTOCOL_VERSION
+from agentd_client.protocol.limits import (
+    MAX_LABEL_CHARACTERS,
+    MAX_PAGE_AUDIT,
+    MAX_PAGE_SESSIONS,
+    PROTOCOL_VERSION,
+)
 from agentd_client.protocol.results import (
+    ACTIVE,
+    EXPIRED,
+    AuditPage,
     CreatedToken,
     Hello,
     KeyReset,
-    Opener,
     Revocation,
+    Revocations,
+    SessionPage,
     Status,
+    Subscribed,
     Verification,
 )
 
+from .caller import Caller
 from .dispatch import Dispatch, Params
 from .interface import ReadStatus, Sessions
-from .peer import Peer
+from .peer import opener_of
 from .traffic import Traffic
 
 
@@ -32,16 +45,39 @@ class HelloParams(Params, frozen=True):
 
 
 class CreateTokenParams(Params, frozen=True):
-    """Both untyped: the sessions' own rules refuse them, with codes of their own."""
+    """Untyped where the sessions' own rules refuse a value, with a code of its own."""
 
     expiry: Any = None
     label: Any = None
+    audience: Any = None
+    scopes: Any = None
+    max_uses: Any = None
+    max_lifetime: Any = None
+    parent: str | None = None
+    bound: bool | None = None
 
 
-class TokenParams(Params, frozen=True):
+class VerifyTokenParams(Params, frozen=True):
     """Untyped: what is no text is no token, and that is an answer, not an error."""
 
     token: Any
+    audience: Any = None
+    scopes: Any = None
+
+
+class InspectTokenParams(Params, frozen=True):
+    """Exactly one of token and id; a token of whatever type."""
+
+    token: Any = None
+    id: str | None = None
+    audience: Any = None
+    scopes: Any = None
+
+
+class RenewTokenParams(Params, frozen=True):
+    """The session's newest token, or the one before while the newest is not seen."""
+
+    token: str
 
 
 class RevokeTokenParams(Params, frozen=True):
@@ -49,6 +85,39 @@ class RevokeTokenParams(Params, frozen=True):
 
     token: str | None = None
     id: str | None = None
+
+
+class ChoosingParams(Params, frozen=True):
+    """Which sessions: those that fit all that is given. `parent` is the id of a session above them.
+
+    `label` is a pattern, and no longer than a label: a long one takes long to compile.
+    """
+
+    state: str | None = None
+    label: Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARACTERS)] | None = None
+    pid: int | None = None
+    parent: str | None = None
+
+
+class ListSessionsParams(ChoosingParams, frozen=True):
+    """Which of them, and where to go on."""
+
+    after: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_SESSIONS)] | None = None
+
+
+class ListAuditParams(Params, frozen=True):
+    """From when on, and where to go on."""
+
+    since: float | None = None
+    after: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_AUDIT)] | None = None
+
+
+class ResetKeyParams(Params, frozen=True):
+    """Untyped for the same reason as in createToken."""
+
+    grace_seconds: Any = None
 
 
 class AgentMethods:
@@ -59,31 +128,92 @@ class AgentMethods:
         self._status = status
         self._hello = Hello(f"agentd {version}", PROTOCOL_VERSION, capabilities)
 
-    def hello(self, params: HelloParams, peer: Peer) -> Hello:
+    def hello(self, params: HelloParams, caller: Caller) -> Hello:
         """What this agent is."""
         return self._hello
 
-    def get_status(self, params: Params, peer: Peer) -> Status:
+    def get_status(self, params: Params, caller: Caller) -> Status:
         """How it is."""
         return self._status()
 
-    def judge(self, params: TokenParams, peer: Peer) -> Verification:
-        """All that is known of a token: verifyToken and inspectToken."""
-        return self._sessions.judge(params.token)
+    def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
+        """Whether a token is good for this; None where the answer takes a write."""
+        return self._sessions.verify_at_once(
+            params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+        )
 
-    async def create_token(self, params: CreateTokenParams, peer: Peer) -> CreatedToken:
+    async def verify_counted(self, params: VerifyTokenParams, caller: Caller) -> Verification:
+        """The same, where a yes is counted."""
+        return await self._sessions.verify_counted(
+            params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+        )
+
+    def inspect_token(self, params: InspectTokenParams, caller: Caller) -> Verification:
+        """All that is known of a session."""
+        if (params.token is None) == (params.id is None):
+            raise InvalidParamsError("inspectToken takes either token or id")
+        return self._sessions.inspect(
+            params.token, id=params.id, audience=params.audience, scopes=params.scopes
+        )
+
+    async def create_token(self, params: CreateTokenParams, caller: Caller) -> CreatedToken:
         """Open a session for the peer."""
-        return await self._sessions.open_session(params.expiry, params.label, Opener(peer.uid, peer.pid))
+        return await self._sessions.open_session(
+            params.expiry,
+            params.label,
+            opener_of(caller.peer),
+            audience=params.audience,
+            scopes=params.scopes,
+            max_uses=params.max_uses,
+            max_lifetime=params.max_lifetime,
+            parent=params.parent,
+            bound=params.bound is True,
+        )
 
-    async def revoke_token(self, params: RevokeTokenParams, peer: Peer) -> Revocation:
+    async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
+        """A new token for the same session."""
+        return await self._sessions.renew_token(params.token, by=opener_of(caller.peer))
+
+    async def revoke_token(self, params: RevokeTokenParams, caller: Caller) -> Revocation:
         """End one session."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("revokeToken takes either token or id")
-        return Revocation(await self._sessions.revoke_token(params.token, id=params.id))
+        by = opener_of(caller.peer)
+        return Revocation(await self._sessions.revoke_token(params.token, id=params.id, by=by))
 
-    async def reset_key(self, params: Params, peer: Peer) -> KeyReset:
+    async def revoke_sessions(self, params: ChoosingParams, caller: Caller) -> Revocations:
+        """End some sessions."""
+        _check_state("revokeSessions", params)
+        chosen = msgspec.structs.asdict(params)
+        if all(condition is None for condition in chosen.values()):
+            # What was left out by mistake would end everything.
+            raise InvalidParamsError("revokeSessions takes at least one of state, label, pid and parent")
+        return Revocations(await self._sessions.revoke_sessions(**chosen, by=opener_of(caller.peer)))
+
+    def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
+        """Some sessions."""
+        _check_state("listSessions", params)
+        return self._sessions.list_sessions(**msgspec.structs.asdict(params))
+
+    async def reset_key(self, params: ResetKeyParams, caller: Caller) -> KeyReset:
         """End every session."""
-        return KeyReset(await self._sessions.reset_key())
+        by = opener_of(caller.peer)
+        return KeyReset(await self._sessions.reset_key(grace_seconds=params.grace_seconds, by=by))
+
+    def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:
+        """Some entries of the audit log."""
+        return self._sessions.list_audit(since=params.since, after=params.after, limit=params.limit)
+
+    def subscribe(self, params: Params, caller: Caller) -> Subscribed:
+        """Send events on this connection from now on."""
+        caller.subscribe(self._sessions.on_event)
+        return Subscribed(True)
+
+
+def _check_state(name: str, params: ChoosingParams) -> None:
+    # By hand: msgspec would quote the value, which is the peer's.
+    if params.state not in (None, ACTIVE, EXPIRED):
+        raise InvalidParamsError(f"{name}: state is {ACTIVE!r} or {EXPIRED!r}")
 
 
 def agent_dispatch(
@@ -108,10 +238,21 @@ def agent_dispatch(
     handlers = AgentMethods(sessions, status, version, capabilities)
     dispatch.register(methods.HELLO, HelloParams, handlers.hello)
     dispatch.register(methods.GET_STATUS, Params, handlers.get_status)
-    dispatch.register(methods.VERIFY_TOKEN, TokenParams, handlers.judge, keeps_results=True)
-    dispatch.register(methods.INSPECT_TOKEN, TokenParams, handlers.judge, keeps_results=True)
+    dispatch.register(
+        methods.VERIFY_TOKEN,
+        VerifyTokenParams,
+        handlers.verify_at_once,
+        otherwise=handlers.verify_counted,
+        keeps_results=True,
+    )
+    dispatch.register(methods.INSPECT_TOKEN, InspectTokenParams, handlers.inspect_token)
     dispatch.register_waiting(methods.CREATE_TOKEN, CreateTokenParams, handlers.create_token)
+    dispatch.register_waiting(methods.RENEW_TOKEN, RenewTokenParams, handlers.renew_token)
     dispatch.register_waiting(methods.REVOKE_TOKEN, RevokeTokenParams, handlers.revoke_token)
-    dispatch.register_waiting(methods.RESET_KEY, Params, handlers.reset_key)
+    dispatch.register_waiting(methods.REVOKE_SESSIONS, ChoosingParams, handlers.revoke_sessions)
+    dispatch.register(methods.LIST_SESSIONS, ListSessionsParams, handlers.list_sessions)
+    dispatch.register_waiting(methods.RESET_KEY, ResetKeyParams, handlers.reset_key)
+    dispatch.register(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit)
+    dispatch.register(methods.SUBSCRIBE, Params, handlers.subscribe)
     capabilities += dispatch.names
     return dispatch

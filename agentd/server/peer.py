@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import unicodedata
 from typing import NamedTuple
 
+from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
+from agentd_client.protocol.results import Opener
+
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
+_PROC = "/proc"
+_UNIT_SUFFIXES = (b".service", b".scope")
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # as in labels
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Peer(NamedTuple):
@@ -24,3 +33,53 @@ def peer_of(connection: socket.socket) -> Peer:
     """SO_PEERCRED of a connected Unix socket; raises OSError where the kernel has none."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Peer(uid, gid, pid)
+
+
+def opener_of(peer: Peer) -> Opener:
+    """The peer with its executable and its systemd unit as they are now, both for display only.
+
+    Where the executable cannot be read, the process's own name for itself stands in brackets, as ps(1) shows
+    it: so it is from within a user namespace of the agent's own (systemd's PrivateUsers=). None stands for
+    what cannot be read at all. The command line is never read: it may hold secrets.
+    """
+    folder = f"{_PROC}/{peer.pid}"
+    return Opener(peer.uid, peer.pid, _executable(folder), _unit(folder))
+
+
+def _executable(folder: str) -> str | None:
+    try:
+        return _shown(os.readlink(os.fsencode(f"{folder}/exe")))
+    except OSError:
+        return _name(folder)
+
+
+def _name(folder: str) -> str | None:
+    try:
+        with open(f"{folder}/comm", "rb") as file:
+            return "[" + _shown(file.read().rstrip(b"\n")) + "]"
+    except OSError:
+        return None
+
+
+def _unit(folder: str) -> str | None:
+    try:
+        with open(f"{folder}/cgroup", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith(b"0::"):  # cgroup v2, cgroups(7)
+            units = [name for name in line.split(b"/") if name.endswith(_UNIT_SUFFIXES)]
+            return _shown(units[-1]) if units else None
+    return None
+
+
+def _shown(name: bytes) -> str:
+    # A file's name may hold anything but a slash, and ends up in terminals. It is cut by its bytes: a page
+    # full of the longest names still fits into one message, whatever alphabet they are in.
+    text = "".join(map(_visible, name.decode("utf-8", "replace")))
+    return text.encode()[:MAX_SHOWN_CHARACTERS].decode("utf-8", "ignore")
+
+
+def _visible(character: str) -> str:
+    return _REPLACEMENT if unicodedata.category(character) in _UNPRINTABLE else character

@@ -15,8 +15,8 @@ import trio
 from agentd_client.errors import StartError
 from agentd_client.protocol.codec import Request
 
+from .caller import Caller
 from .dispatch import Dispatch
-from .peer import Peer
 from .server import serve_connections
 
 REFUSING_SECONDS = 1.0
@@ -30,7 +30,7 @@ class _Refusal(Dispatch):
         super().__init__(logger)
         self._error = StartError(f"the agent could not start: {sentence}")
 
-    def answer(self, request: Request, peer: Peer) -> bytes:
+    def answer(self, request: Request, caller: Caller) -> bytes:
         return self._refusal(request.msgid, request.method, self._error)
 
 

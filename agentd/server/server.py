@@ -6,11 +6,13 @@ import errno
 import logging
 import os
 import socket
+import time
 
 import trio
 from trio.lowlevel import wait_readable
 
 from agentd_client.protocol.limits import MAX_CONNECTIONS
+from agentd_client.protocol.results import STOPPING, Event
 
 from .connection import Connection
 from .dispatch import Dispatch
@@ -119,8 +121,9 @@ class _Server:
             self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
 
     def stop_reading(self) -> None:
+        stopping = Event(STOPPING, round(time.time(), 3), None, "", None, None)
         for connection in self._connections:
-            connection.stop_reading()
+            connection.stop_reading(stopping)
 
     def _accept(self, nursery: trio.Nursery) -> None:
         sock, _ = self._listener.accept()

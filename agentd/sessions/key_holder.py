@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentd_client.errors import SessionManagerNotRunningError, StoreDamagedError
@@ -9,12 +10,13 @@ from agentd_client.errors import SessionManagerNotRunningError, StoreDamagedErro
 from ..crypto import SealError, random_bytes
 from . import identifiers
 from .records import KEY_PATH, KeyRecord
+from .rules import counts_as_earlier
 from .session_key import SessionKey
 
 if TYPE_CHECKING:
     from ..keys import KeyRing
     from ..store import DB, View
-    from .clock import Clock
+    from .clock import Clock, Instant
 
 _MAX_KEYS = 8
 
@@ -29,23 +31,50 @@ class KeyHolder:
         self._keys: dict[str, SessionKey] = {}
         self._sealed: bytes | None = None
         self._current: SessionKey | None = None
+        self._record: KeyRecord | None = None
         self._is_open = False
 
     def open(self) -> None:
         """Let keys come into memory, until `close`."""
         self._is_open = True
 
-    def replace(self, view: View) -> KeyRecord:
-        """Draw a new session key and make it the present one, in whatever transaction `view` belongs to."""
+    def replace(self, view: View, grace_seconds: int = 0) -> KeyRecord:
+        """Draw a new session key and make it the present one, in whatever transaction `view` belongs to.
+
+        With grace the tokens of the one it replaces verify for so long; of one before that nothing is left.
+        """
         key_id = identifiers.key_id(random_bytes(identifiers.RANDOM_BYTES))
         key = self._key_ring.new_key()
         try:
             wrapped = self._key_ring.wrap_key(key, key_id.encode())
         finally:
             key.wipe()
-        record = KeyRecord(key_id, wrapped, self._clock.read().wall)
+        now = self._clock.read()
+        record = KeyRecord(key_id, wrapped, now.wall)
+        stored = view.get(KEY_PATH) if grace_seconds else None
+        if stored is not None:
+            before = KeyRecord.decode(stored)
+            record = replace(
+                record,
+                earlier_key_id=before.key_id,
+                earlier_wrapped=before.wrapped,
+                earlier_until=now.wall + grace_seconds,
+                earlier_boot_id=now.boot_id,
+                earlier_boot_until=now.boot + grace_seconds,
+            )
         view.put(KEY_PATH, record.encode())
         return record
+
+    def end_grace(self, view: View) -> bool:
+        """Forget the earlier key if its grace is over; whether that was so."""
+        stored = view.get(KEY_PATH)
+        record = None if stored is None else KeyRecord.decode(stored)
+        if record is None or not record.earlier_key_id:
+            return False
+        if counts_as_earlier(record, record.earlier_key_id, self._clock.read()):
+            return False
+        view.put(KEY_PATH, KeyRecord(record.key_id, record.wrapped, record.made).encode())
+        return True
 
     def ensure(self, view: View) -> KeyRecord:
         """The present key's record; draws a key only where there is none."""
@@ -59,21 +88,41 @@ class KeyHolder:
         """
         if sealed is not None and sealed == self._sealed:
             return self._current
-        self._sealed, self._current = None, None
+        self._sealed, self._current, self._record = None, None, None
         if sealed is None:
             return None
-        key = self.of(KeyRecord.decode(self._db.unseal(KEY_PATH, sealed)))
+        record = KeyRecord.decode(self._db.unseal(KEY_PATH, sealed))
+        key = self.of(record)
         # Another record than before: the key was reset, and the old one has no further use.
-        for replaced in [known for known in self._keys if known != key.id]:
+        for replaced in [known for known in self._keys if known not in (key.id, record.earlier_key_id)]:
             self._keys.pop(replaced).wipe()
-        self._sealed, self._current = sealed, key
+        self._sealed, self._current, self._record = sealed, key, record
         return key
 
+    def accepting(self, key_id: str, now: Instant) -> SessionKey | None:
+        """The key of that id if its tokens verify, by the record that `current` was last given."""
+        if self._record is None:
+            return None
+        return self.of_id(self._record, key_id, now)
+
+    def of_id(self, record: KeyRecord, key_id: str, now: Instant) -> SessionKey | None:
+        """The key of that id if its tokens verify, by a key record."""
+        if key_id == record.key_id:
+            return self.of(record)
+        if counts_as_earlier(record, key_id, now):
+            return self._handle(key_id, record.earlier_wrapped)
+        if key_id in self._keys and key_id == record.earlier_key_id:
+            self._keys.pop(key_id).wipe()  # its grace is over
+        return None
+
     def of(self, record: KeyRecord) -> SessionKey:
-        """The handle of a key record."""
+        """The handle of a record's present key."""
+        return self._handle(record.key_id, record.wrapped)
+
+    def _handle(self, key_id: str, wrapped: bytes) -> SessionKey:
         if not self._is_open:  # whoever waited for the store meanwhile must not bring a key back
             raise SessionManagerNotRunningError
-        known = self._keys.get(record.key_id)
+        known = self._keys.get(key_id)
         if known is not None:
             return known
         if len(self._keys) >= _MAX_KEYS:
@@ -81,10 +130,10 @@ class KeyHolder:
             oldest = next(key for key in self._keys.values() if key is not self._current)
             self._keys.pop(oldest.id).wipe()
         try:
-            secret = self._key_ring.unwrap_key(record.wrapped, record.key_id.encode())
+            secret = self._key_ring.unwrap_key(wrapped, key_id.encode())
         except SealError as error:
             raise StoreDamagedError("the session key's record is not genuine") from error
-        key = self._keys[record.key_id] = SessionKey(record.key_id, secret)
+        key = self._keys[key_id] = SessionKey(key_id, secret)
         return key
 
     def close(self) -> None:
@@ -93,4 +142,4 @@ class KeyHolder:
         for key in self._keys.values():
             key.wipe()
         self._keys.clear()
-        self._sealed = self._current = None
+        self._sealed = self._current = self._record = None

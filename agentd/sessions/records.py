@@ -1,11 +1,12 @@
-"""What the store holds about sessions: two kinds of record, and where each one stands.
+"""What the store holds about sessions: the kinds of record, and where each one stands.
 
 The one door to msgpack for records. Pure: bytes in, values out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Self
 
 import msgpack
@@ -14,6 +15,11 @@ from agentd_client.errors import StoreDamagedError
 
 KEY_PATH = ("session-key",)
 SESSIONS_PATH = ("sessions",)
+BOUND_PATH = ("bound",)
+
+
+SessionPath = tuple[str, str, str]
+"""Where a session's record stands: it names the key and the session."""
 
 
 def sessions_of_key(key_id: str) -> tuple[str, str]:
@@ -25,17 +31,26 @@ def sessions_of_key(key_id: str) -> tuple[str, str]:
     return ("sessions", key_id)
 
 
-def session_path(key_id: str, session_id: str) -> tuple[str, str, str]:
+def session_path(key_id: str, session_id: str) -> SessionPath:
     """Where one session's record stands."""
     return ("sessions", key_id, session_id)
+
+
+def bound_path(path: SessionPath) -> tuple[str, str, str]:
+    """Where it is noted that a session ends with a process, so that a start finds those few at once."""
+    return ("bound", *path[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
     def encode(self) -> bytes:
-        """The record as it is stored."""
-        # Not dataclasses.asdict, which copies every value deeply: ten microseconds of the writing thread.
-        encoded: bytes = msgpack.packb({field.name: getattr(self, field.name) for field in fields(self)})
+        """The record as it is stored: what differs from the defaults, by the fields' names."""
+        found = {}
+        for name, default in _defaults(type(self)):  # type: ignore[arg-type]  # mypy: its instances' hash
+            value = getattr(self, name)
+            if value != default:
+                found[name] = value
+        encoded: bytes = msgpack.packb(found)
         return encoded
 
     @classmethod
@@ -48,22 +63,46 @@ class _Record:
             raise StoreDamagedError(f"a {cls.__name__} of a form that this version does not know") from error
 
 
+@cache
+def _defaults(kind: type[Any]) -> list[tuple[str, object]]:
+    # A field without a default differs from everything: MISSING equals itself alone.
+    return [
+        (each.name, each.default if each.default_factory is MISSING else each.default_factory())
+        for each in fields(kind)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord(_Record):
-    """The session key: its random id, the key itself sealed by the key ring, and when it was made."""
+    """The session key: its random id, the key itself sealed by the key ring, and when it was made.
+
+    earlier_...: the key before, where it was replaced with grace: its tokens verify until `earlier_until`
+    (wall clock) and, in the boot named, until `earlier_boot_until`.
+    """
 
     key_id: str
     wrapped: bytes
     made: float
+    earlier_key_id: str = ""
+    earlier_wrapped: bytes = b""
+    earlier_until: float = 0.0
+    earlier_boot_id: str = ""
+    earlier_boot_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord(_Record):
     """One session. The record is the truth: a token whose record is gone proves nothing.
 
-    made, expires: wall clock, seconds since 1970; `expires` is None for never.
-    boot_id, boot_expires: the same end on the clock of the boot that the session was opened in.
-    opened_uid, opened_pid: the peer, as the kernel reported it; None where there was none.
+    made, expires, max_expires: wall clock, seconds since 1970; None is never. Renewing goes up to the last.
+    boot_...: the same ends on the clock of the boot `boot_id`, in which they were last reckoned.
+    lasts: seconds, from each renewal. renewed: when the last one was.
+    opened_...: the peer, as the kernel reported it; None where there was none.
+    audience, scopes: None is all. uses_left: None is without limit.
+    ancestors: the ids of the sessions that this one ends with, the topmost first.
+    generation: of the newest token; superseded: when it was first seen, so that the one before is on its way
+    out, on the wall clock and on that of the boot `superseded_boot_id`.
+    bound_...: the process that it ends with, told apart from later ones of the same pid by its start.
     """
 
     session_id: str
@@ -75,3 +114,43 @@ class SessionRecord(_Record):
     opened_uid: int | None
     opened_pid: int | None
     generation: int = 0
+    opened_exe: str | None = None
+    opened_unit: str | None = None
+    lasts: float | None = None
+    renewed: float | None = None
+    max_expires: float | None = None
+    boot_max_expires: float | None = None
+    last_used: float | None = None
+    audience: list[str] | None = None
+    scopes: list[str] | None = None
+    uses_left: int | None = None
+    ancestors: list[str] = field(default_factory=list)
+    superseded: float | None = None
+    superseded_boot_id: str = ""
+    superseded_boot: float = 0.0
+    bound_pid: int | None = None
+    bound_started: int = 0
+    bound_boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord(_Record):
+    """One line of the audit log: what was done to which session, and by which process. Never a token.
+
+    at, until: wall clock, seconds since 1970; the first and the last time that it tells of.
+    session_id, label: whose; None and empty where it is about none, or about several.
+    peer_uid, peer_pid, peer_exe: who did it; None where that is not known, or where several did.
+    times: how often, from `at` to `until`. Without a default, so that counting on leaves
+        the record's length as it is, and a full store takes it.
+    """
+
+    kind: str
+    at: float
+    until: float
+    session_id: str | None
+    label: str
+    reason: str | None
+    peer_uid: int | None
+    peer_pid: int | None
+    peer_exe: str | None
+    times: int

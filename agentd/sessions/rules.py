@@ -1,21 +1,24 @@
-"""The rules about sessions. Pure: records and times come in as arguments."""
+"""The rules about a session's time. Pure: records and times come in as arguments."""
 
 from __future__ import annotations
 
-import unicodedata
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentd_client.errors import InvalidExpiryError, InvalidLabelError
-from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS, MAX_LABEL_CHARACTERS
+from agentd_client.errors import InvalidExpiryError, InvalidGraceError
+from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS, MAX_GRACE_SECONDS
 from agentd_client.protocol.methods import NEVER
-
-from .records import SessionRecord
 
 if TYPE_CHECKING:
     from .clock import Instant
+    from .records import KeyRecord, SessionRecord
 
 GRACE_SECONDS = 1.0
 """A token is valid while now < made + expiry + 1 s, so that an expiry of 0 can be used at all."""
+
+OVERLAP_SECONDS = 10.0
+"""For which a token stays good after its successor was seen: longer than any program takes from reading the
+token file to sending what it read."""
 
 
 def expiry_seconds(expiry: object, default: int | None) -> int | None:
@@ -41,24 +44,13 @@ def expiry_seconds(expiry: object, default: int | None) -> int | None:
     return expiry
 
 
-def checked_label(label: object) -> str:
-    """The label, or `InvalidLabelError`: labels end up in terminals, so control characters stay out.
-
-    Refused with them: Unicode's format characters (they reorder or hide what is shown), surrogates, and
-    line and paragraph separators (The Unicode Standard, 4.5 General Category).
-    """
-    if label is None:
-        return ""
-    if not isinstance(label, str):
-        raise InvalidLabelError(f"a label is text, not {type(label).__name__}")
-    if len(label) > MAX_LABEL_CHARACTERS:
-        raise InvalidLabelError(f"a label has at most {MAX_LABEL_CHARACTERS} characters, not {len(label)}")
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in label):
-        raise InvalidLabelError("a label holds no control or format characters")
-    return label
-
-
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+def grace_seconds(grace: object) -> int:
+    """For how long the earlier key still counts; None is 0. Raises `InvalidGraceError`."""
+    if grace is None:
+        return 0
+    if isinstance(grace, bool) or not isinstance(grace, int) or not 0 <= grace <= MAX_GRACE_SECONDS:
+        raise InvalidGraceError
+    return grace
 
 
 def millisecond(seconds: float) -> float:
@@ -66,32 +58,93 @@ def millisecond(seconds: float) -> float:
     return int(seconds * 1000) / 1000
 
 
-def new_record(
-    session_id: str, label: str, lasts: int | None, opened_by: tuple[int, int] | None, now: Instant
-) -> SessionRecord:
-    """The record of a session that is opened now."""
-    made = millisecond(now.wall)
-    uid, pid = opened_by or (None, None)
-    return SessionRecord(
-        session_id=session_id,
-        label=label,
-        made=made,
-        expires=None if lasts is None else made + lasts,
-        boot_id=now.boot_id,
-        boot_expires=None if lasts is None else now.boot + lasts,
-        opened_uid=uid,
-        opened_pid=pid,
-    )
+def ends_after(lasts: float | None, now: Instant) -> tuple[float | None, float | None]:
+    """The end of a time that begins now, on the wall clock and on the boot's; None for never."""
+    return (None, None) if lasts is None else (millisecond(now.wall) + lasts, now.boot + lasts)
+
+
+def earlier(*ends: float | None) -> float | None:
+    """The earliest of some ends; None, which is never, is later than all."""
+    return min((end for end in ends if end is not None), default=None)
+
+
+def is_over(
+    wall_end: float | None, boot_end: float | None, boot_id: str, now: Instant, tolerance: float = 0.0
+) -> bool:
+    """Whether either clock says that an end has come; the boot clock speaks within its boot only."""
+    if wall_end is None:
+        return False
+    if now.wall >= wall_end + tolerance:
+        return True
+    return boot_end is not None and boot_id == now.boot_id != "" and now.boot >= boot_end + tolerance
 
 
 def has_expired(record: SessionRecord, now: Instant) -> bool:
-    """Whether either clock says that the session is over; the boot clock speaks within its boot only."""
-    if record.expires is None:
+    """Whether the session's time is over."""
+    return is_over(record.expires, record.boot_expires, record.boot_id, now, GRACE_SECONDS)
+
+
+def counts_as_earlier(record: KeyRecord, key_id: str, now: Instant) -> bool:
+    """Whether tokens of a key that was replaced with grace still verify."""
+    if not key_id or key_id != record.earlier_key_id:
         return False
-    if now.wall >= record.expires + GRACE_SECONDS:
+    return not is_over(record.earlier_until, record.earlier_boot_until, record.earlier_boot_id, now)
+
+
+def is_superseded(record: SessionRecord, generation: int, now: Instant) -> bool:
+    """Whether a token of that generation is no longer good, because a later one took its place.
+
+    The one before the newest is good until the newest was seen, and `OVERLAP_SECONDS` more: programs that
+    share a token file may have read it just before it was rewritten.
+    """
+    if generation >= record.generation:
+        return False
+    if generation < record.generation - 1:
         return True
-    return (
-        record.boot_expires is not None
-        and record.boot_id == now.boot_id != ""
-        and now.boot >= record.boot_expires + GRACE_SECONDS
+    if record.superseded is None:
+        return False
+    if now.wall < record.superseded:  # the clock was set back: how long ago it was is not known
+        return record.superseded_boot_id != now.boot_id or _is_past_overlap(record.superseded_boot, now.boot)
+    return _is_past_overlap(record.superseded, now.wall) or (
+        record.superseded_boot_id == now.boot_id != "" and _is_past_overlap(record.superseded_boot, now.boot)
+    )
+
+
+def _is_past_overlap(since: float, now: float) -> bool:
+    return now >= since + OVERLAP_SECONDS
+
+
+def first_seen(record: SessionRecord, now: Instant) -> SessionRecord:
+    """The record once the newest generation has been seen."""
+    return replace(record, superseded=now.wall, superseded_boot_id=now.boot_id, superseded_boot=now.boot)
+
+
+def renewed(record: SessionRecord, parent: SessionRecord | None, now: Instant) -> SessionRecord:
+    """The record with a new generation, whose lifetime begins now.
+
+    It goes no further than the hard maximum, and no further than the parent's present end.
+    """
+    lasts = record.lasts
+    if lasts is None and record.expires is not None:  # of a form that did not tell
+        lasts = record.expires - record.made
+    wall, boot = ends_after(lasts, now)
+    same_boot = record.boot_id == now.boot_id
+    ends: list[float | None] = [wall, record.max_expires]
+    boot_ends: list[float | None] = [boot, record.boot_max_expires if same_boot else None]
+    if parent is not None:
+        ends.append(parent.expires)
+        boot_ends.append(parent.boot_expires if parent.boot_id == now.boot_id else None)
+    expires = earlier(*ends)
+    boot_ends.append(None if expires is None else now.boot + max(0.0, expires - now.wall))
+    return replace(
+        record,
+        generation=record.generation + 1,
+        renewed=millisecond(now.wall),
+        expires=expires,
+        boot_id=now.boot_id,
+        boot_expires=None if expires is None else earlier(*boot_ends),
+        boot_max_expires=record.boot_max_expires if same_boot else None,
+        superseded=None,
+        superseded_boot_id="",
+        superseded_boot=0.0,
     )

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .records import KEY_PATH, SESSIONS_PATH, KeyRecord, SessionRecord
-from .rules import has_expired
+from agentd_client.protocol.results import SESSION_EXPIRED
+
+from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, session_path
+from .rules import counts_as_earlier, has_expired
+from .standing import Readable, keys_that_count, present_key
 
 if TYPE_CHECKING:
-    from ..store import DB, KeyPath, View
+    from ..store import DB, View
     from .clock import Clock
-    from .verifier import Readable, Verifier
+    from .journal import Journal
+    from .key_holder import KeyHolder
+    from .verifier import Verifier
 
 STEP_RECORDS = 64
 """Records looked at in one go; a step takes well under a millisecond of the event loop."""
@@ -37,22 +42,32 @@ class Sweeper:
     deleted is judged again in the transaction that deletes it.
     """
 
-    def __init__(self, db: DB, verifier: Verifier, clock: Clock) -> None:
+    def __init__(self, db: DB, keys: KeyHolder, verifier: Verifier, journal: Journal, clock: Clock) -> None:
         self._db = db
+        self._keys = keys
         self._verifier = verifier
+        self._journal = journal
         self._clock = clock
 
     async def sweep(self) -> int:
         """Go through every record once, in small steps; returns how many were deleted."""
+        await self._end_grace()
         swept = await self.delete_seen_expired()
         after: StorePath | None = None
         while True:
             await trio.lowlevel.checkpoint()
             found = self._db.iterate(SESSIONS_PATH, after=after, limit=STEP_RECORDS)
-            key_id = _present_key(self._db)
-            ended = [path for path, stored in found if self._has_ended(key_id, path, stored)]
+            key_ids = keys_that_count(self._db, self._clock.read())
+            ended = [
+                _session_path(path)
+                for path, stored in found
+                if self._has_ended(self._db, key_ids, _session_path(path), stored)
+            ]
             if ended:
-                swept += await self._db.write(partial(self._delete, paths=ended))
+                deleted, expired = await self._db.write(partial(self._delete, paths=ended))
+                swept += deleted
+                for record in expired:
+                    self._journal.tell(SESSION_EXPIRED, record)
             if len(found) < STEP_RECORDS:
                 return swept
             after = found[-1][0]
@@ -68,20 +83,41 @@ class Sweeper:
             self._verifier.seen_expired.difference_update(paths)
         return swept
 
-    def _delete(self, view: View, paths: Sequence[StorePath]) -> int:
-        key_id = _present_key(view)
-        stored = [(path, view.get(path)) for path in paths]
-        ended = [path for path, found in stored if found is not None and self._has_ended(key_id, path, found)]
-        return _delete_all(view, ended)
+    async def _end_grace(self) -> None:
+        key = present_key(self._db)
+        if key is None or not key.earlier_key_id:
+            return
+        if not counts_as_earlier(key, key.earlier_key_id, self._clock.read()):
+            await self._db.write(self._keys.end_grace, reserved=True)
+            self._keys.current(self._db.sealed(KEY_PATH)[0])  # wipes it
 
-    def _has_ended(self, key_id: bytes, path: StorePath, stored: bytes) -> bool:
-        return path[1] != key_id or has_expired(SessionRecord.decode(stored), self._clock.read())
+    def _delete(self, view: View, paths: Sequence[SessionPath]) -> tuple[int, list[SessionRecord]]:
+        """Delete what has ended indeed; how many, and those among them whose own time was over."""
+        now = self._clock.read()
+        key_ids = keys_that_count(view, now)
+        ended, expired = [], []
+        for path in paths:
+            stored = view.get(path)
+            if stored is not None and self._has_ended(view, key_ids, path, stored):
+                ended.append(path)
+                # What a reset ended is deleted unread.
+                if path[1] in key_ids and has_expired(record := SessionRecord.decode(stored), now):
+                    expired.append(record)
+        return _delete_all(view, ended), expired
+
+    def _has_ended(self, view: Readable, key_ids: list[str], path: SessionPath, stored: bytes) -> bool:
+        if path[1] not in key_ids:
+            return True
+        record = SessionRecord.decode(stored)
+        if has_expired(record, self._clock.read()):
+            return True
+        return any(view.get(session_path(path[1], ancestor)) is None for ancestor in record.ancestors)
 
 
-def _present_key(view: Readable) -> bytes:
-    stored = view.get(KEY_PATH)
-    return b"" if stored is None else KeyRecord.decode(stored).key_id.encode()
+def _session_path(path: StorePath) -> SessionPath:
+    return session_path(path[1].decode(), path[2].decode())
 
 
-def _delete_all(view: View, paths: Sequence[KeyPath]) -> int:
+def _delete_all(view: View, paths: Sequence[SessionPath]) -> int:
+    # What was noted of a process that one of them was bound to goes at the next start.
     return sum(view.delete(path) for path in paths)

@@ -2,25 +2,31 @@
 
 Opening a token costs some twenty microseconds, so opened tokens are kept: which record a genuine token
 names, and what that record's bytes mean, which can never change. As long as nothing was committed to the
-store since (its generation is the same), the record is known too. Otherwise the key's record and the
-session's are read again, in one transaction, and their bytes compared. So a revoke, a reset or
+store since (its generation is the same), the record is known too. Otherwise the key's record, the session's
+and those above it are read again, in one transaction, and their bytes compared. So a revoke, a reset or
 a changed record cannot be missed, whoever wrote it. Time is asked anew every time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 from agentd_client.protocol import reasons
 from agentd_client.protocol.calls import is_sendable_token
-from agentd_client.protocol.results import Opener, SessionInfo, Verification
+from agentd_client.protocol.results import EXPIRED, SessionInfo, Verification
 
 from ..tokens import Claims, TokenError, key_id_of, open_token
-from .records import KEY_PATH, KeyRecord, SessionRecord, session_path
-from .rules import GRACE_SECONDS, has_expired
+from .grants import misfit
+from .opened_token import OpenedToken, describe
+from .records import KEY_PATH, SessionPath, SessionRecord, session_path
+from .rules import GRACE_SECONDS, first_seen, has_expired, is_superseded
+from .standing import Readable, present_key, standing
 
 if TYPE_CHECKING:
-    from ..store import DB, KeyPath
+    from collections.abc import Callable
+
+    from ..store import DB
     from .clock import Clock, Instant
     from .key_holder import KeyHolder
     from .session_key import SessionKey
@@ -31,133 +37,263 @@ MAX_OPENED_TOKENS = 4096
 _MALFORMED = Verification(False, reasons.MALFORMED, None)
 _KEY_RESET = Verification(False, reasons.KEY_RESET, None)
 
-SessionPath = tuple[str, str, str]
-
-
-class Readable(Protocol):
-    """What finding a token's record needs: the store itself, or a transaction."""
-
-    def get(self, path: KeyPath) -> bytes | None:
-        """The value, or None where there is none."""
-        ...
-
-
-class _OpenedToken:
-    __slots__ = ("answer", "claims", "generation", "key_id", "path", "record", "sealed")
-
-    def __init__(self, key_id: str, claims: Claims) -> None:
-        self.key_id = key_id
-        self.claims = claims
-        self.path = session_path(key_id, claims.jti)
-        self.generation: int | None = None
-        self.sealed: bytes | None = None
-        self.record: SessionRecord | None = None
-        self.answer: Verification | None = None
-
-    def read(self, record: SessionRecord) -> None:
-        self.record = record
-        self.answer = Verification(True, None, describe(record))
-
-
-def describe(record: SessionRecord) -> SessionInfo:
-    """A record as callers see it."""
-    opened_by = None
-    if record.opened_uid is not None and record.opened_pid is not None:
-        opened_by = Opener(record.opened_uid, record.opened_pid)
-    return SessionInfo(record.session_id, record.label, record.made, record.expires, opened_by)
-
 
 class Verifier:
-    """Judges tokens against the store; never waits and never writes."""
+    """Judges tokens against the store; never waits. What it notes is written by whoever it tells.
 
-    def __init__(self, db: DB, keys: KeyHolder, implicit: bytes, clock: Clock) -> None:
+    Args:
+        db, keys, implicit, clock: what tokens are judged by.
+        on_first_seen: told of the path of a session whose newest token was seen for the first time.
+        on_expired: told of a session that was seen expired for the first time.
+    """
+
+    def __init__(
+        self,
+        db: DB,
+        keys: KeyHolder,
+        implicit: bytes,
+        clock: Clock,
+        *,
+        on_first_seen: Callable[[SessionPath, int], None],
+        on_expired: Callable[[SessionRecord], None],
+    ) -> None:
         self._db = db
         self._keys = keys
         self._implicit = implicit
         self._clock = clock
-        self._opened: dict[str, _OpenedToken] = {}
+        self._on_first_seen = on_first_seen
+        self._on_expired = on_expired
+        self._opened: dict[str, OpenedToken] = {}
+        self._seen: dict[SessionPath, tuple[int, Instant]] = {}
         self.seen_expired: set[SessionPath] = set()
         """What was once seen expired stays so, wherever the clock goes; emptied as records are deleted."""
+        self.used: dict[SessionPath, float] = {}
+        """When sessions were last used, as far as that is not in their records yet."""
 
     def forget(self) -> None:
         """Drop every opened token."""
         self._opened.clear()
 
-    def judge(self, token: object) -> Verification:
-        """Whether a token is valid, and why not; raises only where that cannot be known."""
+    def verify(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification | None:
+        """Whether a token is valid, as a use of it; None where the use has to be counted in the store.
+
+        Raises only where it cannot be known.
+        """
+        opened = self._current(token)
+        if isinstance(opened, Verification):
+            return opened
+        now = self._clock.read()
+        record = opened.record
+        if (
+            opened.is_plain
+            and record is not None
+            and not (opened.path in self.seen_expired or has_expired(record, now))
+        ):
+            self.used[opened.path] = now.wall
+            assert opened.answer is not None
+            return opened.answer
+        refusal = self._refusal(opened, record, now, partial(misfit, audience=audience, scopes=scopes))
+        if refusal is not None:
+            return refusal
+        assert record is not None
+        if record.uses_left is not None:
+            return None
+        self.note_use(opened.path, record, opened.claims.gen, now)
+        return opened.answer
+
+    def inspect(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
+        """What `verify` would say, with all that is known; looking is no use and changes nothing."""
+        opened = self._current(token)
+        if isinstance(opened, Verification):
+            return opened
+        now = self._clock.read()
+        fits = partial(misfit, audience=audience, scopes=scopes)
+        refusal = self._refusal(opened, opened.record, now, fits)
+        if refusal is not None:
+            return refusal
+        assert opened.record is not None
+        return Verification(True, None, self.describe(opened.path, opened.record))
+
+    def inspect_record(
+        self, path: SessionPath, record: SessionRecord, audience: str | None, scopes: list[str] | None
+    ) -> Verification:
+        """The same of a record, as if a token of its newest generation were asked about."""
+        claims = Claims("", "", record.session_id, record.made, record.expires, record.generation)
+        fits = partial(misfit, audience=audience, scopes=scopes)
+        refusal = self._refusal(OpenedToken(path[1], claims), record, self._clock.read(), fits)
+        return refusal or Verification(True, None, self.describe(path, record))
+
+    def judge_through(
+        self, view: Readable, token: object, audience: str | None = None, scopes: list[str] | None = None
+    ) -> Verification:
+        """The same, as a transaction sees it."""
+        opened = self.open(view, token)
+        if isinstance(opened, Verification):
+            return opened
+        found = self.found_in(view, opened, partial(misfit, audience=audience, scopes=scopes))
+        return found if isinstance(found, Verification) else Verification(True, None, describe(found))
+
+    def found_in(
+        self,
+        view: Readable,
+        opened: OpenedToken,
+        fits: Callable[[SessionRecord], str | None] = lambda record: None,
+    ) -> Verification | SessionRecord:
+        """The record of a token that is valid as the writing thread sees it, or why it is not.
+
+        Args:
+            view: of the operation that is carried out.
+            opened: the token.
+            fits: why a session that goes on is not good for what is wanted; None where it is.
+        """
+        now = self._clock.read()
+        found = standing(view, opened.path, now)
+        record = None if found is None else found.record
+        refusal = self._refusal(opened, record, now, fits, is_telling=False)
+        if refusal is not None:
+            return refusal
+        assert record is not None
+        return record
+
+    def open(self, view: Readable, token: object) -> OpenedToken | Verification:
+        """A genuine token opened, or why it is none."""
+        if type(token) is not str or not is_sendable_token(token):
+            return _MALFORMED
+        try:
+            key_id = key_id_of(token)
+        except TokenError:
+            return _MALFORMED
+        record = present_key(view)
+        key = None if record is None else self._keys.of_id(record, key_id, self._clock.read())
+        return self._open(token, key)
+
+    def note_use(self, path: SessionPath, record: SessionRecord, generation: int, now: Instant) -> None:
+        """A valid token was used."""
+        self.used[path] = now.wall
+        if generation == record.generation > 0 and record.superseded is None:
+            known = self._seen.get(path)
+            if known is None or known[0] != generation:
+                self._seen[path] = (generation, now)
+                self._on_first_seen(path, generation)
+
+    def first_seen_is_stored(self, path: SessionPath, generation: int) -> None:
+        """The record says it now, or there is none any more."""
+        if self._seen.get(path, (None,))[0] == generation:
+            del self._seen[path]
+
+    def _as_seen(self, path: SessionPath, record: SessionRecord) -> SessionRecord:
+        """The record, with what was seen of it and is still on its way to the store."""
+        generation, when = self._seen.get(path, (None, None))
+        if when is None or generation != record.generation or record.superseded is not None:
+            return record
+        return first_seen(record, when)
+
+    def describe(self, path: SessionPath, record: SessionRecord) -> SessionInfo:
+        """A record as callers see it, with its last use."""
+        return describe(record, self.used.get(path))
+
+    def _current(self, token: object) -> OpenedToken | Verification:
+        """The token opened, with its record as it is now; `record` is None where that does not count."""
         # Exactly str: a class of somebody's own may compare equal to a token that it is not.
         if type(token) is not str:
             return _MALFORMED
         opened = self._opened.get(token)
         generation = self._db.generation
-        if opened is not None and opened.generation == generation is not None:
-            return self._decide(opened, opened.record)
+        if opened is not None and opened.generation == generation is not None and opened.is_settled:
+            return opened
         if opened is None:
             if not is_sendable_token(token):
                 return _MALFORMED
-            found = self._open(token, self._keys.current(self._db.sealed(KEY_PATH)[0]))
+            self._keys.current(self._db.sealed(KEY_PATH)[0])
+            try:
+                key = self._keys.accepting(key_id_of(token), self._clock.read())
+            except TokenError:
+                return _MALFORMED
+            found = self._open(token, key)
             if isinstance(found, Verification):
                 return found
             opened = self._keep(token, found)
-        key_sealed, sealed = self._db.sealed(KEY_PATH, opened.path)
-        key = self._keys.current(key_sealed)
-        if key is None or key.id != opened.key_id:
+        return self._refreshed(token, opened, generation)
+
+    def _refreshed(
+        self, token: str, opened: OpenedToken, generation: int | None
+    ) -> OpenedToken | Verification:
+        ancestors = opened.record.ancestors if opened.record is not None else ()
+        above = [session_path(opened.key_id, ancestor) for ancestor in ancestors]
+        key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *above)
+        current = self._keys.current(key_sealed)
+        if current is None or self._keys.accepting(opened.key_id, self._clock.read()) is None:
             self._opened.pop(token, None)
             return _KEY_RESET
-        if sealed is None:
-            opened.sealed = opened.record = None
+        if None in sealed:
+            opened.lose()
         elif sealed != opened.sealed:
-            opened.read(SessionRecord.decode(self._db.unseal(opened.path, sealed)))
-            opened.sealed = sealed
+            own = sealed[0]
+            assert own is not None
+            record = SessionRecord.decode(self._db.unseal(opened.path, own))
+            is_under_present_key = opened.key_id == current.id
+            opened.read(record, is_under_present_key=is_under_present_key)
+            # Those above it, if they were not known before: a second reading, later than its own. Ids are
+            # never used again, so what is there now was there then.
+            above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
+            stored = self._db.sealed(*above)
+            if None in stored:
+                opened.lose()
+            else:
+                opened.sealed = [own, *stored]
+        elif opened.is_settled and opened.key_id != current.id:
+            # The key was replaced with grace: from now on its end has to be watched.
+            opened.is_plain = opened.is_settled = False
         opened.generation = generation
-        return self._decide(opened, opened.record)
+        return opened
 
-    def judge_through(self, view: Readable, token: object) -> Verification:
-        """The same, as a transaction sees it."""
-        if type(token) is not str or not is_sendable_token(token):
-            return _MALFORMED
-        opened = self._open_through(view, token)
-        if isinstance(opened, Verification):
-            return opened
-        stored = view.get(opened.path)
-        record = None if stored is None else SessionRecord.decode(stored)
-        if record is not None:
-            opened.read(record)
-        return self._decide(opened, record)
-
-    def find(self, view: Readable, token: str) -> SessionPath | None:
-        """The path of the session that a genuine token names, whether or not it is still there."""
-        opened = self._open_through(view, token)
-        return None if isinstance(opened, Verification) else opened.path
-
-    def _open_through(self, view: Readable, token: str) -> _OpenedToken | Verification:
-        stored = view.get(KEY_PATH)
-        return self._open(token, None if stored is None else self._keys.of(KeyRecord.decode(stored)))
-
-    def _open(self, token: str, key: SessionKey | None) -> _OpenedToken | Verification:
+    def _open(self, token: str, key: SessionKey | None) -> OpenedToken | Verification:
+        if key is None:
+            return _KEY_RESET
         try:
-            if key is None or key_id_of(token) != key.id:
-                return _KEY_RESET
             with key as secret:
-                return _OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))
+                return OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))
         except TokenError:
             return _MALFORMED
 
-    def _keep(self, token: str, opened: _OpenedToken) -> _OpenedToken:
+    def _keep(self, token: str, opened: OpenedToken) -> OpenedToken:
         if len(self._opened) >= MAX_OPENED_TOKENS:
             del self._opened[next(iter(self._opened))]
         self._opened[token] = opened
         return opened
 
-    def _decide(self, opened: _OpenedToken, record: SessionRecord | None) -> Verification:
-        now = self._clock.read()
-        if record is None or record.generation != opened.claims.gen:
+    def _refusal(
+        self,
+        opened: OpenedToken,
+        record: SessionRecord | None,
+        now: Instant,
+        fits: Callable[[SessionRecord], str | None],
+        *,
+        is_telling: bool = True,
+    ) -> Verification | None:
+        """Why a token is not valid; None where it is."""
+        path, generation = opened.path, opened.claims.gen
+        if record is None or generation > record.generation:
             return _gone(opened.claims, now)
-        if opened.path in self.seen_expired or has_expired(record, now):
-            self.seen_expired.add(opened.path)
-            return Verification(False, reasons.EXPIRED, describe(record))
-        assert opened.answer is not None
-        return opened.answer
+        if self._is_over(opened, record, now, is_telling):
+            return Verification(False, reasons.EXPIRED, describe(record, self.used.get(path), EXPIRED))
+        if is_superseded(self._as_seen(path, record), generation, now):
+            return Verification(False, reasons.SUPERSEDED, self.describe(path, record))
+        reason = fits(record)
+        return None if reason is None else Verification(False, reason, self.describe(path, record))
+
+    def _is_over(self, opened: OpenedToken, record: SessionRecord, now: Instant, is_telling: bool) -> bool:
+        path = opened.path
+        if path in self.seen_expired:
+            return True
+        if any(session_path(opened.key_id, ancestor) in self.seen_expired for ancestor in record.ancestors):
+            return True
+        if not has_expired(record, now):
+            return False
+        if is_telling:  # on the event loop's thread
+            self.seen_expired.add(path)
+            self._on_expired(record)
+        return True
 
 
 def _gone(claims: Claims, now: Instant) -> Verification:

@@ -16,6 +16,7 @@ import trio
 from agentd_client.errors import AgentdError, DBDestroyedError, DBNotRunningError, DBRunningError, StoreError
 from agentd_client.lifecycle import Lifecycle, Observer, State
 
+from .counts import read_count
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
 from .key_range import check_limit, key_range
@@ -25,7 +26,6 @@ from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
 from .view import Entry, View
-from .write_view import read_count
 from .writer import Pending, Writer
 
 T = TypeVar("T")

@@ -1,23 +1,17 @@
-"""What an operation sees in the writing thread: sealing, and the counts that go with every change.
-
-The number of entries exactly one part below a path is a small sealed record of its own kind, changed in
-the same nested transaction as what it counts: rolled back with it, and true after any crash.
-"""
+"""What an operation sees in the writing thread: values sealed and opened, and how many came and went."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from agentd_client.errors import StoreDamagedError, TransactionEndedError
+from agentd_client.errors import TransactionEndedError
 
 from .batch import NestedTransaction
 from .key_range import KeyRange, check_limit, key_range
-from .keypath import KeyPath, decode_key, encode_path, parent_count_key, readable
+from .keypath import KeyPath, decode_key, encode_path, parent_count_key
 from .reader import Pair
 from .sealing import Sealer, checked_value
 from .view import Entry
-
-_COUNT_BYTES = 8
 
 
 class WriteView:
@@ -26,7 +20,8 @@ class WriteView:
     def __init__(self, txn: NestedTransaction, sealer: Sealer) -> None:
         self._open_txn: NestedTransaction | None = txn
         self._sealer = sealer
-        self._changes: Counter[bytes] = Counter()
+        self.changes: Counter[bytes] = Counter()
+        """How many entries came or went, by the stored keys of the counts that this changes."""
 
     @property
     def _txn(self) -> NestedTransaction:
@@ -85,7 +80,7 @@ class WriteView:
         txn = self._txn
         sealed = self._sealer.seal(key, value)
         if txn.insert(key, sealed):
-            self._changes[parent_count_key(key)] += 1
+            self.changes[parent_count_key(key)] += 1
         else:
             txn.replace(key, sealed, txn.get(key))
 
@@ -93,33 +88,9 @@ class WriteView:
         """Remove a stored key; whether it was there."""
         found = self._txn.delete(key)
         if found:
-            self._changes[parent_count_key(key)] -= 1
+            self.changes[parent_count_key(key)] -= 1
         return found
-
-    def finish(self) -> None:
-        """Bring the counts up to date, once per parent however many entries were changed."""
-        for key, change in self._changes.items():
-            if change:
-                self._set_count(key, change)
 
     def close(self) -> None:
         """End the view: from now on it refuses."""
         self._open_txn = None
-
-    def _set_count(self, key: bytes, change: int) -> None:
-        before = self._txn.get(key)
-        count = read_count(self._sealer, key, before) + change
-        if count < 0:
-            raise StoreDamagedError(
-                f"{readable(key)} is lower than what was removed; restore the store, "
-                "or begin anew with `agentd init --fresh`"
-            )
-        if count:
-            self._txn.replace(key, self._sealer.seal(key, count.to_bytes(_COUNT_BYTES, "big")), before)
-        else:
-            self._txn.delete(key)
-
-
-def read_count(sealer: Sealer, key: bytes, sealed: bytes | None) -> int:
-    """The number in a count's record; 0 where there is none."""
-    return 0 if sealed is None else int.from_bytes(sealer.open(key, sealed), "big")

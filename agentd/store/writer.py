@@ -12,14 +12,16 @@ import itertools
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import trio
 
-from agentd_client.errors import DBNotRunningError, StoreError, StoreFullError
+from agentd_client.errors import DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
 
 from .batch import Batch
+from .counts import apply_changes
 from .environment import Environment
 from .keypath import HEADER
 from .lmdb_errors import MapFull, store_error
@@ -32,6 +34,14 @@ MAX_BATCH_OPERATIONS = 256
 """Bounds how long the first of a batch waits for the last; syncing is shared well before that."""
 
 _generations = itertools.count()
+
+
+class _CountsError(Exception):
+    """A count is damaged: whatever changes it is refused, and nothing else."""
+
+    def __init__(self, found: StoreDamagedError) -> None:
+        super().__init__()
+        self.found = found
 
 
 class _Operation(Generic[T]):
@@ -176,13 +186,14 @@ class Writer:
                 self._commit_batch(operations, is_open)
             else:
                 _refuse(operations, self.failed)
-        except StoreFullError as error:
+        except (StoreFullError, _CountsError) as error:
             if len(operations) > 1:
-                # One by one: some need less room, and some may use what is kept from the others.
+                # One by one: some need less room, and some may use what is kept from the others; and a count
+                # that is damaged is in the way of those only that change it.
                 for operation in operations:
                     self._run_batch([operation], is_open=False)
                 return
-            _refuse(operations, error)
+            _refuse(operations, error.found if isinstance(error, _CountsError) else error)
         except BaseException as error:
             # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
             # itself goes on after a failed sync as if the pages had reached the disk.
@@ -196,8 +207,10 @@ class Writer:
     def _commit_batch(self, operations: list[_Operation[Any]], is_open: bool) -> None:
         while True:  # once more after every growth, until the map holds it or can grow no more
             batch = self._environment.begin()
+            changes = Counter[bytes]()
             try:
-                self._fill(batch, operations, is_open)
+                self._fill(batch, operations, is_open, changes)
+                self._count(batch, changes)
                 batch.commit()
             except MapFull:
                 batch.abort()
@@ -216,9 +229,11 @@ class Writer:
                 self.operations += len(operations)
                 return
 
-    def _fill(self, batch: Batch, operations: list[_Operation[Any]], is_open: bool) -> None:
+    def _fill(
+        self, batch: Batch, operations: list[_Operation[Any]], is_open: bool, changes: Counter[bytes]
+    ) -> None:
         for operation in operations:
-            self._run_operation(batch, operation)
+            self._run_operation(batch, operation, changes)
         while is_open and len(operations) < MAX_BATCH_OPERATIONS and not self._last_seen:
             try:
                 arrived = self._queue.get_nowait()
@@ -228,17 +243,35 @@ class Writer:
                 self._last_seen = True
             else:
                 operations.append(arrived)
-                self._run_operation(batch, arrived)
+                self._run_operation(batch, arrived, changes)
 
-    def _run_operation(self, batch: Batch, operation: _Operation[Any]) -> None:
+    def _count(self, batch: Batch, changes: Counter[bytes]) -> None:
+        if not any(changes.values()):
+            return
+        nested = batch.nested()
+        try:
+            apply_changes(nested, self._sealer, changes)
+            if nested.failure is None:
+                # Whatever an operation may use, its count may use too.
+                batch.add(nested, may_use_reserve=True)
+        except StoreDamagedError as error:
+            raise _CountsError(error) from error
+        finally:
+            nested.abort()
+        if nested.is_map_full:
+            raise MapFull
+        if nested.failure is not None:
+            raise store_error(nested.failure)
+
+    def _run_operation(self, batch: Batch, operation: _Operation[Any], changes: Counter[bytes]) -> None:
         operation.result = operation.error = None  # of an earlier attempt
         nested = batch.nested()
         view = WriteView(nested, self._sealer)
         try:
             operation.result = operation.function(view)
-            view.finish()
             if nested.failure is None:
                 batch.add(nested, may_use_reserve=operation.may_use_reserve)
+                changes.update(view.changes)
         except BaseException as error:  # the function's own, or the store's: the waiter's to deal with
             operation.error = error
         finally:

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
-from anyio.to_thread import run_sync
 
+from .aio_events import AsyncEvents
+from .aio_session import AsyncSession
+from .aio_waiting import follow, run
 from .attempts import Attempts
 from .blocking import CLIENT_NAME
-from .connection import Steps, Wait, carry_out, connect
-from .lifecycle import Observer, State
+from .connection import carry_out, connect
+from .events import open_feed
 from .pool import MAX_CONNECTIONS, Pool, ProcessPools
 from .protocol import calls
 from .protocol.calls import Call
-from .protocol.methods import Method
+from .protocol.methods import SUBSCRIBE, Method
 from .protocol.reasons import MALFORMED
-from .protocol.results import CreatedToken, Hello, Status, Verification
-from .session import Logger, Session
+from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verification
+from .renewal import check
 from .token_text import token_text
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ class AsyncClient:
         await checkpoint()
         client = cls(socket_path, timeout, patience)
         pool = client._pools.here()
-        pool.give_back(await _run(connect(pool, client._attempts(None))))
+        pool.give_back(await run(connect(pool, client._attempts(None))))
         return client
 
     @property
@@ -77,33 +79,118 @@ class AsyncClient:
         """See `Client.get_status`."""
         return await self._carry_out(calls.get_status())
 
-    async def create_token(self, expiry: int | str | None = None, label: str | None = None) -> CreatedToken:
+    async def create_token(
+        self,
+        expiry: int | str | None = None,
+        label: str | None = None,
+        *,
+        audience: Sequence[str] | None = None,
+        scopes: Sequence[str] | None = None,
+        max_uses: int | None = None,
+        max_lifetime: int | None = None,
+        parent: str | None = None,
+        bound: bool = False,
+    ) -> CreatedToken:
         """See `Client.create_token`."""
-        return await self._carry_out(calls.create_token(expiry, label))
+        return await self._carry_out(
+            calls.create_token(
+                expiry,
+                label,
+                audience=audience,
+                scopes=scopes,
+                max_uses=max_uses,
+                max_lifetime=max_lifetime,
+                parent=parent,
+                bound=bound,
+            )
+        )
 
-    async def verify_token(self, token: object) -> bool:
+    async def verify_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> bool:
         """See `Client.verify_token`."""
-        return (await self.check_token(token)).valid
+        return (await self.check_token(token, audience=audience, scopes=scopes)).valid
 
-    async def check_token(self, token: object) -> Verification:
+    async def check_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> Verification:
         """See `Client.check_token`."""
         text = token_text(token)
         if text is None:
             await checkpoint()
             return Verification(valid=False, reason=MALFORMED, session=None)
-        return await self._carry_out(calls.verify_token(text))
+        return await self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
 
-    async def inspect_token(self, token: str) -> Verification:
+    async def check_session(
+        self,
+        session: AsyncSession,
+        *,
+        audience: str | None = None,
+        scopes: Sequence[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Verification:
+        """See `Client.check_session`. The work with the token file is done in worker threads."""
+        return await follow(check(session._session, audience, scopes, clock), self._carry_out)
+
+    async def inspect_token(
+        self,
+        token: str | None = None,
+        *,
+        id: str | None = None,
+        audience: str | None = None,
+        scopes: Sequence[str] | None = None,
+    ) -> Verification:
         """See `Client.inspect_token`."""
-        return await self._carry_out(calls.inspect_token(token))
+        return await self._carry_out(calls.inspect_token(token, id, audience=audience, scopes=scopes))
+
+    async def renew_token(self, token: str) -> CreatedToken:
+        """See `Client.renew_token`."""
+        return await self._carry_out(calls.renew_token(token))
+
+    async def list_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> SessionPage:
+        """See `Client.list_sessions`."""
+        return await self._carry_out(
+            calls.list_sessions(state=state, label=label, pid=pid, parent=parent, after=after, limit=limit)
+        )
+
+    async def revoke_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+    ) -> int:
+        """See `Client.revoke_sessions`."""
+        return await self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
+
+    async def list_audit(
+        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+    ) -> AuditPage:
+        """See `Client.list_audit`."""
+        return await self._carry_out(calls.list_audit(since=since, after=after, limit=limit))
 
     async def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
         """See `Client.revoke_token`."""
         return await self._carry_out(calls.revoke_token(token, id))
 
-    async def reset_key(self) -> str:
+    async def reset_key(self, grace_seconds: int | None = None) -> str:
         """See `Client.reset_key`."""
-        return await self._carry_out(calls.reset_key())
+        return await self._carry_out(calls.reset_key(grace_seconds))
+
+    async def subscribe(self) -> AsyncEvents:
+        """See `Client.subscribe`; used as ``async with await agent.subscribe() as events: async for ...``."""
+        self._pools.here()
+        return AsyncEvents(await run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,121 +198,36 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         self._pools.close()  # no checkpoint: closing is at once, also in a cancelled task
 
-    def _attempts(self, method: Method | None) -> Attempts:
+    def _attempts(self, method: Method | None, timeout: float | None = None) -> Attempts:
         return Attempts(
-            self.socket_path, method, now=time.monotonic(), timeout=self.timeout, patience=self.patience
+            self.socket_path,
+            method,
+            now=time.monotonic(),
+            timeout=self.timeout if timeout is None else timeout,
+            patience=self.patience,
         )
 
-    async def _carry_out(self, call: Call[T]) -> T:
+    async def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
         pool = self._pools.here()
-        attempts = self._attempts(call.method)
-        await self._take_slot(pool, attempts)
+        timeout = self.timeout if seconds is None else min(self.timeout, seconds)
+        attempts = self._attempts(call.method, timeout)
+        await self._take_slot(pool, attempts, timeout)
         try:
-            return await _run(carry_out(pool, call, attempts))
+            return await run(carry_out(pool, call, attempts))
         finally:
             pool.slots.release()
 
-    async def _take_slot(self, pool: Pool[anyio.Semaphore], attempts: Attempts) -> None:
+    async def _take_slot(self, pool: Pool[anyio.Semaphore], attempts: Attempts, timeout: float) -> None:
         try:
             pool.slots.acquire_nowait()
         except anyio.WouldBlock:
             pass
         else:
             return
-        with anyio.move_on_after(self.timeout):
+        with anyio.move_on_after(timeout):
             await pool.slots.acquire()
             return
         raise attempts.all_connections_busy(MAX_CONNECTIONS)
 
 
-async def _run(steps: Steps[T]) -> T:
-    try:
-        wait = next(steps)
-        while True:
-            wait = steps.send(await _wait(wait))
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    finally:
-        steps.close()  # a cancellation hit the waiting, not the steps: they close the connection now
-
-
-async def _wait(wait: Wait) -> bool:
-    if wait.socket is None:
-        await anyio.sleep(wait.seconds)
-        return True
-    with anyio.move_on_after(wait.seconds):
-        if wait.writable:
-            await anyio.wait_writable(wait.socket)
-        else:
-            await anyio.wait_readable(wait.socket)
-        return True
-    return False
-
-
-class AsyncSession:
-    """A `Session` whose work is done in worker threads, so that a slow disk holds up no event loop.
-
-    The methods, their arguments and their errors are those of `Session`. Once begun, a change of the file
-    is not cancelled: a cancelled task waits for it, at most five seconds for the lock. Observers run in
-    the worker threads.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @classmethod
-    async def create_session(
-        cls,
-        session_token_path: str | os.PathLike[str] | None = None,
-        session_token: str | None = None,
-        fresh: bool = False,
-        logger: Logger | None = None,
-    ) -> Self:
-        """See `Session.create_session`."""
-        return cls(await run_sync(Session.create_session, session_token_path, session_token, fresh, logger))
-
-    async def start(self, session_token: str | None = None, fresh: bool = False) -> None:
-        """See `Session.start`."""
-        await run_sync(self._session.start, session_token, fresh)
-
-    async def stop(self) -> None:
-        """See `Session.stop`."""
-        await run_sync(self._session.stop)
-
-    async def destroy(self) -> None:
-        """See `Session.destroy`."""
-        await run_sync(self._session.destroy)
-
-    async def read_token(self) -> str | None:
-        """See `Session.read_token`."""
-        return await run_sync(self._session.read_token)
-
-    async def write_token(self, token: str) -> None:
-        """See `Session.write_token`."""
-        await run_sync(self._session.write_token, token)
-
-    async def exchange_token(self, token: str) -> str | None:
-        """See `Session.exchange_token`."""
-        return await run_sync(self._session.exchange_token, token)
-
-    @property
-    def path(self) -> str:
-        """See `Session.path`."""
-        return self._session.path
-
-    @property
-    def state(self) -> State:
-        """See `Session.state`."""
-        return self._session.state
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """See `Session.observe`."""
-        return self._session.observe(observer)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        with anyio.CancelScope(shield=True):  # a cancelled task leaves its session stopped as well
-            await run_sync(self._session.stop)
+__all__ = ["AsyncClient", "AsyncEvents", "AsyncSession"]

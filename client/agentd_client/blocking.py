@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from threading import Semaphore
 from typing import TypeVar
 
 from .attempts import Attempts
-from .connection import Steps, Wait, carry_out, connect
+from .connection import carry_out, connect
 from .pool import MAX_CONNECTIONS, ProcessPools
 from .protocol import calls
 from .protocol.calls import Call
-from .protocol.methods import Method
+from .protocol.methods import SUBSCRIBE, Method
 from .protocol.reasons import MALFORMED
-from .protocol.results import CreatedToken, Hello, Status, Verification
+from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verification
 from .token_text import token_text
+from .waiting import follow, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Self
+
+    from .events import Events
+    from .session import Session
 
 T = TypeVar("T")
 
@@ -71,7 +75,7 @@ class Client:
         """
         client = cls(socket_path, timeout, patience)
         pool = client._pools.here()
-        pool.give_back(_run(connect(pool, client._attempts(None))))
+        pool.give_back(run(connect(pool, client._attempts(None))))
         return client
 
     @property
@@ -91,35 +95,179 @@ class Client:
         """The agent at a glance."""
         return self._carry_out(calls.get_status())
 
-    def create_token(self, expiry: int | str | None = None, label: str | None = None) -> CreatedToken:
+    def create_token(
+        self,
+        expiry: int | str | None = None,
+        label: str | None = None,
+        *,
+        audience: Sequence[str] | None = None,
+        scopes: Sequence[str] | None = None,
+        max_uses: int | None = None,
+        max_lifetime: int | None = None,
+        parent: str | None = None,
+        bound: bool = False,
+    ) -> CreatedToken:
         """Open a session.
 
         Args:
             expiry: whole seconds, `NEVER`, or None for the agent's default.
             label: one line that says what the session is for.
+            audience: who may take the token for good; None is everyone.
+            scopes: what the session is good for; None is everything.
+            max_uses: how often it verifies; None is without limit.
+            max_lifetime: whole seconds beyond which renewing does not go; None for the agent's default.
+            parent: a token of the session that this one narrows and ends with.
+            bound: it ends with this process, or with the program that this process becomes (execve(2)).
 
         Raises:
-            InvalidExpiryError, InvalidLabelError: the agent refuses one of them, or it cannot be sent at all.
+            InvalidExpiryError, InvalidLabelError, InvalidAudienceError, InvalidScopesError,
+            InvalidUsesError: the agent refuses one of them, or it cannot be sent at all.
+            ParentNotValidError: the parent's session has ended.
+            NotWithinParentError: it asks for more than the parent has.
+            CannotBindError: the agent cannot watch this process.
         """
-        return self._carry_out(calls.create_token(expiry, label))
+        return self._carry_out(
+            calls.create_token(
+                expiry,
+                label,
+                audience=audience,
+                scopes=scopes,
+                max_uses=max_uses,
+                max_lifetime=max_lifetime,
+                parent=parent,
+                bound=bound,
+            )
+        )
 
-    def verify_token(self, token: object) -> bool:
+    def verify_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> bool:
         """Whether this is the token of a session that goes on; False for anything else whatever.
 
-        What cannot be a token is False without asking the agent.
-        """
-        return self.check_token(token).valid
+        What cannot be a token is False without asking the agent. A session that is meant for certain
+        audiences verifies only for one of them, and only with scopes that it has.
 
-    def check_token(self, token: object) -> Verification:
+        Args:
+            token: anything.
+            audience: who asks.
+            scopes: what the token has to be good for.
+        """
+        return (self.check_token(token, audience=audience, scopes=scopes)).valid
+
+    def check_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> Verification:
         """As `verify_token`, with the session, or the reason why not."""
         text = token_text(token)
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
-        return self._carry_out(calls.verify_token(text))
+        return self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
 
-    def inspect_token(self, token: str) -> Verification:
-        """All that is known of a token; raises `InvalidTokenError` for what cannot be one."""
-        return self._carry_out(calls.inspect_token(token))
+    def check_session(
+        self,
+        session: Session,
+        *,
+        audience: str | None = None,
+        scopes: Sequence[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Verification:
+        """Verify the session's token, and renew the session where that is due; the way to use a session.
+
+        Once two thirds of its present lifetime have gone by, the session is renewed (`renew_token`) and the
+        new token written to its file, by one process at a time. Where that fails, the answer is still that of
+        the token at hand, and a later use tries again. Where the token is not valid and another has taken its
+        place in the file meanwhile, the answer is about that one.
+
+        Where the file holds no token, `reason` is "NOT_LOGGED_IN", a code of the client's own.
+
+        Args:
+            session: whose token; it may be running or not.
+            audience: who asks.
+            scopes: what the session has to be good for.
+            clock: the present time, in seconds since 1970.
+
+        Raises:
+            TokenFileError: the token file cannot be read.
+        """
+        from .renewal import check
+
+        return follow(check(session, audience, scopes, clock), self._carry_out)
+
+    def inspect_token(
+        self,
+        token: str | None = None,
+        *,
+        id: str | None = None,
+        audience: str | None = None,
+        scopes: Sequence[str] | None = None,
+    ) -> Verification:
+        """All that is known of a token, or of a session by its id. Looking is no use and changes nothing.
+
+        Raises:
+            InvalidParamsError: neither or both were given.
+            InvalidTokenError: what was given cannot be a token.
+        """
+        return self._carry_out(calls.inspect_token(token, id, audience=audience, scopes=scopes))
+
+    def renew_token(self, token: str) -> CreatedToken:
+        """A new token for the same session, whose lifetime begins anew, up to its hard maximum.
+
+        The token given stays good until the new one has been seen by the agent, and for some seconds more.
+
+        Raises:
+            TokenNotValidError: the session has ended, or the token was superseded.
+        """
+        return self._carry_out(calls.renew_token(token))
+
+    def list_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> SessionPage:
+        """Some of the open sessions, newest first.
+
+        Args:
+            state: "active" or "expired".
+            label: the label, in which * stands for any text and ? for any character.
+            pid: the process that opened it.
+            parent: the id of a session above it.
+            after: the `next` of the page before.
+            limit: how many at the most, from 1 to 16, which it is when left out.
+        """
+        return self._carry_out(
+            calls.list_sessions(state=state, label=label, pid=pid, parent=parent, after=after, limit=limit)
+        )
+
+    def revoke_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+    ) -> int:
+        """End every session that fits all conditions, with those below it; how many fitted.
+
+        The conditions are those of `list_sessions`; one has to be given.
+        """
+        return self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
+
+    def list_audit(
+        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+    ) -> AuditPage:
+        """Some entries of the audit log, newest first.
+
+        Args:
+            since: seconds since 1970; what is older is left out.
+            after: the `next` of the page before.
+            limit: how many at the most, from 1 to 32, which it is when left out.
+        """
+        return self._carry_out(calls.list_audit(since=since, after=after, limit=limit))
 
     def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
         """End a session, by its token or by its id; whether there was one to end.
@@ -130,9 +278,25 @@ class Client:
         """
         return self._carry_out(calls.revoke_token(token, id))
 
-    def reset_key(self) -> str:
-        """End all sessions, by replacing the session key; returns the new key's id."""
-        return self._carry_out(calls.reset_key())
+    def reset_key(self, grace_seconds: int | None = None) -> str:
+        """End all sessions, by replacing the session key; returns the new key's id.
+
+        Args:
+            grace_seconds: for so long tokens of the earlier key verify, and do nothing else. None is 0.
+        """
+        return self._carry_out(calls.reset_key(grace_seconds))
+
+    def subscribe(self) -> Events:
+        """Connect for events; used as ``with agent.subscribe() as events: for event in events: ...``.
+
+        What happens from now on comes, in its order, until the agent stops or `Events.close`. The connection
+        is one beside those of the calls, and closing this client leaves it open. `timeout` is for connecting
+        and for the agent's agreement; then events are waited for as long as it takes.
+        """
+        from .events import Events, open_feed
+
+        self._pools.here()
+        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
 
     def __enter__(self) -> Self:
         return self
@@ -140,38 +304,22 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _attempts(self, method: Method | None) -> Attempts:
+    def _attempts(self, method: Method | None, timeout: float | None = None) -> Attempts:
         return Attempts(
-            self.socket_path, method, now=time.monotonic(), timeout=self.timeout, patience=self.patience
+            self.socket_path,
+            method,
+            now=time.monotonic(),
+            timeout=self.timeout if timeout is None else timeout,
+            patience=self.patience,
         )
 
-    def _carry_out(self, call: Call[T]) -> T:
+    def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
         pool = self._pools.here()
-        attempts = self._attempts(call.method)
-        if not pool.slots.acquire(timeout=self.timeout):
+        timeout = self.timeout if seconds is None else min(self.timeout, seconds)
+        attempts = self._attempts(call.method, timeout)
+        if not pool.slots.acquire(timeout=timeout):
             raise attempts.all_connections_busy(MAX_CONNECTIONS)
         try:
-            return _run(carry_out(pool, call, attempts))
+            return run(carry_out(pool, call, attempts))
         finally:
             pool.slots.release()
-
-
-def _run(steps: Steps[T]) -> T:
-    try:
-        wait = next(steps)
-        while True:
-            wait = steps.send(_wait(wait))
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    finally:
-        steps.close()  # an interruption hit the waiting, not the steps: they close the connection now
-
-
-def _wait(wait: Wait) -> bool:
-    if wait.socket is None:
-        time.sleep(wait.seconds)
-        return True
-    poller = select.poll()
-    poller.register(wait.socket, select.POLLOUT if wait.writable else select.POLLIN)
-    return bool(poller.poll(wait.seconds * 1000))

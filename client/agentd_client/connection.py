@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Generator
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -28,11 +29,14 @@ _MAX_PATH_BYTES = 107
 
 
 class Wait(NamedTuple):
-    """Wait until the socket is readable (or writable), but at most `seconds`; with no socket, so long."""
+    """Wait until the socket is readable (or writable), but at most `seconds`; with no socket, so long.
+
+    `seconds` is None for as long as it takes, which only a socket may.
+    """
 
     socket: socket.socket | None
     writable: bool
-    seconds: float
+    seconds: float | None
 
 
 Steps = Generator[Wait, bool, T]
@@ -48,14 +52,18 @@ def peer_uid(connected: socket.socket) -> int:
 class Connection:
     """A connection to an agent of our own, for one call at a time."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, exchange: Exchange | None = None) -> None:
         self._socket = connected
-        self._exchange = Exchange()
+        self._exchange = exchange or Exchange()
         self.reused = False
 
     @classmethod
-    def open(cls, path: str) -> Connection:
+    def open(cls, path: str, exchange: Exchange | None = None) -> Connection:
         """Connect, and see that it is our own agent before a byte is sent.
+
+        Args:
+            path: the agent's socket.
+            exchange: what reads the conversation; None for one that reads answers alone.
 
         Raises:
             OSError: nobody listens there, or not yet.
@@ -78,11 +86,16 @@ class Connection:
         except BaseException:
             connected.close()
             raise
-        return cls(connected)
+        return cls(connected, exchange)
 
     def close(self) -> None:
         """Close the descriptor. Not shutdown(2): after fork(2) another process may still use the socket."""
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """End the conversation for every process that has this socket; whoever waits on it wakes up."""
+        with suppress(OSError):  # the other end was faster, or it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def ask(self, call: Call[T], attempts: Attempts) -> Steps[Answer[T]]:
         """Send a request and receive its answer.
@@ -102,15 +115,32 @@ class Connection:
         attempts.sent_whole()
         while True:
             yield from self._wait(attempts, writable=False)
-            try:
-                data = self._socket.recv(READ_BYTES)
-            except BlockingIOError:
+            data = self._received()
+            if data is None:
                 continue
             if not data:
                 raise ConnectionResetError("it ended")
             answer = self._exchange.receive(data, call)
             if answer is not None:
                 return answer
+
+    def listen(self) -> Steps[bytes]:
+        """Receive what comes next, however long that takes; nothing where the peer has closed.
+
+        Raises:
+            OSError: the connection broke, or was closed here.
+        """
+        while True:
+            yield Wait(self._socket, False, None)
+            data = self._received()
+            if data is not None:
+                return data
+
+    def _received(self) -> bytes | None:
+        try:
+            return self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
 
     def _wait(self, attempts: Attempts, *, writable: bool) -> Steps[None]:
         if not (yield Wait(self._socket, writable, attempts.seconds_left(monotonic()))):

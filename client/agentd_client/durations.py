@@ -28,8 +28,8 @@ def parse_duration(text: object) -> int | str:
     raise ValueError(f"{text!r} is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or {NEVER}")
 
 
-def format_duration(seconds: float) -> str:
-    """The two largest units: "7 h 59 min", "12 s"."""
+def format_duration(seconds: float, units: int = 2) -> str:
+    """So many of the largest units: "7 h 59 min", with one "7 h"; "12 s"."""
     left = max(0, int(seconds))
     parts: list[str] = []
     for name, unit in _NAMES:
@@ -38,4 +38,4 @@ def format_duration(seconds: float) -> str:
             parts.append(f"{count} {name}")
         elif parts:
             break
-    return " ".join(parts[:2])
+    return " ".join(parts[:units])

@@ -86,6 +86,54 @@ class InvalidTokenError(AgentdError, ValueError):
     code, number = "INVALID_TOKEN", INVALID
 
 
+class InvalidScopesError(AgentdError, ValueError):
+    """Scopes are at most 16 different names of visible ASCII characters, each at most 64 long."""
+
+    code, number = "INVALID_SCOPES", INVALID
+
+
+class InvalidAudienceError(AgentdError, ValueError):
+    """An audience is at most 8 different names of visible ASCII characters, each at most 128 long."""
+
+    code, number = "INVALID_AUDIENCE", INVALID
+
+
+class InvalidUsesError(AgentdError, ValueError):
+    """A number of uses is a whole number from 1 to 2147483647."""
+
+    code, number = "INVALID_USES", INVALID
+
+
+class InvalidGraceError(AgentdError, ValueError):
+    """A grace is a whole number of seconds from 0 to 604800 (a week)."""
+
+    code, number = "INVALID_GRACE", INVALID
+
+
+class ParentNotValidError(AgentdError):
+    """The parent's session has ended, or its token does not allow children; nothing was stored."""
+
+    code, number = "PARENT_NOT_VALID", INVALID
+
+
+class NotWithinParentError(AgentdError):
+    """A child's scopes, audience, lifetime and uses lie inside its parent's; nothing was stored."""
+
+    code, number = "NOT_WITHIN_PARENT", INVALID
+
+
+class TokenNotValidError(AgentdError):
+    """The token is not valid, so nothing can be done with it."""
+
+    code, number = "TOKEN_NOT_VALID", INVALID
+
+
+class CannotBindError(AgentdError):
+    """A session cannot be bound to that process; nothing was stored."""
+
+    code = "CANNOT_BIND"
+
+
 class AgentLockedError(AgentdError):
     """The agent is locked; it cannot know whether a token is valid."""
 
@@ -339,24 +387,31 @@ __all__ = [
     "AgentUnreachableError",
     "AgentdError",
     "AlreadyServingError",
+    "CannotBindError",
     "ClientClosedError",
     "ConfigError",
     "DBDestroyedError",
     "DBNotRunningError",
     "DBRunningError",
     "ForeignAgentError",
+    "InvalidAudienceError",
     "InvalidExpiryError",
+    "InvalidGraceError",
     "InvalidLabelError",
     "InvalidParamsError",
     "InvalidPathError",
+    "InvalidScopesError",
     "InvalidTokenError",
+    "InvalidUsesError",
     "KeyFileError",
     "KeyRingDestroyedError",
     "KeyRingNotRunningError",
     "KeyRingRunningError",
     "KeyUnavailableError",
     "LifecycleError",
+    "NotWithinParentError",
     "OutcomeUnknownError",
+    "ParentNotValidError",
     "PassphraseError",
     "ProtocolError",
     "RequestError",
@@ -374,6 +429,7 @@ __all__ = [
     "StoreKeyMismatchError",
     "TokenFileBusyError",
     "TokenFileError",
+    "TokenNotValidError",
     "TransactionConflictError",
     "TransactionEndedError",
     "UnknownMethodError",

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 SOCKET_VARIABLE = "AGENTD_SOCKET"
 TOKEN_PATH_VARIABLE = "AGENTD_SESSION_TOKEN_PATH"  # noqa: S105 - a variable's name
 TOKEN_VARIABLE = "AGENTD_TOKEN"  # noqa: S105 - a variable's name
+TOKEN_FD_VARIABLE = "AGENTD_TOKEN_FD"  # noqa: S105 - a variable's name
 
 _USER_RUNTIME = "/run/user/{uid}"
 
@@ -63,9 +64,32 @@ def session_token_path(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get(TOKEN_PATH_VARIABLE) or os.path.join(runtime_dir(environ), "session-token")
 
 
+def token_variable(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The variable that hands a token over; None where the token file (`session_token_path`) counts.
+
+    This is the one order of precedence: ``AGENTD_TOKEN``, then ``AGENTD_TOKEN_FD``, then the token file.
+    """
+    for variable in (TOKEN_VARIABLE, TOKEN_FD_VARIABLE):
+        if environ.get(variable, "").strip():
+            return variable
+    return None
+
+
 def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token handed over in ``AGENTD_TOKEN``, if any."""
-    return environ.get(TOKEN_VARIABLE, "").strip() or None
+    """The token handed over in ``AGENTD_TOKEN`` or by the descriptor in ``AGENTD_TOKEN_FD``, if any.
+
+    Raises:
+        TokenFileError: the descriptor cannot be read or holds no token.
+    """
+    variable = token_variable(environ)
+    if variable is None:
+        return None
+    given = environ[variable].strip()
+    if variable == TOKEN_VARIABLE:
+        return given
+    from .token_descriptor import read_token  # needed by few, and it needs this module
+
+    return read_token(given)
 
 
 def socket_is_set(environ: Mapping[str, str] = os.environ) -> bool:

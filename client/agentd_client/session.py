@@ -1,6 +1,7 @@
 """The caller's side of a session: the token in its file, with a life cycle.
 
-A session's truth is the agent's record. This object keeps the token that proves it, and asks no agent.
+A session's truth is the agent's record. This object keeps the token that proves it, and asks no agent: a
+client does that (`Client.check_session`), and puts the new token here when it renews the session.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol
 from . import paths
 from .errors import LifecycleError, SessionDestroyedError, SessionRunningError
 from .lifecycle import Lifecycle, LifecycleEvent, Observer, State
-from .token_file import TokenFile
+from .token_file import TokenClaim, TokenFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Session:
 
     Any thread may use it: changes of its life take turns, and reading and writing are as safe as
     `TokenFile` makes them. Beyond the errors named here every method raises what `TokenFile` raises.
+
+    The token in the file changes over time: `Client.check_session` verifies it and, once two thirds of the
+    session's lifetime have gone by, renews the session and replaces the token, one process at a time. So
+    whoever needs the token reads it anew each time (`read_token`): one that was replaced is soon refused.
     """
 
     def __init__(self, session_token_path: str | os.PathLike[str], logger: Logger | None = None) -> None:
@@ -42,6 +47,7 @@ class Session:
         # Reentrant, so that an observer may read and write the token.
         self._lock = RLock()
         self._changing = False
+        self._renewing_paused = (0.0, 0.0)
         if logger is not None:
             self._lifecycle.observe(lambda event: logger.debug("session %s: %s", self.path, event.value))
 
@@ -157,6 +163,20 @@ class Session:
                     yield needed
             finally:
                 self._changing = False
+
+    # What `renewal` needs, for both clients.
+
+    def _claim_token(self) -> TokenClaim:
+        # Without our own lock, which `destroy` holds while it waits for the file's: under that one a token is
+        # only ever put in the place of its predecessor, so none is written after the file was removed.
+        return self._file.claim()
+
+    def _may_renew(self, now: float) -> bool:
+        since, until = self._renewing_paused
+        return not since <= now < until  # a clock that was set back ends the pause
+
+    def _pause_renewing(self, now: float, seconds: float) -> None:
+        self._renewing_paused = (now, now + seconds)
 
     def _require_life(self) -> None:
         if self._lifecycle.state is State.DESTROYED:

@@ -11,9 +11,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
 
-from .errors import TokenFileError
+from .errors import TokenFileBusyError, TokenFileError
 from .paths import TOKEN_PATH_VARIABLE
 from .token_folder import TokenFolder
 from .token_text import stripped_token, token_text
@@ -106,6 +107,10 @@ class TokenFile:
         with self._removing() as folder:
             return folder.remove(self._name)
 
+    def claim(self) -> TokenClaim:
+        """The right to replace the token by its successor; nothing is locked before `TokenClaim.take`."""
+        return TokenClaim(self)
+
     @contextmanager
     def _removing(self) -> Iterator[TokenFolder]:
         with (
@@ -118,11 +123,11 @@ class TokenFile:
             folder.sync()
 
     @contextmanager
-    def _writing(self) -> Iterator[TokenFolder]:
+    def _writing(self, *, waiting: bool = True) -> Iterator[TokenFolder]:
         with (
             self._translated("write"),
             TokenFolder.opened_for_writing(self._folder_path) as folder,
-            folder.locked(self._lock_name),
+            folder.locked(self._lock_name, waiting=waiting),
         ):
             yield folder
 
@@ -189,3 +194,68 @@ class TokenFile:
                 f"cannot {verb} token file {self.path}: {error.strerror}{about}; "
                 f"put that right, or {_ELSEWHERE}"
             ) from error
+
+
+class TokenClaim:
+    """The turn of one writer, held over something else: from `take` to `release`.
+
+    The methods block as those of `TokenFile` do, and raise what they raise. Each may run in another thread.
+    `release` does not block: where another thread is still at work, that one lets go when it is done.
+    """
+
+    def __init__(self, file: TokenFile) -> None:
+        self._file = file
+        self._folder: TokenFolder | None = None
+        self._held = ExitStack()
+        self._state = Lock()
+        self._at_work = False
+        self._released = False
+
+    def take(self, token: str) -> bool:
+        """Lock the file without waiting, and see that it still holds this token.
+
+        False where another writer has the lock, or where the file holds something else by now.
+        """
+        with self._working():
+            try:
+                folder = self._held.enter_context(self._file._writing(waiting=False))
+            except TokenFileBusyError:
+                return False
+            if self._file.read() != token:
+                return False
+            self._folder = folder
+            return True
+
+    def replace(self, token: str) -> None:
+        """Put another token in its place, after `take` said yes; it is on the disk when this returns."""
+        text = stripped_token(token)
+        with self._working(), self._file._translated("write"):
+            if self._folder is None:
+                raise self._refusal("is not held")
+            self._file._replace(self._folder, text, anew=False)
+
+    def release(self) -> None:
+        """Let go of the lock; from then on nothing is replaced."""
+        with self._state:
+            self._released = True
+            if self._at_work:
+                return
+        self._held.close()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._state:
+            if self._released:
+                raise self._refusal("was released")
+            self._at_work = True
+        try:
+            yield
+        finally:
+            with self._state:
+                self._at_work = False
+                released = self._released
+            if released:
+                self._held.close()
+
+    def _refusal(self, reason: str) -> TokenFileBusyError:
+        return TokenFileBusyError(f"the claim on token file {self._file.path} {reason}; claim it anew")

@@ -70,14 +70,14 @@ class TokenFolder:
         os.fsync(self._descriptor)
 
     @contextmanager
-    def locked(self, name: str, *, removed_after: bool = False) -> Iterator[None]:
-        """Hold the lock file `name`; waits for other writers, at most `LOCK_SECONDS`.
+    def locked(self, name: str, *, removed_after: bool = False, waiting: bool = True) -> Iterator[None]:
+        """Hold the lock file `name`; waits for other writers, at most `LOCK_SECONDS`, or not at all.
 
         Raises:
             TokenFileBusyError: another writer holds it for longer.
             TokenFileError: it is not a file of our own.
         """
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + (LOCK_SECONDS if waiting else 0)
         while (descriptor := self._lock(name, deadline - time.monotonic())) is None:
             pass  # it was removed meanwhile: the one that the folder names now is the lock
         try:

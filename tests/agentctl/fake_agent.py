@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from agentd_client.errors import AgentdError
+import msgpack
+
+from agentd_client.errors import AgentdError, ParentNotValidError, TokenNotValidError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
+    AuditEntry,
+    AuditPage,
     Counters,
     CreatedToken,
+    Event,
     Hello,
     KeyReset,
     Opener,
     Revocation,
+    Revocations,
     SessionInfo,
+    SessionPage,
     Status,
+    Subscribed,
     Verification,
 )
 from agentd_client.protocol.wire import error_to_wire, to_wire
@@ -36,7 +46,10 @@ class HangUpError(Exception):
 
 
 class FakeAgent:
-    """What a test reads: `calls` (method and parameters, in order) and `sessions` (by token)."""
+    """What a test reads: `calls` (method and parameters, in order) and `sessions` (by token).
+
+    `page_size` is how many sessions or entries an answer holds at the most; after a page an empty one follows.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,6 +57,10 @@ class FakeAgent:
         self.sessions: dict[str, SessionInfo] = {}
         self.ended: dict[str, str] = {}
         self.script: dict[str, Answer] = {}
+        self.audit: list[AuditEntry] = []
+        self.page_size = 16
+        self.subscribed = threading.Event()
+        self._subscribers: list[socket.socket] = []
         self.memory_locked = True
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -82,6 +99,25 @@ class FakeAgent:
         """Open a session as the person of another terminal would; returns its token."""
         return self._create_token({"label": label, "expiry": expiry}, at).token
 
+    def hold(self, session: SessionInfo) -> str:
+        """Keep a session as it is given; returns its token."""
+        token = f"v4.local.held-{session.id}"
+        self.sessions[token] = session
+        return token
+
+    def tell(self, *events: Event) -> None:
+        """Send events to those who subscribed."""
+        for subscriber in self._subscribers:
+            with contextlib.suppress(OSError):  # it has seen enough
+                for event in events:
+                    subscriber.sendall(msgpack.packb([2, "event", [to_wire(event)]]))
+
+    def hang_up(self) -> None:
+        """Close the connections of those who subscribed."""
+        for subscriber in self._subscribers:
+            with contextlib.suppress(OSError):
+                subscriber.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -94,21 +130,27 @@ class FakeAgent:
 
     def _converse(self, connection: socket.socket) -> None:
         decoder, encoder = Decoder(), Encoder()
+        peer, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         with connection, contextlib.suppress(OSError):  # the client may give up at any moment
             while data := connection.recv(65536):
                 for message in decoder.receive(data):
                     try:
-                        reply = encoder.result(message.msgid, to_wire(self._answer(message)))
+                        reply = encoder.result(message.msgid, to_wire(self._answer(message, peer)))
                     except AgentdError as error:
                         reply = encoder.error(message.msgid, error_to_wire(error))
                     except HangUpError:
                         return
                     connection.sendall(reply)
+                    if message.method == "subscribe":
+                        self._subscribers.append(connection)
+                        self.subscribed.set()
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, request: Any, peer: int) -> Any:
         (params,) = request.params
         with self._lock:
             self.calls.append((request.method, params))
+        if params.get("bound"):
+            params = params | {"bound": peer}
         scripted = self.script.get(request.method)
         if scripted is not None:  # outside the lock: a script may wait for the test
             return scripted(params)
@@ -144,8 +186,23 @@ class FakeAgent:
             None if expiry == "never" else at + (DEFAULT_EXPIRY_SECONDS if expiry is None else expiry)
         )
         token, session_id = f"v4.local.token-{number}", f"session-{number}"
-        label = params.get("label") or ""
-        self.sessions[token] = SessionInfo(session_id, label, at, expires_at, Opener(1000, 4712))
+        parent = params.get("parent")
+        if parent is not None and parent not in self.sessions:
+            raise ParentNotValidError
+        self.sessions[token] = SessionInfo(
+            session_id,
+            params.get("label") or "",
+            at,
+            expires_at,
+            Opener(1000, 4712),
+            renewed_at=at,
+            max_expires_at=None if params.get("maxLifetime") is None else at + params["maxLifetime"],
+            audience=params.get("audience"),
+            scopes=params.get("scopes"),
+            uses_left=params.get("maxUses"),
+            parent=None if parent is None else self.sessions[parent].id,
+            bound_pid=params.get("bound"),
+        )
         return CreatedToken(token, session_id, expires_at)
 
     def _verifyToken(self, params: dict[str, Any]) -> Verification:  # noqa: N802 - the wire's name
@@ -153,11 +210,74 @@ class FakeAgent:
         session = self.sessions.get(token)
         if session is None:
             return Verification(False, self.ended.get(token, reasons.MALFORMED), None)
-        if session.expires_at is not None and session.expires_at < NOW:
-            return Verification(False, reasons.EXPIRED, session)
-        return Verification(True, None, session)
+        return self._judged(session, params)
 
-    _inspectToken = _verifyToken  # noqa: N815 - the wire's name
+    def _judged(self, session: SessionInfo, params: dict[str, Any]) -> Verification:
+        reason = None
+        if session.expires_at is not None and session.expires_at < NOW:
+            reason = reasons.EXPIRED
+        elif session.audience is not None and params.get("audience") not in session.audience:
+            reason = reasons.WRONG_AUDIENCE
+        elif session.scopes is not None and not set(params.get("scopes") or ()) <= set(session.scopes):
+            reason = reasons.MISSING_SCOPE
+        return Verification(reason is None, reason, session)
+
+    def _inspectToken(self, params: dict[str, Any]) -> Verification:  # noqa: N802 - the wire's name
+        if "id" not in params:
+            return self._verifyToken(params)
+        for session in self.sessions.values():
+            if session.id == params["id"]:
+                return self._judged(session, params)
+        return Verification(False, reasons.REVOKED, None)
+
+    def _renewToken(self, params: dict[str, Any]) -> CreatedToken:  # noqa: N802 - the wire's name
+        session = self.sessions.pop(params["token"], None)
+        if session is None:
+            raise TokenNotValidError
+        lifetime = (session.expires_at or NOW) - session.renewed_at
+        renewed = session._replace(
+            renewed_at=NOW, expires_at=NOW + lifetime, generation=session.generation + 1
+        )
+        token = f"{params['token']}.{renewed.generation}"
+        self.sessions[token] = renewed
+        self.ended[params["token"]] = reasons.SUPERSEDED
+        return CreatedToken(token, renewed.id, renewed.expires_at)
+
+    def _chosen(self, params: dict[str, Any]) -> list[SessionInfo]:
+        return [
+            session
+            for session in self.sessions.values()
+            if params.get("state") in (None, session.state)
+            and fnmatchcase(session.label, params.get("label") or "*")
+            and params.get("pid") in (None, session.opened_by and session.opened_by.pid)
+            and params.get("parent") in (None, session.parent)
+        ]
+
+    def _listSessions(self, params: dict[str, Any]) -> SessionPage:  # noqa: N802 - the wire's name
+        newest = sorted(self._chosen(params), key=lambda session: -session.created_at)
+        return SessionPage(*self._page(newest, params))
+
+    def _listAudit(self, params: dict[str, Any]) -> AuditPage:  # noqa: N802 - the wire's name
+        since = params.get("since") or 0.0
+        newest = [entry for entry in reversed(self.audit) if entry.at >= since]
+        return AuditPage(*self._page(newest, params))
+
+    def _page(self, items: list[Any], params: dict[str, Any]) -> tuple[list[Any], str | None]:
+        after = params.get("after") or "0"
+        if after.endswith("-empty"):
+            return [], after.removesuffix("-empty")
+        begin = int(after)
+        end = begin + min(params.get("limit") or self.page_size, self.page_size)
+        return items[begin:end], f"{end}-empty" if end < len(items) else None
+
+    def _revokeSessions(self, params: dict[str, Any]) -> Revocations:  # noqa: N802 - the wire's name
+        chosen = self._chosen(params)
+        for session in chosen:
+            self._revokeToken({"id": session.id})
+        return Revocations(len(chosen))
+
+    def _subscribe(self, params: dict[str, Any]) -> Subscribed:
+        return Subscribed(True)
 
     def _revokeToken(self, params: dict[str, Any]) -> Revocation:  # noqa: N802 - the wire's name
         for token, session in self.sessions.items():

@@ -28,7 +28,14 @@ def test_the_table_says_what_each_command_says_of_itself():
 def test_help_shows_every_command_what_the_environment_does_and_what_it_is_honest_about():
     ended = in_process("--help")
     assert ended.code == 0
-    for word in [*COMMANDS, "AGENTD_SOCKET", "AGENTD_TOKEN", "AGENTD_SESSION_TOKEN_PATH", "NO_COLOR"]:
+    for word in [
+        *COMMANDS,
+        "AGENTD_SOCKET",
+        "AGENTD_TOKEN",
+        "AGENTD_TOKEN_FD",
+        "AGENTD_SESSION_TOKEN_PATH",
+        "NO_COLOR",
+    ]:
         assert word in ended.out
 
 
@@ -123,6 +130,9 @@ def process_with(**environ: str):
 
 def test_names_and_options_are_completed():
     assert complete("agentctl lo", 1) == ["login", "logout"]
+    assert complete("agentctl re", 1) == ["renew", "revoke", "reset-key"]
+    assert complete("agentctl list --state ", 3) == ["active", "expired"]
+    assert complete("agentctl exec --f", 2) == ["--fd", "--file"]
     assert complete("agentctl --js", 1) == ["--json"]
     assert complete("agentctl login --exp", 2) == ["--expiry"]
     assert complete("agentctl completion z", 2) == ["zsh"]

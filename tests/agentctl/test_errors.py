@@ -15,6 +15,7 @@ from agentd_client import errors
 from agentd_client.cli import exit_codes, main
 from agentd_client.cli.current_token import CurrentToken, NotLoggedInError
 from agentd_client.cli.exit_codes import MEANINGS, exit_code
+from agentd_client.cli.program import NotExecutableError, NotFoundError
 from agentd_client.errors import ERRORS
 from agentd_client.protocol.calls import LocalParamsError
 from tests.agentctl.running import in_process, process
@@ -31,6 +32,16 @@ SECRET = "v4.local.A_real_one-1234"
         (errors.InvalidTokenError(), 65),
         (errors.InvalidExpiryError(), 65),
         (errors.InvalidLabelError(), 65),
+        (errors.InvalidScopesError(), 65),
+        (errors.InvalidAudienceError(), 65),
+        (errors.InvalidUsesError(), 65),
+        (errors.InvalidGraceError(), 65),
+        (errors.ParentNotValidError(), 77),
+        (errors.NotWithinParentError(), 77),
+        (errors.TokenNotValidError(), 77),
+        (errors.CannotBindError(), 71),
+        (NotExecutableError(), 126),
+        (NotFoundError(), 127),
         (errors.AgentUnreachableError(), 69),
         (errors.AgentStoppingError(), 69),
         (errors.AgentLockedError(), 69),
@@ -141,13 +152,21 @@ def test_a_token_in_an_argument_is_refused_with_a_reason_and_not_repeated(agent,
     assert agent.calls == []
 
 
-@pytest.mark.parametrize("argument", ["hunter2", ""])
-def test_verify_and_inspect_take_no_argument_but_a_dash_and_repeat_none(agent, logged_in, argument):
-    for name in ("verify", "inspect"):
-        ended = in_process(name, argument)
-        assert ended.code == 64
-        assert "hunter2" not in ended.err
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("verify", "hunter2"), ("verify", ""), ("inspect", "hunter.2"), ("inspect", ""), ("inspect", "x" * 65)],
+)
+def test_what_is_neither_a_dash_nor_an_id_is_refused_and_not_repeated(agent, logged_in, name, argument):
+    ended = in_process(name, argument)
+    assert ended.code == 64
+    assert not argument or argument not in ended.err
     assert agent.calls == []
+
+
+def test_after_exec_only_its_own_arguments_are_looked_at_for_tokens(agent):
+    refused = in_process("exec", "--label", SECRET, "--", "true")
+    assert "never taken from an argument" in refused.err
+    assert "never taken from an argument" not in in_process("exec", "--", "grep", "v4.local.").err
 
 
 def test_a_token_shows_in_no_repr():

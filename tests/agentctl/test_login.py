@@ -93,11 +93,16 @@ def test_a_session_that_login_could_not_end_is_named_in_a_warning(agent, logged_
     assert "the disk is on fire" in ended.err
 
 
-def test_login_while_a_token_variable_is_set_warns_that_the_variable_is_stronger(agent, monkeypatch):
-    monkeypatch.setenv("AGENTD_TOKEN", "v4.local.other")
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AGENTD_TOKEN", "v4.local.other"), ("AGENTD_TOKEN_FD", "987654")]
+)
+def test_login_while_a_token_variable_is_set_warns_that_the_variable_is_stronger(
+    agent, monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
     ended = in_process("login")
     assert ended.code == 0
-    assert "warning: AGENTD_TOKEN is set and is stronger than the token file" in ended.err
+    assert f"warning: {variable} is set and is stronger than the token file" in ended.err
     assert "v4.local" not in ended.err
 
 
@@ -108,6 +113,31 @@ def test_login_while_a_token_variable_is_set_warns_that_the_variable_is_stronger
 def test_expiry_is_written_as_people_write_it_and_sent_in_seconds(agent, written, sent):
     assert in_process("login", "--expiry", written).code == 0
     assert agent.calls[0][1]["expiry"] == sent
+
+
+def test_login_narrows_the_session_as_it_is_told_to(agent):
+    args = ["--max-lifetime", "7d", "--max-uses", "9", "--scope", "a", "--scope", "b", "--audience", "ci"]
+    assert in_process("login", "--label", "x", *args).code == 0
+    assert agent.calls[0][1] == {
+        "label": "x",
+        "maxLifetime": 604_800,
+        "maxUses": 9,
+        "scopes": ["a", "b"],
+        "audience": ["ci"],
+    }
+
+
+@pytest.mark.parametrize("args", [["--max-lifetime", "never"], ["--max-uses", "0"], ["--max-uses", "x"]])
+def test_a_limit_of_another_form_is_a_usage_error(agent, args):
+    assert in_process("login", *args).code == 64
+    assert agent.calls == []
+
+
+def test_more_scopes_than_there_can_be_are_a_matter_of_data(agent, token_file):
+    ended = in_process("login", *(f"--scope=s{number}" for number in range(17)))
+    assert ended.code == 65
+    assert "at most 16" in ended.err
+    assert not token_file.exists()
 
 
 def test_login_without_an_expiry_leaves_it_to_the_agent(agent):

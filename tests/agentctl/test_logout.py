@@ -106,3 +106,13 @@ def test_logout_is_about_the_file_and_says_that_the_session_of_the_variable_goes
     assert "the session of AGENTD_TOKEN goes on" in ended.err
     assert list(agent.sessions) == [other]
     assert os.environ["AGENTD_TOKEN"] not in ended.err
+
+
+def test_logout_says_of_a_token_handed_over_by_descriptor_that_its_session_goes_on(
+    agent, logged_in, monkeypatch
+):
+    monkeypatch.setenv("AGENTD_TOKEN_FD", "987654")  # not even open: it is not needed for this
+    ended = in_process("logout")
+    assert ended.code == 0
+    assert "the session of AGENTD_TOKEN_FD goes on" in ended.err
+    assert agent.sessions == {}

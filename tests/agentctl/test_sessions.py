@@ -1,4 +1,4 @@
-"""`inspect`, `token`, `revoke` and `reset-key`."""
+"""`token`, `revoke` and `reset-key`."""
 
 from __future__ import annotations
 
@@ -6,82 +6,7 @@ import json
 
 import pytest
 
-from agentd_client.protocol.results import SessionInfo, Verification
-from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
-
-
-def test_inspect_shows_a_person_the_record(agent, logged_in, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    token = agent.open(label="build", expiry=7200, at=NOW - 3600)
-    ended = in_process("inspect", "-", stdin=token.encode(), terminal=True)
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.out == (
-        "valid    yes\n"
-        "session  session-2\n"
-        "label    build\n"
-        "opened   2025-06-15 14:06, 1 h ago\n"
-        "by       process 4712 of user 1000\n"
-        "end      2025-06-15 16:06, ends in 1 h\n"
-    )
-
-
-def test_inspect_exits_0_and_says_why_where_the_token_is_not_valid(agent, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    token = agent.open(expiry=60, at=NOW - 3600)
-    ended = in_process("inspect", "-", stdin=token.encode(), terminal=True)
-    assert ended.code == 0
-    assert ended.out.startswith(
-        "valid    no\nwhy      the session has expired (EXPIRED)\nsession  session-1\n"
-    )
-    assert ended.out.endswith("end      2025-06-15 14:07, ended 59 min ago\n")
-
-
-def test_inspect_tells_a_pipe_and_json_the_reason_in_words_too(agent, token_file):
-    token_file.write_text("v4.local.unknown")
-    token_file.chmod(0o600)
-    why = "this is not a token that this agent made"
-    assert in_process("inspect").out == (f"valid\tfalse\nreason\tMALFORMED\nsession\t\nexplanation\t{why}\n")
-    told = json.loads(in_process("inspect", "--json").out)
-    assert told == {"valid": False, "reason": "MALFORMED", "session": None, "explanation": why}
-
-
-def test_inspect_of_an_unknown_token_shows_no_record(agent, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert in_process("inspect", "-", stdin=b"unknown", terminal=True).out == (
-        "valid  no\nwhy    this is not a token that this agent made (MALFORMED)\n"
-    )
-
-
-def test_a_valid_token_has_no_explanation(agent, logged_in):
-    assert json.loads(in_process("inspect", "--json").out)["explanation"] is None
-
-
-def test_inspect_copes_with_a_record_that_says_little(agent, logged_in, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    agent.script["inspectToken"] = lambda params: Verification(
-        True, None, SessionInfo("session-1", "", 1e18, None, None)
-    )
-    assert in_process("inspect", terminal=True).out == (
-        "valid    yes\n"
-        "session  session-1\n"
-        "label    \n"
-        "opened   1e+18 s after 1970, 0 s ago\n"
-        "end      never ends by itself\n"
-    )
-
-
-def test_what_an_agent_says_cannot_steer_the_terminal(agent, logged_in, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    hostile = SessionInfo("\x1b]0;x\x07", "two\nlines\u202e\x9b", NOW, None, None)
-    agent.script["inspectToken"] = agent.script["verifyToken"] = lambda params: Verification(
-        True, None, hostile
-    )
-    for args in (["inspect"], ["verify"], ["status"]):
-        for terminal in (True, False):
-            out = in_process(*args, terminal=terminal).out.replace("\n", "").replace("\t", "")
-            assert out.isprintable(), args
-    assert "label    two\\nlines\\u202e\\x9b\n" in in_process("inspect", terminal=True).out
 
 
 def test_what_is_no_token_cannot_be_inspected_or_revoked(agent):
@@ -175,4 +100,61 @@ def test_reset_key_without_a_terminal_needs_a_yes(agent, logged_in):
     ended = in_process("reset-key")
     assert ended.code == 64
     assert "--yes" in ended.err
+    assert agent.calls == []
+
+
+@pytest.fixture
+def builds(agent):
+    """Two sessions with labels that begin with "build"."""
+    return [agent.open(label="build-1"), agent.open(label="build-2")]
+
+
+def test_revoke_by_condition_ends_all_that_fit_and_says_how_many(agent, logged_in, builds):
+    ended = in_process("revoke", "--label", "build-*", "--yes", terminal=True)
+    assert (ended.code, ended.out) == (0, "2 sessions were ended\n")
+    assert list(agent.sessions) == [logged_in]
+    again = in_process("revoke", "--label", "build-*", "--yes", terminal=True)
+    assert (again.code, again.out) == (1, "there was no session to end\n")
+    assert json.loads(in_process("revoke", "--yes", "--label", "desk", "--json").out) == {"ended": 1}
+
+
+def test_revoke_by_condition_hands_on_every_condition(agent):
+    args = ["--label", "a*", "--pid", "12", "--parent", "session-9", "--state", "expired", "--yes"]
+    in_process("revoke", *args)
+    assert agent.calls == [
+        ("revokeSessions", {"label": "a*", "pid": 12, "parent": "session-9", "state": "expired"})
+    ]
+
+
+def test_revoke_by_condition_without_a_terminal_needs_a_yes(agent, builds):
+    ended = in_process("revoke", "--label", "build-*")
+    assert ended.code == 64
+    assert "--yes" in ended.err
+    assert agent.calls == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["session-1", "--label", "x"],
+        ["--label", ""],
+        ["--pid", "0"],
+        ["--state", "gone"],
+        ["--parent", "a b"],
+    ],
+)
+def test_conditions_that_mean_nothing_end_nothing(agent, logged_in, args):
+    assert in_process("revoke", "--yes", *args).code == 64
+    assert agent.calls == []
+
+
+def test_reset_key_can_leave_a_grace(agent, logged_in):
+    ended = in_process("reset-key", "--grace", "10m", "--yes", terminal=True)
+    assert ended.out.startswith("every session ends in 10 min; the new session key is key-2\n")
+    assert agent.calls == [("resetKey", {"graceSeconds": 600})]
+
+
+@pytest.mark.parametrize("grace", ["never", "soon", ""])
+def test_a_grace_is_a_length_of_time(agent, grace):
+    assert in_process("reset-key", "--yes", "--grace", grace).code == 64
     assert agent.calls == []

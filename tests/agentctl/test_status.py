@@ -64,8 +64,20 @@ def test_a_session_that_never_ends_or_is_not_told_is_shown_as_that(agent, token_
     assert in_process("status", terminal=True).out.endswith(
         "logged in: session session-1, never ends by itself\n"
     )
-    agent.script["verifyToken"] = lambda params: Verification(True, None, None)
+    agent.script["inspectToken"] = lambda params: Verification(True, None, None)
     assert in_process("status", terminal=True).out.endswith("you       logged in\n")
+
+
+def test_status_only_looks(agent, logged_in):
+    assert in_process("status").code == 0
+    assert agent.methods == ["getStatus", "inspectToken"]
+
+
+def test_what_cannot_be_a_token_is_not_sent_to_be_looked_at(agent, monkeypatch):
+    monkeypatch.setenv("AGENTD_TOKEN", "two words")
+    told = json.loads(in_process("status", "--json").out)
+    assert (told["loggedIn"], told["reason"]) == (False, "MALFORMED")
+    assert agent.methods == ["getStatus"]
 
 
 def test_memory_that_is_not_locked_is_warned_of(agent):

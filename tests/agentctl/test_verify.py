@@ -94,6 +94,39 @@ def test_a_locked_agent_cannot_know_either(agent, logged_in):
     assert (ended.code, ended.out) == (69, "")
 
 
+def test_verify_asks_for_an_audience_and_for_scopes(agent, logged_in, monkeypatch):
+    args = ["--audience", "ci", "--scope", "read", "--scope", "write"]
+    asked = {"audience": "ci", "scopes": ["read", "write"]}
+    assert in_process("verify", *args).code == 0
+    assert in_process("verify", "-", *args, stdin=logged_in.encode()).code == 0
+    monkeypatch.setenv("AGENTD_TOKEN", logged_in)
+    assert in_process("verify", *args).code == 0
+    assert agent.calls == [("verifyToken", {"token": logged_in, **asked})] * 3
+
+
+def test_a_session_for_others_is_exit_code_1(agent, token_file):
+    in_process("login", "--audience", "deploy")
+    assert in_process("verify") == (1, "invalid WRONG_AUDIENCE\n", "")
+    assert in_process("verify", "--audience", "deploy").code == 0
+
+
+def test_verify_renews_the_session_of_the_token_file_when_that_is_due(agent, token_file):
+    token = agent.open(expiry=3600, at=NOW - 3000)
+    token_file.write_text(token)
+    token_file.chmod(0o600)
+    assert in_process("verify").code == 0
+    assert agent.methods == ["verifyToken", "renewToken"]
+    assert token_file.read_text() == f"{token}.1\n"
+
+
+def test_verify_renews_no_token_that_came_from_elsewhere(agent, monkeypatch):
+    token = agent.open(expiry=3600, at=NOW - 3000)
+    assert in_process("verify", "-", stdin=token.encode()).code == 0
+    monkeypatch.setenv("AGENTD_TOKEN", token)
+    assert in_process("verify").code == 0
+    assert agent.methods == ["verifyToken", "verifyToken"]
+
+
 def test_a_terminal_is_told_in_one_line(agent, logged_in, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     assert in_process("verify", terminal=True).out == (
@@ -127,7 +160,17 @@ def test_json_is_the_full_answer_with_the_names_of_the_wire(agent, logged_in):
         "label": "desk",
         "createdAt": NOW,
         "expiresAt": NOW + 28_800,
-        "openedBy": {"uid": 1000, "pid": 4712},
+        "openedBy": {"uid": 1000, "pid": 4712, "exe": None, "unit": None},
+        "state": "active",
+        "renewedAt": NOW,
+        "maxExpiresAt": None,
+        "lastUsedAt": None,
+        "audience": None,
+        "scopes": None,
+        "usesLeft": None,
+        "parent": None,
+        "generation": 0,
+        "boundPid": None,
     }
     ended = in_process("verify", "--json")
     assert json.loads(ended.out) == {"valid": True, "reason": None, "session": session}

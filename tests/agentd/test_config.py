@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd.config import DEFAULT_SESSION_SECONDS, load
+from agentd.config import DEFAULT_MAX_LIFETIME_SECONDS, DEFAULT_SESSION_SECONDS, load
 from agentd_client.errors import ConfigError
 from agentd_client.protocol.methods import NEVER
 
@@ -31,15 +31,18 @@ def test_with_no_file_everything_has_its_default(tmp_path):
     assert settings.keys_path == tmp_path / "state" / "agentd" / "keys"
     assert settings.store_path == tmp_path / "state" / "agentd" / "store"
     assert (settings.expiry, settings.drain_seconds) == (DEFAULT_SESSION_SECONDS, 5.0)
+    assert (settings.max_lifetime, settings.revoke_on_reuse) == (DEFAULT_MAX_LIFETIME_SECONDS, False)
     assert (settings.log_level, settings.log_format) == ("info", "auto")
 
 
 def test_the_file_is_before_the_defaults(config):
     config.write_text(
-        'session_expiry = "1h30m"\ndrain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
+        'session_expiry = "1h30m"\nsession_max_lifetime = "7d"\nrevoke_on_reuse = true\n'
+        'drain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
     )
     settings = load()
     assert (settings.expiry, settings.drain_seconds) == (5400, 2.0)
+    assert (settings.max_lifetime, settings.revoke_on_reuse) == (604_800, True)
     assert (settings.log_level, settings.log_format) == ("debug", "json")
     assert (settings.state_path, settings.socket_path) == ("/s", "/k")
 
@@ -66,13 +69,13 @@ def test_a_relative_flag_means_the_callers_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value", ["8h", 28_800, "28800"])
 def test_the_session_expiry_is_seconds_or_a_length_of_time(config, value):
-    config.write_text(f"session_expiry = {value!r}")
-    assert load().expiry == 28_800
+    config.write_text(f"session_expiry = {value!r}\nsession_max_lifetime = {value!r}")
+    assert (load().expiry, load().max_lifetime) == (28_800, 28_800)
 
 
-def test_never_is_an_expiry(config):
-    config.write_text(f"session_expiry = '{NEVER}'")
-    assert load().expiry == NEVER
+def test_never_is_an_expiry_and_a_lifetime(config):
+    config.write_text(f"session_expiry = '{NEVER}'\nsession_max_lifetime = '{NEVER}'")
+    assert (load().expiry, load().max_lifetime) == (NEVER, NEVER)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,12 @@ def test_never_is_an_expiry(config):
         ("session_expiry = 1.5", f"session_expiry: 1.5 {FORMS}"),
         ("session_expiry = '40000d'", "session_expiry is over 100 years: '40000d'"),
         ("session_expiry = 99999999999", "session_expiry is over 100 years"),
+        ("session_max_lifetime = 'soon'", f"session_max_lifetime: 'soon' {FORMS}"),
+        ("session_max_lifetime = false", f"session_max_lifetime: False {FORMS}"),
+        ("session_max_lifetime = '40000d'", "session_max_lifetime is over 100 years: '40000d'"),
+        ("revoke_on_reuse = 'true'", "revoke_on_reuse is true or false, without quotes, not 'true'"),
+        ("revoke_on_reuse = 1", "revoke_on_reuse is true or false"),
+        ("revoke_on_reuse = ''", "revoke_on_reuse is true or false"),
         ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),
         ("drain_seconds = 3601", "drain_seconds"),
         ("drain_seconds = nan", "drain_seconds"),

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import anyio
 
-from agentd_client import Client
-from agentd_client.aio import AsyncClient
+from agentd_client import Client, Event, Session
+from agentd_client.aio import AsyncClient, AsyncSession
+from agentd_client.events import Events
 
 T = TypeVar("T")
 Scenario = Callable[[Any], Awaitable[T]]
@@ -54,3 +55,34 @@ def run(flavour: str, path: Any, scenario: Scenario[T], **options: Any) -> T:
             return await scenario(client)
 
     return anyio.run(connected, backend=flavour)
+
+
+def in_flavour(flavour: str, session: Session) -> Any:
+    """The session as a client of this flavour takes it."""
+    return session if flavour == "blocking" else AsyncSession(session)
+
+
+async def next_event(events: Any) -> Event | None:
+    """The next event; None at the end."""
+    if isinstance(events, Events):
+        return next(events, None)
+    try:
+        found: Event = await anext(events)
+    except StopAsyncIteration:
+        return None
+    return found
+
+
+async def all_events(events: Any) -> list[Event]:
+    """What comes until the end, by the language's own loop."""
+    if isinstance(events, Events):
+        return list(events)
+    return [event async for event in events]
+
+
+async def close(events: Any) -> None:
+    """Close in the way of its flavour."""
+    if isinstance(events, Events):
+        events.close()
+    else:
+        await events.close()

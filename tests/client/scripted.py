@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Self
 
 from agentd_client import CreatedToken, Hello, SessionInfo, Status, Verification
 from agentd_client.protocol.codec import Decoder, Encoder, Request
-from agentd_client.protocol.results import Counters, KeyReset, Revocation
+from agentd_client.protocol.methods import EVENT
+from agentd_client.protocol.results import Counters, Event, KeyReset, Revocation, Subscribed
 from agentd_client.protocol.wire import to_wire
 
 PATIENCE_SECONDS = 60  # a bound for a test that hangs; no test waits for it to pass
@@ -71,6 +72,12 @@ class Peer:
     def answer(self, request: Request) -> None:
         self.send(self.answer_bytes(request))
 
+    def answer_with(self, request: Request, result: Any) -> None:
+        self.send(self._encoder.result(request.msgid, to_wire(result)))
+
+    def event_bytes(self, event: Event) -> bytes:
+        return self._encoder.notification(EVENT, to_wire(event))
+
     def refuse(self, request: Request, error: Any) -> None:
         self.send(self._encoder.error(request.msgid, error))
 
@@ -100,6 +107,8 @@ def result_of(request: Request) -> Any:
             return to_wire(Revocation(True))
         case "resetKey":
             return to_wire(KeyReset("key-2"))
+        case "subscribe":
+            return to_wire(Subscribed(True))
     raise AssertionError(request.method)
 
 

@@ -31,7 +31,12 @@ def failed(number: int) -> OSError:
 
 
 def test_the_methods_that_change_something_are_known() -> None:
-    assert CHANGES == [methods.CREATE_TOKEN, methods.REVOKE_TOKEN, methods.RESET_KEY]
+    assert CHANGES == [
+        methods.CREATE_TOKEN,
+        methods.REVOKE_TOKEN,
+        methods.REVOKE_SESSIONS,
+        methods.RESET_KEY,
+    ]
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN])

@@ -30,6 +30,13 @@ def test_the_number_says_whose_fault_it_is() -> None:
         "INVALID_EXPIRY",
         "INVALID_LABEL",
         "INVALID_TOKEN",
+        "INVALID_SCOPES",
+        "INVALID_AUDIENCE",
+        "INVALID_USES",
+        "INVALID_GRACE",
+        "PARENT_NOT_VALID",
+        "NOT_WITHIN_PARENT",
+        "TOKEN_NOT_VALID",
         "INVALID_PATH",
     }
     assert {error.number for error in EVERY_ERROR} == {FAILED, INVALID}
@@ -37,7 +44,15 @@ def test_the_number_says_whose_fault_it_is() -> None:
 
 def test_errors_can_be_caught_as_what_python_calls_them() -> None:
     assert issubclass(errors.AgentTimeoutError, TimeoutError)
-    for error in (errors.InvalidExpiryError, errors.InvalidLabelError, errors.InvalidTokenError):
+    for error in (
+        errors.InvalidExpiryError,
+        errors.InvalidLabelError,
+        errors.InvalidTokenError,
+        errors.InvalidScopesError,
+        errors.InvalidAudienceError,
+        errors.InvalidUsesError,
+        errors.InvalidGraceError,
+    ):
         assert issubclass(error, ValueError)
     assert issubclass(errors.TokenFileBusyError, errors.TokenFileError)
 
@@ -54,6 +69,14 @@ def test_the_codes_are_stable() -> None:
         "INVALID_EXPIRY",
         "INVALID_LABEL",
         "INVALID_TOKEN",
+        "INVALID_SCOPES",
+        "INVALID_AUDIENCE",
+        "INVALID_USES",
+        "INVALID_GRACE",
+        "PARENT_NOT_VALID",
+        "NOT_WITHIN_PARENT",
+        "TOKEN_NOT_VALID",
+        "CANNOT_BIND",
         "LOCKED",
         "STORE_FAILED",
         "STORE_FULL",

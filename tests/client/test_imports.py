@@ -27,6 +27,13 @@ def test_the_bare_client_imports_msgpack_and_nothing_heavy() -> None:
     assert {name for name in third_party if "cython" not in name} == {"agentd_client", "msgpack"}
 
 
+def test_what_few_programs_need_is_imported_when_it_is_used() -> None:
+    loaded = _loaded_by("import agentd_client")
+    assert not loaded.intersection({"agentd_client.renewal", "agentd_client.events"})
+    loaded = _loaded_by("import agentd_client.renewal, agentd_client.events") - _loaded_by("pass")
+    assert not loaded.intersection(HEAVY)
+
+
 def test_the_async_twins_are_a_module_of_their_own() -> None:
     assert "anyio" in _loaded_by("import agentd_client.aio")
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import re
 import tracemalloc
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -78,6 +81,32 @@ def test_replies_follow_each_other_unframed(replies, cuts):
 def test_a_result_encoded_beforehand_makes_the_same_bytes(msgid, value):
     encoder = Encoder()
     assert encoder.result_of(msgid, encoder.encoded(value)) == encoder.result(msgid, value)
+
+
+@given(METHODS, st.dictionaries(TEXT, SHALLOW, max_size=6), st.lists(st.integers(0), max_size=6))
+def test_a_notification_comes_out_as_it_went_in_however_it_is_cut(method, params, cuts):
+    (notification,), decoder = decode_in_pieces(Encoder().notification(method, params), cuts)
+    assert type(notification) is Notification
+    assert same([*notification], [method, [params]])
+    assert decoder.failure is None
+    assert not decoder.has_partial_message
+
+
+def test_notifications_stand_between_replies_unframed():
+    encoder = Encoder()
+    data = encoder.result(1, True) + encoder.notification("event", {"a": 1}) + encoder.error(2, [1, "x"])
+    assert Decoder().receive(data) == [
+        Response(1, None, True),
+        Notification("event", [{"a": 1}]),
+        Response(2, [1, "x"], None),
+    ]
+
+
+def test_the_notification_in_the_protocol_document_is_what_is_sent():
+    document = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    ((shown, sent),) = re.findall(r"^`(\[2, [^`]+)`:\n\n    ([0-9a-f ]+)\n", document, re.MULTILINE)
+    _, method, (params,) = json.loads(shown.replace("nil", "null"))
+    assert Encoder().notification(method, params) == bytes.fromhex(sent)
 
 
 def test_a_notification_is_decoded():
@@ -320,6 +349,7 @@ def test_what_cannot_be_encoded_is_refused_and_the_next_message_is_whole(value):
     encoder = Encoder()
     for encode in (
         lambda: encoder.request(1, "m", {"a": "b", "c": value}),
+        lambda: encoder.notification("m", {"a": "b", "c": value}),
         lambda: encoder.result(1, {"a": "b", "c": value}),
         lambda: encoder.error(1, [1, value]),
         lambda: encoder.result_of(1, encoder.encoded({"a": "b", "c": value})),

@@ -6,17 +6,23 @@ from hypothesis import strategies as st
 
 from agentd_client import errors
 from agentd_client.errors import AgentdError, ProtocolError, RequestError
-from agentd_client.protocol import results
+from agentd_client.protocol import calls, limits, results
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
+    AuditEntry,
+    AuditPage,
     Counters,
     CreatedToken,
+    Event,
     Hello,
     KeyReset,
     Opener,
     Revocation,
+    Revocations,
     SessionInfo,
+    SessionPage,
     Status,
+    Subscribed,
     Verification,
 )
 from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, from_wire, to_wire
@@ -28,11 +34,33 @@ EXAMPLES = [
     CreatedToken("t", "i", None),
     CreatedToken("t", "i", 5.5),
     Opener(0, 1),
+    Opener(0, 1, "/bin/x", "x.service"),
     SessionInfo("i", "l", 1, None, None),
+    SESSION := SessionInfo(
+        "i", "l", 1.5, 2.5, {"uid": 1}, "expired", 3.5, 4.5, 5.5, ["a"], ["s", "t"], 0, "p", 2, 7
+    ),
+    SessionPage([], None),
+    SessionPage([], "n"),
     Verification(False, "MALFORMED", None),
     Revocation(True),
+    Revocations(3),
     KeyReset("k"),
+    Subscribed(True),
+    Event("keyReset", 1.5, None, "", None, None),
+    Event("refused", 1, "i", "l", "SUPERSEDED", 7, 3),
+    AuditEntry(1, 1, "created", None, "", None, None, None, None, 1),
+    ENTRY := AuditEntry(1.5, 2.5, "refused", "i", "l", "EXPIRED", 0, 7, "/bin/x", 3),
+    AuditPage([], None),
+    AuditPage([], "n"),
 ]
+
+
+# `from_wire` takes a field that is missing for one that is nil.
+MAY_BE_NIL = {
+    *("audience", "bound_pid", "exe", "expires_at", "last_used_at", "max_expires_at", "next", "opened_by"),
+    *("parent", "peer_exe", "peer_pid", "peer_uid", "reason", "scopes", "session", "session_id", "unit"),
+    "uses_left",
+}
 
 
 def over_the_wire(value: object) -> object:
@@ -59,7 +87,7 @@ def test_a_missing_field_is_named_unless_it_may_be_nil(result):
         del sent[camel(field)]
         if value is None:
             assert from_wire(type(result), sent) == result
-        elif field not in {"expires_at", "reason", "session", "opened_by"}:
+        elif field not in MAY_BE_NIL:
             with pytest.raises(ProtocolError, match=camel(field)):
                 from_wire(type(result), sent)
 
@@ -82,9 +110,82 @@ def test_nested_results_become_nested_maps():
             "label": "l",
             "createdAt": 1.5,
             "expiresAt": 2.5,
-            "openedBy": {"uid": 3, "pid": 4},
+            "openedBy": {"uid": 3, "pid": 4, "exe": None, "unit": None},
+            "state": "active",
+            "renewedAt": 0.0,
+            "maxExpiresAt": None,
+            "lastUsedAt": None,
+            "audience": None,
+            "scopes": None,
+            "usesLeft": None,
+            "parent": None,
+            "generation": 0,
+            "boundPid": None,
         },
     }
+
+
+def test_pages_become_arrays_of_maps_and_come_back():
+    opened = SESSION._replace(opened_by=Opener(1, 2, "/bin/x", None))
+    sessions = SessionPage([opened, SessionInfo("j", "", 1, None, None)], "j")
+    entries = AuditPage([ENTRY, ENTRY._replace(session_id=None)], None)
+    assert calls.list_sessions().read(over_the_wire(to_wire(sessions))) == sessions
+    assert calls.list_audit().read(over_the_wire(to_wire(entries))) == entries
+    assert to_wire(sessions)["sessions"][0]["openedBy"]["exe"] == "/bin/x"
+
+
+LONGEST = {"label": "\U0001f600" * limits.MAX_LABEL_CHARACTERS, "id": "x" * 36, "time": 4e9 + 0.123}
+
+
+def names(count: int, characters: int) -> list[str]:
+    return [f"{n:>0{characters}}" for n in range(count)]
+
+
+def test_the_longest_page_of_sessions_fits_into_one_message():
+    shown = "x" * limits.MAX_SHOWN_CHARACTERS
+    largest, at, text = 2**32 - 1, LONGEST["time"], LONGEST["id"]
+    session = SessionInfo(
+        id=text,
+        label=LONGEST["label"],
+        created_at=at,
+        expires_at=at,
+        opened_by=Opener(largest, largest, shown, shown),
+        state="expired",
+        renewed_at=at,
+        max_expires_at=at,
+        last_used_at=at,
+        audience=names(limits.MAX_AUDIENCES, limits.MAX_AUDIENCE_CHARACTERS),
+        scopes=names(limits.MAX_SCOPES, limits.MAX_SCOPE_CHARACTERS),
+        uses_left=limits.MAX_USES,
+        parent=text,
+        generation=largest,
+        bound_pid=largest,
+    )
+    page = SessionPage([session] * limits.MAX_PAGE_SESSIONS, text)
+    assert calls.list_sessions().read(over_the_wire(to_wire(page))) == page
+
+
+def test_the_longest_page_of_the_audit_log_fits_into_one_message():
+    largest, at, text = 2**32 - 1, LONGEST["time"], LONGEST["id"]
+    shown = "x" * limits.MAX_SHOWN_CHARACTERS
+    entry = AuditEntry(
+        at, at, "refused", text, LONGEST["label"], "WRONG_AUDIENCE", largest, largest, shown, largest
+    )
+    page = AuditPage([entry] * limits.MAX_PAGE_AUDIT, text * 4)
+    assert calls.list_audit().read(over_the_wire(to_wire(page))) == page
+
+
+def test_an_event_comes_back_as_it_went():
+    event = Event("refused", 1.5, "i", "a label", "SUPERSEDED", 7, 3)
+    (received,) = Decoder().receive(Encoder().notification("event", to_wire(event)))
+    assert received.method == "event"
+    assert calls.read_event(received.params) == event
+
+
+@pytest.mark.parametrize("params", [[], [None], [[]], [{}], ["created"], [{"kind": "created"}]])
+def test_what_is_no_event_is_refused(params):
+    with pytest.raises(ProtocolError):
+        calls.read_event(params)
 
 
 def test_fields_that_a_newer_agent_added_are_passed_over():

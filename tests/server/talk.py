@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgpack
@@ -14,10 +14,22 @@ import trio
 from agentd.server import agent_dispatch
 from agentd.server.connection import Connection
 from agentd.server.dispatch import Dispatch
-from agentd.server.peer import peer_of
+from agentd.server.interface import Subscriber, Unsubscribe
+from agentd.server.peer import Peer, peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
-from agentd_client.protocol.results import Counters, CreatedToken, Opener, SessionInfo, Status, Verification
+from agentd_client.protocol.results import (
+    AuditEntry,
+    AuditPage,
+    Counters,
+    CreatedToken,
+    Event,
+    Opener,
+    SessionInfo,
+    SessionPage,
+    Status,
+    Verification,
+)
 
 LOGGER = logging.getLogger("agentd.test")
 VALID = Verification(True, None, SessionInfo("id", "a long label, " * 14, 1.5, None, Opener(os.geteuid(), 7)))
@@ -25,12 +37,20 @@ MALFORMED = Verification(False, "MALFORMED", None)
 STATUS = Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, Counters(1, 2, 3, 4, 5, 6, 7))
 
 
+ENTRY = AuditEntry(1.5, 2.5, "refused", "id", "a label", "EXPIRED", 1000, 7, "/bin/sh", 3)
+SESSIONS, ENTRIES = SessionPage([VALID.session], "after it"), AuditPage([ENTRY], None)
+
+
 class FakeSessions:
-    """The token "good" is valid. What waits, waits for the gate of its label, token or id, where there is one."""
+    """The token "good" is valid, and "counted" once a write is done; what happens is what a test emits.
+
+    What waits, waits for the gate of its label, token or id, where there is one.
+    """
 
     def __init__(self) -> None:
         self.gates: dict[object, trio.Event] = {}
         self.asked: list[tuple[object, ...]] = []
+        self.subscribers: list[Callable[[Event], None]] = []
         self.waiting = 0
         self.most_waiting = 0
 
@@ -46,25 +66,122 @@ class FakeSessions:
         finally:
             self.waiting -= 1
 
-    def judge(self, token: object) -> Verification:
+    def verify_at_once(
+        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+    ) -> Verification | None:
+        if (audience, scopes) != (None, None):
+            self.asked.append(("verify", token, audience, scopes, by))
+        if token == "counted":
+            return None
+        if token == "emits":
+            self.emit(event("refused"))
         return VALID if token == "good" else MALFORMED
 
+    async def verify_counted(
+        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+    ) -> Verification:
+        self.asked.append(("count", token, audience, scopes, by))
+        await self._wait(token)
+        return VALID
+
+    def inspect(
+        self, token: object = None, *, id: str | None = None, audience: object = None, scopes: object = None
+    ) -> Verification:
+        if token is None or (audience, scopes) != (None, None):
+            self.asked.append(("inspect", token, id, audience, scopes))
+        return VALID if token == "good" or id == "id" else MALFORMED
+
     async def open_session(
-        self, expiry: object = None, label: object = None, opened_by: Opener | None = None
+        self,
+        expiry: object = None,
+        label: object = None,
+        opened_by: Opener | None = None,
+        *,
+        audience: object = None,
+        scopes: object = None,
+        max_uses: object = None,
+        max_lifetime: object = None,
+        parent: str | None = None,
+        bound: bool = False,
     ) -> CreatedToken:
-        self.asked.append(("open", expiry, label, opened_by))
+        grant = (audience, scopes, max_uses, max_lifetime, parent, bound)
+        self.asked.append(("open", expiry, label, opened_by, *grant))
         await self._wait(label)
         return CreatedToken(f"token of {label}", "id", None)
 
-    async def revoke_token(self, token: object = None, *, id: object = None) -> bool:
-        self.asked.append(("revoke", token, id))
+    async def renew_token(self, token: str, *, by: Opener | None = None) -> CreatedToken:
+        self.asked.append(("renew", token, by))
+        await self._wait(token)
+        return CreatedToken(f"{token}, renewed", "id", 5.5)
+
+    async def revoke_token(
+        self, token: str | None = None, *, id: str | None = None, by: Opener | None = None
+    ) -> bool:
+        self.asked.append(("revoke", token, id, by))
         await self._wait(token or id)
         return True
 
-    async def reset_key(self) -> str:
-        self.asked.append(("reset",))
+    async def revoke_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        by: Opener | None = None,
+    ) -> int:
+        self.asked.append(("revoke some", state, label, pid, parent, by))
+        await self._wait(label)
+        return 3
+
+    def list_sessions(
+        self,
+        *,
+        state: str | None = None,
+        label: str | None = None,
+        pid: int | None = None,
+        parent: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> SessionPage:
+        self.asked.append(("list", state, label, pid, parent, after, limit))
+        return SESSIONS
+
+    async def reset_key(self, *, grace_seconds: object = None, by: Opener | None = None) -> str:
+        self.asked.append(("reset", grace_seconds, by))
         await self._wait("reset")
         return "key"
+
+    def list_audit(
+        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+    ) -> AuditPage:
+        self.asked.append(("audit", since, after, limit))
+        return ENTRIES
+
+    def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        self.subscribers.append(subscriber)
+        return lambda: self.subscribers.remove(subscriber)
+
+    def emit(self, *events: Event) -> None:
+        for each in events:
+            for subscriber in self.subscribers:
+                subscriber(each)
+
+
+def event(kind: str = "created", number: float = 1.5, label: str = "") -> Event:
+    return Event(kind, number, f"id {number}", label, None, 7)
+
+
+class FakeCaller:
+    """What a handler sees of a connection, with what it subscribed to."""
+
+    def __init__(self) -> None:
+        self.peer = Peer(1000, 100, 42)
+        self.opener = Opener(1000, 42)
+        self.sources: list[object] = []
+
+    def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
+        self.sources.append(source)
 
 
 def dispatch_of(sessions: FakeSessions) -> Dispatch:
@@ -77,6 +194,10 @@ def request(msgid: int, method: str, /, *params: object, **named: object) -> byt
 
 def verify(msgid: int, token: object = "good") -> bytes:
     return request(msgid, "verifyToken", token=token)
+
+
+def subscribe(msgid: int) -> bytes:
+    return request(msgid, "subscribe")
 
 
 def create(msgid: int, label: str) -> bytes:

@@ -214,8 +214,8 @@ async def test_what_was_begun_for_a_peer_that_went_away_is_carried_out(sessions,
     ended = []
     open_session = sessions.open_session
 
-    async def noticed(*args):
-        ended.append(await open_session(*args))
+    async def noticed(*args, **named):
+        ended.append(await open_session(*args, **named))
         return ended[-1]
 
     sessions.open_session = noticed
@@ -364,7 +364,7 @@ async def test_a_slow_reader_within_the_deadline_gets_everything_and_holds_the_r
         found: list[object] = []
         while len(found) < 3000:
             await trio.sleep(limits.REPLY_SECONDS * 0.5)
-            largest = max(largest, len(connection._backlog))
+            largest = max(largest, len(connection._outbox._backlog))
             found += msgids(await talker.replies(200))
         assert found == list(range(3000))
     assert 0 < largest < limits.MAX_MESSAGE_BYTES

@@ -7,15 +7,15 @@ import msgpack
 import pytest
 import trio
 
-from agentd.server import Peer, dispatch
+from agentd.server import Caller, dispatch
 from agentd.server.dispatch import Dispatch, Params
 from agentd_client.errors import AgentLockedError, StoreFullError
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.methods import Method
 from agentd_client.protocol.results import KeyReset, Revocation
-from tests.server.talk import LOGGER
+from tests.server.talk import LOGGER, FakeCaller
 
-PEER = Peer(1000, 1000, 42)
+CALLER = FakeCaller()
 SECRET = "v4.local." + "s3cret" * 20
 INTERNAL = [0, "INTERNAL: The agent failed for a reason of its own; its log has the details"]
 
@@ -29,9 +29,9 @@ def table(handler, **options) -> Dispatch:
     table = Dispatch(LOGGER)
     table.register(Method("atOnce", True), NumberParams, handler, **options)
 
-    async def waiting(params, peer):
+    async def waiting(params, caller):
         await trio.lowlevel.checkpoint()
-        return handler(params, peer)
+        return handler(params, caller)
 
     table.register_waiting(Method("waiting", True), NumberParams, waiting)
     return table
@@ -39,20 +39,20 @@ def table(handler, **options) -> Dispatch:
 
 async def both(table: Dispatch, params: list[object]) -> list[object]:
     """The answer, which is the same whether the method waits or not, with [error, result]."""
-    at_once = table.answer(Request(1, "atOnce", params), PEER)
-    assert table.answer(Request(1, "waiting", params), PEER) is None
-    waiting = await table.answer_waiting(Request(1, "waiting", params), PEER)
+    at_once = table.answer(Request(1, "atOnce", params), CALLER)
+    assert table.answer(Request(1, "waiting", params), CALLER) is None
+    waiting = await table.answer_waiting(Request(1, "waiting", params), CALLER)
     found = msgpack.unpackb(at_once)
     assert str(found).replace("atOnce", "waiting") == str(msgpack.unpackb(waiting))
     assert found[:2] == [1, 1]
     return found[2:]
 
 
-def counted(params: NumberParams, peer: Peer) -> KeyReset:
-    return KeyReset(f"{params.how_many} {params.text} {peer.pid}")
+def counted(params: NumberParams, caller: Caller) -> KeyReset:
+    return KeyReset(f"{params.how_many} {params.text} {caller.peer.pid}")
 
 
-async def test_parameters_reach_the_handler_with_the_peer():
+async def test_parameters_reach_the_handler_with_the_caller():
     assert await both(table(counted), [{"howMany": 3, "text": "x"}]) == [None, {"keyId": "3 x 42"}]
 
 
@@ -67,8 +67,8 @@ async def test_no_params_are_an_empty_map(params):
         None,
     ]
     empty = Dispatch(LOGGER)
-    empty.register(Method("empty", True), Params, lambda params, peer: Revocation(True))
-    assert msgpack.unpackb(empty.answer(Request(1, "empty", params), PEER))[2:] == [None, {"revoked": True}]
+    empty.register(Method("empty", True), Params, lambda params, caller: Revocation(True))
+    assert msgpack.unpackb(empty.answer(Request(1, "empty", params), CALLER))[2:] == [None, {"revoked": True}]
 
 
 @pytest.mark.parametrize("params", [[None], [1], ["text"], [[1]], [{}, {}], [[], []], [b""], [False]])
@@ -103,7 +103,7 @@ async def test_an_unknown_parameter_whose_name_is_not_fit_to_show_is_counted(nam
 
 @pytest.mark.parametrize("name", ["frob", "atonce", "at_once", "__class__", "names", ""])
 async def test_an_unknown_method_is_refused_by_name(name):
-    found = msgpack.unpackb(table(counted).answer(Request(9, name, []), PEER))
+    found = msgpack.unpackb(table(counted).answer(Request(9, name, []), CALLER))
     shown = f"'{name}'" if name else "of that name (0 characters)"
     assert found == [1, 9, [1, f"UNKNOWN_METHOD: no method {shown}"], None]
 
@@ -119,7 +119,7 @@ def test_a_name_that_is_registered_twice_fails_at_once():
 
 @pytest.mark.parametrize("error", [AgentLockedError(), StoreFullError("no room: free some")])
 async def test_an_error_of_the_tree_is_told_with_its_code(error, log):
-    def handler(params, peer):
+    def handler(params, caller):
         raise error
 
     assert await both(table(handler), [{"howMany": 1}]) == [
@@ -131,7 +131,7 @@ async def test_an_error_of_the_tree_is_told_with_its_code(error, log):
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 70_000])
 async def test_an_error_that_cannot_be_sent_becomes_an_internal_one(text, log):
-    def handler(params, peer):
+    def handler(params, caller):
         raise AgentLockedError(text)
 
     assert (await both(table(handler), [{"howMany": 1}]))[0] == INTERNAL
@@ -141,13 +141,13 @@ async def test_an_error_that_cannot_be_sent_becomes_an_internal_one(text, log):
 @pytest.mark.parametrize("keeps_results", [False, True])
 @pytest.mark.parametrize("result", [KeyReset(object()), KeyReset("x" * 70_000), None, ("no", "fields")])
 async def test_a_result_that_cannot_be_sent_becomes_an_internal_error(result, keeps_results, log):
-    found = await both(table(lambda params, peer: result, keeps_results=keeps_results), [{"howMany": 1}])
+    found = await both(table(lambda params, caller: result, keeps_results=keeps_results), [{"howMany": 1}])
     assert found == [INTERNAL, None]
     assert len(log.records) == 2
 
 
 async def test_any_other_exception_is_an_internal_error_whose_place_is_logged_and_whose_text_is_not(log):
-    def handler(params, peer):
+    def handler(params, caller):
         try:
             raise KeyError(SECRET)
         except KeyError as error:
@@ -164,7 +164,7 @@ async def test_any_other_exception_is_an_internal_error_whose_place_is_logged_an
 
 
 async def test_a_context_that_was_set_aside_is_not_logged(log):
-    def handler(params, peer):
+    def handler(params, caller):
         try:
             raise KeyError(SECRET)
         except KeyError:
@@ -175,7 +175,7 @@ async def test_a_context_that_was_set_aside_is_not_logged(log):
 
 
 async def test_exceptions_that_go_in_circles_are_logged_once(log):
-    def handler(params, peer):
+    def handler(params, caller):
         one, other = ValueError(), TypeError()
         one.__cause__, other.__cause__ = other, one
         raise one
@@ -184,14 +184,51 @@ async def test_exceptions_that_go_in_circles_are_logged_once(log):
     assert log.text.count("builtins.ValueError") == 2  # one per call
 
 
+def now_and_then(**options) -> Dispatch:
+    """A method that answers 1 at once, waits for 2, and fails at 3."""
+    given = KeyReset("at once")
+
+    def at_once(params: NumberParams, caller: Caller) -> KeyReset | None:
+        return given if params.how_many == 1 else None
+
+    async def waiting(params: NumberParams, caller: Caller) -> KeyReset:
+        await trio.lowlevel.checkpoint()
+        if params.how_many == 3:
+            raise StoreFullError("no room")
+        return KeyReset(f"waited {params.how_many} {caller.peer.pid}")
+
+    known = Dispatch(LOGGER)
+    known.register(Method("nowAndThen", True), NumberParams, at_once, otherwise=waiting, **options)
+    return known
+
+
+@pytest.mark.parametrize("options", [{}, {"keeps_results": True}])
+async def test_a_method_may_wait_for_some_requests_and_answer_others_at_once(options, log):
+    known = now_and_then(**options)
+
+    async def ask(how_many: object) -> list[object]:
+        request = Request(1, "nowAndThen", [{"howMany": how_many}])
+        reply = known.answer(request, CALLER)
+        assert (reply is None) == (how_many in (2, 3))
+        return msgpack.unpackb(reply or await known.answer_waiting(request, CALLER))[2:]
+
+    for _ in range(2):
+        assert await ask(1) == [None, {"keyId": "at once"}]
+        assert await ask(2) == [None, {"keyId": "waited 2 42"}]
+    assert await ask(3) == [[0, "STORE_FULL: no room"], None]
+    assert (await ask("2"))[1] is None, "refused at once"
+    assert (known.traffic.requests, known.traffic.refusals) == (6, 2)
+    assert log.records == []
+
+
 async def test_a_cancellation_passes():
-    async def for_ever(params, peer):
+    async def for_ever(params, caller):
         await trio.sleep_forever()
 
     waiting = Dispatch(LOGGER)
     waiting.register_waiting(Method("waiting", True), Params, for_ever)
     with trio.move_on_after(0) as scope:
-        await waiting.answer_waiting(Request(1, "waiting", []), PEER)
+        await waiting.answer_waiting(Request(1, "waiting", []), CALLER)
     assert scope.cancelled_caught
 
 
@@ -200,12 +237,12 @@ def test_the_same_object_is_encoded_once_where_results_are_kept(monkeypatch):
     to_wire = dispatch.to_wire
     monkeypatch.setattr(dispatch, "to_wire", lambda result: encoded.append(result) or to_wire(result))
     result = KeyReset("same")
-    known = table(lambda params, peer: result, keeps_results=True)
+    known = table(lambda params, caller: result, keeps_results=True)
     request = Request(7, "atOnce", [{"howMany": 1}])
-    first = known.answer(request, PEER)
+    first = known.answer(request, CALLER)
     assert first == msgpack.packb([1, 7, None, {"keyId": "same"}])
-    assert known.answer(request, PEER) == first
-    assert known.answer(request._replace(msgid=70_000), PEER) == msgpack.packb(
+    assert known.answer(request, CALLER) == first
+    assert known.answer(request._replace(msgid=70_000), CALLER) == msgpack.packb(
         [1, 70_000, None, {"keyId": "same"}]
     )
     assert encoded == [result]
@@ -214,17 +251,17 @@ def test_the_same_object_is_encoded_once_where_results_are_kept(monkeypatch):
 def test_objects_that_are_equal_or_come_and_go_are_never_taken_for_each_other(monkeypatch):
     monkeypatch.setattr(dispatch, "MAX_KEPT_RESULTS", 3)
     counter = iter(range(1000))
-    known = table(lambda params, peer: Revocation(next(counter) % 2), keeps_results=True)
+    known = table(lambda params, caller: Revocation(next(counter) % 2), keeps_results=True)
     request = Request(1, "atOnce", [{"howMany": 1}])
     for n in range(100):
-        assert msgpack.unpackb(known.answer(request, PEER))[3] == {"revoked": n % 2}
+        assert msgpack.unpackb(known.answer(request, CALLER))[3] == {"revoked": n % 2}
     assert len(known._kept) == 3
 
 
 def test_results_are_kept_only_where_that_was_asked_for():
     result = KeyReset(SECRET)
     before = sys.getrefcount(result)
-    known = table(lambda params, peer: result)
-    known.answer(Request(1, "atOnce", [{"howMany": 1}]), PEER)
+    known = table(lambda params, caller: result)
+    known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER)
     del known
     assert sys.getrefcount(result) == before

@@ -3,9 +3,9 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from agentd.server import Peer
+from agentd.server import methods as server_methods
 from agentd_client import errors
-from agentd_client.protocol import calls, methods
+from agentd_client.protocol import calls, limits, methods
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import (
     CreatedToken,
@@ -13,24 +13,32 @@ from agentd_client.protocol.results import (
     KeyReset,
     Opener,
     Revocation,
+    Revocations,
+    Subscribed,
     Verification,
 )
 from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
-from tests.server.talk import STATUS, VALID, dispatch_of
+from tests.server.talk import ENTRIES, SESSIONS, STATUS, VALID, FakeCaller, dispatch_of
 
-PEER = Peer(1000, 100, 42)
+CHEAP, FULL = Opener(1000, 42), Opener(1000, 42, "/usr/bin/editor", "editor.scope")
 
 
 @pytest.fixture
-def ask(sessions):
+def caller() -> FakeCaller:
+    return FakeCaller()
+
+
+@pytest.fixture
+def ask(sessions, caller, monkeypatch):
+    monkeypatch.setattr(server_methods, "opener_of", lambda peer: FULL if peer is caller.peer else None)
     dispatch = dispatch_of(sessions)
 
     async def ask(name: str, *params: object, **named: object) -> object:
         """The result; raises the refusal as the error that it is."""
         request = Request(1, name, [*params] if params else [named])
-        reply = dispatch.answer(request, PEER)
+        reply = dispatch.answer(request, caller)
         if reply is None:
-            reply = await dispatch.answer_waiting(request, PEER)
+            reply = await dispatch.answer_waiting(request, caller)
         _, _, error, result = msgpack.unpackb(reply)
         if error is not None:
             assert result is None
@@ -64,11 +72,25 @@ async def test_get_status_tells_the_status(ask):
     assert calls.get_status().read(await ask("getStatus")) == STATUS
 
 
-@pytest.mark.parametrize("method", ["getStatus", "resetKey"])
-async def test_a_method_without_parameters_refuses_any(ask, sessions, method):
+METHODS_WITHOUT_PARAMETERS = ["getStatus", "subscribe"]
+
+
+@pytest.mark.parametrize("method", METHODS_WITHOUT_PARAMETERS)
+async def test_a_method_without_parameters_refuses_any(ask, caller, method):
     with pytest.raises(errors.InvalidParamsError, match="no parameter 'force'"):
         await ask(method, force=True)
+    assert caller.sources == []
+
+
+@pytest.mark.parametrize("method", sorted(ALL - set(METHODS_WITHOUT_PARAMETERS)))
+async def test_an_unknown_parameter_is_refused_by_name_and_nothing_is_done(ask, sessions, method):
+    for name in ("force", "max_uses", "grace_seconds", "Token"):
+        with pytest.raises(errors.InvalidParamsError, match=f"{method}: no parameter '{name}'"):
+            await ask(method, **{name: 5})
     assert sessions.asked == []
+
+
+# --- verifyToken and inspectToken ---
 
 
 @pytest.mark.parametrize("method", ["verifyToken", "inspectToken"])
@@ -77,47 +99,150 @@ async def test_a_valid_token_is_described(ask, method):
 
 
 @pytest.mark.parametrize("method", ["verifyToken", "inspectToken"])
-@pytest.mark.parametrize("token", ["bad", "", 1, True, 1.5, b"good", ["good"], {"token": "good"}, None])
+@pytest.mark.parametrize("token", ["bad", "", 1, True, 1.5, b"good", ["good"], {"token": "good"}])
 async def test_a_token_of_whatever_type_is_answered_not_refused(ask, method, token):
     assert from_wire(Verification, await ask(method, token=token)) == (False, "MALFORMED", None)
 
 
-@pytest.mark.parametrize("method", ["verifyToken", "inspectToken"])
-async def test_a_missing_token_is_refused_by_name(ask, method):
+async def test_nil_is_a_malformed_token_where_a_token_is_all_that_can_be_asked_about(ask):
+    assert from_wire(Verification, await ask("verifyToken", token=None)) == (False, "MALFORMED", None)
+
+
+async def test_a_missing_token_is_refused_by_name(ask):
     with pytest.raises(errors.InvalidParamsError, match="token"):
-        await ask(method)
+        await ask("verifyToken")
+
+
+@pytest.mark.parametrize("audience", ["editor", ["editor"], 5])
+@pytest.mark.parametrize("scopes", [["read", "write"], "read", []])
+async def test_what_the_asker_needs_is_handed_on_as_it_came(ask, sessions, audience, scopes):
+    await ask("verifyToken", token="good", audience=audience, scopes=scopes)
+    await ask("inspectToken", token="good", audience=audience, scopes=scopes)
+    assert sessions.asked == [
+        ("verify", "good", audience, scopes, CHEAP),
+        ("inspect", "good", None, audience, scopes),
+    ]
+
+
+async def test_a_verification_that_takes_a_write_is_counted_and_then_answered(ask, sessions):
+    assert await ask("verifyToken", token="counted", audience="editor", scopes=["read"]) == to_wire(VALID)
+    assert sessions.asked[1:] == [("count", "counted", "editor", ["read"], CHEAP)]
+
+
+async def test_a_verification_is_for_the_same_peer_object_each_time(ask, sessions, caller):
+    for token in ("good", "counted"):
+        await ask("verifyToken", token=token, audience="editor")
+    assert all(asked[-1] is caller.opener for asked in sessions.asked)
+
+
+async def test_inspect_token_takes_an_id_in_place_of_a_token(ask, sessions):
+    assert await ask("inspectToken", id="id") == to_wire(VALID)
+    assert await ask("inspectToken", id="id", token=None, scopes=["read"]) == to_wire(VALID)
+    assert sessions.asked == [("inspect", None, "id", None, None), ("inspect", None, "id", None, ["read"])]
+
+
+async def test_what_was_inspected_is_not_kept(ask, sessions, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        "agentd.server.dispatch.to_wire", lambda result: encoded.append(result) or to_wire(result)
+    )
+    for _ in range(3):
+        await ask("inspectToken", token="good")
+        await ask("verifyToken", token="good")
+    assert len(encoded) == 3 + 1
+
+
+# --- createToken and renewToken ---
+
+NOTHING_MORE = (None, None, None, None, None, False)
 
 
 async def test_create_token_hands_on_what_it_was_given_and_the_peer(ask, sessions):
     created = from_wire(CreatedToken, await ask("createToken", expiry=60, label="label"))
     assert created == ("token of label", "id", None)
-    assert sessions.asked == [("open", 60, "label", Opener(1000, 42))]
+    assert sessions.asked == [("open", 60, "label", FULL, *NOTHING_MORE)]
 
 
-@pytest.mark.parametrize("given", [{}, {"expiry": None}, {"label": None}, {"expiry": None, "label": None}])
-async def test_create_token_takes_nil_as_absent(ask, sessions, given):
-    await ask("createToken", **given)
-    assert sessions.asked == [("open", None, None, Opener(1000, 42))]
+async def test_create_token_hands_on_what_narrows_the_session(ask, sessions):
+    await ask(
+        "createToken",
+        audience=["a"],
+        scopes=["read"],
+        maxUses=5,
+        maxLifetime=3600,
+        parent="token",
+        bound=True,
+    )
+    assert sessions.asked == [("open", None, None, FULL, ["a"], ["read"], 5, 3600, "token", True)]
 
 
-@pytest.mark.parametrize("value", ["never", -1, 1.5, True, "text", b"bytes", [1], {"a": 1}])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["expiry", "label"],
+        ["audience", "scopes"],
+        ["maxUses", "maxLifetime", "parent", "bound"],
+    ],
+)
+async def test_create_token_takes_nil_as_absent(ask, sessions, names):
+    await ask("createToken", **dict.fromkeys(names))
+    assert sessions.asked == [("open", None, None, FULL, *NOTHING_MORE)]
+
+
+@pytest.mark.parametrize("value", ["never", -1, 1.5, True, "text", b"bytes", [1], {"a": 1}, ["x"] * 50])
 async def test_create_token_leaves_it_to_the_sessions_to_refuse_values(ask, sessions, value):
-    await ask("createToken", expiry=value, label=value if isinstance(value, str) else 5)
+    await ask(
+        "createToken",
+        expiry=value,
+        label=value if isinstance(value, str) else 5,
+        audience=value,
+        scopes=value,
+        maxUses=value,
+        maxLifetime=value,
+    )
     assert sessions.asked[0][1] == value
+    assert sessions.asked[0][4:8] == (value, value, value, value)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"parent": 1}, {"parent": b"good"}, {"parent": ["good"]}, {"bound": 1}, {"bound": "yes"}],
+)
+async def test_create_token_refuses_a_parent_or_a_binding_of_another_type_by_name(ask, sessions, params):
+    with pytest.raises(errors.InvalidParamsError, match=next(iter(params))):
+        await ask("createToken", **params)
+    assert sessions.asked == []
+
+
+async def test_renew_token_answers_a_new_token(ask, sessions):
+    assert from_wire(CreatedToken, await ask("renewToken", token="good")) == ("good, renewed", "id", 5.5)
+    assert sessions.asked == [("renew", "good", FULL)]
+
+
+@pytest.mark.parametrize("params", [{}, {"token": None}, {"token": 1}, {"token": b"good"}])
+async def test_renew_token_refuses_what_is_no_text_by_name(ask, sessions, params):
+    with pytest.raises(errors.InvalidParamsError, match="token"):
+        await ask("renewToken", **params)
+    assert sessions.asked == []
+
+
+# --- revokeToken, revokeSessions, resetKey ---
 
 
 async def test_revoke_token_takes_a_token_or_an_id(ask, sessions):
     assert from_wire(Revocation, await ask("revokeToken", token="good")) == (True,)
     await ask("revokeToken", id="some", token=None)
-    assert sessions.asked == [("revoke", "good", None), ("revoke", None, "some")]
+    assert sessions.asked == [("revoke", "good", None, FULL), ("revoke", None, "some", FULL)]
 
 
+@pytest.mark.parametrize("method", ["revokeToken", "inspectToken"])
 @pytest.mark.parametrize(
     "params", [{}, {"token": None}, {"token": None, "id": None}, {"token": "a", "id": "b"}]
 )
-async def test_revoke_token_refuses_both_and_none(ask, sessions, params):
-    with pytest.raises(errors.InvalidParamsError, match="either token or id"):
-        await ask("revokeToken", **params)
+async def test_a_token_and_an_id_together_are_refused_and_so_is_neither(ask, sessions, method, params):
+    with pytest.raises(errors.InvalidParamsError, match=f"{method} takes either token or id"):
+        await ask(method, **params)
     assert sessions.asked == []
 
 
@@ -128,6 +253,133 @@ async def test_revoke_token_refuses_what_is_no_text_by_name(ask, sessions, param
     assert sessions.asked == []
 
 
+@pytest.mark.parametrize("value", [1, b"id", ["id"], True])
+async def test_inspect_token_refuses_an_id_that_is_no_text_by_name(ask, sessions, value):
+    with pytest.raises(errors.InvalidParamsError, match="id"):
+        await ask("inspectToken", id=value)
+    assert sessions.asked == []
+
+
+CONDITIONS = {"state": "expired", "label": "nightly*", "pid": 7, "parent": "an id"}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+async def test_revoke_sessions_hands_on_each_condition(ask, sessions, name):
+    given = {name: CONDITIONS[name]}
+    assert from_wire(Revocations, await ask("revokeSessions", **given)) == (3,)
+    assert sessions.asked == [("revoke some", *(given.get(each) for each in CONDITIONS), FULL)]
+
+
+async def test_revoke_sessions_takes_all_conditions_together(ask, sessions):
+    await ask("revokeSessions", **CONDITIONS)
+    assert sessions.asked == [("revoke some", *CONDITIONS.values(), FULL)]
+
+
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(CONDITIONS)])
+async def test_revoke_sessions_without_a_condition_is_refused(ask, sessions, given):
+    with pytest.raises(errors.InvalidParamsError, match="at least one of state, label, pid and parent"):
+        await ask("revokeSessions", **given)
+    assert sessions.asked == []
+
+
+WRONG_CONDITIONS = [
+    {"state": 1},
+    {"state": ""},
+    {"state": "Active"},
+    {"state": "revoked"},
+    {"state": ["active"]},
+    {"label": 1},
+    {"label": b"nightly"},
+    {"label": "?" * (limits.MAX_LABEL_CHARACTERS + 1)},
+    {"pid": "7"},
+    {"pid": 7.0},
+    {"pid": True},
+    {"parent": 1},
+    {"parent": ["an id"]},
+]
+
+
+@pytest.mark.parametrize("method", ["listSessions", "revokeSessions"])
+@pytest.mark.parametrize("params", WRONG_CONDITIONS, ids=str)
+async def test_a_condition_of_another_form_is_refused_by_name(ask, sessions, method, params):
+    with pytest.raises(errors.InvalidParamsError, match=f"{method}: .*{next(iter(params))}"):
+        await ask(method, **params)
+    assert sessions.asked == []
+
+
+@pytest.mark.parametrize("method", ["listSessions", "revokeSessions"])
+async def test_the_refusal_of_a_state_does_not_quote_it(ask, method):
+    with pytest.raises(errors.InvalidParamsError) as refused:
+        await ask(method, state="v4.local.s3cret")
+    assert refused.value.sentence == f"{method}: state is 'active' or 'expired'"
+
+
 async def test_reset_key_answers_the_new_keys_id(ask, sessions):
     assert from_wire(KeyReset, await ask("resetKey", [])) == ("key",)
-    assert sessions.asked == [("reset",)]
+    assert sessions.asked == [("reset", None, FULL)]
+
+
+@pytest.mark.parametrize("value", [0, 60, -1, 1.5, "1h", True, [1]])
+async def test_reset_key_leaves_it_to_the_sessions_to_refuse_a_grace(ask, sessions, value):
+    await ask("resetKey", graceSeconds=value)
+    assert sessions.asked == [("reset", value, FULL)]
+
+
+# --- listSessions and listAudit ---
+
+
+async def test_list_sessions_answers_a_page(ask, sessions):
+    assert calls.list_sessions().read(await ask("listSessions")) == SESSIONS
+    await ask("listSessions", **CONDITIONS, after="an id", limit=5)
+    assert sessions.asked == [("list", *[None] * 6), ("list", *CONDITIONS.values(), "an id", 5)]
+
+
+async def test_list_audit_answers_a_page(ask, sessions):
+    assert calls.list_audit().read(await ask("listAudit")) == ENTRIES
+    await ask("listAudit", since=1.5, after="here", limit=5)
+    await ask("listAudit", since=1)
+    assert sessions.asked == [
+        ("audit", None, None, None),
+        ("audit", 1.5, "here", 5),
+        ("audit", 1, None, None),
+    ]
+
+
+PAGES = [("listSessions", limits.MAX_PAGE_SESSIONS), ("listAudit", limits.MAX_PAGE_AUDIT)]
+
+
+@pytest.mark.parametrize(("method", "most"), PAGES)
+async def test_a_page_has_from_one_to_its_most(ask, sessions, method, most):
+    for limit in (1, most):
+        await ask(method, limit=limit)
+    assert [asked[-1] for asked in sessions.asked] == [1, most]
+
+
+@pytest.mark.parametrize(("method", "most"), PAGES)
+@pytest.mark.parametrize("wrong", [0, -1, "more", "5", 5.0, True, [5]])
+async def test_another_number_of_items_is_refused_by_name(ask, sessions, method, most, wrong):
+    with pytest.raises(errors.InvalidParamsError, match="limit"):
+        await ask(method, limit=most + 1 if wrong == "more" else wrong)
+    assert sessions.asked == []
+
+
+@pytest.mark.parametrize("params", [{"since": "now"}, {"since": True}, {"since": b""}, {"after": 5}])
+async def test_list_audit_refuses_a_place_of_another_type_by_name(ask, sessions, params):
+    with pytest.raises(errors.InvalidParamsError, match=next(iter(params))):
+        await ask("listAudit", **params)
+    assert sessions.asked == []
+
+
+@pytest.mark.parametrize("value", [5, b"id", ["id"]])
+async def test_list_sessions_refuses_a_place_of_another_type_by_name(ask, sessions, value):
+    with pytest.raises(errors.InvalidParamsError, match="after"):
+        await ask("listSessions", after=value)
+    assert sessions.asked == []
+
+
+# --- subscribe ---
+
+
+async def test_subscribe_subscribes_the_caller_to_the_sessions_events(ask, sessions, caller):
+    assert from_wire(Subscribed, await ask("subscribe")) == (True,)
+    assert caller.sources == [sessions.on_event]

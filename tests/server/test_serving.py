@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,10 +13,23 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import connection, peer, serve_connections, server
+from agentd.server import connection, serve_connections, server
+from agentd.server.outbox import LAST_EVENTS_SECONDS
 from agentd.server.peer_log import QUIET_SECONDS, PeerLog, Reason
 from agentd.server.traffic import Traffic
-from tests.server.talk import LOGGER, Talker, create, dispatch_of, msgids, verify
+from agentd_client.protocol.calls import read_event
+from agentd_client.protocol.limits import MAX_EVENTS_WAITING
+from tests.server.talk import (
+    LOGGER,
+    FakeSessions,
+    Talker,
+    create,
+    dispatch_of,
+    event,
+    msgids,
+    subscribe,
+    verify,
+)
 
 SECRET = "v4.local.s3cret"
 
@@ -54,6 +68,12 @@ def serving(sessions, listener):
             stop.set()
 
     return serving
+
+
+async def emit_more_than_a_socket_takes(sessions: FakeSessions) -> None:
+    for _ in range(20):
+        sessions.emit(*[event(label="a long label " * 15)] * MAX_EVENTS_WAITING)
+        await wait_all_tasks_blocked()
 
 
 async def test_many_connections_are_served_at_once(serving, sessions, path):
@@ -151,12 +171,6 @@ async def test_a_peer_that_the_kernel_says_nothing_of_is_refused(serving, path, 
     assert "does not say who" in log.text
 
 
-def test_the_peer_is_who_the_kernel_reports():
-    one, other = socket.socketpair(socket.AF_UNIX)
-    with one, other:
-        assert peer.peer_of(one) == (os.geteuid(), os.getegid(), os.getpid())
-
-
 async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
     serving, path, log, monkeypatch, autojump_clock
 ):
@@ -210,6 +224,30 @@ async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(
                 assert msgids(await busy.replies(1)) == [1]
     assert len(log.messages) == 1
     assert "closed: idle longest, to make room for another (the limit is 3)" in log.messages[0]
+
+
+async def test_a_subscriber_that_takes_no_events_makes_room_like_any_idle_connection(
+    serving, sessions, path, log, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with serving():
+        with await Talker.connect(path) as watching, await Talker.connect(path) as used:
+            await watching.send(subscribe(1))
+            await watching.replies(1)
+            await emit_more_than_a_socket_takes(sessions)
+            await used.send(verify(1))
+            await used.replies(1)
+            with await Talker.connect(path) as new:
+                await new.send(verify(2))
+                assert msgids(await new.replies(1)) == [2]
+                await trio.sleep(LAST_EVENTS_SECONDS * 1.1)
+                assert sessions.subscribers == []
+                with pytest.raises(BrokenPipeError):
+                    await watching.sock.send(verify(3))
+                await used.send(verify(4))
+                assert msgids(await used.replies(1)) == [4]
+    assert len(log.messages) == 1
+    assert "closed: idle longest, to make room for another" in log.messages[0]
 
 
 async def test_those_that_make_room_are_few_until_they_have_ended(serving, listener, path, log, monkeypatch):
@@ -372,6 +410,38 @@ class FailingUntilStopped(Failing):
     def shutdown(self, how: int) -> None:
         self._listener.shutdown(how)
         self.left, self._number = self._afterwards, errno.EMFILE
+
+
+async def test_a_stop_is_told_to_subscribers_before_they_are_closed(serving, sessions, path, log):
+    async with serving() as stop:
+        with await Talker.connect(path) as watching, await Talker.connect(path) as asking:
+            await watching.send(subscribe(1))
+            await watching.replies(1)
+            await asking.send(verify(1))
+            await asking.replies(1)
+            sessions.emit(event())
+            before = time.time()
+            stop.set()
+            first, last = [read_event(message[1]) for message in await watching.everything()]
+            assert first == event()
+            assert last[:1] + last[2:] == ("stopping", None, "", None, None, 0)
+            assert before - 0.001 <= last.at <= time.time() + 0.001
+            assert await asking.everything() == []
+    assert sessions.subscribers == []
+    assert log.records == []
+
+
+async def test_a_subscriber_that_takes_nothing_holds_a_stop_up_for_a_moment_only(
+    serving, sessions, path, log, autojump_clock
+):
+    with await Talker.connect(path) as watching:
+        async with serving(drain_seconds=LAST_EVENTS_SECONDS * 5):
+            await watching.send(subscribe(1))
+            await watching.replies(1)
+            await emit_more_than_a_socket_takes(sessions)
+            began = trio.current_time()
+        assert trio.current_time() - began == pytest.approx(LAST_EVENTS_SECONDS)
+    assert log.records == []
 
 
 async def test_a_stop_answers_those_who_wait_to_be_accepted_and_lets_nobody_in_after_them(

@@ -14,7 +14,7 @@ from agentd_client.errors import InvalidLabelError, InvalidParamsError
 async def test_a_session_is_described_as_it_was_opened(manager, clock):
     created = await manager.open_session(60, "a label", Opener(1000, 42))
     found = (await manager.inspect_token(created.token)).session
-    assert found == (created.id, "a label", clock.wall, clock.wall + 60, Opener(1000, 42))
+    assert found[:5] == (created.id, "a label", clock.wall, clock.wall + 60, Opener(1000, 42))
 
 
 async def test_no_repr_shows_a_token(manager):
@@ -26,12 +26,12 @@ async def test_each_reason_has_its_code(manager, clock):
     revoked, expired = await manager.create_token(), await manager.create_token(5)
     await manager.revoke_token(revoked)
     clock.advance(10)
-    assert manager.judge(revoked).reason == "REVOKED"
-    assert manager.judge(expired).reason == "EXPIRED"
-    assert manager.judge("nonsense").reason == "MALFORMED"
+    assert manager.inspect(revoked).reason == "REVOKED"
+    assert manager.inspect(expired).reason == "EXPIRED"
+    assert manager.inspect("nonsense").reason == "MALFORMED"
     await manager.reset_key()
-    assert manager.judge(expired).reason == "KEY_RESET"
-    valid = manager.judge(await manager.create_token())
+    assert manager.inspect(expired).reason == "KEY_RESET"
+    valid = manager.inspect(await manager.create_token())
     assert (valid.valid, valid.reason) == (True, None)
 
 
@@ -46,8 +46,8 @@ async def test_a_swept_session_is_known_as_expired_by_its_token(manager, clock):
     expiring, lasting = await manager.create_token(5), await manager.create_token(50)
     clock.advance(10)
     await manager.sweep()
-    assert manager.judge(expiring).reason == "EXPIRED"
-    assert manager.judge(lasting).valid
+    assert manager.inspect(expiring).reason == "EXPIRED"
+    assert manager.inspect(lasting).valid
 
 
 async def test_after_an_acknowledged_revoke_no_verify_says_yes(db, manager):
@@ -144,32 +144,32 @@ async def test_a_token_of_another_agent_does_not_verify(tmp_path, manager, clock
         assert not await manager.verify_token(await other.create_token())
 
 
-async def test_a_record_of_another_generation_than_the_tokens_does_not_count(db, manager):
+async def test_a_token_two_generations_older_than_its_record_does_not_count(db, manager):
     created = await manager.open_session()
-    assert manager.judge(created.token).valid
+    assert manager.inspect(created.token).valid
     path = session_path(manager.key_id, created.id)
     record = SessionRecord.decode(db.get(path))
-    fields = {name: getattr(record, name) for name in SessionRecord.__slots__} | {"generation": 1}
+    fields = {name: getattr(record, name) for name in SessionRecord.__slots__} | {"generation": 2}
     await db.put(path, SessionRecord(**fields).encode())
-    assert not manager.judge(created.token).valid
+    assert not manager.inspect(created.token).valid
 
 
 async def test_a_record_that_changed_is_read_again(db, manager):
     created = await manager.open_session()
-    assert manager.judge(created.token).valid
+    assert manager.inspect(created.token).valid
     path = session_path(manager.key_id, created.id)
     stored = db.get(path)
     await db.delete(path)
-    assert not manager.judge(created.token).valid
+    assert not manager.inspect(created.token).valid
     await db.put(path, stored)
-    assert manager.judge(created.token).valid
+    assert manager.inspect(created.token).valid
 
 
 async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
     monkeypatch.setattr(verifier, "MAX_OPENED_TOKENS", 3)
     tokens = [await manager.create_token() for _ in range(10)]
     for _ in range(2):
-        assert all(manager.judge(token).valid for token in tokens)
+        assert all(manager.inspect(token).valid for token in tokens)
     assert len(manager._verifier._opened) == 3
 
 
@@ -186,7 +186,7 @@ async def test_labels_that_a_terminal_should_not_see_are_refused(manager, label)
 @pytest.mark.parametrize("label", ["", "x" * 200, "naïve café 日本語 🙂", "a\u00a0b"])
 async def test_labels_in_any_language_are_kept_as_they_are(manager, label):
     created = await manager.open_session(label=label)
-    assert manager.judge(created.token).session.label == label
+    assert manager.inspect(created.token).session.label == label
 
 
 async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(manager, monkeypatch):
@@ -219,7 +219,7 @@ async def test_a_session_opened_while_the_key_is_replaced_stands_under_the_new_k
         db.submit(manager._keys.replace)  # in the queue before any of them, and not yet carried out
         for _ in range(4):
             nursery.start_soon(create)
-    assert [manager.judge(token).reason for token in tokens] == [None] * 4
+    assert [manager.inspect(token).reason for token in tokens] == [None] * 4
 
 
 async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):

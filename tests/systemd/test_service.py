@@ -48,6 +48,29 @@ def test_the_status_line_follows_the_sessions(service):
     until(lambda: service.show("StatusText") == "serving; open sessions: 0")
 
 
+def test_a_command_run_by_agentctl_ends_with_its_session_though_the_agent_sits_in_a_sandbox(service):
+    """In its own user namespace the agent sees other processes, their names and their units, and their ends."""
+    service.done("agentctl", "login", "--label", "above")
+
+    def sessions():
+        listed = json.loads(service.done("agentctl", "--json", "list", "--state", "active"))["sessions"]
+        return {session["label"]: session for session in listed}
+
+    command = service.start("agentctl", "exec", "--label", "below", "--", "sh", "-c", "echo $$; exec cat")
+    pid = int(command.stdout.readline())
+    below = sessions()["below"]
+    assert below["boundPid"] == pid
+    assert below["openedBy"]["exe"].startswith("[")
+    service.systemctl("restart", "agentd.service")
+    assert "below" in sessions(), "bound again by the next process"
+    began = time.monotonic()
+    service.kill("KILL", pid)
+    until(lambda: "below" not in sessions())
+    print(f"killed, its session was gone {time.monotonic() - began:.2f} s later")
+    command.communicate(timeout=10)
+    service.done("agentctl", "logout")
+
+
 def test_it_is_restarted_50_times_in_a_stream_of_calls_and_no_call_fails(service):
     stream = service.start(service.python, "-I", service.scratch / "tests" / "stream.py")
     assert stream.stdout.readline() == "running\n"

@@ -5,6 +5,7 @@ Arguments are seen by everyone who can list processes, and stay in the shell's h
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,9 @@ _REFUSAL = (
 )
 
 
+_SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+
+
 class NotLoggedInError(Exception):
     """Not logged in."""
 
@@ -48,14 +52,14 @@ class CurrentToken(NamedTuple):
 
 
 def current_token(settings: Settings) -> CurrentToken | None:
-    """The caller's token: from ``--token-file``, else ``AGENTD_TOKEN``, else the token file; None for none.
+    """The caller's token: from ``--token-file``, else by the order of `paths.token_variable`; None for none.
 
     Raises:
-        TokenFileError: the token file is refused.
+        TokenFileError: the token file, or the descriptor of ``AGENTD_TOKEN_FD``, is refused.
     """
-    given = paths.environment_token()
-    if given is not None and settings.token_file is None:  # a flag is stronger than the environment
-        return CurrentToken(given, paths.TOKEN_VARIABLE, is_from_file=False)
+    variable = paths.token_variable()
+    if variable is not None and settings.token_file is None:  # a flag is stronger than the environment
+        return CurrentToken(paths.environment_token() or "", variable, is_from_file=False)
     found = settings.session().read_token()
     return None if found is None else CurrentToken(found, settings.token_path, is_from_file=True)
 
@@ -93,8 +97,13 @@ def token_from_stdin() -> str:
 
 
 def refuse_tokens(arguments: Sequence[str]) -> None:
-    """Raise a usage error, without repeating it, where an argument holds what looks like a token."""
-    if any(TOKEN_PREFIX in argument.casefold() for argument in arguments):
+    """Raise a usage error, without repeating it, where an argument holds what looks like a token.
+
+    What follows `exec … --` are the arguments of another command, which may search for such text.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    looked_at = arguments[:end] if "exec" in arguments[:end] else arguments
+    if any(TOKEN_PREFIX in argument.casefold() for argument in looked_at):
         raise click.UsageError(_REFUSAL)
 
 
@@ -106,3 +115,21 @@ def only_stdin(context: click.Context, parameter: click.Parameter, value: str | 
     if value not in (None, "-"):
         raise click.UsageError(_REFUSAL, context)
     return value is not None
+
+
+def stdin_or_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The callback of an argument that is ``-``, a session's id, or nothing.
+
+    An empty one comes from an unset shell variable and must not mean the caller's own session. What is no id
+    is not repeated: it may be a token.
+    """
+    if value is None or value == "-" or _SESSION_ID.fullmatch(value):
+        return value
+    raise click.UsageError("that is neither `-` nor a session's id", context)
+
+
+def session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that is a session's id; what is none is not repeated."""
+    if value is None or _SESSION_ID.fullmatch(value):
+        return value
+    raise click.BadParameter("that is not a session's id", context, parameter)

@@ -6,7 +6,10 @@ session. Whatever keeps it from knowing has another code, so a script can tell "
 An agent that is locked or stopping counts as unavailable (69): it is there, but it answers nobody. A method
 or parameter that the agent does not know is a matter of protocol (76): `agentctl` checks what people type
 before it asks, so the two are of different versions. A socket that belongs to another user is a matter of
-permission (77), like a token file that is refused.
+permission (77), like a token file that is refused and like a session that does not allow what is asked.
+
+`agentctl exec` becomes the command, and the exit code is the command's own. Where it cannot, the code is that
+of shells and env(1): 126 for a command that cannot be executed, 127 for one that is not there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import click
 from .. import errors
 from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
+from .program import NotExecutableError, NotFoundError
 
 DONE = 0
 NO = 1
@@ -29,6 +33,8 @@ TRY_AGAIN = 75
 PROTOCOL = 76
 REFUSED = 77
 CONFIG = 78
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 
@@ -36,15 +42,17 @@ MEANINGS = {
     DONE: "yes, or done",
     NO: "no: not valid, not logged in, nothing to end, not confirmed",
     USAGE: "the command line is wrong",
-    DATA: "a token, label, expiry or id is not of the right form",
+    DATA: "a token, label, length of time, name or id is not of the right form",
     UNAVAILABLE: "no agent answers, or it is locked, stopping or cannot start",
     INTERNAL: "agentctl or the agent has a fault",
     SYSTEM: "the operating system refused something",
     STORE: "the agent's store failed",
     TRY_AGAIN: "no answer in time, the outcome unknown, or something busy",
     PROTOCOL: "what answers does not speak this protocol",
-    REFUSED: "the token file is refused, or the agent is another user's",
+    REFUSED: "refused: the token file, another user's agent, more than a session allows",
     CONFIG: "the agent's key file or settings are unusable",
+    NOT_EXECUTABLE: "exec: the command cannot be executed",
+    NOT_FOUND: "exec: there is no such command",
     INTERRUPTED: "interrupted",
     BROKEN_PIPE: "whoever read the output went away",
 }
@@ -52,6 +60,8 @@ MEANINGS = {
 
 _BY_CLASS: dict[type[BaseException], int] = {
     NotLoggedInError: NO,
+    NotExecutableError: NOT_EXECUTABLE,
+    NotFoundError: NOT_FOUND,
     click.ClickException: USAGE,
     click.Abort: INTERRUPTED,
     KeyboardInterrupt: INTERRUPTED,
@@ -62,9 +72,17 @@ _BY_CLASS: dict[type[BaseException], int] = {
     LocalParamsError: DATA,
     errors.AgentInternalError: INTERNAL,
     errors.AgentStoppingError: UNAVAILABLE,
+    errors.InvalidAudienceError: DATA,
     errors.InvalidExpiryError: DATA,
+    errors.InvalidGraceError: DATA,
     errors.InvalidLabelError: DATA,
+    errors.InvalidScopesError: DATA,
     errors.InvalidTokenError: DATA,
+    errors.InvalidUsesError: DATA,
+    errors.ParentNotValidError: REFUSED,
+    errors.NotWithinParentError: REFUSED,
+    errors.TokenNotValidError: REFUSED,
+    errors.CannotBindError: SYSTEM,
     errors.AgentLockedError: UNAVAILABLE,
     errors.StoreError: STORE,
     errors.StoreInUseError: TRY_AGAIN,

@@ -32,8 +32,13 @@ COMMANDS = {
     "status": Entry("status", "Show the agent and whether you are logged in."),
     "token": Entry("token", "Print the current session token."),
     "verify": Entry("verify", "Exit 0 where a token is valid, 1 where it is not."),
-    "inspect": Entry("inspect", "Show all that the agent knows of a token."),
-    "revoke": Entry("revoke", "End a session; the token file stays."),
+    "inspect": Entry("inspect", "Show all that the agent knows of a token or session."),
+    "renew": Entry("renew", "Begin the session's lifetime anew, with a new token."),
+    "exec": Entry("exec", "Run a command with a session of its own."),
+    "list": Entry("list", "Show the sessions, newest first."),
+    "watch": Entry("watch", "Show what happens to sessions, as it happens."),
+    "audit": Entry("audit", "Show what was done, by the audit log."),
+    "revoke": Entry("revoke", "End a session, or many; the token file stays."),
     "reset-key": Entry("reset_key", "Replace the session key: every session ends."),
     "completion": Entry("completion", "Print the shell's completion script."),
 }
@@ -46,7 +51,8 @@ can reach the agent's socket can open sessions of its own; a token protects agai
 
 ENVIRONMENT = (
     (paths.SOCKET_VARIABLE, "the agent's socket"),
-    (paths.TOKEN_VARIABLE, "a token itself; stronger than the token file, weaker than --token-file"),
+    (paths.TOKEN_VARIABLE, "a token itself; stronger than the other two, weaker than --token-file"),
+    (paths.TOKEN_FD_VARIABLE, "the open file descriptor that holds a token; stronger than the file"),
     (paths.TOKEN_PATH_VARIABLE, "the token file"),
     ("NO_COLOR", "set to anything: no colours"),
 )

@@ -92,8 +92,8 @@ def shared_options() -> list[click.Parameter]:
             type=click.Path(),
             expose_value=False,
             callback=_keep,
-            help=f"The token file, instead of {paths.TOKEN_VARIABLE}, {paths.TOKEN_PATH_VARIABLE} "
-            "and the default.",
+            help=f"The token file, instead of {paths.TOKEN_VARIABLE}, {paths.TOKEN_FD_VARIABLE}, "
+            f"{paths.TOKEN_PATH_VARIABLE} and the default.",
         ),
         click.Option(
             ["--debug"], is_flag=True, expose_value=False, callback=_keep, help="Show an error's traceback."

@@ -29,6 +29,15 @@ def printable(text: str) -> str:
     )
 
 
+def can_show(text: str) -> bool:
+    """Whether standard output's encoding has all these characters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -47,18 +56,29 @@ def show(
         OSError: it cannot be written; names standard output as its file.
     """
     if settings.json:
-        import json
-
-        _print(json.dumps(document))
+        show_json(document)
         return
     lines = human() if is_terminal() else _fields(document) if plain is None else plain
     for line in lines:
-        _print(line)
+        show_line(line)
 
 
-def _print(line: str) -> None:
+def show_json(document: Mapping[str, Any]) -> None:
+    """Print one object on a line of its own and flush it; raises as `show`."""
+    import json
+
+    show_line(json.dumps(document))
+
+
+def show_line(line: str) -> None:
+    """Print a line and flush it; what the output's encoding cannot say is an escape. Raises as `show`."""
     try:
-        click.echo(line)
+        try:
+            # With the stream named, because click on its own takes ASCII for a mistake and writes UTF-8.
+            click.echo(line, file=sys.stdout)
+        except UnicodeEncodeError as error:
+            escaped = line.encode(error.encoding, "backslashreplace").decode(error.encoding)
+            click.echo(escaped, file=sys.stdout)
     except OSError as error:
         error.filename = "standard output"
         raise
@@ -84,12 +104,22 @@ def _fields(document: Mapping[str, Any], within: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _fields(value, f"{within}{key}.")
         else:
-            yield f"{within}{key}\t{_plain(value)}"
+            yield f"{within}{key}\t{plain_text(value)}"
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """A value as a pipe gets it: nothing for None, a list in the form of JSON, never a tab or a new line."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        import json
+
+        return json.dumps(value)
     return printable(str(value))
+
+
+def tab_separated(values: Iterable[Any]) -> str:
+    """One line of a table for a pipe: whole values, a tab between them."""
+    return "\t".join(plain_text(value) for value in values)

@@ -12,6 +12,7 @@ from .. import errors
 from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 from .output import printable
+from .program import NotExecutedError
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -28,6 +29,11 @@ _NEXT: dict[type[BaseException], str] = {
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
     errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",
+    errors.ParentNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
+    errors.NotWithinParentError: "`agentctl inspect` shows what the session has to give",
+    errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
+    errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
+    NotExecutedError: "the session that was opened for it has ended",
     errors.StartError: "once that is mended, the next command starts it",
 }
 
@@ -35,6 +41,11 @@ _NEXT: dict[type[BaseException], str] = {
 def warn(settings: Settings, text: str) -> None:
     """Say something that keeps nothing from being done."""
     _say(settings.json, {"warning": {"message": text}}, f"agentctl: warning: {printable(text)}")
+
+
+def remark(settings: Settings, text: str) -> None:
+    """Say something that is no warning, beside the results."""
+    _say(settings.json, {"message": text}, f"agentctl: {printable(text)}")
 
 
 def report(error: BaseException, *, as_json: bool, debug: bool) -> None:
@@ -68,6 +79,8 @@ def _describe(error: BaseException) -> tuple[str, int | None, str]:
         return error.code, error.number, error.sentence
     if isinstance(error, NotLoggedInError):
         return error.code, None, "not logged in"
+    if isinstance(error, NotExecutedError):
+        return error.code, None, str(error)
     if isinstance(error, click.ClickException):
         return "USAGE", None, error.format_message()
     if isinstance(error, OSError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 
 from ..durations import format_duration
 from ..protocol.reasons import sentence
-from ..protocol.results import SessionInfo, Verification
+from ..protocol.results import EXPIRED, SessionInfo, Verification
 from .current_token import NotLoggedInError
 from .output import colour, printable
 
@@ -31,6 +32,58 @@ def moment(seconds: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):  # localtime(3) knows no such year
         return f"{seconds} s after 1970"
+
+
+def clock(seconds: float) -> str:
+    """A time since 1970 as local time of its day to the second."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return "?"
+
+
+def day(seconds: float) -> str:
+    """The local date of a time since 1970."""
+    return moment(seconds).partition(" ")[0]
+
+
+def brief_moment(seconds: float, now: float) -> str:
+    """A time since 1970 in at most eight characters: "14:06" today, "Jun 14" this year, else "Jun 2024"."""
+    try:
+        at, today = time.localtime(seconds), time.localtime(now)
+    except (OverflowError, ValueError, OSError):
+        return "?"
+    if at[:3] == today[:3]:
+        return time.strftime("%H:%M", at)
+    return time.strftime("%b %d" if at[0] == today[0] else "%b %Y", at)
+
+
+def brief_end(session: SessionInfo, now: float) -> str:
+    """When a session ends, in at most nine characters or so: "in 7 h"."""
+    if session.state == EXPIRED or (session.expires_at is not None and session.expires_at < now):
+        return EXPIRED
+    if session.expires_at is None:
+        return "never"
+    return f"in {format_duration(math.ceil(session.expires_at - now), units=1)}"
+
+
+def ago(seconds: float | None, now: float) -> str:
+    """How long ago something was, in one unit: "7 h ago"; "never" for None."""
+    return "never" if seconds is None else f"{format_duration(now - seconds, units=1)} ago"
+
+
+def process_name(pid: int | None, exe: str | None) -> str:
+    """A process by its program's name and its number: "bash 4712"; nothing where neither is known."""
+    if pid is None:
+        return ""
+    return f"{printable(os.path.basename(exe)) if exe else 'pid'} {pid}"
+
+
+def listed(given: list[str] | None, everything: str) -> str:
+    """An audience or scopes; `everything` is the word for no restriction."""
+    if given is None:
+        return everything
+    return printable(", ".join(map(str, given))) or "none"
 
 
 def named(session_id: str, label: str) -> str:

@@ -5,30 +5,40 @@ The blocking and the async client differ only in how they move bytes; what they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from ..errors import (
     AgentdError,
+    InvalidAudienceError,
     InvalidExpiryError,
+    InvalidGraceError,
     InvalidLabelError,
     InvalidParamsError,
+    InvalidScopesError,
     InvalidTokenError,
+    InvalidUsesError,
     ProtocolError,
 )
 from . import methods
 from .codec import Decoder, Encoder, Request, Response
-from .limits import MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
+from .limits import MAX_AUDIENCES, MAX_SCOPES, MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
 from .methods import Method
 from .results import (
+    AuditEntry,
+    AuditPage,
     Counters,
     CreatedToken,
+    Event,
     Hello,
     KeyReset,
     Opener,
     Revocation,
+    Revocations,
     SessionInfo,
+    SessionPage,
     Status,
+    Subscribed,
     Verification,
 )
 from .wire import error_from_wire, from_wire
@@ -41,8 +51,14 @@ class LocalParamsError(InvalidParamsError):
 
 
 _UNSENDABLE: dict[str, type[AgentdError]] = {
+    "audience": InvalidAudienceError,
     "expiry": InvalidExpiryError,
+    "graceSeconds": InvalidGraceError,
     "label": InvalidLabelError,
+    "maxLifetime": InvalidExpiryError,
+    "maxUses": InvalidUsesError,
+    "parent": InvalidTokenError,
+    "scopes": InvalidScopesError,
     "token": InvalidTokenError,
 }
 """The errors of parameters that have one of their own, as the agent would answer with."""
@@ -76,21 +92,124 @@ def get_status() -> Call[Status]:
     return _call(methods.GET_STATUS, _status)
 
 
-def create_token(expiry: int | str | None, label: str | None) -> Call[CreatedToken]:
+def create_token(
+    expiry: int | str | None,
+    label: str | None,
+    *,
+    audience: Sequence[str] | None = None,
+    scopes: Sequence[str] | None = None,
+    max_uses: int | None = None,
+    max_lifetime: int | None = None,
+    parent: str | None = None,
+    bound: bool = False,
+) -> Call[CreatedToken]:
     """Open a session."""
     return _call(
-        methods.CREATE_TOKEN, lambda answer: from_wire(CreatedToken, answer), expiry=expiry, label=label
+        methods.CREATE_TOKEN,
+        lambda answer: from_wire(CreatedToken, answer),
+        expiry=expiry,
+        label=label,
+        audience=_names(audience, MAX_AUDIENCES, InvalidAudienceError),
+        scopes=_names(scopes, MAX_SCOPES, InvalidScopesError),
+        maxUses=max_uses,
+        maxLifetime=max_lifetime,
+        parent=None if parent is None else sendable_token(parent),
+        bound=bound or None,
     )
 
 
-def verify_token(token: str) -> Call[Verification]:
-    """Ask whether a token is valid."""
-    return _call(methods.VERIFY_TOKEN, _verification, token=token)
+def verify_token(
+    token: str, *, audience: str | None = None, scopes: Sequence[str] | None = None
+) -> Call[Verification]:
+    """Ask whether a token is valid, for an audience and for scopes; this counts as a use."""
+    return _call(
+        methods.VERIFY_TOKEN,
+        _verification,
+        token=token,
+        audience=audience,
+        scopes=_names(scopes, MAX_SCOPES, InvalidScopesError),
+    )
 
 
-def inspect_token(token: str) -> Call[Verification]:
-    """Ask for all that is known of a token."""
-    return _call(methods.INSPECT_TOKEN, _verification, token=sendable_token(token))
+def inspect_token(
+    token: str | None,
+    session_id: str | None = None,
+    *,
+    audience: str | None = None,
+    scopes: Sequence[str] | None = None,
+) -> Call[Verification]:
+    """Ask for all that is known of a token, or of a session by its id; this changes nothing."""
+    if (token is None) == (session_id is None):
+        raise LocalParamsError("inspect_token takes either a token or an id")
+    return _call(
+        methods.INSPECT_TOKEN,
+        _verification,
+        token=None if token is None else sendable_token(token),
+        id=session_id,
+        audience=audience,
+        scopes=_names(scopes, MAX_SCOPES, InvalidScopesError),
+    )
+
+
+def renew_token(token: str) -> Call[CreatedToken]:
+    """Begin the session's lifetime anew, with a new token."""
+    return _call(
+        methods.RENEW_TOKEN, lambda answer: from_wire(CreatedToken, answer), token=sendable_token(token)
+    )
+
+
+def list_sessions(
+    *,
+    state: str | None = None,
+    label: str | None = None,
+    pid: int | None = None,
+    parent: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> Call[SessionPage]:
+    """Ask for some sessions, newest first."""
+    return _call(
+        methods.LIST_SESSIONS,
+        _session_page,
+        state=state,
+        label=label,
+        pid=pid,
+        parent=parent,
+        after=after,
+        limit=limit,
+    )
+
+
+def revoke_sessions(
+    *,
+    state: str | None = None,
+    label: str | None = None,
+    pid: int | None = None,
+    parent: str | None = None,
+) -> Call[int]:
+    """End every session that fits; at least one condition is given."""
+    if (state, label, pid, parent) == (None, None, None, None):
+        raise LocalParamsError("revoke_sessions takes at least one condition; reset_key ends all sessions")
+    return _call(
+        methods.REVOKE_SESSIONS,
+        lambda answer: from_wire(Revocations, answer).ended,
+        state=state,
+        label=label,
+        pid=pid,
+        parent=parent,
+    )
+
+
+def list_audit(
+    *, since: float | None = None, after: str | None = None, limit: int | None = None
+) -> Call[AuditPage]:
+    """Ask for some entries of the audit log, newest first."""
+    return _call(methods.LIST_AUDIT, _audit_page, since=since, after=after, limit=limit)
+
+
+def subscribe() -> Call[bool]:
+    """Ask for events on this connection."""
+    return _call(methods.SUBSCRIBE, lambda answer: from_wire(Subscribed, answer).subscribed)
 
 
 def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
@@ -105,9 +224,11 @@ def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
     )
 
 
-def reset_key() -> Call[str]:
-    """Replace the session key: every earlier token is invalid from then on."""
-    return _call(methods.RESET_KEY, lambda answer: from_wire(KeyReset, answer).key_id)
+def reset_key(grace_seconds: int | None = None) -> Call[str]:
+    """Replace the session key: every earlier token is invalid from then on, or once the grace is over."""
+    return _call(
+        methods.RESET_KEY, lambda answer: from_wire(KeyReset, answer).key_id, graceSeconds=grace_seconds
+    )
 
 
 def is_sendable_token(token: object) -> bool:
@@ -135,12 +256,44 @@ def _status(answer: Any) -> Status:
 
 def _verification(answer: Any) -> Verification:
     found = from_wire(Verification, answer)
-    if found.session is None:
-        return found
-    session = from_wire(SessionInfo, found.session)
+    return found if found.session is None else found._replace(session=_session(found.session))
+
+
+def _session(answer: Any) -> SessionInfo:
+    session = from_wire(SessionInfo, answer)
     if session.opened_by is not None:
         session = session._replace(opened_by=from_wire(Opener, session.opened_by))
-    return found._replace(session=session)
+    return session
+
+
+def _session_page(answer: Any) -> SessionPage:
+    found = from_wire(SessionPage, answer)
+    return found._replace(sessions=[_session(session) for session in _items(found.sessions)])
+
+
+def _audit_page(answer: Any) -> AuditPage:
+    found = from_wire(AuditPage, answer)
+    return found._replace(entries=[from_wire(AuditEntry, entry) for entry in found.entries])
+
+
+def _items(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ProtocolError("the agent's answer has no usable field 'sessions'")
+    return value
+
+
+def read_event(params: Any) -> Event:
+    """The event of a received notification; raises `ProtocolError` where it is none."""
+    return from_wire(Event, params[0] if isinstance(params, list) and params else None)
+
+
+def _names(names: Sequence[str] | None, most: int, error: type[AgentdError]) -> list[str] | None:
+    # How many is checked here already: the agent cuts off whoever sends an array beyond its limit.
+    if names is None:
+        return None
+    if isinstance(names, str) or len(names) > most:
+        raise error
+    return list(names)
 
 
 class Answer(NamedTuple, Generic[T]):

@@ -23,7 +23,7 @@ from .limits import (
     READ_BYTES,
 )
 
-_REQUEST, _RESPONSE = 0, 1
+_REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
 _REQUEST_ITEMS = 4
 
 # Everything that decoding hostile bytes is known to raise. BufferFull is no ValueError, nested headers end
@@ -245,6 +245,10 @@ class Encoder:
     def error(self, msgid: int, error: Any) -> bytes:
         """Encode the answer of a request that was refused."""
         return _within_limit(self._pack((_RESPONSE, msgid, error, None)))
+
+    def notification(self, method: str, params: dict[str, Any]) -> bytes:
+        """Encode a message that wants no answer."""
+        return _within_limit(self._pack((_NOTIFICATION, method, (params,))))
 
 
 def _within_limit(packed: bytes) -> bytes:

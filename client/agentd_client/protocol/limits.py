@@ -41,6 +41,33 @@ MAX_LABEL_CHARACTERS = 200
 MAX_EXPIRY_SECONDS = 100 * 366 * 24 * 3600
 """A hundred years: anything longer is a slip of units, and `never` says never."""
 
+MAX_SCOPES = 16
+MAX_SCOPE_CHARACTERS = 64
+MAX_AUDIENCES = 8
+MAX_AUDIENCE_CHARACTERS = 128
+"""Small enough that a page of sessions with all of them fits into one message."""
+
+MAX_USES = 2**31 - 1
+"""Whoever needs more needs no limit."""
+
+MAX_GRACE_SECONDS = 7 * 24 * 3600
+"""After a reset with grace the earlier key still counts for so long; a week is a long holiday."""
+
+MAX_DEPTH = 8
+"""Sessions above a session: each is looked up when a token of it is judged."""
+
+MAX_PAGE_SESSIONS = 16
+"""Sessions of one answer: with the longest labels, names and scopes they fit into one message."""
+
+MAX_PAGE_AUDIT = 32
+"""Audit entries of one answer, for the same reason."""
+
+MAX_SHOWN_CHARACTERS = 256
+"""A peer's executable and its systemd unit, as they are shown; what is longer is cut."""
+
+MAX_EVENTS_WAITING = 256
+"""Events that wait for one subscriber; those beyond are counted and not kept."""
+
 MAX_IN_FLIGHT = 64
 """Requests of one connection that are being worked on. The agent reads no further until one ends."""
 

@@ -1,7 +1,8 @@
 """The methods by their wire names, and which of them a client may repeat by itself.
 
 A method is repeatable when carrying it out twice changes no more than carrying it out once would, and
-the second answer says the same.
+the second answer says the same. Renewing again with the same token gives the same generation again. A
+verification of a session with limited uses that is asked twice counts twice: on the safe side.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ CREATE_TOKEN = Method("createToken", repeatable=False)
 VERIFY_TOKEN = Method("verifyToken", repeatable=True)
 INSPECT_TOKEN = Method("inspectToken", repeatable=True)
 REVOKE_TOKEN = Method("revokeToken", repeatable=False)
+RENEW_TOKEN = Method("renewToken", repeatable=True)
+LIST_SESSIONS = Method("listSessions", repeatable=True)
+REVOKE_SESSIONS = Method("revokeSessions", repeatable=False)
 RESET_KEY = Method("resetKey", repeatable=False)
+LIST_AUDIT = Method("listAudit", repeatable=True)
+SUBSCRIBE = Method("subscribe", repeatable=True)
+
+EVENT = "event"
+"""The notification that subscribers get."""
 
 NEVER = "never"
 """The expiry of a session that ends only when someone ends it."""

@@ -57,24 +57,59 @@ class CreatedToken(NamedTuple):
 
 
 class Opener(NamedTuple):
-    """Who opened a session, as the kernel reported it when the connection was made."""
+    """Who opened a session, as the kernel reported it at that moment; `exe` and `unit` are for display only.
+
+    exe: the executable's path. unit: the systemd unit. None where they could not be known.
+    """
 
     uid: int
     pid: int
+    exe: str | None = None
+    unit: str | None = None
 
 
 class SessionInfo(NamedTuple):
-    """One session's record."""
+    """One session's record.
+
+    state: "active" or "expired". renewed_at: when the present lifetime began. max_expires_at: where
+    renewing ends. last_used_at: the last verification that is known. audience, scopes: None is all.
+    uses_left: None is without limit. parent: the id of the session that this one ends with. bound_pid: the
+    process that it ends with.
+    """
 
     id: str
     label: str
     created_at: float
     expires_at: float | None
     opened_by: Opener | None
+    state: str = "active"
+    renewed_at: float = 0.0
+    max_expires_at: float | None = None
+    last_used_at: float | None = None
+    audience: list[str] | None = None
+    scopes: list[str] | None = None
+    uses_left: int | None = None
+    parent: str | None = None
+    generation: int = 0
+    bound_pid: int | None = None
+
+
+ACTIVE, EXPIRED = "active", "expired"
+"""The states of a session that is listed. One that was ended by hand is gone."""
+
+
+class SessionPage(NamedTuple):
+    """Some sessions, newest first; `next` is where to go on after them, None at the end.
+
+    A page may be empty and not the last: the agent looks at so many sessions at a time.
+    """
+
+    sessions: list[SessionInfo]
+    next: str | None
 
 
 class Verification(NamedTuple):
-    """Whether a token is valid; if not, `reason` is a stable code of `Reason`."""
+    """Whether a token is valid; if not, `reason` is a stable code of `reasons`."""
 
     valid: bool
     reason: str | None
@@ -87,7 +122,67 @@ class Revocation(NamedTuple):
     revoked: bool
 
 
+class Revocations(NamedTuple):
+    """How many sessions were ended; those below them ended as well and are not counted."""
+
+    ended: int
+
+
 class KeyReset(NamedTuple):
     """The id of the new session key."""
 
     key_id: str
+
+
+class Subscribed(NamedTuple):
+    """From now on events come on this connection."""
+
+    subscribed: bool
+
+
+class Event(NamedTuple):
+    """Something happened to a session, or to all of them.
+
+    kind: one of `EVENT_KINDS`. at: when. session_id: whose; None where it is about none or all. reason: why
+    something was refused. peer_pid: the process that did it, where one did. missed: how many events were
+    lost before this one, because the subscriber took them too slowly.
+    """
+
+    kind: str
+    at: float
+    session_id: str | None
+    label: str
+    reason: str | None
+    peer_pid: int | None
+    missed: int = 0
+
+
+CREATED, RENEWED, REVOKED, SESSION_EXPIRED = "created", "renewed", "revoked", "expired"
+REFUSED, KEY_RESET, STOPPING = "refused", "keyReset", "stopping"
+EVENT_KINDS = (CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING)
+"""What an event, or an entry of the audit log, tells of."""
+
+
+class AuditEntry(NamedTuple):
+    """One line of the audit log: what was done, when, to which session, and by which process.
+
+    times: how often; `until` is the last time, where refusals of one peer were counted together.
+    """
+
+    at: float
+    until: float
+    kind: str
+    session_id: str | None
+    label: str
+    reason: str | None
+    peer_uid: int | None
+    peer_pid: int | None
+    peer_exe: str | None
+    times: int
+
+
+class AuditPage(NamedTuple):
+    """Some entries, newest first; `next` is where to go on after them, None at the end."""
+
+    entries: list[AuditEntry]
+    next: str | None

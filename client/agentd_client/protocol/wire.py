@@ -14,11 +14,16 @@ _Text = (str,)
 _Number = (int, float)
 _MaybeText = (str, type(None))
 _MaybeNumber = (int, float, type(None))
+_MaybeInt = (int, type(None))
+_MaybeList = (list, type(None))
 _MaybeMap = (dict, type(None))
 
 # One vocabulary: a field of this name has this type in whatever result it stands.
 _TYPES: dict[str, tuple[type, ...]] = {
     "agent_id": _Text,
+    "at": _Number,
+    "audience": _MaybeList,
+    "bound_pid": _MaybeInt,
     "capabilities": (list,),
     "commits": (int,),
     "connections": (int,),
@@ -26,29 +31,51 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "connections_open": (int,),
     "counters": (dict,),
     "created_at": _Number,
+    "ended": (int,),
+    "entries": (list,),
+    "exe": _MaybeText,
     "expires_at": _MaybeNumber,
+    "generation": (int,),
     "id": _Text,
     "key_id": _Text,
+    "kind": _Text,
     "label": _Text,
+    "last_used_at": _MaybeNumber,
+    "max_expires_at": _MaybeNumber,
     "memory_locked": (bool,),
+    "missed": (int,),
+    "next": _MaybeText,
     "opened_by": _MaybeMap,
+    "parent": _MaybeText,
+    "peer_exe": _MaybeText,
+    "peer_pid": _MaybeInt,
+    "peer_uid": _MaybeInt,
     "peers_refused": (int,),
     "pid": (int,),
     "protocol": (int,),
     "reason": _MaybeText,
     "refusals": (int,),
+    "renewed_at": _Number,
     "requests": (int,),
     "revoked": (bool,),
     "server": _Text,
+    "scopes": _MaybeList,
     "session": _MaybeMap,
-    "sessions": (int,),
+    "session_id": _MaybeText,
+    "sessions": (int, list),
     "socket_path": _Text,
     "started_at": _Number,
+    "state": _Text,
     "store_bytes": (int,),
     "store_path": _Text,
+    "subscribed": (bool,),
+    "times": (int,),
     "token": _Text,
     "uid": (int,),
+    "unit": _MaybeText,
+    "until": _Number,
     "uptime_seconds": _Number,
+    "uses_left": _MaybeInt,
     "valid": (bool,),
     "version": _Text,
 }
@@ -68,10 +95,15 @@ _CAMEL = {name: camel(name) for name in _TYPES}
 def to_wire(result: Any) -> dict[str, Any]:
     """A result (a named tuple) as the map that goes over the wire."""
     names = _CAMEL
-    return {
-        names[field]: to_wire(value) if isinstance(value, tuple) and hasattr(value, "_fields") else value
-        for field, value in zip(result._fields, result, strict=True)
-    }
+    return {names[field]: _value(value) for field, value in zip(result._fields, result, strict=True)}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return to_wire(value)
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    return value
 
 
 def from_wire(kind: type[ResultT], value: object) -> ResultT:

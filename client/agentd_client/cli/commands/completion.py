@@ -18,13 +18,13 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_obj
 def command(settings: Settings, shell: str | None) -> None:
-    r"""Print the shell's completion script.
+    """Print the shell's completion script.
 
     Without an argument it is the script of the shell that SHELL names. In bash, add to ~/.bashrc:
 
     \b
         eval "$(agentctl completion bash)"
-    """
+    """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     name = shell or os.path.basename(os.environ.get("SHELL", ""))
     kind = get_completion_class(name) if name in SHELLS else None
     if kind is None:

@@ -10,24 +10,34 @@ from ...durations import format_duration
 from ...protocol.reasons import sentence
 from ...protocol.results import SessionInfo, Verification
 from ...protocol.wire import to_wire
-from ..current_token import only_stdin, require_token, token_from_stdin
+from ..current_token import require_token, stdin_or_id, token_from_stdin
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
-from ..wording import ends, moment, why_not
+from ..parameters import asked_audience, asked_scopes, names
+from ..wording import ends, listed, moment, why_not
 
 
 @click.command("inspect", cls=AgentctlCommand)
-@click.argument("from_stdin", metavar="[-]", required=False, callback=only_stdin)
+@click.argument("which", metavar="[- | ID]", required=False, callback=stdin_or_id)
+@asked_audience
+@asked_scopes
 @click.pass_obj
-def command(settings: Settings, from_stdin: bool) -> None:
-    """Show all that the agent knows of a token.
+def command(settings: Settings, which: str | None, audience: str | None, scopes: tuple[str, ...]) -> None:
+    """Show all that the agent knows of a token or session.
 
-    The token is the current one, or with `-` the one on standard input; never an argument. Exits 0 whenever
-    the agent answered, valid or not: `agentctl verify` is the test.
+    The token is the current one, or with `-` the one on standard input; never an argument. With an ID, which
+    is no secret, it is that session. Exits 0 whenever the agent answered, valid or not: `agentctl verify` is
+    the test. Looking is no use, and neither renews nor changes anything.
     """
-    token = token_from_stdin() if from_stdin else require_token(settings).text
+    token: str | None = None
+    if which is None:
+        token = require_token(settings).text
+    elif which == "-":
+        token = token_from_stdin()
     with settings.connect() as agent:
-        answer = agent.inspect_token(token)
+        answer = agent.inspect_token(
+            token, id=which if token is None else None, audience=audience, scopes=names(scopes)
+        )
     explanation = None if answer.reason is None else sentence(answer.reason)
     show(
         settings,
@@ -47,9 +57,28 @@ def _rows(answer: Verification, now: float) -> Iterator[Row]:
 def _session_rows(session: SessionInfo, now: float) -> Iterator[Row]:
     yield ("session", printable(session.id))
     yield ("label", printable(session.label))
-    age = format_duration(now - session.created_at)
-    yield ("opened", f"{moment(session.created_at)}, {age} ago")
+    yield ("opened", _when(session.created_at, now))
     if session.opened_by is not None:
         yield ("by", f"process {session.opened_by.pid} of user {session.opened_by.uid}")
+        if session.opened_by.exe is not None:
+            yield ("program", printable(session.opened_by.exe))
+        if session.opened_by.unit is not None:
+            yield ("unit", printable(session.opened_by.unit))
     when = "" if session.expires_at is None else f"{moment(session.expires_at)}, "
     yield ("end", f"{when}{ends(session.expires_at, now)}")
+    if session.max_expires_at is not None:
+        yield ("at most", f"{moment(session.max_expires_at)}, beyond which renewing does not go")
+    if session.bound_pid is not None:
+        yield ("bound", f"ends with process {session.bound_pid}")
+    if session.parent is not None:
+        yield ("parent", f"{printable(session.parent)}, with which it ends")
+    times = "once" if session.generation == 1 else f"{session.generation} times"
+    yield ("renewed", f"{_when(session.renewed_at, now)}; {times}" if session.generation else "never")
+    yield ("used", "not yet" if session.last_used_at is None else _when(session.last_used_at, now))
+    yield ("uses", "without limit" if session.uses_left is None else f"{session.uses_left} left")
+    yield ("scopes", listed(session.scopes, "all"))
+    yield ("audience", listed(session.audience, "anyone"))
+
+
+def _when(seconds: float, now: float) -> str:
+    return f"{moment(seconds)}, {format_duration(now - seconds)} ago"

@@ -8,46 +8,65 @@ import click
 
 from ... import paths
 from ...blocking import Client
-from ...durations import parse_duration
 from ...errors import AgentdError
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
+from ..parameters import expiry, given_audience, given_scopes, given_uses, names, seconds
 from ..report import warn
 from ..wording import ends, named
-
-
-def _expiry(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    try:
-        return None if value is None else parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, parameter) from None
 
 
 @click.command("login", cls=AgentctlCommand)
 @click.option("--label", help="What to call the session.  [default: the host's name and the terminal]")
 @click.option(
     "--expiry",
-    callback=_expiry,
+    "lifetime",
+    callback=expiry,
     metavar="30m|8h|1h30m|90|never",
     help="How long it lasts; a bare number is seconds.  [default: the agent's own]",
 )
+@click.option(
+    "--max-lifetime",
+    callback=seconds,
+    metavar="7d",
+    help="How long it lasts at the most, however often it is renewed.  [default: the agent's own]",
+)
+@given_scopes
+@given_audience
+@given_uses
 @click.pass_obj
-def command(settings: Settings, label: str | None, expiry: int | str | None) -> None:
+def command(
+    settings: Settings,
+    label: str | None,
+    lifetime: int | str | None,
+    max_lifetime: int | None,
+    scopes: tuple[str, ...],
+    audience: tuple[str, ...],
+    max_uses: int | None,
+) -> None:
     """Open a session and keep its token in the token file.
 
-    Programs of yours read the token from that file; AGENTD_SESSION_TOKEN_PATH says where it is. AGENTD_TOKEN,
-    where it is set, is stronger than the file. AGENTD_SOCKET says where the agent is. The session of the
-    token that was in the file before is ended.
+    Programs of yours read the token from that file; AGENTD_SESSION_TOKEN_PATH says where it is. AGENTD_TOKEN
+    and AGENTD_TOKEN_FD, where they are set, are stronger than the file. AGENTD_SOCKET says where the agent
+    is. The session of the token that was in the file before is ended.
 
     No password is asked: whoever runs as the user and can reach the agent's socket can open sessions of its
     own. A session protects against those who hold no token and cannot reach the socket, and can be ended.
     """
-    if paths.environment_token() is not None:
-        warn(settings, f"{paths.TOKEN_VARIABLE} is set and is stronger than the token file")
+    stronger = paths.token_variable()
+    if stronger is not None:
+        warn(settings, f"{stronger} is set and is stronger than the token file")
     session = settings.session()
     label = default_label() if label is None else label
     with settings.connect() as agent:
-        created = agent.create_token(expiry=expiry, label=label)
+        created = agent.create_token(
+            expiry=lifetime,
+            label=label,
+            audience=names(audience),
+            scopes=names(scopes),
+            max_uses=max_uses,
+            max_lifetime=max_lifetime,
+        )
         try:
             replaced = session.exchange_token(created.token)
         except BaseException:  # Ctrl-C too: a session whose token nobody has must not live on

@@ -22,7 +22,7 @@ def command(settings: Settings, everything: bool) -> None:
 
     The file is removed in any case, even one that is refused. Where no agent answers, the session lives until
     it expires: a warning says so, and with --all, which then has ended nothing, it is an error. The session
-    of a token in AGENTD_TOKEN goes on: `agentctl revoke` ends that.
+    of a token in AGENTD_TOKEN or AGENTD_TOKEN_FD goes on: `agentctl revoke` ends that.
     """
     token, removed = _take(settings)
     session_ended = False
@@ -33,8 +33,9 @@ def command(settings: Settings, everything: bool) -> None:
         if everything or not isinstance(error, AgentUnreachableError):
             raise
         warn(settings, f"the session lives until it expires: {error.sentence}")
-    if paths.environment_token() is not None and not everything:
-        warn(settings, f"the session of {paths.TOKEN_VARIABLE} goes on; `agentctl revoke` ends it")
+    other = paths.token_variable()
+    if other is not None and not everything:
+        warn(settings, f"the session of {other} goes on; `agentctl revoke` ends it")
     show(
         settings,
         {"sessionEnded": session_ended, "everySessionEnded": everything, "fileRemoved": removed},

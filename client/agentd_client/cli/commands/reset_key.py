@@ -1,43 +1,46 @@
-"""`agentctl reset-key`: end every session at once."""
+"""`agentctl reset-key`: end every session, at once or after a grace."""
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from ...durations import format_duration
+from ..confirmation import confirmed, yes_option
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
+from ..parameters import seconds
 from ..report import warn
 
 
 @click.command("reset-key", cls=AgentctlCommand)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--grace",
+    callback=seconds,
+    metavar="10m",
+    help="For so long the tokens made before still verify, and do nothing else.  [default: not at all]",
+)
+@yes_option
 @click.pass_obj
-def command(settings: Settings, yes: bool) -> int:
+def command(settings: Settings, grace: int | None, yes: bool) -> int:
     """Replace the session key: every session ends.
 
-    Every token that the agent has made is invalid from then on, this caller's own too. On a terminal it asks
-    first; anywhere else it needs --yes.
+    Every token that the agent has made is invalid from then on, or once the grace is over, this caller's own
+    too. On a terminal it asks first; anywhere else it needs --yes.
     """
-    if not yes and not _confirmed():
+    when = f" in {format_duration(grace)}" if grace else ""
+    if not yes and not confirmed(f"End every session of this agent{when}?"):
         warn(settings, "nothing was changed")
         return NO
     with settings.connect() as agent:
-        key_id = agent.reset_key()
+        key_id = agent.reset_key(grace)
+    told = f"every session ends{when}" if grace else "every session has ended"
     show(
         settings,
         {"keyId": key_id},
         human=lambda: [
-            f"every session has ended; the new session key is {printable(key_id)}",
+            f"{told}; the new session key is {printable(key_id)}",
             "open a new session with `agentctl login`",
         ],
     )
     return DONE
-
-
-def _confirmed() -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("without a terminal to ask on, --yes is needed", click.get_current_context())
-    return click.confirm("End every session of this agent?", err=True)

@@ -1,37 +1,44 @@
-"""`agentctl revoke`: end one session, the caller's own or another."""
+"""`agentctl revoke`: end one session, the caller's own or another, or all that fit some conditions."""
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import click
 
-from ..current_token import CurrentToken, require_token, token_from_stdin
+from ..confirmation import confirmed, yes_option
+from ..current_token import CurrentToken, require_token, stdin_or_id, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
-from ..output import show
-
-_SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
-
-
-def _stdin_or_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    # An empty one comes from an unset shell variable and must not end the caller's own session. What is no
-    # id is not repeated: it may be a token.
-    if value is None or value == "-" or _SESSION_ID.fullmatch(value):
-        return value
-    raise click.UsageError("that is neither `-` nor a session's id", context)
+from ..output import printable, show
+from ..parameters import conditions
+from ..report import warn
 
 
 @click.command("revoke", cls=AgentctlCommand)
-@click.argument("which", metavar="[- | ID]", required=False, callback=_stdin_or_id)
+@click.argument("which", metavar="[- | ID]", required=False, callback=stdin_or_id)
+@conditions
+@yes_option
 @click.pass_obj
-def command(settings: Settings, which: str | None) -> int:
-    """End a session; the token file stays.
+def command(settings: Settings, /, which: str | None, yes: bool, **given: Any) -> int:
+    """End a session, or many; the token file stays.
 
     Without an argument it is the session of the current token; with `-` that of the token on standard input;
-    else the session of that id, which is no secret. `agentctl logout` also removes the token file. Exits 1
-    where there was no session to end.
+    else the session of that id, which is no secret. `agentctl logout` also removes the token file. Every
+    session below one that ends, ends with it. Exits 1 where there was no session to end.
+
+    With conditions, every session that fits all of them is ended; `agentctl list` with the same conditions
+    shows which. On a terminal it asks first; anywhere else it needs --yes.
     """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not chosen:
+        return _revoke_one(settings, which)
+    if which is not None:
+        raise click.UsageError("give a session or conditions, not both", click.get_current_context())
+    return _revoke_chosen(settings, chosen, yes)
+
+
+def _revoke_one(settings: Settings, which: str | None) -> int:
     found: CurrentToken | None = None
     if which is None:
         found = require_token(settings)
@@ -45,3 +52,17 @@ def command(settings: Settings, which: str | None) -> int:
         ended += f"; its token is still in {found.origin}"
     show(settings, {"revoked": revoked}, human=lambda: [ended])
     return DONE if revoked else NO
+
+
+def _revoke_chosen(settings: Settings, chosen: dict[str, Any], yes: bool) -> int:
+    named = ", ".join(f"{name} {printable(str(value))}" for name, value in chosen.items())
+    if not yes and not confirmed(f"End every session with {named}?"):
+        warn(settings, "nothing was changed")
+        return NO
+    with settings.connect() as agent:
+        ended = agent.revoke_sessions(**chosen)
+    told = {0: "there was no session to end", 1: "1 session was ended"}.get(
+        ended, f"{ended} sessions were ended"
+    )
+    show(settings, {"ended": ended}, human=lambda: [told])
+    return DONE if ended else NO

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import click
 
+from ...blocking import Client
 from ...durations import format_duration
 from ...errors import TokenFileError
+from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
 from ...protocol.wire import to_wire
+from ...token_text import token_text
 from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
@@ -31,7 +34,7 @@ def command(settings: Settings) -> None:
         warn(settings, error.sentence)
     with settings.connect() as agent:
         status = agent.get_status()
-        answer = NOT_LOGGED_IN if found is None else agent.check_token(found.text)
+        answer = NOT_LOGGED_IN if found is None else _looked_at(agent, found.text)
     if not status.memory_locked:
         warn(settings, "the agent's keys are not in locked memory and may reach the swap; raise `ulimit -l`")
     login = to_wire(answer)
@@ -40,6 +43,12 @@ def command(settings: Settings) -> None:
         {"agent": to_wire(status), "loggedIn": login.pop("valid"), **login},
         human=lambda: aligned([*_agent_rows(status), _login_row(answer, settings.now())]),
     )
+
+
+def _looked_at(agent: Client, token: str) -> Verification:
+    if token_text(token) is None:  # a variable may hold anything
+        return Verification(False, MALFORMED, None)
+    return agent.inspect_token(token)
 
 
 def _agent_rows(status: Status) -> Iterator[Row]:

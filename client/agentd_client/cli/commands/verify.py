@@ -9,18 +9,24 @@ from ..current_token import current_token, only_stdin, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import show
+from ..parameters import asked_audience, asked_scopes, names
 from ..wording import NOT_LOGGED_IN, verdict
 
 
 @click.command("verify", cls=AgentctlCommand)
 @click.argument("from_stdin", metavar="[-]", required=False, callback=only_stdin)
+@asked_audience
+@asked_scopes
 @click.pass_obj
-def command(settings: Settings, from_stdin: bool) -> int:
+def command(settings: Settings, from_stdin: bool, audience: str | None, scopes: tuple[str, ...]) -> int:
     """Exit 0 where a token is valid, 1 where it is not.
 
     The token is the current one, or with `-` the one on standard input; never an argument. The current one is
-    AGENTD_TOKEN, else what the token file holds (AGENTD_SESSION_TOKEN_PATH says where it is); AGENTD_SOCKET
-    says where the agent is.
+    AGENTD_TOKEN, else that of the descriptor AGENTD_TOKEN_FD, else what the token file holds
+    (AGENTD_SESSION_TOKEN_PATH says where it is); AGENTD_SOCKET says where the agent is.
+
+    This is a use of the session: it counts where uses are limited, and the session of the token file is
+    renewed in the last third of its lifetime. `agentctl inspect` only looks.
 
     Any other exit code means that nobody can know: without an agent the answer is 69, logged in or not. In a
     pipe it prints `valid`, or `invalid` and the reason's code.
@@ -28,13 +34,17 @@ def command(settings: Settings, from_stdin: bool) -> int:
     Valid means: of a session that was opened over the agent's socket and has not ended. Whoever runs as the
     user and can reach the socket can open sessions of its own.
     """
-    if from_stdin:
-        token: str | None = token_from_stdin()
-    else:
-        found = current_token(settings)
-        token = None if found is None else found.text
+    found = None if from_stdin else current_token(settings)
+    token = token_from_stdin() if from_stdin else None if found is None else found.text
     with settings.connect() as agent:
-        answer = NOT_LOGGED_IN if token is None else agent.check_token(token)
+        if token is None:
+            answer = NOT_LOGGED_IN
+        elif found is not None and found.is_from_file:
+            answer = agent.check_session(
+                settings.session(), audience=audience, scopes=names(scopes), clock=settings.now
+            )
+        else:
+            answer = agent.check_token(token, audience=audience, scopes=names(scopes))
     show(
         settings,
         to_wire(answer),

@@ -1,0 +1,177 @@
+"""What leaves on one connection: replies, which are owed, and events, which are offered."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import socket
+from collections.abc import Callable
+
+import trio
+from trio.lowlevel import ParkingLot, wait_writable
+
+from agentd_client.protocol.limits import REPLY_SECONDS
+from agentd_client.protocol.results import Event
+
+from .interface import Subscriber, Unsubscribe
+from .peer import Peer
+from .peer_log import PeerLog, Reason
+from .subscription import Subscription
+
+LAST_EVENTS_SECONDS = 1.0
+"""For a subscriber to take the events that wait when its connection ends."""
+
+turns = itertools.count()
+"""What happened to whichever connection, in order. Cheaper than a clock, and no two are at the same time."""
+
+
+class Outbox:
+    """Sends on a connected, non-blocking socket that somebody else owns and closes.
+
+    Replies that the kernel does not take at once have a deadline. Events have none: those that the peer does
+    not take wait in its `Subscription`, which is bounded, and one at most stands before the replies.
+
+    `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer.
+    """
+
+    def __init__(self, sock: socket.socket, peer: Peer, log: PeerLog, held: ParkingLot) -> None:
+        """`held` is woken when replies were taken and when the peer is lost."""
+        self._sock = sock
+        self._peer = peer
+        self._log = log
+        self._held = held
+        self.lost = False
+        self.owes_replies = False
+        self.last_turn = next(turns)
+        # What the kernel did not take. One task sends it, and then the events; `_taking` is its deadline.
+        self._backlog = bytearray()
+        self._taking = trio.CancelScope()
+        self._is_writing = False
+        self._subscription: Subscription | None = None
+        self._unsubscribe: Unsubscribe | None = None
+        self._last_event: Event | None = None
+        self._events_until = math.inf
+
+    def start(self, tasks: trio.Nursery) -> None:
+        """Use this nursery, which stays open until after `end_events`, for what takes longer."""
+        self._tasks = tasks
+
+    def send(self, data: bytes) -> None:
+        """Send whole replies, now or as soon as the peer takes them."""
+        if self.lost:
+            return
+        sent = 0
+        if not self._backlog:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._lose()
+                return
+        if sent < len(data):
+            self._backlog += data[sent:]
+            if not self.owes_replies:
+                self.owes_replies = True
+                self._taking.deadline = trio.current_time() + REPLY_SECONDS
+            self._start_writing()
+
+    def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
+        """Send every event of `source` from now on; a second time it is nothing.
+
+        None comes before the replies that the present task hands over without waiting in between: another
+        task sends them.
+        """
+        if self._subscription is not None or self.lost:
+            return
+        self._subscription = Subscription()
+        if self._last_event is None:
+            self._unsubscribe = source(self._add_event)
+        else:
+            self._add_last_event(self._subscription, self._last_event)
+
+    def announce_end(self, event: Event) -> None:
+        """Send it to a subscriber, now or later, as its last event."""
+        if self._last_event is not None or self._events_until < math.inf:
+            return
+        self._last_event = event
+        if self._subscription is not None:
+            self._add_last_event(self._subscription, event)
+
+    def end_events(self) -> None:
+        """Let no event be added, and give the peer a moment to take those that wait."""
+        self._stop_events()
+        self._events_until = trio.current_time() + LAST_EVENTS_SECONDS
+        if not self.owes_replies:
+            self._taking.deadline = self._events_until
+
+    def _add_event(self, event: Event) -> None:
+        if self._subscription is not None:
+            self._subscription.add(event)
+            self._start_writing()
+
+    def _add_last_event(self, subscription: Subscription, event: Event) -> None:
+        self._stop_events()
+        subscription.add_last(event)
+        self._start_writing()
+
+    def _stop_events(self) -> None:
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe is not None:
+            unsubscribe()
+
+    def _start_writing(self) -> None:
+        if not self._is_writing:
+            self._is_writing = True
+            self._tasks.start_soon(self._write)
+
+    async def _write(self) -> None:
+        """Send what waits, as the peer takes it.
+
+        Replies leave within one deadline that its trickling does not renew, events at whatever pace.
+        """
+        with self._taking:
+            while self._backlog or self._subscription:
+                if not self._backlog and self._subscription:
+                    self._backlog += self._subscription.take()
+                await wait_writable(self._sock)
+                try:
+                    sent = self._sock.send(self._backlog)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    self._lose()
+                    break
+                del self._backlog[:sent]
+                if not self._backlog:
+                    self._end_backlog()
+        if self._taking.cancelled_caught:
+            self._give_up()
+        self._is_writing = False
+        self._taking = trio.CancelScope(deadline=self._events_until)  # each serves once
+
+    def _end_backlog(self) -> None:
+        self.owes_replies = False
+        self._taking.deadline = self._events_until
+        self.last_turn = next(turns)
+        self._held.unpark_all()
+
+    def _give_up(self) -> None:
+        if self.owes_replies:
+            self._log.write(Reason.NOT_TAKING, self._peer)
+            self._lose()
+        else:
+            # The last events. The rest of one stays in the backlog: a reply may still come, behind it.
+            self._subscription = None
+
+    def _lose(self) -> None:
+        """Nobody takes replies any more: wake the reader, which ends. What was begun is still carried out."""
+        self.lost = True
+        self.owes_replies = False
+        self._backlog.clear()
+        self._subscription = None
+        self._stop_events()
+        with contextlib.suppress(OSError):  # ENOTCONN
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._held.unpark_all()

@@ -1,0 +1,89 @@
+"""Sessions that end with a process: bound when they are opened, and again when the agent starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentd_client.errors import CannotBindError
+from agentd_client.protocol.reasons import PROCESS_ENDED
+
+from .ender import path_of
+from .processes import Process, ProcessWatch, identify
+from .records import BOUND_PATH, session_path
+from .standing import record_at, standing
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Hashable
+
+    from ..store import DB
+    from .clock import Clock
+    from .ender import Ender
+    from .records import SessionRecord
+
+
+class Binder:
+    """Watches the processes of bound sessions, by the sessions' ids, and ends a session with its process."""
+
+    def __init__(self, db: DB, ender: Ender, clock: Clock, logger: logging.Logger) -> None:
+        self._db = db
+        self._ender = ender
+        self._clock = clock
+        self._watch = ProcessWatch(logger)
+        self._is_running = False
+
+    async def run(self) -> None:
+        """End sessions whose process ends, until cancelled."""
+        self._is_running = True
+        try:
+            await self._watch.run(self._end)
+        finally:
+            self._is_running = False
+
+    def bind(self, session_id: str, pid: int) -> Process:
+        """Watch the process of a session that is about to be opened.
+
+        Raises:
+            CannotBindError: it has ended, cannot be watched, or nobody would notice its end.
+        """
+        if not self._is_running:
+            raise CannotBindError(
+                "this session manager watches no processes: nothing runs its standing tasks"
+            )
+        process = identify(pid)
+        if process is None or not self._watch.watch(session_id, process):
+            raise CannotBindError("the process that asks has ended; nothing was stored")
+        return process
+
+    def unbind(self, session_id: str) -> None:
+        """The session was not opened after all."""
+        self._watch.forget(session_id)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._watch.close()
+
+    async def bind_again(self) -> None:
+        """Watch the processes of all bound sessions there are; end those whose process has ended."""
+        for note, _ in self._db.iterate(BOUND_PATH):
+            path = session_path(note[1].decode(), note[2].decode())
+            found = standing(self._db, path, self._clock.read())
+            if found is not None and self._is_watched(path[2], found.record):
+                continue
+            if record_at(self._db, path) is not None:
+                await self._ender.end(path, by=None, reason=PROCESS_ENDED)
+            await self._db.delete(note)
+
+    def _is_watched(self, session_id: str, record: SessionRecord) -> bool:
+        if record.bound_pid is None:
+            return False
+        process = Process(record.bound_pid, record.bound_started, record.bound_boot_id)
+        try:
+            return self._watch.watch(session_id, process)
+        except CannotBindError:
+            return False  # a session that nobody would end with its process ends now
+
+    async def _end(self, session_id: Hashable) -> None:
+        path = path_of(self._db, str(session_id), self._clock)
+        if path is not None:
+            await self._ender.end(path, by=None, reason=PROCESS_ENDED)

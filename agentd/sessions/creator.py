@@ -1,0 +1,259 @@
+"""Opening sessions: the record of what was asked for, inside the parent's where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from agentd_client.errors import CannotBindError, NotWithinParentError, ParentNotValidError
+from agentd_client.protocol.limits import MAX_DEPTH
+from agentd_client.protocol.reasons import sentence
+from agentd_client.protocol.results import CREATED, CreatedToken, Opener, Verification
+
+from ..crypto import random_bytes
+from . import identifiers
+from .grants import Grant, checked_grant, checked_label, within
+from .records import KEY_PATH, KeyRecord, SessionRecord, bound_path, session_path
+from .rules import earlier, ends_after, expiry_seconds, millisecond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..store import DB, View
+    from .binder import Binder
+    from .clock import Clock, Instant
+    from .journal import Journal
+    from .key_holder import KeyHolder
+    from .minter import Minter
+    from .opened_token import OpenedToken
+    from .processes import Process
+    from .verifier import Verifier
+
+
+class Asked(NamedTuple):
+    """What somebody asks of a new session, checked; see `SessionManager.open_session`."""
+
+    lasts: int | None
+    max_lasts: int | None
+    label: str
+    grant: Grant
+    opened_by: Opener | None
+    parent: object
+    is_bound: bool
+
+
+class _Entered(NamedTuple):
+    key: KeyRecord
+    record: SessionRecord
+
+
+class Creator:
+    """Opens sessions.
+
+    Args:
+        expiry, max_lifetime: for whoever does not say; whole seconds, None is never and without end.
+    """
+
+    def __init__(
+        self,
+        db: DB,
+        keys: KeyHolder,
+        verifier: Verifier,
+        minter: Minter,
+        journal: Journal,
+        binder: Binder,
+        clock: Clock,
+        *,
+        expiry: int | None,
+        max_lifetime: int | None,
+    ) -> None:
+        self._db = db
+        self._keys = keys
+        self._verifier = verifier
+        self._minter = minter
+        self._journal = journal
+        self._binder = binder
+        self._clock = clock
+        self._expiry = expiry
+        self._max_lifetime = max_lifetime
+
+    def checked(
+        self,
+        expiry: object,
+        max_lifetime: object,
+        label: object,
+        audience: object,
+        scopes: object,
+        max_uses: object,
+        opened_by: Opener | None,
+        parent: object,
+        bound: bool,
+    ) -> Asked:
+        """What was asked, or the error that names what is wrong with it."""
+        lasts = expiry_seconds(expiry, self._expiry)
+        if max_lifetime is not None:
+            max_lasts = expiry_seconds(max_lifetime, None)
+            lasts = _shorter(lasts, max_lasts)
+        elif lasts is None or self._max_lifetime is None:
+            max_lasts = None
+        else:
+            max_lasts = max(lasts, self._max_lifetime)
+        grant = checked_grant(audience, scopes, max_uses)
+        return Asked(lasts, max_lasts, checked_label(label), grant, opened_by, parent, bound)
+
+    async def create(self, asked: Asked) -> CreatedToken:
+        """Open the session; answered once it is on the disk."""
+        now = self._clock.read()
+        record = _record(asked, now)
+        bound_to = self._bind(record, asked)
+        if bound_to is not None:
+            record = replace(
+                record,
+                bound_pid=bound_to.pid,
+                bound_started=bound_to.started,
+                bound_boot_id=bound_to.boot_id,
+            )
+        try:
+            created, entered = await self._store_and_mint(record, asked, now)
+        except BaseException:
+            if bound_to is not None:
+                self._binder.unbind(record.session_id)
+            raise
+        self._journal.tell(CREATED, entered.record, by=asked.opened_by)
+        return created
+
+    def create_through(self, view: View, asked: Asked) -> CreatedToken:
+        """Open the session in a transaction of the caller's."""
+        if asked.is_bound:
+            raise CannotBindError("a session that is opened in a transaction cannot be bound to a process")
+        now = self._clock.read()
+        entered = self._entering(_record(asked, now), asked, now)(view)
+        return self._minter.mint(self._keys.of(entered.key), entered.record)
+
+    async def _store_and_mint(
+        self, record: SessionRecord, asked: Asked, now: Instant
+    ) -> tuple[CreatedToken, _Entered]:
+        """Store a record and make its token, the one while the other is on its way to the disk.
+
+        The token belongs to the key that the record stands under, and tells the record's end. A reset at the
+        same time either comes first, and then the token is made once more with that key, or later, and ends
+        this session too.
+        """
+        enter = self._entering(record, asked, now)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        key = self._keys.current(self._db.sealed(KEY_PATH)[0])
+        storing = self._db.begin_write(enter)
+        try:
+            created = None if key is None or asked.parent is not None else self._minter.mint(key, record)
+        except BaseException:
+            storing.give_up()
+            raise
+        entered = await storing.durable()
+        if created is None or key is None or key.id != entered.key.key_id:
+            created = self._minter.mint(self._keys.of(entered.key), entered.record)
+        return created, entered
+
+    def _entering(self, record: SessionRecord, asked: Asked, now: Instant) -> Callable[[View], _Entered]:
+        parent = None if asked.parent is None else self._open_parent(asked.parent)
+
+        def enter(view: View) -> _Entered:
+            key = self._keys.ensure(view)
+            entered = record
+            if parent is not None:
+                entered = self._child(view, key, record, asked.grant, parent, now)
+            path = session_path(key.key_id, record.session_id)
+            view.put(path, entered.encode())
+            if record.bound_pid is not None:
+                view.put(bound_path(path), b"")
+            self._journal.write(view, CREATED, entered, by=asked.opened_by)
+            return _Entered(key, entered)
+
+        return enter
+
+    def _open_parent(self, token: object) -> OpenedToken:
+        opened = self._verifier.open(self._db, token)
+        if isinstance(opened, Verification):
+            assert opened.reason is not None
+            raise ParentNotValidError(f"the parent: {sentence(opened.reason)}; nothing was stored")
+        return opened
+
+    def _child(
+        self,
+        view: View,
+        key: KeyRecord,
+        record: SessionRecord,
+        asked: Grant,
+        parent: OpenedToken,
+        now: Instant,
+    ) -> SessionRecord:
+        if parent.key_id != key.key_id:
+            raise ParentNotValidError(
+                "the session key was replaced: the parent's token opens nothing any more"
+            )
+        above = self._verifier.found_in(view, parent)
+        if isinstance(above, Verification):
+            assert above.reason is not None
+            raise ParentNotValidError(f"the parent: {sentence(above.reason)}; nothing was stored")
+        if len(above.ancestors) >= MAX_DEPTH:
+            raise NotWithinParentError(f"there are {MAX_DEPTH} sessions above it already; nothing was stored")
+        grant = within(asked, above)
+        if grant.uses is not None and above.uses_left is not None:
+            view.put(parent.path, replace(above, uses_left=above.uses_left - grant.uses).encode())
+        in_its_boot = above.boot_id == record.boot_id
+        expires = earlier(record.expires, above.expires)
+        boot_expires = earlier(
+            record.boot_expires,
+            above.boot_expires if in_its_boot else None,
+            None if expires is None else now.boot + max(0.0, expires - now.wall),
+        )
+        return replace(
+            record,
+            expires=expires,
+            boot_expires=boot_expires,
+            max_expires=earlier(record.max_expires, above.max_expires),
+            boot_max_expires=earlier(
+                record.boot_max_expires, above.boot_max_expires if in_its_boot else None
+            ),
+            audience=grant.audience,
+            scopes=grant.scopes,
+            uses_left=grant.uses,
+            ancestors=[*above.ancestors, above.session_id],
+        )
+
+    def _bind(self, record: SessionRecord, asked: Asked) -> Process | None:
+        if not asked.is_bound:
+            return None
+        if asked.opened_by is None:
+            raise CannotBindError("there is no process to bind the session to; nothing was stored")
+        return self._binder.bind(record.session_id, asked.opened_by.pid)
+
+
+def _record(asked: Asked, now: Instant) -> SessionRecord:
+    session_id = identifiers.session_id(random_bytes(identifiers.RANDOM_BYTES), now.wall)
+    expires, boot_expires = ends_after(asked.lasts, now)
+    max_expires, boot_max_expires = ends_after(asked.max_lasts, now)
+    by = asked.opened_by
+    return SessionRecord(
+        session_id=session_id,
+        label=asked.label,
+        made=millisecond(now.wall),
+        expires=expires,
+        boot_id=now.boot_id,
+        boot_expires=boot_expires,
+        opened_uid=None if by is None else by.uid,
+        opened_pid=None if by is None else by.pid,
+        opened_exe=None if by is None else by.exe,
+        opened_unit=None if by is None else by.unit,
+        lasts=asked.lasts,
+        max_expires=max_expires,
+        boot_max_expires=boot_max_expires,
+        audience=asked.grant.audience,
+        scopes=asked.grant.scopes,
+        uses_left=asked.grant.uses,
+    )
+
+
+def _shorter(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -1,0 +1,175 @@
+"""Ending sessions: one, those that fit, or all."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
+from agentd_client.protocol.calls import is_sendable_token
+from agentd_client.protocol.results import KEY_RESET, REVOKED, Opener, Verification
+
+from .records import KeyRecord, SessionPath, SessionRecord, bound_path, session_path, sessions_of_key
+from .standing import Readable, keys_that_count, record_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..store import DB, Transaction, View
+    from .clock import Clock
+    from .journal import Journal
+    from .key_holder import KeyHolder
+    from .selection import Selection
+    from .verifier import Verifier
+
+T = TypeVar("T")
+
+MAX_ID_CHARACTERS = 64
+STEP_RECORDS = 64
+"""Records looked at, and ended, in one go."""
+
+
+class Ender:
+    """Ends sessions. Ending one is deleting its record; those below it end with it, and are swept later.
+
+    It works on a full store too. Where there is no room left even for the audit log's entry, that is left
+    out, counted and logged: what a person wants ended ends.
+    """
+
+    def __init__(self, db: DB, keys: KeyHolder, verifier: Verifier, journal: Journal, clock: Clock) -> None:
+        self._db = db
+        self._keys = keys
+        self._verifier = verifier
+        self._journal = journal
+        self._clock = clock
+
+    async def revoke(
+        self,
+        token: object,
+        id: object,
+        *,
+        by: Opener | None,
+        reason: str | None = None,
+        tran: Transaction | None = None,
+    ) -> bool:
+        """End the session of a token or an id; whether there was one."""
+        check_one(token, id)
+        if id is None and (type(token) is not str or not is_sendable_token(token)):
+            return False
+        if tran is not None:
+            path = self._path_in(tran, token, id)
+            return path is not None and self._end(tran, path, by, reason) is not None
+        # The path names the key that the token was made with, so it means the same whatever runs beside.
+        path = self._path_in(self._db, token, id)
+        return path is not None and await self.end(path, by=by, reason=reason)
+
+    async def end(self, path: SessionPath, *, by: Opener | None, reason: str | None = None) -> bool:
+        """End the session at a path; whether there was one."""
+        record = await self._write(
+            REVOKED, by, lambda view, noting: self._end(view, path, by, reason, noting=noting)
+        )
+        if record is not None:
+            self._journal.tell(REVOKED, record, by=by, reason=reason)
+        return record is not None
+
+    def end_soon(self, session_id: str, reason: str) -> None:
+        """End a session without anybody waiting for it; a failure is logged by the store."""
+        path = path_of(self._db, session_id, self._clock)
+        if path is not None:
+            with suppress(AgentdError):  # a store that refuses has said so itself
+                self._db.submit(lambda view: self._end(view, path, None, reason))
+
+    async def revoke_those(self, selection: Selection, by: Opener | None) -> int:
+        """End every session that fits; how many fitted.
+
+        In steps, each on the disk by itself. One that is opened meanwhile may stay.
+        """
+        ended = 0
+        for key_id in keys_that_count(self._db, self._clock.read()):
+            after: tuple[bytes, ...] | None = None
+            while True:
+                found = self._db.iterate(sessions_of_key(key_id), after=after, limit=STEP_RECORDS)
+                paths = [
+                    session_path(key_id, path[2].decode())
+                    for path, stored in found
+                    if selection.fits(SessionRecord.decode(stored), self._clock.read())
+                ]
+                if paths:
+                    records = await self._write(REVOKED, by, partial(self._end_all, paths, by))
+                    for record in records:
+                        self._journal.tell(REVOKED, record, by=by)
+                    ended += len(records)
+                if len(found) < STEP_RECORDS:
+                    break
+                after = found[-1][0]
+        return ended
+
+    async def reset_key(self, grace_seconds: int, by: Opener | None) -> KeyRecord:
+        """Replace the session key. One record is written, however many sessions there are."""
+        record = await self._write(
+            KEY_RESET,
+            by,
+            lambda view, noting: self.reset_key_through(view, grace_seconds, by, noting=noting),
+        )
+        self._journal.tell(KEY_RESET, by=by)
+        return record
+
+    def reset_key_through(
+        self, view: View, grace_seconds: int, by: Opener | None, *, noting: bool = True
+    ) -> KeyRecord:
+        """The same, in whatever transaction `view` belongs to."""
+        record = self._keys.replace(view, grace_seconds)
+        if noting:
+            self._journal.write(view, KEY_RESET, by=by)
+        return record
+
+    async def _write(self, kind: str, by: Opener | None, function: Callable[[View, bool], T]) -> T:
+        try:
+            return await self._db.write(lambda view: function(view, True), reserved=True)
+        except StoreFullError:
+            result = await self._db.write(lambda view: function(view, False), reserved=True)
+            self._journal.audit.missed(kind, by=by)
+            return result
+
+    def _end_all(
+        self, paths: list[SessionPath], by: Opener | None, view: View, noting: bool
+    ) -> list[SessionRecord]:
+        ended = [self._end(view, path, by, None, noting=noting) for path in paths]
+        return [record for record in ended if record is not None]
+
+    def _end(
+        self, view: View, path: SessionPath, by: Opener | None, reason: str | None, *, noting: bool = True
+    ) -> SessionRecord | None:
+        record = record_at(view, path)
+        if record is None:
+            return None
+        view.delete(path)
+        if record.bound_pid is not None:
+            view.delete(bound_path(path))
+        if noting:
+            self._journal.write(view, REVOKED, record, by=by, reason=reason)
+        return record
+
+    def _path_in(self, view: Readable, token: object, id: object) -> SessionPath | None:
+        if token is not None:
+            opened = self._verifier.open(view, token)
+            return None if isinstance(opened, Verification) else opened.path
+        return path_of(view, str(id), self._clock)
+
+
+def check_one(token: object, id: object) -> None:
+    """Raise `InvalidParamsError` unless there is exactly one of the two, and the id could be one."""
+    if (token is None) == (id is None):
+        raise InvalidParamsError("it takes either a token or an id")
+    if id is not None and not (isinstance(id, str) and 0 < len(id) <= MAX_ID_CHARACTERS):
+        raise InvalidParamsError("an id is the text that createToken answered")
+
+
+def path_of(view: Readable, session_id: str, clock: Clock) -> SessionPath | None:
+    """Where the session of that id stands, under a key that counts; None where there is none."""
+    for key_id in keys_that_count(view, clock.read()):
+        path = session_path(key_id, session_id)
+        if view.get(path) is not None:
+            return path
+    return None

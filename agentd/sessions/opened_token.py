@@ -1,0 +1,83 @@
+"""A genuine token opened, and a record as callers see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentd_client.protocol.results import Opener, SessionInfo, Verification
+
+from .records import SessionRecord, session_path
+
+if TYPE_CHECKING:
+    from ..tokens import Claims
+
+
+class OpenedToken:
+    """A genuine token: what it names, and what was last known of that."""
+
+    __slots__ = (
+        "answer",
+        "claims",
+        "generation",
+        "is_plain",
+        "is_settled",
+        "key_id",
+        "path",
+        "record",
+        "sealed",
+    )
+
+    def __init__(self, key_id: str, claims: Claims) -> None:
+        self.key_id = key_id
+        self.claims = claims
+        self.path = session_path(key_id, claims.jti)
+        self.generation: int | None = None
+        self.sealed: list[bytes | None] = []
+        self.record: SessionRecord | None = None
+        self.answer: Verification | None = None
+        # As long as the store is the same, so is what is known here.
+        self.is_settled = False
+        # Nothing but time can make it invalid, and nothing is to be noted of its session.
+        self.is_plain = False
+
+    def read(self, record: SessionRecord, *, is_under_present_key: bool) -> None:
+        """Take in the record, which counts."""
+        self.record = record
+        self.is_settled = is_under_present_key
+        self.answer = Verification(True, None, describe(record))
+        self.is_plain = (
+            is_under_present_key
+            and record.generation == self.claims.gen
+            and (record.generation == 0 or record.superseded is not None)
+            and (record.audience, record.scopes, record.uses_left) == (None, None, None)
+            and not record.ancestors
+        )
+
+    def lose(self) -> None:
+        """The record does not count any more: ids are never used again, so that stays so."""
+        self.sealed, self.record = [], None
+        self.is_settled, self.is_plain = True, False
+
+
+def describe(record: SessionRecord, last_used: float | None = None, state: str | None = None) -> SessionInfo:
+    """A record as callers see it."""
+    opened_by = None
+    if record.opened_uid is not None and record.opened_pid is not None:
+        opened_by = Opener(record.opened_uid, record.opened_pid, record.opened_exe, record.opened_unit)
+    info = SessionInfo(
+        id=record.session_id,
+        label=record.label,
+        created_at=record.made,
+        expires_at=record.expires,
+        opened_by=opened_by,
+        renewed_at=record.made if record.renewed is None else record.renewed,
+        max_expires_at=record.max_expires,
+        last_used_at=record.last_used if last_used is None else last_used,
+        audience=record.audience,
+        scopes=record.scopes,
+        uses_left=record.uses_left,
+        parent=record.ancestors[-1] if record.ancestors else None,
+        generation=record.generation,
+        bound_pid=record.bound_pid,
+    )
+    return info if state is None else info._replace(state=state)

@@ -1,0 +1,127 @@
+"""`agentctl audit`: the audit log, oldest first, as a journal reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from ...blocking import Client
+from ...protocol.limits import MAX_PAGE_AUDIT
+from ...protocol.results import AuditEntry
+from ...protocol.wire import to_wire
+from ..options import AgentctlCommand, Settings
+from ..output import colour, printable, show, tab_separated
+from ..parameters import moment
+from ..table import Column, table, terminal_width
+from ..tree import short_ids
+from ..wording import clock, day, process_name
+
+DEFAULT_LIMIT = 50
+
+_SHORTEST_ID = 8
+_COLUMNS = (
+    Column("TIME"),
+    Column("WHAT"),
+    Column("SESSION"),
+    Column("LABEL", 6),
+    Column("WHY"),
+    Column("BY", 6),
+)
+
+
+@click.command("audit", cls=AgentctlCommand)
+@click.option(
+    "--since",
+    callback=moment,
+    metavar="1h|2d|DATE",
+    help="Leave out what is older; a date may hold a time: 2030-01-31T09:30.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    metavar="N",
+    help="How many at the most: the newest.",
+)
+@click.pass_obj
+def command(settings: Settings, since: float | None, limit: int) -> None:
+    """Show what was done, by the audit log.
+
+    The newest entries, oldest first. Refusals of one process are counted, not repeated: "x 12 until 15:20".
+    Looking changes nothing. In a pipe it prints a line for each entry, with a tab between its fields:
+
+    \b
+        at, until, kind, sessionId, label, reason, uid, pid, exe, times
+
+    Times are seconds since 1970, and what there is none of is empty.
+    """  # noqa: D301 - the \b is meant: click keeps the lines that follow
+    with settings.connect() as agent:
+        entries = _newest(agent, since, limit)
+    entries.reverse()
+    show(
+        settings,
+        {"entries": [to_wire(entry) for entry in entries]},
+        human=lambda: _for_people(entries),
+        plain=(_for_pipe(entry) for entry in entries),
+    )
+
+
+def _newest(agent: Client, since: float | None, limit: int) -> list[AuditEntry]:
+    found: list[AuditEntry] = []
+    after: str | None = None
+    while True:
+        page = agent.list_audit(since=since, after=after, limit=min(limit - len(found), MAX_PAGE_AUDIT))
+        found += page.entries
+        after = page.next
+        if after is None or len(found) >= limit:
+            return found[:limit]
+
+
+def _for_people(entries: Sequence[AuditEntry]) -> Iterator[str]:
+    if not entries:
+        yield "no entries"
+        return
+    ids = short_ids([entry.session_id for entry in entries if entry.session_id is not None], _SHORTEST_ID)
+    heading, *lines = table(_COLUMNS, [_row(entry, ids) for entry in entries], terminal_width())
+    yield heading
+    before = None
+    for entry, line in zip(entries, lines, strict=True):
+        if day(entry.at) != before:
+            before = day(entry.at)
+            yield colour(f"-- {before} --", "cyan")
+        yield line
+
+
+def _row(entry: AuditEntry, ids: dict[str, str]) -> tuple[str, ...]:
+    return (
+        clock(entry.at),
+        printable(entry.kind),
+        "" if entry.session_id is None else printable(ids[entry.session_id]),
+        printable(entry.label),
+        _why(entry),
+        process_name(entry.peer_pid, entry.peer_exe),
+    )
+
+
+def _why(entry: AuditEntry) -> str:
+    why = printable(entry.reason or "")
+    return f"{why} x {entry.times} until {clock(entry.until)[:5]}".lstrip() if entry.times > 1 else why
+
+
+def _for_pipe(entry: AuditEntry) -> str:
+    return tab_separated(
+        (
+            entry.at,
+            entry.until,
+            entry.kind,
+            entry.session_id,
+            entry.label,
+            entry.reason,
+            entry.peer_uid,
+            entry.peer_pid,
+            entry.peer_exe,
+            entry.times,
+        )
+    )

@@ -1,0 +1,88 @@
+"""`agentctl watch`: events, one line each, until the agent stops or somebody has seen enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from ...errors import AgentUnreachableError
+from ...protocol.results import (
+    CREATED,
+    KEY_RESET,
+    REFUSED,
+    RENEWED,
+    REVOKED,
+    SESSION_EXPIRED,
+    STOPPING,
+    Event,
+)
+from ...protocol.wire import to_wire
+from ..exit_codes import DONE
+from ..options import AgentctlCommand, Settings
+from ..output import colour, is_terminal, printable, show_json, show_line
+from ..report import remark
+from ..table import cut, terminal_width
+from ..wording import clock, process_name
+
+SHORT_ID = 13
+"""The part of an id that is its time: two sessions share it only if they began in the same millisecond."""
+
+_COLOURS = {
+    CREATED: "green",
+    RENEWED: "green",
+    REVOKED: "yellow",
+    SESSION_EXPIRED: "yellow",
+    REFUSED: "red",
+    KEY_RESET: "red",
+    STOPPING: "red",
+}
+_KIND_WIDTH = max(map(len, _COLOURS))
+
+
+@click.command("watch", cls=AgentctlCommand)
+@click.pass_obj
+def command(settings: Settings) -> int:
+    """Show what happens to sessions, as it happens.
+
+    On a terminal a line for each event; in a pipe, and with --json, an object of JSON on a line of its own.
+    It ends with exit code 0 at Ctrl-C, or when the agent stops, and with 69 where the agent went away without
+    a word. An agent waits for nobody: events that are taken too slowly are lost, and the next one says how
+    many.
+    """
+    last = None
+    try:
+        with settings.connect() as agent, agent.subscribe() as events:
+            for event in events:
+                _show(settings, event)
+                last = event.kind
+    except KeyboardInterrupt:
+        return DONE
+    if last != STOPPING:
+        raise AgentUnreachableError(
+            "the agent went away without a word; see whether it still runs, and its log"
+        )
+    remark(settings, "the agent has stopped")
+    return DONE
+
+
+def _show(settings: Settings, event: Event) -> None:
+    if settings.json or not is_terminal():
+        show_json(to_wire(event))
+        return
+    for line in _lines(event, terminal_width()):
+        show_line(line)
+
+
+def _lines(event: Event, width: int) -> Iterator[str]:
+    if event.missed:
+        yield colour(f"you missed {event.missed} event{'' if event.missed == 1 else 's'}", "red")
+    kind = printable(event.kind).ljust(_KIND_WIDTH)
+    about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)
+    rest = [text for text in (printable(event.reason or ""), process_name(event.peer_pid, None)) if text]
+    # A label is as long as its opener pleased: it alone gives way.
+    room = width - sum(2 + len(text) for text in rest) - len("HH:MM:SS") - len(kind) - len(about) - 3 * 2
+    label = cut(printable(event.label), max(room, 8))
+    texts = [text for text in (label, *rest) if text]
+    shown = [clock(event.at), colour(kind, _COLOURS.get(event.kind, "cyan")), about, *texts]
+    yield "  ".join(shown).rstrip()

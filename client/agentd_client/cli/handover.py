@@ -1,0 +1,99 @@
+"""How a token is handed to a command: by descriptor, by a private file, or in the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from .. import paths
+from ..errors import TokenFileError
+from ..protocol.results import CreatedToken
+from ..token_folder import TokenFolder
+
+FD, FILE, ENV = "fd", "file", "env"
+
+_VARIABLES = (paths.TOKEN_VARIABLE, paths.TOKEN_FD_VARIABLE, paths.TOKEN_PATH_VARIABLE)
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# The file, and what is beside it while its token is renewed.
+_FILE_NAME = re.compile(r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?")
+
+
+class Handover:
+    """A token that waits for its command: the variable that tells of it, and how to take it back."""
+
+    __slots__ = ("_variable", "_value", "take_back")  # noqa: RUF023 - the order of the constructor
+
+    def __init__(self, variable: str, value: str, take_back: Callable[[], None]) -> None:
+        self._variable = variable
+        self._value = value
+        self.take_back = take_back
+
+    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The command's environment: of the variables that can name a token, only this one."""
+        kept = {name: value for name, value in environ.items() if name not in _VARIABLES}
+        return kept | {self._variable: self._value}
+
+
+def hand_over(created: CreatedToken, way: str) -> Handover:
+    """Lay the token ready in that way: `FD`, `FILE` or `ENV`.
+
+    Raises:
+        TokenFileError: there can be no private file.
+        OSError: there can be no descriptor.
+    """
+    if way == ENV:
+        return Handover(paths.TOKEN_VARIABLE, created.token, lambda: None)
+    if way == FILE:
+        return _by_file(created)
+    from ..token_descriptor import sealed_descriptor
+
+    descriptor = sealed_descriptor(created.token)
+    return Handover(paths.TOKEN_FD_VARIABLE, str(descriptor), lambda: os.close(descriptor))
+
+
+def handover_folder() -> str:
+    """The folder of the files that commands get."""
+    return os.path.join(paths.runtime_dir(), "exec")
+
+
+def _by_file(created: CreatedToken) -> Handover:
+    folder_path = handover_folder()
+    name = f"{os.getpid()}-{created.id}"
+    path = os.path.join(folder_path, name)
+    if not _FILE_NAME.fullmatch(name):  # it becomes a path, and an agent could answer anything
+        raise TokenFileError("the agent gave the session an id that cannot name a file; use --fd")
+    try:
+        with TokenFolder.opened_for_writing(folder_path) as folder:
+            _clean(folder)
+            with open(folder.open(name, _FILE_FLAGS, 0o600), "wb") as file:
+                os.fchmod(file.fileno(), 0o600)  # the umask may have taken our own rights
+                file.write(created.token.encode("ascii") + b"\n")
+    except OSError as error:
+        raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
+
+    def take_back() -> None:
+        with suppress(OSError):
+            os.unlink(path)
+
+    return Handover(paths.TOKEN_PATH_VARIABLE, path, take_back)
+
+
+def _clean(folder: TokenFolder) -> None:
+    for name in os.listdir(folder.path):
+        found = _FILE_NAME.fullmatch(name)
+        if found is not None and not _runs(int(found[1])):
+            with suppress(OSError):  # another cleans at the same time
+                folder.remove(name)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # of another user by now, or no number of a process: not ours to judge
+    return True

@@ -1,0 +1,117 @@
+"""Options that several commands share: lengths of time, names, and the conditions that choose sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..durations import parse_duration
+from ..protocol.methods import NEVER
+from ..protocol.results import ACTIVE, EXPIRED
+from .current_token import session_id
+from .options import Settings
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def expiry(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """The callback of a length of time that may be `NEVER`: whole seconds, or that."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """The callback of a length of time that ends: whole seconds."""
+    found = expiry(context, parameter, value)
+    if isinstance(found, str):
+        raise click.BadParameter(f"is a length of time, not {NEVER}", context, parameter)
+    return found
+
+
+def moment(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """The callback of a point in time, by its date or by how long ago it was: seconds since 1970."""
+    if value is None:
+        return None
+    try:
+        ago = parse_duration(value)
+        if isinstance(ago, int):
+            return context.ensure_object(Settings).now() - ago
+    except ValueError:
+        pass  # then it is a date
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(value).timestamp()  # local time where it names no zone
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            "is neither how long ago (90, 30m, 8h, 2d) nor a date (2030-01-31, 2030-01-31T09:30)",
+            context,
+            parameter,
+        ) from None
+
+
+def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":  # an unset shell variable; it must not choose every session without a label
+        raise click.BadParameter("is empty", context, parameter)
+    return value
+
+
+def names(given: tuple[str, ...]) -> list[str] | None:
+    """The values of an option that can be repeated; None where it was not given, which means all."""
+    return list(given) or None
+
+
+asked_audience = click.option(
+    "--audience", metavar="NAME", help="Who asks, as the session's audience names it."
+)
+asked_scopes = click.option(
+    "--scope", "scopes", metavar="NAME", multiple=True, help="What it has to be good for; may be repeated."
+)
+"""What `verify` and `inspect` ask for."""
+
+given_audience = click.option(
+    "--audience",
+    "audience",
+    metavar="NAME",
+    multiple=True,
+    help="Who may take its token for good; may be repeated.  [default: anyone]",
+)
+given_scopes = click.option(
+    "--scope",
+    "scopes",
+    metavar="NAME",
+    multiple=True,
+    help="What it is good for; may be repeated.  [default: everything]",
+)
+given_uses = click.option(
+    "--max-uses",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How often it verifies.  [default: without limit]",
+)
+"""What a new session gets."""
+
+_CONDITIONS = (
+    click.option("--state", type=click.Choice((ACTIVE, EXPIRED)), help="Only those in that state."),
+    click.option(
+        "--label",
+        metavar="PATTERN",
+        callback=_filled,
+        help="Only those whose label fits; * is any text, ? any character.",
+    ),
+    click.option(
+        "--pid", type=click.IntRange(min=1), metavar="PID", help="Only those that this process opened."
+    ),
+    click.option("--parent", metavar="ID", callback=session_id, help="Only those below that session."),
+)
+
+
+def conditions(function: AnyFunction) -> AnyFunction:
+    """Give a command the options that choose sessions: state, label, pid, parent."""
+    for option in reversed(_CONDITIONS):
+        function = option(function)
+    return function

@@ -1,0 +1,95 @@
+"""A table that fits the terminal. Texts are measured in the columns that a terminal gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from unicodedata import category, east_asian_width
+
+from .output import can_show, colour
+
+_GAP = "  "
+_ELLIPSIS = "…"
+
+
+class Column(NamedTuple):
+    """A heading, and how narrow the column may become where there is no room; None: as wide as its texts."""
+
+    heading: str
+    least: int | None = None
+
+
+def terminal_width() -> int:
+    """The columns of the terminal; COLUMNS is stronger than what it says, and 80 is the last resort."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def width_of(text: str) -> int:
+    """The columns of a terminal that a printable text takes: two for wide characters, none for marks."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
+
+
+def cut(text: str, room: int) -> str:
+    """The text, or as much of its beginning as fits into so many columns, with a sign that there is more."""
+    if width_of(text) <= room:
+        return text
+    sign = _ELLIPSIS if can_show(_ELLIPSIS) else "~"
+    kept, used = "", width_of(sign)
+    for character in text:
+        used += _character_width(character)
+        if used > room:
+            break
+        kept += character
+    return kept + sign
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+    """The headings and then a line for each row; columns that no row fills are left out.
+
+    Args:
+        columns: one for each text of a row.
+        rows: printable texts.
+        width: what a line may take; None is without limit. Where even the narrowest columns do not fit, lines
+            are longer.
+    """
+    filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    shown = [columns[place] for place in filled]
+    texts = [[row[place] for place in filled] for row in rows]
+    widths = [
+        max(width_of(text) for text in (column.heading, *(row[place] for row in texts)))
+        for place, column in enumerate(shown)
+    ]
+    if width is not None:
+        _narrow(shown, widths, width - len(_GAP) * (len(shown) - 1))
+    yield colour(_line([column.heading for column in shown], widths), "cyan")
+    for row in texts:
+        yield _line(row, widths)
+
+
+def _narrow(columns: Sequence[Column], widths: list[int], room: int) -> None:
+    # One column of the terminal at a time from the widest that can give: lines are short.
+    while sum(widths) > room:
+        giving = [
+            place
+            for place, column in enumerate(columns)
+            if column.least is not None and widths[place] > column.least
+        ]
+        if not giving:
+            return
+        widths[max(giving, key=widths.__getitem__)] -= 1
+
+
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (cut(text, width) for text, width in zip(texts, widths, strict=True))
+    padded = (text + " " * (width - width_of(text)) for text, width in zip(cells, widths, strict=True))
+    return _GAP.join(padded).rstrip()
+
+
+def _character_width(character: str) -> int:
+    if category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if east_asian_width(character) in "WF" else 1

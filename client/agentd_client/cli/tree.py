@@ -1,0 +1,74 @@
+"""Sessions as a tree: each child below its parent, with branches drawn before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..protocol.results import SessionInfo
+from .output import can_show
+
+
+class Branches(NamedTuple):
+    """What is drawn before a session: all of one width."""
+
+    child: str
+    last_child: str
+    past: str
+    nothing: str
+    orphan: str
+
+
+_DRAWN = Branches("├─ ", "└─ ", "│  ", "   ", "┄─ ")
+_ASCII = Branches("|- ", "`- ", "|  ", "   ", ".- ")
+
+
+def branches() -> Branches:
+    """Box drawing, or ASCII where standard output's encoding has none."""
+    return _DRAWN if can_show("".join(_DRAWN)) else _ASCII
+
+
+def as_tree(sessions: Sequence[SessionInfo], signs: Branches) -> Iterator[tuple[str, SessionInfo]]:
+    """Each session once, with what is drawn before it; brothers keep their order.
+
+    A child whose parent is not among them stands on its own, marked with the sign of an orphan.
+    """
+    known = {session.id for session in sessions}
+    below: dict[str | None, list[SessionInfo]] = {}
+    for session in sessions:
+        below.setdefault(session.parent if session.parent in known else None, []).append(session)
+    # From the end, because the last one put down is the next one taken up.
+    waiting = [
+        (signs.orphan if session.parent else "", "", session) for session in reversed(below.pop(None, []))
+    ]
+    while waiting:
+        sign, before, session = waiting.pop()
+        yield before + sign, session
+        if sign in (signs.child, signs.last_child):
+            before += signs.nothing if sign == signs.last_child else signs.past
+        for place, child in enumerate(reversed(below.pop(session.id, []))):
+            waiting.append((signs.child if place else signs.last_child, before, child))
+    # An agent that names each of two sessions as the other's parent lies, but hides neither.
+    for rest in below.values():
+        for session in rest:
+            yield signs.orphan, session
+
+
+def short_ids(ids: Sequence[str], least: int) -> dict[str, str]:
+    """The beginning of each id that no other of them has, at least so many characters."""
+    shortened = {}
+    ordered = sorted(set(ids))
+    for place, this in enumerate(ordered):
+        neighbours = ordered[max(0, place - 1) : place] + ordered[place + 1 : place + 2]
+        shared = max((_shared(this, other) for other in neighbours), default=0)
+        shortened[this] = this[: max(least, shared + 1)]
+    return shortened
+
+
+def _shared(one: str, other: str) -> int:
+    count = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        count += 1
+    return count

@@ -1,0 +1,217 @@
+"""Events as they come from the agent: on a connection of their own, when there is something to tell.
+
+`Feed` is what the blocking and the async iterator have in common, as steps (see `connection`); `Events` is
+the blocking one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from threading import Lock
+from typing import TypeVar
+
+from .attempts import Attempts
+from .connection import Connection, Steps, carry_out
+from .errors import ProtocolError
+from .protocol import calls, methods
+from .protocol.calls import Answer, Call, Exchange
+from .protocol.codec import Message, Notification, Request, Response
+from .protocol.results import Event
+from .protocol.wire import error_from_wire
+from .waiting import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+T = TypeVar("T")
+
+
+class EventExchange(Exchange):
+    """A conversation in which events may come at any time: before the answer, in one read with it, and after.
+
+    What came is kept as it is and read one at a time, so that the events before a malformed one are told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unread: deque[Message] = deque()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last message came to its end."""
+        return not self._decoder.has_partial_message
+
+    def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
+        """As `Exchange.receive`; keeps the events."""
+        messages = self._decoder.receive(data)
+        for number, message in enumerate(messages):
+            match message:
+                case Response(msgid, error, result) if msgid == self._msgid:
+                    self._unread.extend(messages[number + 1 :])
+                    if error is not None:
+                        return Answer(None, error_from_wire(error))
+                    return Answer(call.read(result), None)
+                case Request():
+                    raise ProtocolError("expected an answer, got a request")
+            self._unread.append(message)
+        if self._decoder.failure is not None:
+            raise self._decoder.failure
+        return None
+
+    def keep(self, data: bytes) -> None:
+        """Take received bytes, once the answer is there."""
+        self._unread.extend(self._decoder.receive(data))
+
+    def next_event(self) -> Event | None:
+        """The next event of those received, or None; other notifications and late answers are passed over.
+
+        Raises:
+            ProtocolError: the peer sent something that an agent does not; close the connection.
+        """
+        while self._unread:
+            match self._unread.popleft():
+                case Notification(methods.EVENT, params):
+                    return calls.read_event(params)
+                case Request():
+                    raise ProtocolError("expected an event, got a request")
+        if self._decoder.failure is not None:
+            raise self._decoder.failure
+        return None
+
+
+class Feed:
+    """A connection on which the agent has agreed to send events, used by the process that made it."""
+
+    def __init__(self, connection: Connection, exchange: EventExchange) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._pid = os.getpid()
+        self._closed = False
+
+    def is_closed(self) -> bool:
+        """Whether no more events will be told; in a forked child from the beginning."""
+        return self._closed or os.getpid() != self._pid
+
+    def next_event(self) -> Steps[Event | None]:
+        """The next event; None where the feed is closed, here or by the agent. Giving up loses no event.
+
+        Raises:
+            ProtocolError: what came is no event; the feed is closed.
+        """
+        try:
+            while not self.is_closed():
+                event = self._exchange.next_event()
+                if event is not None:
+                    return event
+                data = yield from self._heard()
+                if data:
+                    self._exchange.keep(data)
+                elif self.is_closed() or self._exchange.is_whole:
+                    self.close()
+                else:
+                    raise ProtocolError("the connection ended in the middle of a message")
+        except ProtocolError:
+            self.close()
+            raise
+        return None
+
+    def close(self) -> None:
+        """No more events; who waits for one wakes up. The descriptor stays until `release`."""
+        if not self.is_closed():
+            self._closed = True
+            self._connection.hang_up()
+
+    def release(self) -> None:
+        """Close the descriptor, when nobody waits on it."""
+        self._connection.close()
+
+    def _heard(self) -> Steps[bytes]:
+        try:
+            return (yield from self._connection.listen())
+        except OSError:  # an agent that was killed: the connection ended, in another way
+            return b""
+
+
+class _Source:
+    """Where `carry_out` gets the connection of a feed from, and leaves it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.exchange = EventExchange()
+        self.kept: Connection | None = None
+
+    def take(self) -> Connection:
+        self.exchange = EventExchange()
+        return Connection.open(self._path, self.exchange)
+
+    def give_back(self, connection: Connection) -> None:
+        self.kept = connection
+
+    def drop(self, connection: Connection) -> None:
+        connection.close()
+
+
+def open_feed(path: str, attempts: Attempts) -> Steps[Feed]:
+    """Connect to the agent and subscribe; raises as every call does."""
+    source = _Source(path)
+    agreed = False
+    try:
+        agreed = yield from carry_out(source, calls.subscribe(), attempts)
+        if source.kept is None or not agreed:
+            raise ProtocolError(f"what listens at {path} did not agree to send events")
+        return Feed(source.kept, source.exchange)
+    finally:
+        if source.kept is not None and not agreed:
+            source.kept.close()
+
+
+class Events:
+    """What happens at the agent, in its order; made by `Client.subscribe`.
+
+    An iterator, and a context manager that closes it. It ends when the agent closes the connection, with an
+    event of the kind "stopping" where the agent could still say so, and after `close`. Ctrl-C interrupts the
+    waiting and loses no event: one may go on afterwards. `Event.missed` tells how many were lost on the way.
+
+    Any thread may use it: each event goes to one of them. A forked child gets none.
+
+    Iterating raises `ProtocolError` where what came is no event; then it is closed.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._turn = Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            with self._turn:
+                event = run(self._feed.next_event())
+        finally:
+            self._let_go()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """No more events; a thread that waits for one finds the end."""
+        self._feed.close()
+        self._let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        # Not while another thread waits on the descriptor, whose number the next file would get: that thread
+        # comes by here afterwards.
+        if self._feed.is_closed() and self._turn.acquire(blocking=False):
+            try:
+                self._feed.release()
+            finally:
+                self._turn.release()

@@ -1,0 +1,111 @@
+"""Renewal on use: a session that is in use goes on, up to its hard maximum, and nobody renews it by hand.
+
+What is done is written here once, as steps, for the blocking and the async client: a step is some work with
+the token file, or a call to the agent, and the client that runs them does each in its own way. A client that
+gives up (an interruption, a cancellation) closes the steps, and with them lets go of the file's lock.
+
+Whether a renewal succeeds is of no concern to the call that it is made in: the token at hand was verified.
+What was renewed and not written (the disk is full, the answer was lost) harms nobody either: the agent takes
+the token in the file until it has seen the new one, and renewing once more gives the same one again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple
+
+from .errors import AgentdError
+from .protocol import calls
+from .protocol.calls import Call
+from .protocol.results import SessionInfo, Verification
+from .token_file import TokenClaim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .session import Session
+
+NOT_LOGGED_IN = Verification(valid=False, reason="NOT_LOGGED_IN", session=None)
+"""The answer where the session has no token to ask the agent about. The agent itself never gives it."""
+
+RENEWED_AFTER = 2 / 3
+"""How much of the lifetime goes by first. A third is left to try again in, where the agent or disk fails."""
+
+ANSWER_SECONDS = 2.0
+"""For the agent to renew. Less than other writers wait for the lock, which is held meanwhile."""
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Ask(NamedTuple):
+    """A call for the agent to answer; `seconds` is the most it may take, where that is less than usual."""
+
+    call: Call[Any]
+    seconds: float | None = None
+
+
+FileWork = Callable[[], Any]
+"""Something to do with the token file; it may block, and is done in a thread by async code."""
+
+CheckSteps = Generator[FileWork | Ask, Any, Verification]
+
+
+def is_due(session: SessionInfo, now: float) -> bool:
+    """Whether a session that is valid should be renewed now (seconds since 1970).
+
+    Not before two thirds of its present lifetime, and never where nothing is to be won: it does not end by
+    itself, it goes to its hard maximum already, or it was used for the last time.
+    """
+    if session.expires_at is None or session.uses_left == 0:
+        return False
+    if session.max_expires_at is not None and session.expires_at >= session.max_expires_at:
+        return False
+    began = max(session.renewed_at, session.created_at)
+    return now >= began + RENEWED_AFTER * (session.expires_at - began)
+
+
+def pause_after_failure(session: SessionInfo, now: float) -> float:
+    """How many seconds to leave out after an attempt that failed, so that not every use makes another.
+
+    An eighth of the time that is left, at most a minute: there are several more attempts before the end.
+    """
+    left = 0.0 if session.expires_at is None else session.expires_at - now
+    return min(max(left, 0.0) / 8, _LONGEST_PAUSE_SECONDS)
+
+
+def check(
+    session: Session, audience: str | None, scopes: Sequence[str] | None, clock: Callable[[], float]
+) -> CheckSteps:
+    """Verify the session's token, and renew it where that is due: `Client.check_session`."""
+    token: str | None = yield session.read_token
+    if token is None:
+        return NOT_LOGGED_IN
+    verify = partial(calls.verify_token, audience=audience, scopes=scopes)
+    found: Verification = yield Ask(verify(token))
+    if not found.valid:
+        other: str | None = yield session.read_token
+        if other is None or other == token:
+            return found
+        # Another process renewed, or logged in, between our reading and the agent's answer.
+        token, found = other, (yield Ask(verify(other)))
+    info = found.session
+    if found.valid and info is not None and is_due(info, now := clock()) and session._may_renew(now):
+        yield from _renew(session, token, info, now)
+    return found
+
+
+def _renew(
+    session: Session, token: str, info: SessionInfo, now: float
+) -> Generator[FileWork | Ask, Any, None]:
+    claim: TokenClaim = session._claim_token()
+    try:
+        # No: another is renewing at this moment, or has done so since the file was read.
+        if (yield partial(claim.take, token)):
+            created = yield Ask(calls.renew_token(token), ANSWER_SECONDS)
+            yield partial(claim.replace, created.token)
+    except AgentdError:
+        session._pause_renewing(now, pause_after_failure(info, now))
+    finally:
+        claim.release()

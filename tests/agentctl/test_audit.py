@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+
+from agentd_client.cli.table import width_of
+from agentd_client.protocol.results import AuditEntry
+from tests.agentctl.fake_agent import NOW
+from tests.agentctl.running import in_process
+
+FIRST, SECOND = "0197043e-2c40-7abc-8000-000000000000", "0197143e-2c40-7abc-8000-000000000000"
+
+
+def entry(kind: str, age: float, **more: object) -> AuditEntry:
+    made = AuditEntry(NOW - age, NOW - age, kind, FIRST, "desk", None, 1000, 4712, "/usr/bin/agentctl", 1)
+    return made._replace(**more)
+
+
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
+    agent.audit = [
+        entry("created", 90_000),
+        entry("refused", 3000, until=NOW - 2000, reason="EXPIRED", peer_exe="/bin/make", times=12),
+        entry("refused", 100, session_id=None, label="", reason="MALFORMED", peer_exe=None, peer_pid=9),
+        entry("revoked", 50, session_id=SECOND, label="build"),
+    ]
+    ended = in_process("audit", terminal=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (
+        "TIME      WHAT     SESSION   LABEL  WHY                       BY\n"
+        "-- 2025-06-14 --\n"
+        "14:06:40  created  0197043e  desk                             agentctl 4712\n"
+        "-- 2025-06-15 --\n"
+        "14:16:40  refused  0197043e  desk   EXPIRED x 12 until 14:33  make 4712\n"
+        "15:05:00  refused                   MALFORMED                 pid 9\n"
+        "15:05:50  revoked  0197143e  build                            agentctl 4712\n"
+    )
+
+
+def test_long_and_wide_texts_fit_into_80_columns(agent):
+    agent.audit = [
+        entry("refused", 60, label="夜間" * 50, reason="WRONG_AUDIENCE", times=1000),
+        entry("stopping", 50, label="x" * 200, peer_exe="/bin/" + "p" * 200),
+    ]
+    lines = in_process("audit", terminal=True).out.splitlines()
+    assert [width_of(line) <= 80 for line in lines] == [True] * 4
+
+
+def test_in_a_pipe_it_is_a_line_of_whole_fields_with_tabs(agent):
+    agent.audit = [entry("refused", 0, reason="EXPIRED", times=3, label="a\tb"), entry("keyReset", 0)]
+    agent.audit[1] = agent.audit[1]._replace(session_id=None, peer_uid=None, peer_pid=None, peer_exe=None)
+    first, second = in_process("audit").out.splitlines()
+    assert first.split("\t") == [
+        *(str(NOW), str(NOW), "refused", FIRST, "a\\tb", "EXPIRED", "1000", "4712", "/usr/bin/agentctl", "3")
+    ]
+    assert second.split("\t")[3:] == ["", "desk", "", "", "", "", "1"]
+
+
+def test_json_is_one_object_oldest_first(agent):
+    agent.audit = [entry("created", 2), entry("revoked", 1)]
+    told = json.loads(in_process("audit", "--json").out)
+    assert list(told) == ["entries"]
+    assert [found["kind"] for found in told["entries"]] == ["created", "revoked"]
+    assert told["entries"][0] == {
+        "at": NOW - 2,
+        "until": NOW - 2,
+        "kind": "created",
+        "sessionId": FIRST,
+        "label": "desk",
+        "reason": None,
+        "peerUid": 1000,
+        "peerPid": 4712,
+        "peerExe": "/usr/bin/agentctl",
+        "times": 1,
+    }
+
+
+def test_the_newest_are_shown_over_as_many_pages_as_it_takes(agent):
+    agent.audit = [entry("created", 100 - number, label=str(number)) for number in range(100)]
+    told = json.loads(in_process("audit", "--json").out)["entries"]
+    assert [found["label"] for found in told] == [str(number) for number in range(50, 100)]
+    told = json.loads(in_process("audit", "--json", "--limit", "3").out)["entries"]
+    assert [found["label"] for found in told] == ["97", "98", "99"]
+    assert len(json.loads(in_process("audit", "--json", "--limit", "500").out)["entries"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("written", "since"),
+    [
+        ("1h", NOW - 3600),
+        ("90", NOW - 90),
+        ("2025-06-15", datetime(2025, 6, 15).timestamp),
+        ("2025-06-15T09:30", datetime(2025, 6, 15, 9, 30).timestamp),
+        ("2025-06-15 09:30:00+02:00", datetime.fromisoformat("2025-06-15T07:30+00:00").timestamp),
+    ],
+)
+def test_since_is_how_long_ago_or_a_date(agent, written, since):
+    assert in_process("audit", "--since", written).code == 0
+    assert agent.calls[0][1]["since"] == (since() if callable(since) else since)
+
+
+@pytest.mark.parametrize("written", ["never", "yesterday", "", "2025-13-01", "0001-01-01"])
+def test_since_of_another_form_is_a_usage_error_that_shows_the_forms(agent, written):
+    ended = in_process("audit", "--since", written)
+    assert ended.code == 64
+    assert "2030-01-31" in ended.err
+    assert agent.calls == []
+
+
+def test_an_empty_log_is_no_line_in_a_pipe_and_a_word_on_a_terminal(agent):
+    assert in_process("audit") == (0, "", "")
+    assert in_process("audit", terminal=True).out == "no entries\n"

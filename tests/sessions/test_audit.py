@@ -1,0 +1,547 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from agentd.keys import KeyRing
+from agentd.sessions import Instant, audit, refusals
+from agentd.sessions.audit import ACTS, REFUSALS, AuditLog
+from agentd.sessions.records import AuditRecord
+from agentd.store import DB, batch
+from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
+from agentd_client.protocol import reasons
+from agentd_client.protocol.codec import Encoder
+from agentd_client.protocol.limits import (
+    MAX_LABEL_CHARACTERS,
+    MAX_MESSAGE_BYTES,
+    MAX_PAGE_AUDIT,
+    MAX_SHOWN_CHARACTERS,
+)
+from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, Opener
+from agentd_client.protocol.wire import to_wire
+from tests.clocks import ManualClock
+
+MAP_BYTES = 1024 * 1024
+PEER = Opener(1000, 4711, "/usr/bin/git", "user@1000.service")
+SESSION = "01890a5d-ac96-774b-bcce-b302099a8057"
+MINUTES = 60
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    return logging.getLogger("agentd.test")
+
+
+@pytest.fixture
+def new_log(db: DB, clock: ManualClock, logger: logging.Logger) -> Callable[..., AuditLog]:
+    def new(**options: int) -> AuditLog:
+        log = AuditLog(db, clock, logger, **options)
+        log.start()
+        return log
+
+    return new
+
+
+@pytest.fixture
+def log(new_log: Callable[..., AuditLog]) -> AuditLog:
+    return new_log()
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Makes the store as full as can be, so that all that there is counts as the reserve, and takes it back."""
+    before = {name: getattr(batch, name) for name in ("RESERVE_PAGES", "RESERVE_SHARE", "LAST_SHARE")}
+
+    def set_full(is_full: bool) -> None:
+        values = (
+            {"RESERVE_PAGES": MAP_BYTES, "RESERVE_SHARE": 1, "LAST_SHARE": MAP_BYTES} if is_full else before
+        )
+        for name, value in values.items():
+            monkeypatch.setattr(batch, name, value)
+
+    return set_full
+
+
+@pytest.fixture
+async def db(tmp_path, key_ring: KeyRing):
+    db = DB(tmp_path / "store", key_ring, map_bytes=MAP_BYTES, max_map_bytes=MAP_BYTES)
+    await db.start()
+    async with db:
+        yield db
+
+
+async def put(db: DB, log: AuditLog, kind: str, now: Instant, **details: object) -> None:
+    entry = log.entry(kind, now, **details)  # type: ignore[arg-type]
+    await db.write(lambda view: view.put(*entry))
+
+
+async def written(db: DB) -> None:
+    """Wait until what was handed over before is in the store."""
+    await db.write(lambda view: None)
+
+
+def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
+    """All pages, one after the other."""
+    found = []
+    page = log.page(**arguments)  # type: ignore[arg-type]
+    found += page.entries
+    while page.next is not None:
+        page = log.page(**{**arguments, "after": page.next})  # type: ignore[arg-type]
+        found += page.entries
+    return found
+
+
+# --- what was done ---
+
+
+async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log, clock):
+    await put(db, log, CREATED, clock.read(), session_id=SESSION, label="deploy", by=PEER)
+    clock.advance(1.5)
+    await put(db, log, KEY_RESET, clock.read(), reason="why")
+    assert log.page() == (
+        [
+            AuditEntry(clock.wall, clock.wall, KEY_RESET, None, "", "why", None, None, None, 1),
+            AuditEntry(
+                clock.wall - 1.5, clock.wall - 1.5, CREATED, SESSION, "deploy", None, 1000, 4711, PEER.exe, 1
+            ),
+        ],
+        None,
+    )
+
+
+async def test_an_entry_stands_or_falls_with_the_operation_it_tells_of(db, log, clock):
+    entry = log.entry(CREATED, clock.read(), session_id=SESSION)
+
+    def fails(view):
+        view.put(*entry)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await db.write(fails)
+    assert entries(log) == []
+
+
+async def test_no_two_entries_share_a_key_and_two_transactions_never_conflict(db, log, clock):
+    async with db.transaction() as one, db.transaction() as other:
+        one.put(*log.entry(CREATED, clock.read()))
+        other.put(*log.entry(REVOKED, clock.read()))
+    assert [entry.kind for entry in entries(log)] == [REVOKED, CREATED]
+
+
+async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log, clock):
+    log = new_log()
+    for seconds in (0, -3600, 0, 7200, -1e9):
+        clock.set_wall(clock.wall + seconds)
+        await put(db, log, CREATED, clock.read(), label=str(seconds))
+    await put(db, new_log(), CREATED, clock.read(), label="another process")
+    assert [entry.label for entry in entries(log)] == [
+        "another process",
+        *map(str, (-1e9, 7200, 0, -3600, 0)),
+    ]
+
+
+async def test_a_value_is_sealed(db, log, clock):
+    await put(db, log, CREATED, clock.read(), label="deploy", by=PEER)
+    ((path, _),) = db.iterate(("audit",))
+    (sealed,) = db.sealed(path)
+    assert sealed is not None
+    assert b"deploy" not in sealed
+    assert b"git" not in sealed
+
+
+# --- pages ---
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, None])
+async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
+    expected = []
+    for number in range(20):
+        clock.advance(1)
+        if number % 3:
+            await put(db, log, CREATED, clock.read(), label=str(number))
+        else:
+            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, number), label=str(number))
+        expected.insert(0, str(number))
+    await written(db)
+    assert [entry.label for entry in entries(log, limit=limit)] == expected
+    assert len(log.page(limit=limit).entries) == min(20, limit or MAX_PAGE_AUDIT)
+    assert log.page(limit=20).next is None
+
+
+async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or_trimmed(db, new_log, clock):
+    log = new_log(max_entries=4)
+    for number in range(6):
+        await put(db, log, CREATED, clock.read(), label=str(number))
+    page = log.page(limit=2)
+    assert [entry.label for entry in page.entries] == ["5", "4"]
+    for number in range(6, 8):
+        await put(db, log, CREATED, clock.read(), label=str(number))
+    assert [entry.label for entry in log.page(after=page.next).entries] == ["3", "2", "1", "0"]
+    await log.trim()
+    assert log.page(after=page.next).entries == []
+
+
+async def test_since_shows_what_happened_from_then_on_counted_refusals_included(db, log, clock):
+    start = clock.wall
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await put(db, log, CREATED, clock.read(), label="old")
+    for _ in range(9):
+        clock.advance(MINUTES)
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        await put(db, log, CREATED, clock.read(), label=str(clock.wall - start))
+    await log.flush()
+    assert [entry.label for entry in entries(log, since=start + 8 * MINUTES)] == ["540.0", "480.0", ""]
+    assert entries(log, since=start + 9 * MINUTES + 0.5) == []
+    assert len(entries(log, since=0)) == len(entries(log)) == 11
+
+
+async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
+    for _ in range(100):
+        clock.advance(MINUTES)
+        await put(db, log, CREATED, clock.read())
+    looked_at, iterate = [], db.iterate
+
+    def counting(*arguments, **options):
+        found = iterate(*arguments, **options)
+        looked_at.extend(found)
+        return found
+
+    db.iterate = counting
+    assert len(log.page(since=clock.wall, limit=2).entries) == 1
+    assert len(looked_at) < 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": -1}, "limit"),
+        ({"limit": MAX_PAGE_AUDIT + 1}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": 1.0}, "limit"),
+        ({"limit": "1"}, "limit"),
+        ({"after": ""}, "after"),
+        ({"after": "00" * 15}, "after"),
+        ({"after": "00" * 17}, "after"),
+        ({"after": "zz" * 16}, "after"),
+        ({"after": "é" * 32}, "after"),
+        ({"after": b"00" * 16}, "after"),
+        ({"after": 0}, "after"),
+        ({"since": "yesterday"}, "since"),
+        ({"since": True}, "since"),
+        ({"since": float("nan")}, "since"),
+        ({"since": float("inf")}, "since"),
+        ({"since": 10**400}, "since"),
+    ],
+)
+async def test_what_is_no_limit_cursor_or_time_is_refused_by_name(log, arguments, name):
+    with pytest.raises(InvalidParamsError, match=name):
+        log.page(**arguments)
+
+
+@pytest.mark.parametrize("since", [1e18, 2**62, -1e18, -(2**62)])
+async def test_a_time_however_far_is_a_time(db, log, clock, since):
+    await put(db, log, CREATED, clock.read())
+    assert len(log.page(since=since).entries) == (since < 0)
+
+
+async def test_the_largest_page_fits_into_one_message(db, log, clock):
+    wide = "\U0001f600"
+    by = Opener(2**32 - 2, 2**31 - 1, wide * MAX_SHOWN_CHARACTERS)
+    for _ in range(MAX_PAGE_AUDIT + 1):
+        await put(
+            db, log, REVOKED, clock.read(), session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
+            reason=max(reasons.SENTENCES, key=len),
+        )  # fmt: skip
+    page = log.page()
+    assert len(page.entries) == MAX_PAGE_AUDIT
+    assert len(Encoder().result(1, to_wire(page))) <= MAX_MESSAGE_BYTES
+
+
+async def test_a_damaged_entry_is_told_of(db, log, clock):
+    await db.put((*ACTS, bytes(16)), AuditRecord.__name__.encode())
+    with pytest.raises(StoreDamagedError):
+        log.page()
+
+
+# --- bounds ---
+
+
+async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
+    db, new_log, clock, monkeypatch
+):
+    monkeypatch.setattr(refusals, "MAX_NEW", 1000)
+    log = new_log(max_entries=40)
+    for number in range(100):
+        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, number))
+    for number in range(30):
+        await put(db, log, CREATED, clock.read(), label=str(number))
+    assert await log.trim() == 90
+    assert [entry.label for entry in entries(log) if entry.kind == CREATED] == [
+        str(n) for n in range(29, -1, -1)
+    ]
+    assert [entry.peer_pid for entry in entries(log) if entry.kind == REFUSED] == list(range(99, 89, -1))
+    for number in range(30, 75):
+        await put(db, log, CREATED, clock.read(), label=str(number))
+    assert await log.trim() == 35
+    assert await log.trim() == 0
+    assert [entry.label for entry in entries(log) if entry.kind == CREATED] == [
+        str(n) for n in range(74, 34, -1)
+    ]
+    assert (db.count(ACTS), db.count(REFUSALS)) == (40, 10)
+
+
+async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_log, clock, monkeypatch):
+    await put(db, new_log(), CREATED, clock.read())
+    await put(db, new_log(), CREATED, clock.read())
+    log = new_log(max_entries=1)
+    assert log.needs_trim  # of an earlier process
+    assert log.needs_trim
+    await log.trim()
+    asked, count = [], db.count
+    monkeypatch.setattr(db, "count", lambda path: asked.append(path) or count(path))
+    for _ in range(audit.TRIM_EVERY - 1):
+        await put(db, log, CREATED, clock.read())
+        assert not log.needs_trim
+    assert asked == []
+    await put(db, log, CREATED, clock.read())
+    assert log.needs_trim
+    assert await log.trim() == audit.TRIM_EVERY
+    assert not log.needs_trim
+
+
+async def test_a_log_within_its_bounds_is_not_asked_about_again_and_again(db, log, clock, monkeypatch):
+    assert not log.needs_trim
+    monkeypatch.setattr(db, "count", lambda path: pytest.fail("asked"))
+    assert not log.needs_trim
+
+
+# --- refusals ---
+
+
+async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log, clock):
+    start = clock.wall
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+    await written(db)
+    assert [entry.times for entry in entries(log)] == [1]  # the first at once
+    commits = db.commits
+    for _ in range(499):
+        clock.advance(1)
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+    assert db.commits == commits
+    await log.flush()
+    assert db.commits == commits + 1
+    assert entries(log) == [
+        AuditEntry(
+            start, start + 499, REFUSED, SESSION, "deploy", reasons.EXPIRED, PEER.uid, PEER.pid, PEER.exe, 500
+        )
+    ]
+    await log.flush()
+    assert db.commits == commits + 1  # nothing new, nothing written
+
+
+async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
+    for session in ("one", "two", "one"):
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
+    await log.flush()
+    (entry,) = entries(log)
+    assert (entry.session_id, entry.label, entry.times) == (None, "", 3)
+    assert (entry.peer_uid, entry.peer_pid, entry.reason) == (PEER.uid, PEER.pid, reasons.EXPIRED)
+
+
+async def test_another_peer_or_reason_is_another_entry(db, log, clock):
+    for peer in (PEER, PEER._replace(pid=1), PEER._replace(uid=0), None):
+        for reason in (reasons.EXPIRED, reasons.REVOKED):
+            log.refused(reason, clock.read(), by=peer)
+            log.refused(reason, clock.read(), by=peer and peer._replace(exe=None))
+    await log.flush()
+    assert len(entries(log)) == 8
+    assert {entry.times for entry in entries(log)} == {2}
+    assert {entry.peer_exe for entry in entries(log) if entry.peer_pid} == {PEER.exe}
+
+
+@pytest.mark.parametrize("is_set_back", [False, True])
+async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(db, log, clock, is_set_back):
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    clock.advance(refusals.COUNTED_SECONDS - 1)
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    if is_set_back:
+        clock.set_wall(clock.wall - 3600)
+    else:
+        clock.advance(1)
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await log.flush()
+    assert [entry.times for entry in entries(log)] == [1, 2]
+    assert all(0 <= entry.until - entry.at < refusals.COUNTED_SECONDS for entry in entries(log))
+
+
+async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
+    for pid in range(1000):
+        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid, "/bin/x"), session_id=SESSION)
+    await log.flush()
+    others, *named = entries(log)
+    assert len(named) == refusals.MAX_NEW
+    assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
+    assert (others.times, others.reason, others.session_id) == (
+        1000 - refusals.MAX_NEW,
+        reasons.EXPIRED,
+        SESSION,
+    )
+    log.refused(reasons.REVOKED, clock.read(), by=Opener(1001, 1))
+    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 0))  # one that has an entry
+    await log.flush()
+    others, *named = entries(log)
+    assert (others.times, others.reason, others.peer_uid) == (1001 - refusals.MAX_NEW, None, None)
+    assert named[-1].times == 2
+    clock.advance(refusals.COUNTED_SECONDS)
+    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 5000))
+    await written(db)
+    assert entries(log)[0].peer_pid == 5000  # there is room again
+
+
+async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
+    begun = 0
+    for step in range(120):
+        for number in range(3):
+            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 10 * step + number))
+        clock.advance(20)
+    await log.flush()
+    named = sorted(entry.at for entry in entries(log) if entry.peer_pid is not None)
+    for at in named:
+        begun = max(begun, sum(at <= other < at + refusals.COUNTED_SECONDS for other in named))
+    assert begun == refusals.MAX_NEW
+    assert sum(entry.times for entry in entries(log)) == 360
+
+
+async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dropped(
+    db, log, clock, monkeypatch
+):
+    monkeypatch.setattr(refusals, "MAX_NEW", 10_000)
+    for pid in range(refusals.MAX_COUNTED + 5):
+        for _ in range(3):
+            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+    assert len(log._refusals._counted) == len(log._refusals._latest) == refusals.MAX_COUNTED
+    await written(db)
+    assert [entry.times for entry in entries(log)[::-1]][:6] == [3] * 5 + [1]
+    await log.flush()
+    assert {entry.times for entry in entries(log)} == {3}
+    clock.advance(refusals.COUNTED_SECONDS)
+    await log.flush()
+    assert len(log._refusals._counted) == len(log._refusals._latest) == 0
+
+
+async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next_one(db, log, clock):
+    gate = threading.Event()
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    db.submit(lambda view: gate.wait(60))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.flush)
+        await trio.testing.wait_all_tasks_blocked()
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        gate.set()
+    assert [entry.times for entry in entries(log)] == [2]
+    await log.flush()
+    assert [entry.times for entry in entries(log)] == [3]
+
+
+# --- when an entry cannot be written ---
+
+
+async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, clock, full):
+    full(True)
+    entry = log.entry(CREATED, clock.read())
+
+    def open_session(view):
+        view.put("session", b"")
+        view.put(*entry)
+
+    with pytest.raises(StoreFullError):
+        await db.write(open_session)
+    assert db.get("session") is None
+    assert entries(log) == []
+
+
+async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog):
+    with caplog.at_level(logging.ERROR, "agentd.test"):
+        log.missed(REVOKED, session_id=SESSION, by=PEER)
+        log.missed(KEY_RESET)
+    assert log.entries_missed == 2
+    assert "revoked session=" + SESSION in caplog.text
+    assert "pid=4711" in caplog.text
+    assert "keyReset session=all" in caplog.text
+
+
+async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_does(
+    db, log, clock, full, caplog
+):
+    full(True)
+    for _ in range(3):
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    with caplog.at_level(logging.WARNING):
+        await log.flush()
+        assert "stay out of the audit log" in caplog.text
+        caplog.clear()
+        for pid in range(100):
+            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+        await written(db)
+        assert caplog.records == []  # one line for each flush, not for each refusal
+    assert entries(log) == []
+    clock.advance(5 * refusals.COUNTED_SECONDS)
+    await log.flush()
+    full(False)
+    await log.flush()
+    assert sum(entry.times for entry in entries(log)) == 103
+    assert entries(log)[-1].times == 3
+
+
+async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(db, log, clock, full):
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await written(db)
+    full(True)
+    for _ in range(99):
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await log.flush()
+    assert [entry.times for entry in entries(log)] == [100]
+
+
+async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
+    db, log, clock, full, caplog, monkeypatch
+):
+    monkeypatch.setattr(refusals, "MAX_COUNTED", 2)
+    full(True)
+    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 1))
+    await log.flush()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        for pid in (2, 3):
+            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+    assert [record.getMessage() for record in caplog.records] == [
+        "not in the audit log: uid=1000 pid=1 was refused 1 times (EXPIRED)"
+    ]
+
+
+async def test_a_full_store_can_be_trimmed(db, new_log, clock, full):
+    log = new_log(max_entries=10)
+    for _ in range(200):
+        await put(db, log, CREATED, clock.read())
+    full(True)
+    assert await log.trim() == 190
+
+
+async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, clock):
+    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await db.stop()
+    for pid in (PEER.pid, 1, 2):
+        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+    await log.flush()
+    with pytest.raises(DBNotRunningError):
+        log.page()
+    await db.start()
+    await log.flush()
+    assert [entry.times for entry in entries(log)] == [1, 1, 2]

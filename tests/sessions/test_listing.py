@@ -1,0 +1,203 @@
+"""Sessions listed, chosen and ended in numbers; looking changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentd.sessions import selection
+from agentd.sessions.records import SESSIONS_PATH
+from agentd_client import Opener
+from agentd_client.errors import InvalidParamsError
+from agentd_client.protocol import reasons
+
+
+def labels(page):
+    return [session.label for session in page.sessions]
+
+
+async def opened(manager, clock, how_many, **more):
+    created = []
+    for number in range(how_many):
+        clock.advance(0.01)
+        created.append(await manager.open_session(600, f"session {number}", **more))
+    return created
+
+
+async def test_pages_hold_everything_once_newest_first(manager, clock):
+    await opened(manager, clock, 40)
+    found, after = [], None
+    while True:
+        page = manager.list_sessions(after=after, limit=7)
+        found += labels(page)
+        after = page.next
+        if after is None:
+            break
+    assert found == [f"session {number}" for number in reversed(range(40))]
+
+
+async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none(manager, clock):
+    created = await opened(manager, clock, 6)
+    first = manager.list_sessions(limit=3)
+    await manager.revoke_token(created[3].token)  # the last one shown: where the next page goes on
+    await manager.revoke_token(created[1].token)
+    assert labels(manager.list_sessions(after=first.next)) == ["session 2", "session 0"]
+
+
+async def test_one_answer_looks_at_a_bounded_number_of_records(manager, clock, monkeypatch):
+    monkeypatch.setattr(selection, "STEP_RECORDS", 4)
+    monkeypatch.setattr(selection, "MAX_RECORDS_LOOKED_AT", 8)
+    await opened(manager, clock, 20)
+    page = manager.list_sessions(label="session 0")
+    assert page.sessions == []
+    pages = 1
+    while page.next is not None and not page.sessions:
+        page = manager.list_sessions(label="session 0", after=page.next)
+        pages += 1
+    assert labels(page) == ["session 0"]
+    assert pages == 3
+
+
+async def test_conditions(manager, clock):
+    short = await manager.open_session(5, "short", Opener(1000, 1))
+    parent = await manager.open_session(600, "editor one", Opener(1000, 2))
+    child = await manager.open_session(600, "editor two", Opener(1000, 3), parent=parent.token)
+    grandchild = await manager.open_session(600, "below", Opener(1000, 3), parent=child.token)
+    clock.advance(10)
+
+    def ids(**conditions):
+        return {session.id for session in manager.list_sessions(**conditions).sessions}
+
+    assert ids(state="expired") == {short.id}
+    assert ids(state="active") == {parent.id, child.id, grandchild.id}
+    assert ids(label="editor*") == {parent.id, child.id}
+    assert ids(label="editor ?ne") == {parent.id}
+    assert ids(label="EDITOR*") == set()
+    assert ids(label="[e]ditor*") == set(), "brackets stand for themselves"
+    assert ids(pid=3) == {child.id, grandchild.id}
+    assert ids(parent=parent.id) == {child.id, grandchild.id}
+    assert ids(parent=parent.id, label="below", pid=3, state="active") == {grandchild.id}
+    states = {session.id: session.state for session in manager.list_sessions().sessions}
+    assert states[short.id] == "expired"
+    assert states[child.id] == "active"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": "dead"},
+        {"state": 1},
+        {"label": 1},
+        {"pid": "1"},
+        {"pid": True},
+        {"parent": 1},
+        {"limit": 0},
+        {"limit": 17},
+        {"limit": True},
+        {"after": "nonsense"},
+        {"after": 7},
+        {"after": "a.\0"},
+        {"after": "."},
+        {"after": "a." + "b" * 200},
+    ],
+)
+async def test_a_condition_that_is_none_is_refused_by_name(manager, wrong):
+    with pytest.raises(InvalidParamsError, match=next(iter(wrong))):
+        manager.list_sessions(**wrong)
+
+
+async def test_a_place_under_a_key_that_is_gone_is_the_end(manager, clock):
+    await opened(manager, clock, 3)
+    page = manager.list_sessions(limit=2)
+    await manager.reset_key()
+    assert manager.list_sessions(after=page.next) == ([], None)
+
+
+async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, clock, monkeypatch):
+    from agentd.sessions import ender
+
+    monkeypatch.setattr(ender, "STEP_RECORDS", 4)
+    ten = await opened(manager, clock, 10)
+    other = await manager.open_session(600, "other")
+    below = await manager.open_session(600, "below", parent=ten[4].token)
+    assert await manager.revoke_sessions(label="session*") == 10
+    assert not any([await manager.verify_token(created.token) for created in [*ten, below]])
+    assert await manager.verify_token(other.token)
+    assert await manager.revoke_sessions(label="session*") == 0
+
+
+@pytest.mark.parametrize("wrong", [{"state": "dead"}, {"pid": "1"}])
+async def test_revoking_by_a_condition_that_is_none_ends_nothing(manager, wrong):
+    token = await manager.create_token()
+    with pytest.raises(InvalidParamsError):
+        await manager.revoke_sessions(**wrong)
+    assert await manager.verify_token(token)
+
+
+async def test_inspecting_by_id(manager, clock):
+    created = await manager.open_session(60, "mine")
+    assert manager.inspect(id=created.id).session.label == "mine"
+    assert manager.inspect(id="unknown").reason == reasons.REVOKED
+    clock.advance(100)
+    assert manager.inspect(id=created.id).reason == reasons.EXPIRED
+    for wrong in ({"id": ""}, {"id": 1}, {"id": "x" * 65}, {"token": "x", "id": "y"}):
+        with pytest.raises(InvalidParamsError):
+            manager.inspect(**wrong)
+
+
+async def test_looking_extends_and_changes_nothing(db, manager, clock):
+    """Every method that reads, over sessions of every kind: not a byte of the store is another afterwards."""
+    limited = await manager.open_session(60, max_uses=2)
+    renewed = await manager.renew_token((await manager.open_session(60)).token)
+    child = await manager.open_session(parent=renewed.token)
+    await manager.reset_key(grace_seconds=600)
+    fresh = await manager.open_session(60)
+    tokens = [limited.token, renewed.token, child.token, fresh.token, "nonsense", None, 7]
+
+    def look():
+        for token in tokens:
+            manager.inspect(token, audience="a", scopes=["b"])
+            manager.inspect(token)
+        for created in (limited, renewed, child, fresh):
+            manager.inspect(id=created.id)
+        manager.list_sessions()
+        manager.list_sessions(state="expired")
+        manager.list_audit()
+        return manager.session_count, manager.key_id
+
+    def everything():
+        return sorted(db.iterate())
+
+    def last_uses():
+        return {session.id: session.last_used_at for session in manager.list_sessions().sessions}
+
+    before, generation, uses = everything(), db.generation, last_uses()
+    look()
+    clock.advance(1000)  # expired now
+    look()
+    await db.delete("nothing")  # whatever was handed over without waiting is done
+    assert everything() == before
+    assert db.generation == generation + 1
+    clock.advance(-1000)
+    assert last_uses() == uses
+
+
+async def test_the_last_use_is_known_at_once_and_written_later(db, manager, clock):
+    created = await manager.open_session(600)
+    clock.advance(5)
+    assert await manager.verify_token(created.token)
+    generation = db.generation
+    assert manager.inspect(created.token).session.last_used_at == clock.wall
+    assert manager.list_sessions().sessions[0].last_used_at == clock.wall
+    assert db.generation == generation, "a verification writes nothing"
+    await manager.stop()
+    await manager.start()
+    assert manager.inspect(created.token).session.last_used_at == clock.wall
+
+
+async def test_writing_the_last_use_brings_no_session_back(db, manager):
+    created = await manager.open_session(600)
+    assert await manager.verify_token(created.token)
+    await manager.revoke_token(created.token)
+    await manager.stop()
+    assert list(db.iterate(SESSIONS_PATH)) == []
+    await manager.start()

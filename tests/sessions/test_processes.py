@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from agentd.sessions import processes
+from agentd.sessions.processes import Process, ProcessWatch, identify, is_alive
+from agentd_client.errors import CannotBindError, StoreError
+
+LONG_SECONDS = 30  # nothing waits for it unless something is broken
+
+
+@contextmanager
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until it is killed, or until its standard input is closed."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def running() -> Iterator[subprocess.Popen[bytes]]:
+    with child() as process:
+        yield process
+
+
+@pytest.fixture
+def watch() -> Iterator[ProcessWatch]:
+    watch = ProcessWatch()
+    before = open_files()
+    yield watch
+    watch.close()
+    assert open_files() == before
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr(processes, "RETRY_SECONDS", 0)
+
+
+class Told:
+    """Takes the keys whose processes ended, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.keys: list[object] = []
+        self._changed = trio.Event()
+
+    async def __call__(self, key: object) -> None:
+        self.keys.append(key)
+        self._changed.set()
+
+    async def wait_for(self, *keys: object) -> None:
+        with trio.fail_after(LONG_SECONDS):
+            while not set(keys) <= set(self.keys):
+                self._changed = trio.Event()
+                await self._changed.wait()
+
+
+def open_files() -> list[str]:
+    return [name for name in os.listdir("/proc/self/fd") if is_pidfd(name)]
+
+
+def is_pidfd(name: str) -> bool:
+    try:
+        return "pidfd" in os.readlink(f"/proc/self/fd/{name}")
+    except FileNotFoundError:  # the folder's own
+        return False
+
+
+def identity(process: subprocess.Popen[bytes]) -> Process:
+    found = identify(process.pid)
+    assert found is not None
+    return found
+
+
+async def ended_unwaited(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and wait until it is a zombie: it has ended, and nobody has taken its status."""
+    process.kill()
+    with trio.fail_after(LONG_SECONDS):
+        await trio.to_thread.run_sync(wait_without_taking_its_status, process)
+
+
+def wait_without_taking_its_status(process: subprocess.Popen[bytes]) -> None:
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+# --- which process it is ---
+
+
+def test_a_process_is_its_pid_its_start_and_its_boot(running):
+    found = identity(running)
+    assert found.pid == running.pid
+    assert found.started >= identity_of_self().started
+    assert found.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert is_alive(found)
+
+
+def identity_of_self() -> Process:
+    found = identify(os.getpid())
+    assert found is not None
+    return found
+
+
+def test_another_process_with_the_same_pid_is_not_it(running):
+    found = identity(running)
+    assert not is_alive(found._replace(started=found.started - 1))
+    assert not is_alive(found._replace(boot_id="another"))
+
+
+@pytest.mark.parametrize("name", ["a) S 1 1 (b", "R S T", ") Z ) 1 2 3", "((", "))"])
+def test_a_command_may_be_called_anything(name):
+    code = (
+        f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0);"
+        "print(flush=True); sys.stdin.read()"
+    )
+    before = identity_of_self()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as named:
+        assert named.stdout is not None
+        assert named.stdout.readline()
+        assert Path(f"/proc/{named.pid}/comm").read_text().rstrip("\n") == name
+        # Were a field taken for another, it would hardly lie between two starts.
+        with child() as later:
+            assert before.started <= identity(named).started <= identity(later).started
+        assert named.stdin is not None
+        named.stdin.close()
+
+
+async def test_a_zombie_has_ended(running):
+    found = identity(running)
+    await ended_unwaited(running)
+    os.kill(running.pid, 0)  # the pid is still there
+    assert identify(running.pid) is None
+    assert not is_alive(found)
+    running.wait()
+    assert not is_alive(found)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31 - 1])
+def test_a_pid_that_nobody_has(pid):
+    assert identify(pid) is None
+
+
+# --- watching ---
+
+
+@pytest.mark.parametrize("is_running_first", [True, False])
+async def test_the_end_of_a_watched_process_is_told_once_and_only_its_own(
+    watch, running, nursery, is_running_first
+):
+    told = Told()
+    if is_running_first:
+        nursery.start_soon(watch.run, told)
+        await trio.testing.wait_all_tasks_blocked()
+    with child() as other:
+        assert watch.watch("one", identity(running))
+        assert watch.watch("other", identity(other))
+        if not is_running_first:
+            nursery.start_soon(watch.run, told)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told.keys == []
+        running.kill()
+        await told.wait_for("one")
+        assert told.keys == ["one"]
+        assert len(watch) == len(open_files()) == 1
+    await told.wait_for("other")
+    assert told.keys == ["one", "other"]
+
+
+async def test_a_process_may_end_before_anybody_waits_for_it(watch, running, nursery):
+    told = Told()
+    watch.watch("key", identity(running))
+    running.kill()
+    running.wait()
+    nursery.start_soon(watch.run, told)
+    await told.wait_for("key")
+
+
+async def test_two_keys_of_one_process_are_both_told(watch, running, nursery):
+    told = Told()
+    nursery.start_soon(watch.run, told)
+    assert [watch.watch(key, identity(running)) for key in "ab"] == [True, True]
+    running.kill()
+    await told.wait_for("a", "b")
+    assert sorted(told.keys) == ["a", "b"]
+
+
+async def test_what_has_ended_or_is_another_process_by_now_is_not_watched(watch, running):
+    found = identity(running)
+    assert not watch.watch("reused", found._replace(started=found.started - 1))
+    await ended_unwaited(running)
+    assert not watch.watch("zombie", found)
+    running.wait()
+    assert not watch.watch("gone", found)
+    assert len(watch) == 0
+    assert open_files() == []
+
+
+async def test_a_forgotten_key_is_not_told_and_its_descriptor_is_closed(watch, running, nursery):
+    told = Told()
+    nursery.start_soon(watch.run, told)
+    watch.watch("waited for", identity(running))
+    watch.watch("kept", identity(running))
+    await trio.testing.wait_all_tasks_blocked()
+    watch.watch("not yet waited for", identity(running))
+    for key in ("waited for", "not yet waited for", "waited for", "never known"):
+        watch.forget(key)
+    assert len(watch) == len(open_files()) == 1
+    running.kill()
+    await told.wait_for("kept")
+    await trio.testing.wait_all_tasks_blocked()
+    assert told.keys == ["kept"]
+
+
+async def test_a_descriptor_that_is_used_again_at_once_is_not_mistaken_for_the_one_before(
+    watch, running, nursery
+):
+    told = Told()
+    nursery.start_soon(watch.run, told)
+    with child() as other:
+        watch.watch("before", identity(running))
+        await trio.testing.wait_all_tasks_blocked()
+        fd = watch._watched["before"].fd
+        watch.forget("before")
+        watch.watch("after", identity(other))
+        assert watch._watched["after"].fd == fd  # or the test shows nothing
+        running.kill()
+        running.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert told.keys == []
+    await told.wait_for("after")
+    assert told.keys == ["after"]
+
+
+async def test_forgetting_a_key_whose_end_was_noticed_and_not_yet_told(watch, running, nursery):
+    told, other = Told(), {"a": "b", "b": "a"}
+
+    async def ended(key):
+        watch.forget(other[key])  # whose task was woken at the same time, and has not had its turn
+        await told(key)
+
+    nursery.start_soon(watch.run, ended)
+    for key in other:
+        watch.watch(key, identity(running))
+    await trio.testing.wait_all_tasks_blocked()
+    running.kill()
+    wait_without_taking_its_status(running)  # on this thread: both are noticed in one go
+    with trio.fail_after(LONG_SECONDS):
+        while not told.keys:
+            await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(told.keys) == 1
+
+
+async def test_a_key_that_is_watched_again_follows_the_new_process(watch, running, nursery):
+    told = Told()
+    nursery.start_soon(watch.run, told)
+    with child() as other:
+        watch.watch("key", identity(running))
+        await trio.testing.wait_all_tasks_blocked()
+        watch.watch("key", identity(other))
+        assert len(open_files()) == 1
+        running.kill()
+        running.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert told.keys == []
+    await told.wait_for("key")
+
+
+async def test_cancelled_it_leaves_every_watch_for_the_next_run(watch, running):
+    told = Told()
+    watch.watch("key", identity(running))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, told)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError):
+            await watch.run(told)  # one at a time
+        nursery.cancel_scope.cancel()
+    assert len(watch) == len(open_files()) == 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, told)
+        running.kill()
+        await told.wait_for("key")
+        nursery.cancel_scope.cancel()
+
+
+async def test_forgetting_while_it_is_being_cancelled(watch, running):
+    watch.watch("key", identity(running))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, Told())
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        watch.forget("key")  # the task that waits for it has not had its turn
+    assert open_files() == []
+
+
+# --- where telling fails ---
+
+
+@pytest.mark.parametrize("error", [StoreError("the store failed"), ValueError("a slip")])
+async def test_an_end_that_could_not_be_told_is_told_again_and_harms_no_other(
+    watch, running, nursery, no_pause, caplog, error
+):
+    told, failures = Told(), [error, error]
+
+    async def ended(key):
+        if key == "failing" and failures:
+            watch.forget(key)  # as its owner may, who then fails all the same
+            raise failures.pop()
+        await told(key)
+
+    nursery.start_soon(watch.run, ended)
+    with child() as other, caplog.at_level(logging.ERROR, "agentd.sessions"):
+        watch.watch("failing", identity(running))
+        watch.watch("other", identity(other))
+        running.kill()
+        await told.wait_for("failing")
+        other.kill()
+        await told.wait_for("other")
+    assert [bool(record.exc_info) for record in caplog.records] == [isinstance(error, ValueError)] * 2
+    assert str(running.pid) in caplog.text
+
+
+async def test_what_was_not_told_when_it_was_cancelled_is_told_by_the_next_run(watch, running):
+    told, has_failed = Told(), trio.Event()
+
+    async def fails(key):
+        has_failed.set()
+        raise StoreError
+
+    watch.watch("key", identity(running))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, fails)
+        running.kill()
+        with trio.fail_after(LONG_SECONDS):
+            await has_failed.wait()
+        nursery.cancel_scope.cancel()
+    assert len(watch) == len(open_files()) == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, told)
+        await told.wait_for("key")
+        nursery.cancel_scope.cancel()
+    assert told.keys == ["key"]
+
+
+async def test_pauses_grow_up_to_a_bound(watch, running, monkeypatch):
+    pauses: list[float] = []
+
+    async def fails(key):
+        if len(pauses) == 8:
+            await trio.sleep_forever()
+        raise StoreError
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(trio, "sleep", sleep)
+    watch.watch("key", identity(running))
+    running.kill()
+    with trio.fail_after(LONG_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run, fails)
+            while len(pauses) < 8:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+# --- what cannot be watched ---
+
+
+async def test_there_is_a_most_and_what_was_forgotten_makes_room(watch, running, monkeypatch):
+    monkeypatch.setattr(processes, "MAX_WATCHED", 3)
+    found = identity(running)
+    for number in range(3):
+        assert watch.watch(number, found)
+    with pytest.raises(CannotBindError, match="3 processes"):
+        watch.watch("one more", found)
+    assert watch.watch(0, found)  # in place of the one before
+    assert len(watch) == len(open_files()) == 3
+    watch.forget(1)
+    assert watch.watch("one more", found)
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSYS, "Function not implemented"),
+        (errno.EPERM, "not permitted"),
+        (errno.EMFILE, "no file descriptor"),
+    ],
+)
+async def test_a_kernel_that_refuses_is_told_of(watch, running, monkeypatch, number, sentence):
+    def refuse(pid, flags=0):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(CannotBindError, match=sentence):
+        watch.watch("key", identity(running))
+    assert len(watch) == 0
+
+
+async def test_a_python_without_pidfd_open_is_told_of(watch, running, monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(CannotBindError, match="no pidfd_open"):
+        watch.watch("key", identity(running))
+
+
+async def test_a_pid_that_passed_to_another_between_the_two_looks_is_not_watched(watch, running, monkeypatch):
+    found = identity(running)
+    with child() as other:
+        real = os.pidfd_open
+        # The descriptor is of another process, and /proc shows that process under the pid.
+        monkeypatch.setattr(os, "pidfd_open", lambda pid: real(other.pid))
+        monkeypatch.setattr(processes, "identify", lambda pid: identity_after(found))
+        assert not watch.watch("key", found)
+        assert open_files() == []
+
+
+def identity_after(process: Process) -> Process:
+    return process._replace(started=process.started + 1)

@@ -1,0 +1,215 @@
+"""Sliding lifetimes: generations, their overlap, the hard maximum."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from agentd.sessions import SessionManager
+from agentd.sessions.rules import OVERLAP_SECONDS
+from agentd_client import Opener
+from agentd_client.errors import TokenNotValidError
+from agentd_client.protocol import reasons
+
+
+async def settled(db):
+    """What was handed over without waiting is on the disk: the writer is serial."""
+    await db.delete("nothing")
+
+
+async def test_a_renewed_session_lasts_as_long_again(manager, clock):
+    created = await manager.open_session(60)
+    clock.advance(40)
+    renewed = await manager.renew_token(created.token)
+    assert renewed.id == created.id
+    assert renewed.token != created.token
+    assert renewed.expires_at == pytest.approx(clock.wall + 60)
+    clock.advance(50)
+    assert await manager.verify_token(renewed.token)
+    session = manager.inspect(renewed.token).session
+    assert (session.generation, session.renewed_at) == (1, clock.wall - 50)
+    clock.advance(12)
+    assert not await manager.verify_token(renewed.token)
+
+
+async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_an_overlap(db, manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    clock.advance(100)
+    assert await manager.verify_token(created.token), "nobody has seen the new one"
+    assert await manager.verify_token(renewed.token)
+    clock.advance(OVERLAP_SECONDS - 1)
+    assert await manager.verify_token(created.token)
+    clock.advance(1)
+    assert manager.verify_at_once(created.token).reason == reasons.SUPERSEDED
+    assert await manager.verify_token(renewed.token)
+    with pytest.raises(TokenNotValidError, match="SUPERSEDED"):
+        await manager.renew_token(created.token)
+
+
+async def test_what_was_seen_is_known_after_a_restart(db, manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    assert await manager.verify_token(renewed.token)
+    await settled(db)
+    await manager.stop()
+    await manager.start()
+    clock.advance(OVERLAP_SECONDS)
+    assert not await manager.verify_token(created.token)
+
+
+async def test_looking_at_the_new_token_does_not_end_the_earlier_one(db, manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    assert manager.inspect(renewed.token).valid
+    await settled(db)
+    clock.advance(100)
+    assert await manager.verify_token(created.token)
+
+
+async def test_the_clock_set_back_does_not_bring_the_earlier_token_back(db, manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    assert await manager.verify_token(renewed.token)
+    await settled(db)
+    clock.advance(OVERLAP_SECONDS)
+    clock.set_wall(clock.wall - 1000)
+    assert not await manager.verify_token(created.token)
+    clock.reboot()
+    assert not await manager.verify_token(created.token)
+
+
+async def test_a_lost_answer_is_asked_for_again(db, manager, clock):
+    created = await manager.open_session(3600)
+    lost = await manager.renew_token(created.token)
+    again = await manager.renew_token(created.token)
+    assert manager.inspect(again.token).session.generation == 1
+    assert await manager.verify_token(again.token)
+    assert await manager.verify_token(lost.token), "both are of the newest generation"
+
+
+async def test_a_generation_is_renewed_in_turn_and_two_before_is_never_good(manager, clock):
+    tokens = [(await manager.open_session(3600)).token]
+    for _ in range(3):
+        tokens.append((await manager.renew_token(tokens[-1])).token)
+    assert [manager.inspect(token).reason for token in tokens] == [
+        reasons.SUPERSEDED,
+        reasons.SUPERSEDED,
+        None,
+        None,
+    ]
+
+
+async def test_renewing_many_at_once_makes_one_generation(manager):
+    created = await manager.open_session(3600)
+    renewed = []
+
+    async def renew():
+        renewed.append(await manager.renew_token(created.token))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(renew)
+    assert {manager.inspect(one.token).session.generation for one in renewed} == {1}
+    assert all([await manager.verify_token(one.token) for one in renewed])
+
+
+async def test_renewing_goes_up_to_the_hard_maximum(manager, clock):
+    created = await manager.open_session(60, max_lifetime=100)
+    opened = clock.wall
+    clock.advance(50)
+    renewed = await manager.renew_token(created.token)
+    assert renewed.expires_at == opened + 100
+    clock.advance(52)
+    with pytest.raises(TokenNotValidError, match="EXPIRED"):
+        await manager.renew_token(renewed.token)
+
+
+async def test_the_hard_maximum_holds_on_the_boots_clock_as_well(manager, clock):
+    created = await manager.open_session(60, max_lifetime=100)
+    for _ in range(4):
+        clock.advance(30)
+        clock.set_wall(clock.wall - 30)  # somebody sets it back again and again
+        if clock.boot - 1000 < 100:
+            created = await manager.renew_token(created.token)
+    assert not await manager.verify_token(created.token)
+
+
+async def test_the_managers_own_maximum(db, key_ring, clock):
+    async with await SessionManager.create_session_manager(
+        db=db, key_ring=key_ring, clock=clock, expiry=60, max_lifetime=100
+    ) as manager:
+        plain = manager.inspect((await manager.open_session()).token).session
+        longer = manager.inspect((await manager.open_session(500)).token).session
+        never = manager.inspect((await manager.open_session("never")).token).session
+    assert plain.max_expires_at == clock.wall + 100
+    assert longer.max_expires_at == longer.expires_at == clock.wall + 500
+    assert (never.max_expires_at, never.expires_at) == (None, None)
+
+
+async def test_a_maximum_below_the_expiry_is_the_end(manager, clock):
+    created = await manager.open_session(500, max_lifetime=100)
+    assert created.expires_at == clock.wall + 100
+
+
+async def test_a_child_is_renewed_within_its_parents_present_end(manager, clock):
+    parent = await manager.open_session(100)
+    child = await manager.open_session(60, parent=parent.token)
+    clock.advance(50)
+    assert (await manager.renew_token(child.token)).expires_at == parent.expires_at
+    longer = await manager.renew_token(parent.token)
+    again = await manager.renew_token((await manager.renew_token(child.token)).token)
+    assert again.expires_at == pytest.approx(clock.wall + 60)
+    assert again.expires_at <= longer.expires_at
+
+
+async def test_what_is_not_valid_is_not_renewed(manager, clock):
+    revoked, expired, used_up = [await manager.open_session(5, **more) for more in ({}, {}, {"max_uses": 1})]
+    await manager.revoke_token(revoked.token)
+    assert await manager.verify_token(used_up.token)
+    for token, code in ((revoked.token, "REVOKED"), ("v4.local.AAAA", "MALFORMED"), (None, "MALFORMED")):
+        with pytest.raises(TokenNotValidError, match=code):
+            await manager.renew_token(token)
+    clock.advance(10)
+    with pytest.raises(TokenNotValidError, match="EXPIRED"):
+        await manager.renew_token(expired.token)
+
+
+async def test_a_superseded_token_is_reported_and_on_request_ends_the_family(db, key_ring, clock, caplog):
+    async with await SessionManager.create_session_manager(
+        db=db, key_ring=key_ring, clock=clock, revoke_on_reuse=True
+    ) as manager:
+        events = []
+        manager.on_event(events.append)
+        created = await manager.open_session(3600)
+        renewed = await manager.renew_token(created.token)
+        child = await manager.open_session(parent=renewed.token)
+        assert await manager.verify_token(renewed.token)
+        clock.advance(OVERLAP_SECONDS)
+        thief = Opener(1000, 666)
+        assert manager.verify_at_once(created.token, by=thief).reason == reasons.SUPERSEDED
+        await settled(db)
+        assert ("refused", reasons.SUPERSEDED, 666) in [(e.kind, e.reason, e.peer_pid) for e in events]
+        assert "may have been stolen" in caplog.text
+        assert "666" in caplog.text
+        assert not await manager.verify_token(renewed.token)
+        assert not await manager.verify_token(child.token)
+
+
+async def test_without_that_setting_the_family_lives_on(db, manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    assert await manager.verify_token(renewed.token)
+    clock.advance(OVERLAP_SECONDS)
+    assert not await manager.verify_token(created.token)
+    await settled(db)
+    assert await manager.verify_token(renewed.token)
+
+
+async def test_a_superseded_token_still_ends_its_session(manager, clock):
+    created = await manager.open_session(3600)
+    renewed = await manager.renew_token(created.token)
+    assert await manager.verify_token(renewed.token)
+    clock.advance(OVERLAP_SECONDS)
+    assert await manager.revoke_token(created.token), "ending is safe, whoever asks for it"
+    assert not await manager.verify_token(renewed.token)
