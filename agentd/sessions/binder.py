@@ -84,6 +84,8 @@ class Binder:
             return False  # a session that nobody would end with its process ends now
 
     async def _end(self, session_id: Hashable) -> None:
-        path = path_of(self._db, str(session_id), self._clock)
+        # Looked up by the writing thread, after whatever was handed over before: the process may end while
+        # its session is still on its way to the disk.
+        path = await self._db.write(lambda view: path_of(view, str(session_id), self._clock), reserved=True)
         if path is not None:
             await self._ender.end(path, by=None, reason=PROCESS_ENDED)

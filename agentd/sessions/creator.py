@@ -117,7 +117,8 @@ class Creator:
             )
         try:
             created, entered = await self._store_and_mint(record, asked, now)
-        except BaseException:
+        except Exception:
+            # Not where it was cancelled: the session may be opened all the same, and has to be watched.
             if bound_to is not None:
                 self._binder.unbind(record.session_id)
             raise

@@ -226,3 +226,57 @@ async def test_nothing_is_bound_where_nobody_would_notice(manager):
             await manager.open_session(opened_by=Opener(os.geteuid(), gone.pid), bound=True)
         nursery.cancel_scope.cancel()
     assert manager.session_count == 0
+
+
+async def test_a_process_that_ends_while_its_session_is_being_written_ends_it(db, manager, monkeypatch):
+    begin_write = db.begin_write
+    process = child_process("cat")
+    ended = trio.Event()
+    manager.on_event(lambda event: event.kind == "revoked" and ended.set())
+
+    def begin_then_end(function):
+        pending = begin_write(function)
+        process.kill()
+        process.wait()
+        return pending
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(manager.run)
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(db, "begin_write", begin_then_end)
+        by = Opener(os.geteuid(), process.pid)
+        bound = await manager.open_session(opened_by=by, bound=True)
+        with trio.fail_after(10):
+            await ended.wait()
+        assert not await manager.verify_token(bound.token)
+        nursery.cancel_scope.cancel()
+    process.stdin.close()
+
+
+async def test_a_bound_session_whose_opener_gave_up_is_watched_all_the_same(db, manager):
+    process = child_process("cat")
+    ended = trio.Event()
+    manager.on_event(lambda event: event.kind == "revoked" and ended.set())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(manager.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as given_up:
+            begin_write = db.begin_write
+
+            def begin_and_give_up(function):
+                pending = begin_write(function)
+                given_up.cancel()
+                return pending
+
+            db.begin_write = begin_and_give_up
+            await manager.open_session(opened_by=Opener(os.geteuid(), process.pid), bound=True)
+        assert given_up.cancelled_caught
+        await db.delete("nothing")
+        assert manager.session_count == 1
+        process.kill()
+        with trio.fail_after(10):
+            await ended.wait()
+        assert manager.session_count == 0
+        nursery.cancel_scope.cancel()
+    process.wait()
+    process.stdin.close()
