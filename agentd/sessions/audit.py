@@ -58,15 +58,17 @@ class AuditLog:
         db: the store.
         clock: where to read the time.
         logger: where to say what could not be written.
-        max_entries: acts that are kept, at least 1; a quarter as many refusals are kept beside them.
+        max_entries: acts that are kept, at least 1, `MAX_ENTRIES` where None; a quarter as many refusals are
+            kept beside them.
     """
 
     def __init__(
-        self, db: DB, clock: Clock, logger: logging.Logger, *, max_entries: int = MAX_ENTRIES
+        self, db: DB, clock: Clock, logger: logging.Logger, *, max_entries: int | None = None
     ) -> None:
         self._db = db
         self._log = logger
-        self._most = {ACTS: max_entries, REFUSALS: max(1, max_entries // _REFUSALS_SHARE)}
+        most = MAX_ENTRIES if max_entries is None else max_entries
+        self._most = {ACTS: most, REFUSALS: max(1, most // _REFUSALS_SHARE)}
         self._refusals = Refusals(db, clock, logger, partial(self._new_path, REFUSALS))
         self._newest = 0
         self._made = TRIM_EVERY  # whatever an earlier process left behind is looked at first
@@ -140,6 +142,19 @@ class AuditLog:
             return True
         self._made = 0
         return False
+
+    def trim_soon(self) -> None:
+        """If it is time, have the oldest entries beyond the bounds deleted, without anybody waiting for it."""
+        if self._made < TRIM_EVERY:
+            return
+        self._made = 0
+        with suppress(AgentdError):  # a store that refuses has said so itself
+            for folder in self._most:
+                excess = self._excess(folder)
+                oldest = self._db.iterate(folder, limit=min(max(0, excess), 2 * TRIM_EVERY))
+                for start in range(0, len(oldest), _STEP):
+                    paths = [path for path, _ in oldest[start : start + _STEP]]
+                    self._db.submit(partial(_delete_all, paths=paths))
 
     async def trim(self) -> int:
         """Delete the oldest entries beyond the bounds, in small steps; how many. For one task at a time.

@@ -126,7 +126,8 @@ class Ender:
 
     async def _write(self, kind: str, by: Opener | None, function: Callable[[View, bool], T]) -> T:
         try:
-            return await self._db.write(lambda view: function(view, True), reserved=True)
+            # The reserve is for what has to be done, not for telling of it.
+            return await self._db.write(lambda view: function(view, True))
         except StoreFullError:
             result = await self._db.write(lambda view: function(view, False), reserved=True)
             self._journal.audit.missed(kind, by=by)

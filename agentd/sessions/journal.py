@@ -69,7 +69,8 @@ class Journal:
         by: Opener | None = None,
         reason: str | None = None,
     ) -> None:
-        """Tell subscribers of what is durable."""
+        """Tell subscribers of what is durable; now and then, have the audit log kept within its bounds."""
+        self.audit.trim_soon()
         if not self._subscribers:
             return
         self._publish(

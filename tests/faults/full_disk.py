@@ -11,13 +11,14 @@ import os
 import random
 import sys
 import threading
+import time
 from itertools import zip_longest
 
 import trio
 
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager
-from agentd.store import DB
+from agentd.store import DB, growth
 from agentd_client import AgentdError, Client, StoreFullError
 from tests.e2e.daemon import scratch_home, serving
 from tests.faults.small_disk import CANNOT_MOUNT, MIB, CannotMountError, SmallDisk, small_disk
@@ -139,6 +140,16 @@ def create_through(agent: Client) -> list[str]:
     return [token for tokens in together for token in tokens if token]
 
 
+def create_once_noticed(agent: Client) -> str:
+    """A disk that was full a moment ago is not asked again at once."""
+    last = time.monotonic() + 2 * growth.RETRY_SECONDS
+    while True:
+        try:
+            return agent.create_token().token
+        except StoreFullError:
+            assert time.monotonic() < last
+
+
 def agent_story(disk: SmallDisk) -> None:
     """The same through the socket, and with the commands that a person would use."""
     with scratch_home() as home, serving(home, "--state", str(disk.path / "agentd")) as daemon:
@@ -156,13 +167,14 @@ def agent_story(disk: SmallDisk) -> None:
             assert not home.token_file.exists()
             assert all(agent.revoke_token(token) for token in tokens[:1000])
             more = create_through(agent)
-            assert len(more) > 500
             say(revoked=1000, created_in_their_room=len(more))
+            # The audit log is still on its way to its bound, and takes its part of the room.
+            assert len(more) > 250
             assert home.agentctl("reset-key", "--yes").returncode == 0
             agent.reset_key()
             assert not any(agent.verify_token(token) for token in tokens + more)
             disk.make_room()
-            again = [agent.create_token().token for _ in range(2000)]
+            again = [create_once_noticed(agent) for _ in range(2000)]
             assert all(agent.verify_token(token) for token in again)
             assert home.agentctl("login").returncode == 0
             assert home.agentctl("verify").returncode == 0
