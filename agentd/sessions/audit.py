@@ -144,7 +144,7 @@ class AuditLog:
         return False
 
     def trim_soon(self) -> None:
-        """If it is time, have the oldest entries beyond the bounds deleted, without anybody waiting for it."""
+        """If it is time, have the oldest entries beyond the bounds deleted; nobody waits for it."""
         if self._made < TRIM_EVERY:
             return
         self._made = 0

@@ -85,7 +85,10 @@ class Changer:
         if isinstance(record, Verification):
             return record
         if record.uses_left is not None:
-            record = replace(record, uses_left=record.uses_left - 1, last_used=self._clock.read().wall)
+            now = self._clock.read()
+            if opened.claims.gen == record.generation > 0 and record.superseded is None:
+                record = first_seen(record, now)
+            record = replace(record, uses_left=record.uses_left - 1, last_used=now.wall)
             view.put(opened.path, record.encode())
         return Verification(True, None, describe(record))
 

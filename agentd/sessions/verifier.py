@@ -21,7 +21,7 @@ from .grants import misfit
 from .opened_token import OpenedToken, describe
 from .records import KEY_PATH, SessionPath, SessionRecord, session_path
 from .rules import GRACE_SECONDS, first_seen, has_expired, is_superseded
-from .standing import Readable, present_key, standing
+from .standing import Readable, keys_that_count, present_key, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +147,8 @@ class Verifier:
             fits: why a session that goes on is not good for what is wanted; None where it is.
         """
         now = self._clock.read()
+        if opened.key_id not in keys_that_count(view, now):  # it was replaced since the token was opened
+            return _KEY_RESET
         found = standing(view, opened.path, now)
         record = None if found is None else found.record
         refusal = self._refusal(opened, record, now, fits, is_telling=False)

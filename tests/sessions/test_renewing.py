@@ -213,3 +213,11 @@ async def test_a_superseded_token_still_ends_its_session(manager, clock):
     clock.advance(OVERLAP_SECONDS)
     assert await manager.revoke_token(created.token), "ending is safe, whoever asks for it"
     assert not await manager.verify_token(renewed.token)
+
+
+async def test_a_counted_use_of_the_new_token_ends_the_earlier_one_too(manager, clock):
+    created = await manager.open_session(3600, max_uses=5)
+    renewed = await manager.renew_token(created.token)
+    assert await manager.verify_token(renewed.token)
+    clock.advance(OVERLAP_SECONDS)
+    assert manager.verify_at_once(created.token).reason == reasons.SUPERSEDED
