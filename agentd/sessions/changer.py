@@ -84,11 +84,12 @@ class Changer:
         record = self._verifier.found_in(view, opened, partial(misfit, audience=audience, scopes=scopes))
         if isinstance(record, Verification):
             return record
-        if record.uses_left is not None:
+        uses_left = record.uses_left
+        if uses_left is not None:
             now = self._clock.read()
             if opened.claims.gen == record.generation > 0 and record.superseded is None:
                 record = first_seen(record, now)
-            record = replace(record, uses_left=record.uses_left - 1, last_used=now.wall)
+            record = replace(record, uses_left=uses_left - 1, last_used=now.wall)
             view.put(opened.path, record.encode())
         return Verification(True, None, describe(record))
 

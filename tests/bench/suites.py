@@ -276,6 +276,40 @@ def scaling(few: int, many: int, rounds: int) -> Iterator[Row]:
             )
 
 
+def controlling(few: int, many: int, rounds: int) -> Iterator[Row]:
+    """What a person does with few and with many sessions in the store. The reset comes last: it ends them."""
+    agentctl = str(Path(sys.executable).with_name("agentctl"))
+    with scratch_home() as small, scratch_home() as large:
+        trio.run(populate, small, few)
+        trio.run(populate, large, many)
+        beside = f"the same with {few:,} sessions"
+        with serving(small) as one, serving(large) as other:
+
+            def p50(daemon: Daemon, requests: list[bytes]) -> float:
+                return statistics.median(load.one_client(str(daemon.home.socket), requests)) * MICROSECONDS
+
+            def verify(daemon: Daemon) -> Callable[[], float]:
+                known = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 1)]
+                return lambda: p50(daemon, known * CALLS)
+
+            def reset(daemon: Daemon) -> float:
+                # Their records stay until they are swept: every reset meets as many as the first.
+                return p50(daemon, [load.request(1, "resetKey", {})] * 20)
+
+            yield compare(
+                f"agentctl list --limit 20, {many:,}", "ms",
+                lambda: process_seconds(agentctl, "list", "--limit", "20", environ=large.environ), beside,
+                lambda: process_seconds(agentctl, "list", "--limit", "20", environ=small.environ), rounds * 3,
+            )  # fmt: skip
+            yield compare(
+                f"verifyToken p50, {many:,} sessions", "µs", verify(other), beside, verify(one), rounds
+            )
+            yield compare(
+                f"resetKey p50, {many:,} sessions", "µs",
+                lambda: reset(other), beside, lambda: reset(one), rounds,
+            )  # fmt: skip
+
+
 def private_memory(daemon: Daemon) -> float:
     """MiB that nobody else shares: Private_Clean and Private_Dirty of /proc/PID/smaps_rollup (proc(5))."""
     rollup = Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text()
@@ -293,3 +327,4 @@ def every_row(rounds: int, many: int) -> Iterator[Row]:
     with scratch_home() as home:
         yield from starting(home, rounds)
     yield from scaling(1_000, many, rounds)
+    yield from controlling(100, 100_000, rounds)
