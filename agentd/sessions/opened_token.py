@@ -53,10 +53,10 @@ class OpenedToken:
             and not record.ancestors
         )
 
-    def lose(self) -> None:
+    def lose(self, *, is_under_present_key: bool) -> None:
         """The record does not count any more: ids are never used again, so that stays so."""
         self.sealed, self.record = [], None
-        self.is_settled, self.is_plain = True, False
+        self.is_settled, self.is_plain = is_under_present_key, False
 
 
 def describe(record: SessionRecord, last_used: float | None = None, state: str | None = None) -> SessionInfo:

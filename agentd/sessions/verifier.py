@@ -227,23 +227,23 @@ class Verifier:
         if current is None or self._keys.accepting(opened.key_id, self._clock.read()) is None:
             self._opened.pop(token, None)
             return _KEY_RESET
+        is_under_present_key = opened.key_id == current.id
         if None in sealed:
-            opened.lose()
+            opened.lose(is_under_present_key=is_under_present_key)
         elif sealed != opened.sealed:
             own = sealed[0]
             assert own is not None
             record = SessionRecord.decode(self._db.unseal(opened.path, own))
-            is_under_present_key = opened.key_id == current.id
             opened.read(record, is_under_present_key=is_under_present_key)
             # Those above it, if they were not known before: a second reading, later than its own. Ids are
             # never used again, so what is there now was there then.
             above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
             stored = self._db.sealed(*above)
             if None in stored:
-                opened.lose()
+                opened.lose(is_under_present_key=is_under_present_key)
             else:
                 opened.sealed = [own, *stored]
-        elif opened.is_settled and opened.key_id != current.id:
+        elif opened.is_settled and not is_under_present_key:
             # The key was replaced with grace: from now on its end has to be watched.
             opened.is_plain = opened.is_settled = False
         opened.generation = generation

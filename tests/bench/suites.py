@@ -20,7 +20,7 @@ from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, SystemClock
 from agentd.sessions.identifiers import session_id
 from agentd.sessions.records import SessionRecord, session_path
-from agentd.sessions.rules import new_record
+from agentd.sessions.rules import ends_after, millisecond
 from agentd.store import DB, View
 from agentd_client import Session
 from tests.bench import load
@@ -30,6 +30,7 @@ from tests.e2e.daemon import Daemon, Home, scratch_home, serving
 CALLS = 3_000
 CONNECTIONS = 64
 DEPTH = 32
+EXPIRY_SECONDS = 8 * 3600
 STEP = 2_000  # records in one transaction while a store is filled
 MICROSECONDS, MILLISECONDS = 1e6, 1e3
 
@@ -236,10 +237,15 @@ async def populate(home: Home, count: int) -> None:
     ):
         key_id = manager.key_id
         for start in range(0, count, STEP):
+            now = clock.read()
+            expires, boot_expires = ends_after(EXPIRY_SECONDS, now)
             records = [
-                new_record(session_id(random_bytes(16), at), "bench", 8 * 3600, (0, 1), clock.read())
+                SessionRecord(
+                    session_id(random_bytes(16), at), "bench", millisecond(now.wall), expires, now.boot_id,
+                    boot_expires, opened_uid=0, opened_pid=1, lasts=EXPIRY_SECONDS,
+                )
                 for at in range(start, min(start + STEP, count))
-            ]
+            ]  # fmt: skip
 
             def put(view: View, records: list[SessionRecord] = records) -> None:
                 for record in records:
