@@ -185,10 +185,11 @@ class DB:
 
     @property
     def generation(self) -> int | None:
-        """Changes with every commit: as long as it is the same, so is the store. None while it is not open.
+        """Changes with every commit: as long as it is the same, so is the store.
 
-        Valid because nobody else writes: the folder is locked. Ask for it before the reads that it
-        stands for, for a commit may come in between.
+        None where nothing can be said: while a commit is under way, and while the store is not open. Valid
+        because nobody else writes: the folder is locked. Ask for it before the reads that it stands for, for
+        a commit may come in between.
         """
         return None if self._open_reader is None or self._writer is None else self._writer.generation
 

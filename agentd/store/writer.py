@@ -96,9 +96,9 @@ class Pending(Generic[T]):
 class Writer:
     """Runs operations in a thread of its own, from `start` to `stop`.
 
-    `generation` changes with every commit, and no two writers of a process share one. `commits` and
-    `operations` count what was made durable, `failed` is the error after which nothing is
-    carried out any more. `on_failure` is called on the event loop's thread when that happens.
+    `generation` changes with every commit, is None while one is under way, and no two writers of a process
+    share one. `commits` and `operations` count what was made durable, `failed` is the error after which nothing
+    is carried out any more. `on_failure` is called on the event loop's thread when that happens.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Writer:
         self.failed: StoreError | None = None
         self.commits = 0
         self.operations = 0
-        self.generation = next(_generations)
+        self.generation: int | None = next(_generations)
 
     def start(self) -> None:
         """Start the thread."""
@@ -211,6 +211,9 @@ class Writer:
             try:
                 self._fill(batch, operations, is_open, changes)
                 self._count(batch, changes)
+                # While the commit is under way readers see the store of before or that of after, and have to
+                # ask it each time: what one has seen, the next must not take back.
+                self.generation = None
                 batch.commit()
             except MapFull:
                 batch.abort()
@@ -224,10 +227,11 @@ class Writer:
             else:
                 self._is_settled = False
                 self.commits += 1
-                # Before anyone is answered: who asks after an answer sees another generation.
-                self.generation = next(_generations)
                 self.operations += len(operations)
                 return
+            finally:
+                # Before anyone is answered: who asks after an answer sees another generation.
+                self.generation = next(_generations)
 
     def _fill(
         self, batch: Batch, operations: list[_Operation[Any]], is_open: bool, changes: Counter[bytes]
