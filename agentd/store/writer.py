@@ -97,8 +97,8 @@ class Writer:
     """Runs operations in a thread of its own, from `start` to `stop`.
 
     `generation` changes with every commit, is None while one is under way, and no two writers of a process
-    share one. `commits` and `operations` count what was made durable, `failed` is the error after which nothing
-    is carried out any more. `on_failure` is called on the event loop's thread when that happens.
+    share one. `commits` and `operations` count what was made durable, `failed` is the error after which
+    nothing is carried out any more. `on_failure` is called on the event loop's thread when that happens.
     """
 
     def __init__(
