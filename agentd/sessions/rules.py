@@ -125,7 +125,7 @@ def renewed(record: SessionRecord, parent: SessionRecord | None, now: Instant) -
     It goes no further than the hard maximum, and no further than the parent's present end.
     """
     lasts = record.lasts
-    if lasts is None and record.expires is not None:  # of a form that did not tell
+    if lasts is None and record.expires is not None and not record.ancestors:  # of a form that did not tell
         lasts = record.expires - record.made
     wall, boot = ends_after(lasts, now)
     same_boot = record.boot_id == now.boot_id

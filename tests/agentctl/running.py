@@ -66,7 +66,7 @@ def on_terminal(
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=os.environ | environ,
+            env=(without_coverage() if interrupted else os.environ) | environ,
             start_new_session=True,
         ) as child,
         open(ours, "r+b", buffering=0) as terminal,
@@ -86,6 +86,12 @@ def on_terminal(
                     terminal.write(b"\n" if interrupted else typed)
         code = child.wait(60)
     return OnTerminal(code, shown.decode().replace("\r\n", "\n"))
+
+
+def without_coverage() -> dict[str, str]:
+    """The environment of what will be interrupted: an interruption while coverage holds its lock would leave
+    it locked for ever."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def _without_echo(terminal: int) -> None:

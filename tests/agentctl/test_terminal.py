@@ -117,7 +117,10 @@ def test_ctrl_c_ends_it_quietly(agent, logged_in):
 
     agent.script["verifyToken"] = hang
     with subprocess.Popen(
-        [*COMMAND, "--timeout", "60", "verify"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "--timeout", "60", "verify"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=without_coverage(),
     ) as child:
         assert asked.wait(60)
         child.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from agentd_client.cli.commands.watch import _lines
 from agentd_client.cli.table import width_of
 from agentd_client.protocol.results import Event
 from tests.agentctl.fake_agent import NOW
-from tests.agentctl.running import COMMAND, in_process, on_terminal
+from tests.agentctl.running import COMMAND, in_process, on_terminal, without_coverage
 
 ID = "0197043e-2c40-7abc-8000-000000000000"
 CREATED = Event("created", NOW, ID, "desk", None, 4712)
@@ -134,7 +134,7 @@ def test_without_an_agent_there_is_nothing_to_watch(folder):
 
 
 def test_ctrl_c_ends_it_with_0_and_without_a_word(agent, watching):
-    child = watching()
+    child = watching(env=without_coverage())
     agent.tell(CREATED)
     child.stdout.readline()  # it is waiting for the next one
     child.send_signal(signal.SIGINT)

@@ -31,7 +31,7 @@ CALLS = 3_000
 CONNECTIONS = 64
 DEPTH = 32
 EXPIRY_SECONDS = 8 * 3600
-STEP = 2_000  # records in one transaction while a store is filled
+STEP = 500  # records in one transaction while a store is filled
 MICROSECONDS, MILLISECONDS = 1e6, 1e3
 
 

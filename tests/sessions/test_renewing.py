@@ -221,3 +221,10 @@ async def test_a_counted_use_of_the_new_token_ends_the_earlier_one_too(manager, 
     assert await manager.verify_token(renewed.token)
     clock.advance(OVERLAP_SECONDS)
     assert manager.verify_at_once(created.token).reason == reasons.SUPERSEDED
+
+
+async def test_a_child_that_never_ends_by_itself_is_renewed_to_its_parents_end(manager, clock):
+    parent = await manager.open_session(100)
+    child = await manager.open_session("never", parent=parent.token)
+    clock.advance(50)
+    assert (await manager.renew_token(child.token)).expires_at == parent.expires_at

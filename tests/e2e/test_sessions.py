@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from tests.e2e import sharing, uses
+
+
+def test_limited_uses_are_counted_exactly_however_many_ask_at_once(daemon):
+    attempts = uses.CONNECTIONS * uses.ATTEMPTS
+    assert uses.use_up(daemon, uses.new_token(daemon)) == (uses.USES, attempts - uses.USES)
+
+
+def test_a_kill_in_the_middle_never_gives_a_use_back(home):
+    before, after = uses.use_up_across_a_kill(home, 30)
+    assert before > 0
+    assert after > 0
+    # What was counted and not answered is lost: at most one use for each connection.
+    assert uses.USES - uses.CONNECTIONS <= before + after <= uses.USES
+
+
+def test_processes_that_share_a_token_file_renew_once_each_period_and_never_fail(daemon):
+    lifetime, processes = 2, 8
+    found = sharing.share(daemon, processes, lifetime)
+    assert found.failed == []
+    assert found.ended_cleanly == processes
+    assert len(found.renewals) == found.renew_requests == sharing.RENEWALS
+    assert all(seconds >= lifetime * 2 / 3 - sharing.TOLERANCE_SECONDS for seconds in sharing.periods(found))
