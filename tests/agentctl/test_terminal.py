@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from agentd_client.errors import AgentTimeoutError
-from tests.agentctl.running import COMMAND, on_terminal, process
+from tests.agentctl.running import COMMAND, on_terminal, process, without_coverage
 
 QUESTION = b"[y/N]: "
 
