@@ -22,11 +22,12 @@ from .files import StoreFolder
 from .key_range import check_limit, key_range
 from .keypath import KeyPath, count_key, decode_key, encode_path, encode_prefix
 from .opening import Opener
+from .operation import Pending
 from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
 from .view import Entry, View
-from .writer import Pending, Writer
+from .writer import Writer
 
 T = TypeVar("T")
 

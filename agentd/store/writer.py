@@ -14,7 +14,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 import trio
 
@@ -25,6 +25,7 @@ from .counts import apply_changes
 from .environment import Environment
 from .keypath import HEADER
 from .lmdb_errors import MapFull, store_error
+from .operation import Operation, Pending
 from .sealing import Sealer
 from .write_view import WriteView
 
@@ -42,55 +43,6 @@ class _CountsError(Exception):
     def __init__(self, found: StoreDamagedError) -> None:
         super().__init__()
         self.found = found
-
-
-class _Operation(Generic[T]):
-    """A function on its way through the writer, and whoever waits for it."""
-
-    __slots__ = ("error", "function", "may_use_reserve", "result", "waiter")
-
-    def __init__(
-        self,
-        function: Callable[[WriteView], T],
-        waiter: trio.lowlevel.Task | None,
-        may_use_reserve: bool = False,
-    ) -> None:
-        self.function = function
-        self.waiter = waiter
-        self.may_use_reserve = may_use_reserve
-        self.result: T | None = None
-        self.error: BaseException | None = None
-
-
-class Pending(Generic[T]):
-    """An operation that was handed over, and that the task which did so is about to wait for.
-
-    The answer comes through the event loop, so what the task does before it waits runs beside the commit.
-    """
-
-    def __init__(self, operation: _Operation[T]) -> None:
-        self._operation = operation
-
-    async def durable(self) -> T:
-        """Wait until it is durable; its result, or its error. To be awaited once, before anything else is."""
-        operation = self._operation
-
-        def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
-            operation.waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
-        error, operation.error = operation.error, None
-        if error is None:
-            return cast("T", operation.result)
-        try:
-            raise error
-        finally:
-            del error  # else this frame and the error's traceback would keep each other alive
-
-    def give_up(self) -> None:
-        """Do not wait after all; it is carried out all the same, and a failure is logged."""
-        self._operation.waiter = None
 
 
 class Writer:
@@ -113,7 +65,7 @@ class Writer:
         self._sealer = sealer
         self._on_failure = on_failure
         self._log = logger
-        self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         # A daemon thread: where an event loop dies without stopping the store, the process still ends.
         self._thread = threading.Thread(target=self._run, name="agentd-store-writer", daemon=True)
         self._token = trio.lowlevel.current_trio_token()
@@ -149,15 +101,15 @@ class Writer:
 
     def begin(self, function: Callable[[WriteView], T], *, may_use_reserve: bool = False) -> Pending[T]:
         """Hand an operation over, for the present task to wait for: without a checkpoint in between."""
-        operation = _Operation(function, trio.lowlevel.current_task(), may_use_reserve)
+        operation = Operation(function, trio.lowlevel.current_task(), may_use_reserve)
         self._hand_over(operation)
         return Pending(operation)
 
     def submit(self, function: Callable[[WriteView], object]) -> None:
         """Hand an operation over; a failure is logged."""
-        self._hand_over(_Operation(function, None))
+        self._hand_over(Operation(function, None))
 
-    def _hand_over(self, operation: _Operation[Any]) -> None:
+    def _hand_over(self, operation: Operation[Any]) -> None:
         if self._refusing:
             raise DBNotRunningError
         self._queue.put(operation)
@@ -174,7 +126,7 @@ class Writer:
         finally:
             self._on_loop(self._ended.set)
 
-    def _run_batch(self, operations: list[_Operation[Any]], *, is_open: bool = True) -> None:
+    def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool = True) -> None:
         """Carry out a batch that begins with what is given, and answer it. Raises nothing.
 
         Args:
@@ -204,7 +156,7 @@ class Writer:
             _refuse(operations, self.failed)
         self._on_loop(self._answer, operations)
 
-    def _commit_batch(self, operations: list[_Operation[Any]], is_open: bool) -> None:
+    def _commit_batch(self, operations: list[Operation[Any]], is_open: bool) -> None:
         while True:  # once more after every growth, until the map holds it or can grow no more
             batch = self._environment.begin()
             changes = Counter[bytes]()
@@ -234,7 +186,7 @@ class Writer:
                 self.generation = next(_generations)
 
     def _fill(
-        self, batch: Batch, operations: list[_Operation[Any]], is_open: bool, changes: Counter[bytes]
+        self, batch: Batch, operations: list[Operation[Any]], is_open: bool, changes: Counter[bytes]
     ) -> None:
         for operation in operations:
             self._run_operation(batch, operation, changes)
@@ -267,7 +219,7 @@ class Writer:
         if nested.failure is not None:
             raise store_error(nested.failure)
 
-    def _run_operation(self, batch: Batch, operation: _Operation[Any], changes: Counter[bytes]) -> None:
+    def _run_operation(self, batch: Batch, operation: Operation[Any], changes: Counter[bytes]) -> None:
         operation.result = operation.error = None  # of an earlier attempt
         nested = batch.nested()
         view = WriteView(nested, self._sealer)
@@ -323,7 +275,7 @@ class Writer:
 
     # --- the event loop's thread ---
 
-    def _answer(self, operations: Sequence[_Operation[Any]]) -> None:
+    def _answer(self, operations: Sequence[Operation[Any]]) -> None:
         for operation in operations:
             if operation.waiter is not None:
                 trio.lowlevel.reschedule(operation.waiter)
@@ -331,7 +283,7 @@ class Writer:
                 self._log.error("a write that nobody waits for failed", exc_info=operation.error)
 
 
-def _refuse(operations: Sequence[_Operation[Any]], error: StoreError) -> None:
+def _refuse(operations: Sequence[Operation[Any]], error: StoreError) -> None:
     for operation in operations:
         # One exception each: raised in several tasks, a single one would collect all their tracebacks.
         operation.error = type(error)(error.sentence)

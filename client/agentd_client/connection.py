@@ -17,7 +17,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from .attempts import Attempts
 from .errors import AgentdError, AgentStoppingError, AgentUnreachableError, ForeignAgentError, ProtocolError
-from .protocol.calls import Answer, Call, Exchange
+from .protocol.calls import Call
+from .protocol.exchange import Answer, Exchange
 from .protocol.limits import READ_BYTES
 
 T = TypeVar("T")

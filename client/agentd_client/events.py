@@ -15,8 +15,9 @@ from .attempts import Attempts
 from .connection import Connection, Steps, carry_out
 from .errors import ProtocolError
 from .protocol import calls, methods
-from .protocol.calls import Answer, Call, Exchange
+from .protocol.calls import Call
 from .protocol.codec import Message, Notification, Request, Response
+from .protocol.exchange import Answer, Exchange
 from .protocol.results import Event
 from .protocol.wire import error_from_wire
 from .waiting import run

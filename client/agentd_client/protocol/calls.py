@@ -6,22 +6,17 @@ The blocking and the async client differ only in how they move bytes; what they 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import (
     AgentdError,
     InvalidAudienceError,
-    InvalidExpiryError,
-    InvalidGraceError,
-    InvalidLabelError,
     InvalidParamsError,
     InvalidScopesError,
     InvalidTokenError,
-    InvalidUsesError,
     ProtocolError,
 )
 from . import methods
-from .codec import Decoder, Encoder, Request, Response
 from .limits import MAX_AUDIENCES, MAX_SCOPES, MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
 from .methods import Method
 from .results import (
@@ -41,27 +36,13 @@ from .results import (
     Subscribed,
     Verification,
 )
-from .wire import error_from_wire, from_wire
+from .wire import from_wire
 
 T = TypeVar("T")
 
 
 class LocalParamsError(InvalidParamsError):
     """The client itself refuses a parameter; nothing was sent."""
-
-
-_UNSENDABLE: dict[str, type[AgentdError]] = {
-    "audience": InvalidAudienceError,
-    "expiry": InvalidExpiryError,
-    "graceSeconds": InvalidGraceError,
-    "label": InvalidLabelError,
-    "maxLifetime": InvalidExpiryError,
-    "maxUses": InvalidUsesError,
-    "parent": InvalidTokenError,
-    "scopes": InvalidScopesError,
-    "token": InvalidTokenError,
-}
-"""The errors of parameters that have one of their own, as the agent would answer with."""
 
 
 class Call(NamedTuple, Generic[T]):
@@ -294,84 +275,3 @@ def _names(names: Sequence[str] | None, most: int, error: type[AgentdError]) -> 
     if isinstance(names, str) or len(names) > most:
         raise error
     return list(names)
-
-
-class Answer(NamedTuple, Generic[T]):
-    """What the agent said: a result, or its refusal as the exception class that it meant."""
-
-    result: T | None
-    refusal: AgentdError | None
-
-    def unwrap(self) -> T:
-        """The result; raises the refusal."""
-        if self.refusal is not None:
-            raise self.refusal
-        return cast("T", self.result)
-
-
-_ENCODING_ERRORS = (ValueError, TypeError, OverflowError)
-
-
-def _problem(error: Exception, value: object) -> str:
-    # In words of our own, without the value.
-    if isinstance(error, UnicodeEncodeError):
-        return "it is not text that UTF-8 can hold"
-    if isinstance(value, str | bytes):
-        return "it is too long"
-    if isinstance(value, int):
-        return "the number is too large"
-    return f"it is of a type that the protocol does not know ({type(value).__name__})"
-
-
-class Exchange:
-    """One connection's conversation, one call at a time: bytes in, answer out.
-
-    An answer to an earlier call that was given up (its msgid is not the present one) is dropped.
-    """
-
-    def __init__(self) -> None:
-        self._encoder = Encoder()
-        self._decoder = Decoder()
-        self._msgid = 0
-
-    def request(self, call: Call[T]) -> bytes:
-        """The bytes of a call.
-
-        Raises:
-            InvalidExpiryError, InvalidLabelError, InvalidTokenError: that parameter cannot be encoded.
-            LocalParamsError: another one cannot, or all of them together make too long a message.
-        """
-        self._msgid = (self._msgid + 1) % 2**32
-        try:
-            return self._encoder.request(self._msgid, call.method.name, call.params)
-        except _ENCODING_ERRORS:
-            # Not chained: the packer's own message quotes the value, which may be a token.
-            refusal = self._refusal(call)
-        raise refusal
-
-    def _refusal(self, call: Call[T]) -> AgentdError:
-        for name, value in call.params.items():
-            try:
-                self._encoder.encoded(value)
-            except _ENCODING_ERRORS as error:
-                kind = _UNSENDABLE.get(name, LocalParamsError)
-                return kind(f"the {name} cannot be sent: {_problem(error, value)}")
-        return LocalParamsError(f"{call.method.name}: the parameters are too long together")
-
-    def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
-        """Take received bytes; returns the answer once it is whole.
-
-        Raises:
-            ProtocolError: the peer sent something that is no answer; close the connection.
-        """
-        for message in self._decoder.receive(data):
-            match message:
-                case Response(msgid, error, result) if msgid == self._msgid:
-                    if error is not None:
-                        return Answer(None, error_from_wire(error))
-                    return Answer(call.read(result), None)
-                case Request():
-                    raise ProtocolError("expected an answer, got a request")
-        if self._decoder.failure is not None:
-            raise self._decoder.failure
-        return None

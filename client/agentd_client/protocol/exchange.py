@@ -1,0 +1,116 @@
+"""One connection's conversation: the bytes of a call, and its answer out of the bytes that come."""
+
+from __future__ import annotations
+
+from typing import Generic, NamedTuple, TypeVar, cast
+
+from ..errors import (
+    AgentdError,
+    InvalidAudienceError,
+    InvalidExpiryError,
+    InvalidGraceError,
+    InvalidLabelError,
+    InvalidScopesError,
+    InvalidTokenError,
+    InvalidUsesError,
+    ProtocolError,
+)
+from .calls import Call, LocalParamsError
+from .codec import Decoder, Encoder, Request, Response
+from .wire import error_from_wire
+
+T = TypeVar("T")
+
+_UNSENDABLE: dict[str, type[AgentdError]] = {
+    "audience": InvalidAudienceError,
+    "expiry": InvalidExpiryError,
+    "graceSeconds": InvalidGraceError,
+    "label": InvalidLabelError,
+    "maxLifetime": InvalidExpiryError,
+    "maxUses": InvalidUsesError,
+    "parent": InvalidTokenError,
+    "scopes": InvalidScopesError,
+    "token": InvalidTokenError,
+}
+"""The errors of parameters that have one of their own, as the agent would answer with."""
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What the agent said: a result, or its refusal as the exception class that it meant."""
+
+    result: T | None
+    refusal: AgentdError | None
+
+    def unwrap(self) -> T:
+        """The result; raises the refusal."""
+        if self.refusal is not None:
+            raise self.refusal
+        return cast("T", self.result)
+
+
+_ENCODING_ERRORS = (ValueError, TypeError, OverflowError)
+
+
+def _problem(error: Exception, value: object) -> str:
+    # In words of our own, without the value.
+    if isinstance(error, UnicodeEncodeError):
+        return "it is not text that UTF-8 can hold"
+    if isinstance(value, str | bytes):
+        return "it is too long"
+    if isinstance(value, int):
+        return "the number is too large"
+    return f"it is of a type that the protocol does not know ({type(value).__name__})"
+
+
+class Exchange:
+    """One connection's conversation, one call at a time: bytes in, answer out.
+
+    An answer to an earlier call that was given up (its msgid is not the present one) is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._encoder = Encoder()
+        self._decoder = Decoder()
+        self._msgid = 0
+
+    def request(self, call: Call[T]) -> bytes:
+        """The bytes of a call.
+
+        Raises:
+            InvalidExpiryError, InvalidLabelError, InvalidTokenError: that parameter cannot be encoded.
+            LocalParamsError: another one cannot, or all of them together make too long a message.
+        """
+        self._msgid = (self._msgid + 1) % 2**32
+        try:
+            return self._encoder.request(self._msgid, call.method.name, call.params)
+        except _ENCODING_ERRORS:
+            # Not chained: the packer's own message quotes the value, which may be a token.
+            refusal = self._refusal(call)
+        raise refusal
+
+    def _refusal(self, call: Call[T]) -> AgentdError:
+        for name, value in call.params.items():
+            try:
+                self._encoder.encoded(value)
+            except _ENCODING_ERRORS as error:
+                kind = _UNSENDABLE.get(name, LocalParamsError)
+                return kind(f"the {name} cannot be sent: {_problem(error, value)}")
+        return LocalParamsError(f"{call.method.name}: the parameters are too long together")
+
+    def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
+        """Take received bytes; returns the answer once it is whole.
+
+        Raises:
+            ProtocolError: the peer sent something that is no answer; close the connection.
+        """
+        for message in self._decoder.receive(data):
+            match message:
+                case Response(msgid, error, result) if msgid == self._msgid:
+                    if error is not None:
+                        return Answer(None, error_from_wire(error))
+                    return Answer(call.read(result), None)
+                case Request():
+                    raise ProtocolError("expected an answer, got a request")
+        if self._decoder.failure is not None:
+            raise self._decoder.failure
+        return None
