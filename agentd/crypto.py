@@ -60,10 +60,10 @@ def equal(left: bytes, right: bytes) -> bool:
 
 
 def _key(key: Buffer) -> object:
-    pointer = ffi.from_buffer(key)
-    if len(pointer) != KEY_BYTES:
-        raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(pointer)}")
-    return pointer
+    size = len(memoryview(key))
+    if size != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, not {size}")
+    return ffi.from_buffer(key)
 
 
 def seal(key: Buffer, plaintext: Buffer, context: bytes) -> bytes:
@@ -83,18 +83,21 @@ def seal(key: Buffer, plaintext: Buffer, context: bytes) -> bytes:
 
 def open_into(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> None:
     """Open a sealed value into a writable buffer of exactly its size; `SealError` where it is not genuine."""
+    if len(memoryview(target)) != len(sealed) - SEAL_OVERHEAD_BYTES:
+        raise SealError("a sealed value of the wrong length")
+    if not _opened(key, sealed, context, target):
+        raise SealError("a sealed value that is not genuine")
+
+
+def _opened(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> bool:
+    # Raises nothing once it holds buffers: a traceback would keep them, and Python's collector cannot take
+    # apart a memoryview that cffi still holds; it says so on standard error.
     secret, box = _key(key), ffi.from_buffer(sealed)
     room = ffi.from_buffer(target, require_writable=True)
-    size = len(box) - NONCE_BYTES
-    if size < TAG_BYTES or len(room) != size - TAG_BYTES:
-        raise SealError("a sealed value of the wrong length")
-    if (
-        lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
-            room, ffi.NULL, ffi.NULL, box + NONCE_BYTES, size, context, len(context), box, secret
-        )
-        != 0
-    ):
-        raise SealError("a sealed value that is not genuine")
+    done = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
+        room, ffi.NULL, ffi.NULL, box + NONCE_BYTES, len(box) - NONCE_BYTES, context, len(context), box, secret
+    )
+    return bool(done == 0)
 
 
 def open_sealed(key: Buffer, sealed: bytes, context: bytes) -> bytes:
@@ -110,9 +113,10 @@ def derive_into(key: Buffer, purpose: bytes, target: Buffer) -> None:
     XChaCha20 as a pseudorandom function: the key stream at a nonce that is the hash of the purpose. Chosen
     over a keyed hash because hashlib can only answer with `bytes`.
     """
+    size = len(memoryview(target))
+    if size != KEY_BYTES:
+        raise ValueError(f"a derived key has {KEY_BYTES} bytes, not {size}")
     secret, room = _key(key), ffi.from_buffer(target, require_writable=True)
-    if len(room) != KEY_BYTES:
-        raise ValueError(f"a derived key has {KEY_BYTES} bytes, not {len(room)}")
     nonce = hashlib.blake2b(purpose, digest_size=NONCE_BYTES).digest()
     stream = ffi.new("unsigned char[]", KEY_BYTES + TAG_BYTES)
     try:

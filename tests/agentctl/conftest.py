@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +14,8 @@ from tests.agentctl.fake_agent import FakeAgent
 def folder(monkeypatch):
     """A scratch runtime folder (a short path: a socket's has at most 107 bytes) and a clean environment."""
     with tempfile.TemporaryDirectory(prefix="agentctl-") as name:
-        for variable in ("SOCKET", "TOKEN", "TOKEN_FD", "SESSION_TOKEN_PATH"):
-            monkeypatch.delenv(f"AGENTD_{variable}", raising=False)
-        for variable in ("COLUMNS", "NO_COLOR", "SHELL"):
+        ours = [variable for variable in os.environ if variable.startswith("AGENTD_")]
+        for variable in (*ours, "COLUMNS", "NO_COLOR", "SHELL"):
             monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", name)
         monkeypatch.setenv("HOME", name)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import sys
+
 import nacl.bindings
 import pytest
 
@@ -79,3 +82,22 @@ def test_wiping_leaves_zeros():
     buffer = bytearray(b"secret")
     crypto.wipe(buffer)
     assert buffer == bytes(6)
+
+
+@pytest.mark.parametrize("refuse", [
+    lambda key, room: crypto.open_into(key, bytes(72), b"", room),
+    lambda key, room: crypto.open_into(key, bytes(71), b"", room),
+    lambda key, room: crypto.open_into(key[1:], bytes(72), b"", room),
+    lambda key, room: crypto.derive_into(key[1:], b"", room),
+    lambda key, room: crypto.derive_into(key, b"", room[1:]),
+    lambda key, room: crypto.seal(key[1:], room, b""),
+])  # fmt: skip
+def test_what_a_refusal_keeps_alive_can_be_collected_in_silence(refuse, monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises((crypto.SealError, ValueError)) as refused:
+        refuse(memoryview(bytearray(32)), memoryview(bytearray(32)))
+    refused.value.itself = refused.value
+    del refused
+    gc.collect()
+    assert not complaints
