@@ -20,6 +20,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 24
 TAG_BYTES = 16
 SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+SALT_BYTES = 16
+_BLOCK_BYTES = 64  # of ChaCha20, and of the words that its state begins with
 
 if lib.sodium_init() < 0:  # pragma: no cover - libsodium fails here only without any source of randomness
     raise RuntimeError("libsodium cannot be initialised")
@@ -27,6 +29,10 @@ if lib.sodium_init() < 0:  # pragma: no cover - libsodium fails here only withou
 
 class SealError(Exception):
     """A sealed value is not what was sealed under this key and context."""
+
+
+class TooLittleMemoryError(Exception):
+    """The system did not give Argon2id the memory that it was told to use."""
 
 
 def random_bytes(size: int) -> bytes:
@@ -136,3 +142,62 @@ def keyed_hash(key: Buffer, message: Buffer, size: int) -> bytes:
 def xchacha20(key: bytes, nonce: bytes, data: bytes) -> bytes:
     """The XChaCha20 stream over `data`, from block 0; `nonce` has 24 bytes."""
     return bytes(ChaCha20.new(key=key, nonce=nonce).encrypt(data))
+
+
+def hash_into(message: Buffer, target: Buffer) -> None:
+    """BLAKE2b without a key, from buffer to buffer; the target's length is the hash's."""
+    text, room = ffi.from_buffer(message), ffi.from_buffer(target, require_writable=True)
+    lib.crypto_generichash_blake2b_salt_personal(
+        room, len(room), text, len(text), ffi.NULL, 0, ffi.NULL, ffi.NULL
+    )
+
+
+def argon2id_into(passphrase: Buffer, salt: bytes, *, passes: int, memory_bytes: int, target: Buffer) -> None:
+    """Argon2id (RFC 9106) with one lane, from buffer to buffer; takes long, and does not hold the GIL.
+
+    Raises ValueError for a salt that has not 16 bytes or a cost that libsodium does not know, and
+    `TooLittleMemoryError`.
+    """
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
+    if passes < lib.crypto_pwhash_argon2id_opslimit_min() or not (
+        lib.crypto_pwhash_argon2id_memlimit_min() <= memory_bytes <= lib.crypto_pwhash_argon2id_memlimit_max()
+    ):
+        raise ValueError("a cost of Argon2id that libsodium does not know")
+    if not _stretched(passphrase, salt, passes, memory_bytes, target):
+        raise TooLittleMemoryError
+
+
+def _stretched(passphrase: Buffer, salt: bytes, passes: int, memory_bytes: int, target: Buffer) -> bool:
+    # Raises nothing, for the reason that `_opened` gives.
+    secret, room = ffi.from_buffer(passphrase), ffi.from_buffer(target, require_writable=True)
+    algorithm = lib.crypto_pwhash_alg_argon2id13()
+    done = lib.crypto_pwhash(room, len(room), secret, len(secret), salt, passes, memory_bytes, algorithm)
+    return bool(done == 0)
+
+
+def xchacha20_into(key: Buffer, nonce: bytes, data: Buffer, target: Buffer) -> None:
+    """The XChaCha20 stream over `data`, from buffer to buffer of the same size; leaves no copy of the key.
+
+    pycryptodomex frees its state without wiping it, and its HChaCha20 leaves the key on the stack. So the
+    subkey comes from libsodium, where a secretstream begins with it, and the sixteen words that
+    pycryptodomex's state begins with are wiped here.
+    """
+    if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
+        raise ValueError(f"XChaCha20 takes {KEY_BYTES} bytes of key and {NONCE_BYTES} of nonce")
+    stream = bytearray(lib.crypto_secretstream_xchacha20poly1305_statebytes())
+    lib.crypto_secretstream_xchacha20poly1305_init_pull(
+        ffi.from_buffer("crypto_secretstream_xchacha20poly1305_state *", stream), nonce, _key(key)
+    )
+    try:
+        cipher = ChaCha20.new(key=memoryview(stream)[:KEY_BYTES], nonce=bytes(4) + nonce[16:])
+        try:
+            cipher.encrypt(memoryview(data), output=memoryview(target))
+            cipher.encrypt(bytes(_BLOCK_BYTES))  # in place of the part of the stream that the state keeps
+        finally:
+            pointer = cipher._state.get()  # type: ignore[attr-defined]
+            # Under `python -OO` it is ctypes' pointer, otherwise cffi's.
+            address = getattr(pointer, "value", None) or int(ffi.cast("uintptr_t", pointer))
+            lib.sodium_memzero(ffi.cast("void *", address), _BLOCK_BYTES)
+    finally:
+        wipe(stream)

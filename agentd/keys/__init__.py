@@ -1,6 +1,22 @@
 """The key ring: the root key, the keys derived from it, and the memory that they live in."""
 
-from .key_ring import KEY_FILE, KeyRing
+from .argon2 import Cost
+from .changing import change_passphrase
+from .key_file import is_protected
+from .key_ring import KeyRing
 from .memory import SecretKey, SecretMemory
+from .passphrase import PassphraseText
+from .root_key import KEY_FILE
+from .unlocking import UnlockQueue
 
-__all__ = ["KEY_FILE", "KeyRing", "SecretKey", "SecretMemory"]
+__all__ = [
+    "KEY_FILE",
+    "Cost",
+    "KeyRing",
+    "PassphraseText",
+    "SecretKey",
+    "SecretMemory",
+    "UnlockQueue",
+    "change_passphrase",
+    "is_protected",
+]

@@ -1,23 +1,37 @@
-"""The root key's file: 32 raw bytes, mode 0600, in a folder of mode 0700.
+"""The root key's file, mode 0600, in a folder of mode 0700.
 
-Read straight into locked memory and written straight from it, so that the key never becomes a Python
-object. Written to a temporary beside it, synced, linked or renamed into place, and the folder synced
-(rename(2), fsync(2)): an interruption leaves the old file or the new one.
+It has one of two forms, told apart without a passphrase:
+
+    32 raw bytes                    the key itself
+    one line, `k4.local-pw.…`       the key wrapped with a passphrase (`paserk.py`), and a line feed
+
+The key is read straight into locked memory and written straight from it, so that it never becomes a
+Python object. A file is written to a temporary beside it, synced, linked or renamed into place, and the
+folder synced (rename(2), fsync(2)): an interruption leaves the old file or the new one. Writers take turns by
+a lock on the folder, so that a temporary found by whoever holds the lock is what an interrupted writer left.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agentd_client.errors import KeyFileError
 
 from ..crypto import KEY_BYTES
+from .paserk import HEADER, TEXT_CHARACTERS
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
+_LINE_BYTES = TEXT_CHARACTERS + 1
+_RANDOM_BYTES = 8  # in the names of temporaries
+_RESTORE = "restore the key file from a backup"
 
 
 def _refuse(path: Path, reason: str, remedy: str) -> KeyFileError:
@@ -46,47 +60,102 @@ def prepare_folder(folder: Path) -> None:
     _check(folder, found)
 
 
-def read_key(path: Path, target: memoryview) -> bool:
-    """Read the key into `target`; False where there is no file.
+class KeyFile:
+    """An open key file that only its owner can open, of one of the two forms."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _refuse(path, "it is not a regular file", _RESTORE)
+        _check(path, found)
+        if found.st_size not in (KEY_BYTES, _LINE_BYTES):
+            raise _refuse(
+                path,
+                f"it has {found.st_size} bytes; a key has {KEY_BYTES}, a protected one {_LINE_BYTES}",
+                _RESTORE,
+            )
+        self._path, self._descriptor = path, descriptor
+        self.is_protected = found.st_size == _LINE_BYTES
+
+    def read_key(self, target: memoryview) -> None:
+        """Read a raw key into locked memory."""
+        if os.preadv(self._descriptor, [target], 0) != KEY_BYTES:
+            raise _refuse(self._path, "it became shorter while it was read", _RESTORE)
+
+    def read_text(self) -> str:
+        """The PASERK string of a protected key; its beginning and its length are as they should be."""
+        line = os.pread(self._descriptor, _LINE_BYTES, 0)
+        if not line.startswith(HEADER.encode()) or not line.endswith(b"\n") or not line.isascii():
+            raise _refuse(self._path, f"it is not one line that begins with {HEADER}", _RESTORE)
+        return line[:-1].decode("ascii")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[KeyFile | None]:
+    """The key file for the time of a `with`; None where there is none.
 
     Raises:
-        KeyFileError: not a regular file of 32 bytes, another's, or open to others; says the remedy.
+        KeyFileError: not a regular file of a key's size, another's, or open to others; says the remedy.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        yield None
+        return
     except OSError as error:
         raise _failed(path, error) from error
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise _refuse(path, "it is not a regular file", "restore the key file from a backup")
-        _check(path, found)
-        if found.st_size != KEY_BYTES or os.readv(descriptor, [target]) != KEY_BYTES:
-            raise _refuse(
-                path, f"it has {found.st_size} bytes, not {KEY_BYTES}", "restore the key file from a backup"
-            )
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def write_key(path: Path, key: memoryview, *, replace: bool) -> bool:
-    """Write the key; without `replace`, False where another process was first and its file stays."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         try:
-            _write_and_sync(descriptor, key)
-            written = _put_in_place(temporary, path, replace=replace)
+            yield KeyFile(path, descriptor)
         finally:
             os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def is_protected(path: Path) -> bool | None:
+    """Whether this key file needs a passphrase; None where there is none. `KeyFileError` as `opened`."""
+    with opened(path) as file:
+        return None if file is None else file.is_protected
+
+
+def line_of(text: str) -> memoryview:
+    """What a protected key file holds."""
+    return memoryview(text.encode("ascii") + b"\n")
+
+
+def write_key(path: Path, content: memoryview, *, replace: bool) -> bool:
+    """Write a key file; without `replace`, False where another process was first and its file stays."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}")
+    try:
+        with _locked(path.parent) as folder:
+            _remove_leftovers(path)
+            try:
+                descriptor = os.open(
+                    temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE
+                )
+                try:
+                    _write_and_sync(descriptor, content)
+                finally:
+                    os.close(descriptor)
+                written = _put_in_place(temporary, path, replace=replace)
+            finally:
+                temporary.unlink(missing_ok=True)
+            os.fsync(folder)
     except OSError as error:
         raise _failed(path, error) from error
     return written
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what interrupted writers left beside a key file: it may be the key without its passphrase."""
+    try:
+        if _leftovers(path):
+            with _locked(path.parent) as folder:
+                _remove_leftovers(path)
+                os.fsync(folder)
+    except OSError as error:
+        raise _failed(path.parent, error) from error
 
 
 def remove_key(path: Path) -> None:
@@ -115,10 +184,30 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _write_and_sync(descriptor: int, key: memoryview) -> None:
+def _leftovers(path: Path) -> list[Path]:
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
+    return [found for found in path.parent.iterdir() if name.fullmatch(found.name)]
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in _leftovers(path):
+        leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_and_sync(descriptor: int, content: memoryview) -> None:
     os.fchmod(descriptor, _FILE_MODE)  # whatever the umask took away
-    while key:
-        key = key[os.write(descriptor, key) :]
+    while content:
+        content = content[os.write(descriptor, content) :]
     os.fsync(descriptor)
 
 

@@ -4,7 +4,8 @@
              ── "store"      → seals every value of the store
              ── "session"    → seals session keys, which are then stored as values
 
-The root key itself is wiped as soon as the others are derived.
+The root key itself is wiped as soon as the others are derived. Its file may be locked with a passphrase
+(`root_key.py`); then the derived keys are what `stop` takes away and only the passphrase brings back.
 """
 
 from __future__ import annotations
@@ -16,23 +17,20 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from agentd_client.errors import (
-    KeyFileError,
-    KeyRingDestroyedError,
-    KeyRingNotRunningError,
-    KeyRingRunningError,
-    PassphraseError,
-)
+from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
 from agentd_client.lifecycle import Lifecycle, Observer, State
 
 from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
-from .key_file import prepare_folder, read_key, remove_key, write_key
+from .argon2 import Cost
+from .key_file import remove_key
 from .memory import SecretKey, SecretMemory
+from .passphrase import Passphrase, PassphraseText
+from .root_key import KEY_FILE, load_root_key
+from .turns import in_argon2_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEY_FILE = "root.key"
 _AGENT_ID_BYTES = 16
 
 
@@ -42,8 +40,11 @@ class KeyRing:
     `seal`, `open`, `wrap_key` and `unwrap_key` may be called from any thread.
     """
 
-    def __init__(self, keys_path: Path, logger: logging.Logger | None = None) -> None:
+    def __init__(
+        self, keys_path: Path, logger: logging.Logger | None = None, *, cost: Cost | None = None
+    ) -> None:
         self.path = keys_path
+        self._cost = cost
         self._log = logger or logging.getLogger("agentd.keys")
         self._lifecycle = Lifecycle(
             running=KeyRingRunningError, destroyed=KeyRingDestroyedError, not_running=KeyRingNotRunningError
@@ -58,33 +59,50 @@ class KeyRing:
         cls,
         *,
         keys_path: str | os.PathLike[str],
-        passphrase: str | bytes | None = None,
+        passphrase: PassphraseText | None = None,
         fresh: bool = False,
         logger: logging.Logger | None = None,
+        cost: Cost | None = None,
     ) -> Self:
         """Construct and start.
 
         Args:
             keys_path: the folder of the key file; made with mode 0700 where it is missing.
-            passphrase: what the key file is locked with; this version knows plain key files only.
+            passphrase: what the key file is locked with, or is to be where one is made. 1 to 1024 bytes, text
+                as UTF-8, nothing normalised; copied at once into locked memory, which is wiped.
             fresh: draw a new root key in place of the one that is there. What was sealed with the old
                 one can never be opened again.
             logger: where to say what was made; never a key.
+            cost: of Argon2id where a file is made with a passphrase; None measures it (`calibrated`).
 
         Raises:
             KeyFileError: the file is refused; the sentence names it, the reason and the remedy.
-            PassphraseError: a passphrase was given, and the key file is not locked with one.
+            AgentLockedError: the key file is locked, and no passphrase was given.
+            PassphraseError: it is locked with another passphrase, or with none; or what was given is none.
         """
-        key_ring = cls(Path(keys_path), logger)
+        key_ring = cls(Path(keys_path), logger, cost=cost)
         await key_ring.start(passphrase=passphrase, fresh=fresh)
         return key_ring
 
-    async def start(self, *, passphrase: str | bytes | None = None, fresh: bool = False) -> None:
-        """Read the root key, or draw one where there is none, and derive the rest."""
-        async with self._lock:
-            with self._lifecycle.starting() as needed:
-                if needed:
-                    await trio.to_thread.run_sync(self._load, passphrase, fresh)
+    async def start(self, *, passphrase: PassphraseText | None = None, fresh: bool = False) -> None:
+        """Read the root key, or draw one where there is none, and derive the rest.
+
+        Raises what `create_key_ring` raises. A key ring that runs already stays as it is, and the
+        passphrase is not looked at. With a passphrase this takes about half a second, in a thread, one key
+        ring at a time.
+        """
+        secret = Passphrase.taken(passphrase)
+        try:
+            async with self._lock:
+                with self._lifecycle.starting() as needed:
+                    if needed:
+                        if secret is None:
+                            await trio.to_thread.run_sync(self._load, None, fresh)
+                        else:
+                            await in_argon2_thread(self._load, secret, fresh)
+        finally:
+            if secret is not None:
+                secret.wipe()
 
     async def stop(self) -> None:
         """Wipe every key from memory."""
@@ -169,26 +187,14 @@ class KeyRing:
         except KeyError:
             raise KeyRingNotRunningError from None
 
-    def _load(self, passphrase: str | bytes | None, fresh: bool) -> None:
-        if passphrase is not None:
-            raise PassphraseError("this version keeps its root key in a plain key file, without a passphrase")
-        file = self.path / KEY_FILE
-        prepare_folder(self.path)
+    def _load(self, passphrase: Passphrase | None, fresh: bool) -> None:
         root = self._memory.new_key()
         try:
             with root as view:
-                if fresh or not read_key(file, view):
-                    self._draw(file, view, replace=fresh)
+                load_root_key(self.path, passphrase, view, fresh=fresh, cost=self._cost, logger=self._log)
                 self._derive(view)
         finally:
             root.wipe()
-
-    def _draw(self, file: Path, view: memoryview, *, replace: bool) -> None:
-        random_into(view)
-        if write_key(file, view, replace=replace):
-            self._log.info("made a new root key: %s", file)
-        elif not read_key(file, view):
-            raise KeyFileError(f"{file} appeared and vanished again; is another agent being set up?")
 
     def _derive(self, root: memoryview) -> None:
         self._agent_id = keyed_hash(root, b"agentd agent id", _AGENT_ID_BYTES).hex()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from agentd_client.errors import KeyUnavailableError
 
@@ -29,6 +30,21 @@ class SecretMemory:
             self._add_page()
         slot = self._free.pop()
         return SecretKey(slot, lambda: self._free.append(slot))
+
+    def lend(self, size: int) -> memoryview:
+        """`size` bytes on pages of their own, for something else than a key; the borrower wipes them."""
+        page = memoryview(mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
+        self.locked = lock_memory(page) and self.locked
+        return page[:size]
+
+    @contextmanager
+    def lent(self, size: int) -> Iterator[memoryview]:
+        """`lend` for the time of a `with`, wiped at its end."""
+        room = self.lend(size)
+        try:
+            yield room
+        finally:
+            wipe(room)
 
     def _add_page(self) -> None:
         page = memoryview(mmap.mmap(-1, mmap.PAGESIZE))

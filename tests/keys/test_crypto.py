@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import sys
 
 import nacl.bindings
@@ -91,6 +92,8 @@ def test_wiping_leaves_zeros():
     lambda key, room: crypto.derive_into(key[1:], b"", room),
     lambda key, room: crypto.derive_into(key, b"", room[1:]),
     lambda key, room: crypto.seal(key[1:], room, b""),
+    lambda key, room: crypto.argon2id_into(key, bytes(15), passes=2, memory_bytes=2**20, target=room),
+    lambda key, room: crypto.xchacha20_into(key[1:], bytes(24), room, room),
 ])  # fmt: skip
 def test_what_a_refusal_keeps_alive_can_be_collected_in_silence(refuse, monkeypatch):
     complaints = []
@@ -101,3 +104,28 @@ def test_what_a_refusal_keeps_alive_can_be_collected_in_silence(refuse, monkeypa
     del refused
     gc.collect()
     assert not complaints
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 64, 65, 200])
+def test_the_stream_from_buffer_to_buffer_is_the_one_that_tokens_are_made_with(size: int):
+    nonce, data, target = bytes(range(24)), bytes(range(size)), bytearray(size)
+    crypto.xchacha20_into(KEY, nonce, data, target)
+    assert target == crypto.xchacha20(KEY, nonce, data)
+
+
+def test_the_stream_takes_keys_and_nonces_of_its_sizes_only():
+    for key, nonce in ((KEY[1:], bytes(24)), (KEY, bytes(23))):
+        with pytest.raises(ValueError, match="32 bytes"):
+            crypto.xchacha20_into(key, nonce, b"", bytearray())
+
+
+def test_the_plain_hash_is_the_blake2b_of_hashlib():
+    target = bytearray(32)
+    crypto.hash_into(b"text", target)
+    assert target == hashlib.blake2b(b"text", digest_size=32).digest()
+
+
+def test_argon2id_refuses_what_libsodium_does_not_know():
+    for salt, passes, memory_bytes in ((bytes(15), 2, 2**20), (bytes(16), 0, 2**20), (bytes(16), 2, 8191)):
+        with pytest.raises(ValueError):
+            crypto.argon2id_into(b"", salt, passes=passes, memory_bytes=memory_bytes, target=bytearray(32))

@@ -8,14 +8,13 @@ import pytest
 import trio
 
 from agentd.crypto import SealError
-from agentd.keys import KeyRing, key_file, key_ring
+from agentd.keys import KeyRing, key_file, root_key
 from agentd_client.errors import (
     KeyFileError,
     KeyRingDestroyedError,
     KeyRingNotRunningError,
     KeyRingRunningError,
     KeyUnavailableError,
-    PassphraseError,
 )
 from agentd_client.lifecycle import LifecycleEvent, State
 
@@ -147,12 +146,6 @@ async def test_destroying_leaves_what_is_not_ours(tmp_path):
     assert os.listdir(tmp_path / "keys") == ["note"]
 
 
-async def test_a_passphrase_for_a_plain_key_file_is_refused(tmp_path):
-    with pytest.raises(PassphraseError):
-        await make(tmp_path / "keys", passphrase="secret")
-    assert not (tmp_path / "keys").exists()
-
-
 def broken_short(file: Path) -> None:
     file.write_bytes(b"x" * 31)
 
@@ -208,7 +201,7 @@ async def test_a_key_file_of_another_user_is_refused(tmp_path, name):
 
 
 async def test_a_key_file_that_vanishes_while_it_is_made_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_ring, "write_key", lambda file, view, replace: False)
+    monkeypatch.setattr(root_key, "write_key", lambda file, content, replace: False)
     with pytest.raises(KeyFileError, match="vanished"):
         await make(tmp_path / "keys")
 

@@ -1,0 +1,101 @@
+"""What Argon2id may cost: the bounds within which a key file is believed, and what suits a machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..crypto import KEY_BYTES, SALT_BYTES, argon2id_into
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MIN_MEMORY_BYTES = 19 * MIB
+"""With two passes the least that OWASP's Password Storage Cheat Sheet recommends."""
+
+MAX_MEMORY_BYTES = 1024 * MIB
+"""More would let a key file that somebody changed push everything else out of the machine's memory."""
+
+MIN_PASSES = 2
+MAX_PASSES = 64
+
+MAX_WORK_BYTES = 16 * 1024 * MIB
+"""Memory times passes, about half a minute: more would let a changed key file hold the agent up."""
+
+LANES = 1
+"""libsodium knows no other number."""
+
+TARGET_SECONDS = 0.5
+USUAL_MEMORY_BYTES = 256 * MIB
+
+
+class CostError(ValueError):
+    """A cost out of bounds; the text names the parameter and its bounds."""
+
+
+class Cost(NamedTuple):
+    """The parameters of one Argon2id run."""
+
+    memory_bytes: int
+    passes: int
+    lanes: int = LANES
+
+    def check(self) -> Cost:
+        """The cost itself, or CostError; nothing is allocated for it."""
+        if self.lanes != LANES:
+            raise CostError(f"parallelism is {self.lanes}, and only {LANES} is supported")
+        if not MIN_MEMORY_BYTES <= self.memory_bytes <= MAX_MEMORY_BYTES or self.memory_bytes % KIB:
+            raise CostError(
+                f"memory is {self.memory_bytes} bytes, not whole KiB "
+                f"from {MIN_MEMORY_BYTES // MIB} to {MAX_MEMORY_BYTES // MIB} MiB"
+            )
+        if not MIN_PASSES <= self.passes <= MAX_PASSES:
+            raise CostError(f"time is {self.passes} passes, not {MIN_PASSES} to {MAX_PASSES}")
+        if self.memory_bytes * self.passes > MAX_WORK_BYTES:
+            raise CostError(f"memory times time is over {MAX_WORK_BYTES // MIB} MiB")
+        return self
+
+
+def calibrated() -> Cost:
+    """The cost of about `TARGET_SECONDS` on this machine, measured by one run with the fewest passes."""
+    memory_bytes = memory_for(_available_bytes())
+    return Cost(memory_bytes, passes_for(_seconds_per_pass(memory_bytes, time.perf_counter)))
+
+
+def memory_for(available_bytes: int | None) -> int:
+    """The usual memory, or where the machine has little a quarter of what it has, in whole MiB."""
+    if available_bytes is None:
+        return USUAL_MEMORY_BYTES
+    return max(MIN_MEMORY_BYTES, min(USUAL_MEMORY_BYTES, available_bytes // 4 // MIB * MIB))
+
+
+def passes_for(seconds_per_pass: float) -> int:
+    """How many passes come nearest to `TARGET_SECONDS`, within the bounds."""
+    wanted = TARGET_SECONDS / max(seconds_per_pass, TARGET_SECONDS / MAX_PASSES)
+    return max(MIN_PASSES, min(MAX_PASSES, round(wanted)))
+
+
+def _seconds_per_pass(memory_bytes: int, clock: Callable[[], float]) -> float:
+    began = clock()
+    argon2id_into(
+        b"calibration",
+        bytes(SALT_BYTES),
+        passes=MIN_PASSES,
+        memory_bytes=memory_bytes,
+        target=bytearray(KEY_BYTES),
+    )
+    return (clock() - began) / MIN_PASSES
+
+
+def _available_bytes() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * KIB
+    return None

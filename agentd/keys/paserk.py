@@ -1,0 +1,145 @@
+"""PASERK `k4.local-pw`: a key wrapped with a passphrase (PBKW for version 4 of the PASERK specification).
+
+Argon2id makes a key of the passphrase; BLAKE2b makes two of that, one for XChaCha20 over the wrapped key and
+one for the tag over everything. Pure: salt, nonce and cost come in as arguments. Keys are handled in locked
+memory only, and wiped.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..crypto import (
+    KEY_BYTES,
+    NONCE_BYTES,
+    SALT_BYTES,
+    argon2id_into,
+    equal,
+    hash_into,
+    keyed_hash,
+    wipe,
+    xchacha20_into,
+)
+from .argon2 import Cost
+from .memory import SecretMemory
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+HEADER = "k4.local-pw."
+_COST = struct.Struct(">QII")
+_TAG_BYTES = 32
+_DATA_BYTES = SALT_BYTES + _COST.size + NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+TEXT_CHARACTERS = len(HEADER) + _DATA_BYTES // 3 * 4
+"""The length of every k4.local-pw: its data are a multiple of three bytes, so base64 leaves nothing over."""
+
+_FOR_ENCRYPTION, _FOR_AUTHENTICATION = 0xFF, 0xFE
+
+
+class PaserkError(ValueError):
+    """Not a k4.local-pw; the text says why and holds nothing secret."""
+
+
+class NotGenuineError(Exception):
+    """Another passphrase wrapped this, or it was changed: nobody can tell which."""
+
+
+class Wrapped(NamedTuple):
+    """The parts of a k4.local-pw, none of them authenticated yet."""
+
+    salt: bytes
+    cost: Cost
+    nonce: bytes
+    ciphertext: bytes
+    tag: bytes
+
+
+def parse(text: str) -> Wrapped:
+    """The parts of a PASERK string.
+
+    Raises:
+        PaserkError: it is no canonically spelled k4.local-pw.
+        CostError: it asks for a cost out of bounds. Nothing was allocated for it.
+    """
+    if not text.startswith(HEADER):
+        raise PaserkError("it is not a k4.local-pw")
+    if len(text) != TEXT_CHARACTERS:
+        raise PaserkError(f"a k4.local-pw has {TEXT_CHARACTERS} characters, not {len(text)}")
+    body = text[len(HEADER) :]
+    try:
+        data = urlsafe_b64decode(body)
+    except (binascii.Error, ValueError):
+        data = b""
+    if _encode(data) != body:
+        raise PaserkError("it is not in canonical base64url")
+    salt, rest = data[:SALT_BYTES], data[SALT_BYTES:]
+    cost, rest = Cost(*_COST.unpack_from(rest)), rest[_COST.size :]
+    nonce, rest = rest[:NONCE_BYTES], rest[NONCE_BYTES:]
+    return Wrapped(salt, cost.check(), nonce, rest[:KEY_BYTES], rest[KEY_BYTES:])
+
+
+def wrap(key: Buffer, passphrase: Buffer, *, salt: bytes, nonce: bytes, cost: Cost) -> str:
+    """Wrap a key of 32 bytes; takes as long as the cost says.
+
+    Args:
+        key: what is wrapped.
+        passphrase: any bytes.
+        salt: 16 random bytes.
+        nonce: 24 random bytes.
+        cost: of Argon2id; CostError where it is out of bounds.
+    """
+    if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, and the nonce {NONCE_BYTES}")
+    cost.check()
+    ciphertext = bytearray(KEY_BYTES)
+    with _keys(passphrase, salt, cost) as (encryption_key, authentication_key):
+        xchacha20_into(encryption_key, nonce, key, ciphertext)
+        authenticated = salt + _COST.pack(*cost) + nonce + ciphertext
+        tag = _tag(authentication_key, authenticated)
+    return HEADER + _encode(authenticated + tag)
+
+
+def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
+    """Unwrap into a writable buffer of 32 bytes; takes as long as the cost says.
+
+    Raises:
+        NotGenuineError: the passphrase is another, or the text was changed; the target is untouched.
+        CostError: the cost is out of bounds.
+    """
+    if len(memoryview(target)) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes")
+    cost = wrapped.cost.check()
+    authenticated = wrapped.salt + _COST.pack(*cost) + wrapped.nonce + wrapped.ciphertext
+    with _keys(passphrase, wrapped.salt, cost) as (encryption_key, authentication_key):
+        if not equal(wrapped.tag, _tag(authentication_key, authenticated)):
+            raise NotGenuineError
+        xchacha20_into(encryption_key, wrapped.nonce, wrapped.ciphertext, target)
+
+
+@contextmanager
+def _keys(passphrase: Buffer, salt: bytes, cost: Cost) -> Iterator[tuple[memoryview, memoryview]]:
+    with SecretMemory().lent(3 * KEY_BYTES + 1) as room:
+        domain, made = room[:1], room[1 : 1 + KEY_BYTES]
+        encryption_key, authentication_key = (
+            room[1 + KEY_BYTES : 1 + 2 * KEY_BYTES],
+            room[1 + 2 * KEY_BYTES :],
+        )
+        argon2id_into(passphrase, salt, passes=cost.passes, memory_bytes=cost.memory_bytes, target=made)
+        for number, key in (_FOR_ENCRYPTION, encryption_key), (_FOR_AUTHENTICATION, authentication_key):
+            domain[0] = number
+            hash_into(room[: 1 + KEY_BYTES], key)
+        wipe(made)
+        yield encryption_key, authentication_key
+
+
+def _tag(key: memoryview, authenticated: bytes) -> bytes:
+    return keyed_hash(key, HEADER.encode() + authenticated, _TAG_BYTES)
+
+
+def _encode(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode("ascii")

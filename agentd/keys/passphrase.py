@@ -1,0 +1,71 @@
+"""A passphrase in locked memory, from the moment it is handed over until the work with it is done."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from agentd_client.errors import PassphraseError
+
+from ..crypto import wipe
+from .memory import SecretMemory
+
+MAX_BYTES = 1024
+
+PassphraseText = str | bytes | bytearray
+
+
+class Passphrase:
+    """A copy of a passphrase; whoever made it wipes it.
+
+    Text stands for its UTF-8 bytes. Nothing is normalised or stripped: the same bytes unlock, no others.
+    What was handed over stays the caller's; a `bytearray` can be wiped by the caller at once, text and
+    `bytes` cannot.
+
+    Raises PassphraseError unless it has 1 to 1024 bytes, none of them NUL: nobody types one, and what a
+    program hands over with a NUL in it is a slip that would be noticed too late.
+    """
+
+    def __init__(self, given: PassphraseText) -> None:
+        # Text is encoded one character at a time, so that no second copy of the whole is left behind.
+        self._room = SecretMemory().lend(MAX_BYTES)
+        self._size = 0
+        try:
+            if isinstance(given, str):
+                for character in given:
+                    self._add(character.encode())
+            else:
+                self._add(given)
+        except UnicodeEncodeError:
+            self.wipe()
+            raise PassphraseError("a passphrase that is text has to be Unicode") from None
+        except BaseException:
+            self.wipe()
+            raise
+        if not self._size:
+            raise PassphraseError("an empty passphrase protects nothing; give one of 1 to 1024 bytes")
+
+    def _add(self, piece: bytes | bytearray) -> None:
+        if self._size + len(piece) > MAX_BYTES:
+            raise PassphraseError(f"a passphrase has at most {MAX_BYTES} bytes")
+        if 0 in piece:
+            raise PassphraseError("a passphrase holds no NUL byte")
+        self._room[self._size : self._size + len(piece)] = piece
+        self._size += len(piece)
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes themselves; empty once wiped."""
+        return self._room[: self._size]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def wipe(self) -> None:
+        """Zero it; an empty passphrase is left, which opens nothing."""
+        wipe(self._room)
+        self._size = 0
+
+    @classmethod
+    def taken(cls, given: PassphraseText | None) -> Self | None:
+        """A copy of what was given, or None where nothing was."""
+        return None if given is None else cls(given)

@@ -1,0 +1,69 @@
+"""Locking when the machine is about to sleep and when the user's screen is locked, as logind tells.
+
+While the machine is awake the agent holds a delay inhibitor: before sleeping, logind waits until it is
+closed (org.freedesktop.login1(5), "Inhibitor Locks"), which happens when the keys are gone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from .logind_watch import LogindWatch
+from .reasons import Lock
+
+FIRST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 60.0
+"""Between attempts to reach a bus that is not there, twice as long each time."""
+
+
+async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, logger: logging.Logger) -> None:
+    """Lock the agent at logind's signals, until cancelled; connects anew when the bus goes away.
+
+    Without a bus, without logind or without jeepney the agent runs all the same, and its log says once
+    that nothing locks it on suspend and screen lock. Returns where there is nothing to wait for: both are
+    turned off, or jeepney is missing.
+
+    Args:
+        lock: what locks. What it raises is logged, and the machine sleeps all the same.
+        on_suspend: whether to lock before the machine sleeps, and to make it wait for that.
+        on_screen_lock: whether to lock when one of this user's sessions is locked.
+        logger: where that is told.
+    """
+    if not (on_suspend or on_screen_lock):
+        return
+    try:
+        from .system_bus import system_bus  # an extra: the agent is whole without it
+    except ImportError as error:
+        logger.warning(
+            "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
+            error.name,
+        )
+        return
+    async with trio.open_nursery() as locks:
+        watch = LogindWatch(lock, locks, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while True:
+            reason, began = "it hung up", trio.current_time()
+            try:
+                async with system_bus() as bus:
+                    await watch.run(bus)
+            # Whatever the bus does to a connection, the agent goes on, and tries again.
+            except* Exception as errors:
+                reason = _first(errors)
+            watch.tell(
+                logging.WARNING,
+                "no system bus: until there is one, suspend and screen lock do not lock the agent",
+                reason,
+            )
+            if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was there
+                pause_seconds = FIRST_PAUSE_SECONDS
+            await trio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+
+
+def _first(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.locking.stand_in import private_bus, what_is_missing
+
+
+class Locker:
+    """Counts as an agent that locks: keeps the reasons, and does meanwhile what a test wants done."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.finished: list[str] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def __call__(self, reason: str) -> None:
+        self.reasons.append(reason)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        self.finished.append(reason)
+
+
+@pytest.fixture
+def lock():
+    return Locker()
+
+
+@pytest.fixture
+def logger(caplog):
+    caplog.set_level(logging.DEBUG, logger="agentd")
+    logger = logging.getLogger("agentd.locking")
+    propagate, logging.getLogger("agentd").propagate = logging.getLogger("agentd").propagate, True
+    yield logger
+    logging.getLogger("agentd").propagate = propagate
+
+
+@pytest.fixture(scope="session")
+def missing():
+    return what_is_missing()
+
+
+@pytest.fixture
+def bus(missing, monkeypatch):
+    """A private system bus with nobody on it yet."""
+    if missing is not None:
+        pytest.skip(missing)
+    with private_bus() as stand_in:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", stand_in.address)
+        yield stand_in
+
+
+@pytest.fixture
+async def control(bus):
+    """The stand-in for logind, running, and a connection to make it speak."""
+    await bus.start_logind()
+    async with bus.control() as control:
+        yield control

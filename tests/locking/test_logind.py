@@ -1,0 +1,291 @@
+"""Against a real bus with a stand-in for logind on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import trio
+
+import agentd.locking.logind as logind
+from agentd.locking import SCREEN_LOCK, SUSPEND, watch_logind
+
+OURS = [("sleep", "agentd", "wipe keys before sleep", "delay")]
+
+
+@pytest.fixture
+def watch(lock, logger, nursery):
+    """Begin to watch; what it returns ends that when it is called."""
+
+    def begin(*, on_suspend: bool = True, on_screen_lock: bool = True):
+        scope = trio.CancelScope()
+
+        async def run():
+            with scope:
+                await watch_logind(lock, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)
+
+        nursery.start_soon(run)
+        return scope.cancel
+
+    return begin
+
+
+def told(caplog, text: str) -> int:
+    return sum(text in record.getMessage() for record in caplog.records)
+
+
+async def test_the_machine_sleeps_when_the_keys_are_gone_and_not_before(control, watch, lock):
+    inhibitors = []
+    go_on = trio.Event()
+
+    async def meanwhile():
+        inhibitors.append(await control.inhibitors())
+        await go_on.wait()
+        inhibitors.append(await control.inhibitors())
+
+    lock.meanwhile = meanwhile
+    watch()
+    await control.until(control.is_held)
+    assert await control.inhibitors() == OURS
+    await control.prepare_for_sleep(True)
+    await control.until(lambda: inhibitors)
+    go_on.set()
+    await control.until(control.is_free)
+    assert lock.finished == [SUSPEND]
+    assert inhibitors == [OURS, OURS]
+
+
+async def test_a_machine_that_woke_up_waits_again_before_it_sleeps_the_next_time(control, watch, lock):
+    watch()
+    for count in (1, 2, 3):
+        await control.until(control.is_held)
+        assert await control.inhibitors() == OURS
+        await control.prepare_for_sleep(True)
+        await control.until(control.is_free)
+        assert lock.finished == [SUSPEND] * count
+        await control.prepare_for_sleep(False)
+
+
+async def test_a_lock_that_fails_does_not_keep_the_machine_awake(control, watch, lock, caplog):
+    async def fail():
+        raise ValueError("secret")
+
+    lock.meanwhile = fail
+    watch()
+    await control.until(control.is_held)
+    await control.prepare_for_sleep(True)
+    await control.until(control.is_free)
+    assert told(caplog, "the agent could not be locked (suspend): ValueError") == 1
+    await control.prepare_for_sleep(False)
+    await control.until(control.is_held)
+
+
+@pytest.mark.parametrize("how", ["Lock", "LockedHint"])
+async def test_locking_a_session_of_this_user_locks_the_agent_and_no_other(control, watch, lock, caplog, how):
+    ours = await control.add_session("c1", os.geteuid())
+    other = await control.add_session("c2", os.geteuid() + 1)
+
+    async def lock_session(path):
+        if how == "Lock":
+            await control.lock_session(path)
+        else:
+            for is_locked in (True, False):
+                await control.call(path, "org.freedesktop.login1.Session", "SetLockedHint", "b", is_locked)
+
+    watch(on_suspend=False)
+    await control.until(lambda: told(caplog, "logind locks the agent on screen lock"))
+    # The second of them is asked about after the answer about the other user's was read.
+    for count, path in enumerate((other, ours, other, ours)):
+        await lock_session(path)
+        await control.until(lambda count=count: len(lock.finished) == (count + 1) // 2)
+    assert lock.reasons == [SCREEN_LOCK, SCREEN_LOCK]
+    assert await control.inhibitors() == []
+
+
+async def test_the_screen_is_no_business_of_an_agent_that_was_told_so(control, watch, lock):
+    ours = await control.add_session("c1", os.geteuid())
+    watch(on_screen_lock=False)
+    await control.until(control.is_held)
+    await control.lock_session(ours)
+    await control.prepare_for_sleep(True)
+    await control.until(control.is_free)
+    assert lock.reasons == [SUSPEND]
+
+
+async def test_signals_that_somebody_else_sends_are_not_believed(bus, control, watch, lock):
+    ours = await control.add_session("c1", os.geteuid())
+    watch()
+    await control.until(control.is_held)
+    manager, session = "org.freedesktop.login1.Manager", "org.freedesktop.login1.Session"
+    await control.forge("/org/freedesktop/login1", manager, "PrepareForSleep", "b", True)
+    await control.forge(ours, session, "Lock")
+    forged_owner = ("org.freedesktop.login1", "", ":1.999")
+    await control.forge(
+        "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", "sss", *forged_owner
+    )
+    await control.lock_session(ours)
+    await control.until(lambda: lock.finished)
+    assert await control.inhibitors() == OURS
+    await control.prepare_for_sleep(True)
+    await control.until(control.is_free)
+    assert lock.reasons == [SCREEN_LOCK, SUSPEND]
+
+
+async def test_cancelled_anywhere_it_leaves_no_inhibitor_and_no_descriptor(control, lock, logger):
+    before = set(os.listdir("/proc/self/fd"))
+    was_held = False
+    for checkpoints in range(0, 200, 4):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def run():
+                    await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
+
+                nursery.start_soon(run)
+                # Round trips over the bus, so that the watch gets on meanwhile; the last one holds.
+                for _ in range(checkpoints // 8):
+                    was_held |= await control.is_held()
+                for _ in range(checkpoints % 8):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert set(os.listdir("/proc/self/fd")) == before
+    await control.until(control.is_free)
+    assert was_held
+    assert lock.reasons == []
+
+
+async def test_cancelled_while_locking_it_lets_go_of_the_inhibitor(control, watch, lock):
+    lock.meanwhile = trio.sleep_forever
+    end = watch()
+    await control.until(control.is_held)
+    await control.prepare_for_sleep(True)
+    await control.until(lambda: lock.reasons)
+    end()
+    await control.until(control.is_free)
+    assert lock.finished == []
+
+
+async def test_the_descriptor_is_not_passed_on_by_an_exec(control, watch):
+    before = set(os.listdir("/proc/self/fd"))
+    watch()
+    await control.until(control.is_held)
+    new = set(os.listdir("/proc/self/fd")) - before
+    assert len(new) == 2  # the connection and the inhibitor
+    assert not any(os.get_inheritable(int(number)) for number in new)
+
+
+async def test_it_comes_back_when_the_bus_does(bus, watch, lock, caplog, monkeypatch):
+    monkeypatch.setattr(logind, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(logind, "MAX_PAUSE_SECONDS", 0.01)
+    watch()
+    for _ in range(2):
+        await bus.start_logind()
+        async with bus.control() as control:
+            await control.until(control.is_held)
+            assert await control.inhibitors() == OURS
+        # In this order: logind would tell of its own end otherwise.
+        monkeypatch.setattr(logind, "told_before", told(caplog, "no system bus"), raising=False)
+        with pytest.raises(BaseExceptionGroup):
+            async with bus.control() as control:
+                bus.end_bus()
+                await trio.sleep_forever()
+        bus.end_logind()
+        with trio.fail_after(30):
+            while told(caplog, "no system bus") == logind.told_before:
+                await trio.sleep(0)
+        bus.start_bus()
+    assert told(caplog, "no system bus") == 2
+    assert lock.reasons == []
+
+
+async def test_it_waits_for_a_logind_that_comes_later_and_for_one_that_starts_anew(bus, watch, lock, caplog):
+    watch()
+    async with bus.control() as control:
+        await control.until(lambda: told(caplog, "there is no logind"))
+        for count in (1, 2):
+            await bus.start_logind()
+            await control.until(control.is_held)
+            assert await control.inhibitors() == OURS
+            await control.prepare_for_sleep(True)
+            await control.until(control.is_free)
+            assert lock.finished == [SUSPEND] * count
+            bus.end_logind()
+            await control.until(lambda count=count: told(caplog, "there is no logind") == count + 1)
+
+
+async def attempts(lock, logger, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
+
+
+@pytest.mark.parametrize("address", ["unix:path=/nonexistent/bus", "tcp:host=localhost", "nonsense", ";"])
+async def test_without_a_bus_it_says_so_once_and_goes_on_trying(
+    address, lock, logger, caplog, monkeypatch, autojump_clock
+):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    pauses = []
+    sleep = trio.sleep
+
+    async def recorded(seconds):
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(trio, "sleep", recorded)
+    await attempts(lock, logger, 3600.0)
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(pauses) > 50
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert told(caplog, "no system bus: until there is one") == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"REJECTED EXTERNAL\r\n", b"OK 0123\r\n", None])
+async def test_a_bus_that_is_none_is_left_alone_for_growing_times(
+    said, tmp_path, lock, logger, caplog, monkeypatch, autojump_clock
+):
+    path = tmp_path / "bus"
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={path}")
+    before = set(os.listdir("/proc/self/fd"))
+    connections = 0
+
+    async def serve(stream):
+        nonlocal connections
+        connections += 1
+        async with stream:
+            if said is None:
+                await trio.sleep_forever()
+            await stream.receive_some()
+            await stream.send_all(said)
+
+    listening = trio.socket.socket(trio.socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen()
+    async with trio.open_nursery() as nursery:
+        listener = trio.SocketListener(listening)
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        await attempts(lock, logger, 600.0)
+        nursery.cancel_scope.cancel()
+    assert 10 <= connections <= 20
+    assert told(caplog, "no system bus") == 1
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_without_jeepney_it_says_so_and_ends(lock, logger, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jeepney", None)
+    monkeypatch.delitem(sys.modules, "agentd.locking.system_bus", raising=False)
+    await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
+    assert [record.getMessage() for record in caplog.records] == [
+        "suspend and screen lock do not lock the agent: jeepney is not installed; install agentd[logind]"
+    ]
+
+
+async def test_with_both_turned_off_there_is_nothing_to_wait_for(lock, logger, caplog):
+    await watch_logind(lock, on_suspend=False, on_screen_lock=False, logger=logger)
+    assert caplog.records == []
+
+
+def test_the_agent_does_not_import_jeepney_before_it_watches():
+    from subprocess import run
+
+    code = "import sys, agentd.locking; sys.exit('jeepney' in sys.modules)"
+    assert run([sys.executable, "-c", code]).returncode == 0
