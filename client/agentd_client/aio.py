@@ -22,10 +22,19 @@ from .connection import carry_out, connect
 from .events import open_feed
 from .pool import MAX_CONNECTIONS, Pool, ProcessPools
 from .protocol import calls
-from .protocol.calls import Call
+from .protocol.calls import Call, PassphraseText
 from .protocol.methods import SUBSCRIBE, Method
 from .protocol.reasons import MALFORMED
-from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verification
+from .protocol.results import (
+    AuditPage,
+    CreatedToken,
+    Hello,
+    LockState,
+    Protection,
+    SessionPage,
+    Status,
+    Verification,
+)
 from .renewal import check
 from .token_text import token_text
 
@@ -186,6 +195,20 @@ class AsyncClient:
     async def reset_key(self, grace_seconds: int | None = None) -> str:
         """See `Client.reset_key`."""
         return await self._carry_out(calls.reset_key(grace_seconds))
+
+    async def lock(self) -> LockState:
+        """See `Client.lock`."""
+        return await self._carry_out(calls.lock())
+
+    async def unlock(self, passphrase: PassphraseText) -> LockState:
+        """See `Client.unlock`."""
+        return await self._carry_out(calls.unlock(passphrase))
+
+    async def change_passphrase(
+        self, old: PassphraseText | None = None, new: PassphraseText | None = None
+    ) -> Protection:
+        """See `Client.change_passphrase`."""
+        return await self._carry_out(calls.change_passphrase(old, new))
 
     async def subscribe(self) -> AsyncEvents:
         """See `Client.subscribe`; used as ``async with await agent.subscribe() as events: async for ...``."""

@@ -1,37 +1,38 @@
-"""The blocking client. What it says is in `protocol`, what it repeats in `attempts`; this is the waiting."""
+"""The blocking client: what it can be asked. What is sent is in `protocol`, how in `caller`."""
 
 from __future__ import annotations
 
-import os
 import time
-from threading import Semaphore
-from typing import TypeVar
 
-from .attempts import Attempts
-from .connection import carry_out, connect
-from .pool import MAX_CONNECTIONS, ProcessPools
+from .caller import Caller
 from .protocol import calls
-from .protocol.calls import Call
-from .protocol.methods import SUBSCRIBE, Method
+from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
-from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verification
+from .protocol.results import (
+    AuditPage,
+    CreatedToken,
+    Hello,
+    LockState,
+    Protection,
+    SessionPage,
+    Status,
+    Verification,
+)
 from .token_text import token_text
 from .waiting import follow, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
     from .events import Events
+    from .protocol.calls import PassphraseText
     from .session import Session
-
-T = TypeVar("T")
 
 CLIENT_NAME = "agentd-client"
 
 
-class Client:
+class Client(Caller):
     """The agent, from blocking code. Any number of threads may share one, and it may be used after fork(2).
 
     Every call may raise, beside its own errors and whatever else the agent refuses it with:
@@ -46,46 +47,6 @@ class Client:
     `timeout` is the seconds for a whole call, connecting and repeating included, and `patience` how many of
     them may go by waiting for an agent that is not there (None: all). Both may be changed at any time.
     """
-
-    def __init__(
-        self, socket_path: str | os.PathLike[str] | None, timeout: float, patience: float | None
-    ) -> None:
-        self.timeout = timeout
-        self.patience = patience
-        self._pools = ProcessPools(socket_path, Semaphore)
-
-    @classmethod
-    def connect(
-        cls,
-        socket_path: str | os.PathLike[str] | None = None,
-        timeout: float = 5.0,
-        *,
-        patience: float | None = None,
-    ) -> Self:
-        """Connect now, so that a missing agent shows here.
-
-        Args:
-            socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
-            timeout: seconds for each call.
-            patience: seconds to wait for an agent that is not there, because it may be starting.
-
-        Raises:
-            AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
-            InvalidParamsError: the timeout is not 0 to 86400 seconds.
-        """
-        client = cls(socket_path, timeout, patience)
-        pool = client._pools.here()
-        pool.give_back(run(connect(pool, client._attempts(None))))
-        return client
-
-    @property
-    def socket_path(self) -> str:
-        """Where the agent is."""
-        return self._pools.path
-
-    def close(self) -> None:
-        """Close the connections. Calls under way in other threads end as they would; new ones are refused."""
-        self._pools.close()
 
     def hello(self) -> Hello:
         """The agent's version and capabilities."""
@@ -286,6 +247,46 @@ class Client:
         """
         return self._carry_out(calls.reset_key(grace_seconds))
 
+    def lock(self) -> LockState:
+        """Lock the agent: it wipes its keys and answers nobody until it is unlocked.
+
+        Raises:
+            NoPassphraseError: its key file has no passphrase, so it could not be unlocked.
+        """
+        return self._carry_out(calls.lock())
+
+    def unlock(self, passphrase: PassphraseText) -> LockState:
+        """Unlock the agent; one that is not locked does not look at the passphrase.
+
+        The agent needs about half a second, and after wrong passphrases of this process it waits up to 30
+        seconds before it tries the next: see to a `timeout` that is longer.
+
+        Args:
+            passphrase: 1 to 1024 bytes; text stands for its UTF-8. A bytearray can be wiped afterwards, but
+                copies of what was sent stay in this process until that memory is used anew.
+
+        Raises:
+            PassphraseError: it is wrong, or cannot be a passphrase.
+        """
+        return self._carry_out(calls.unlock(passphrase))
+
+    def change_passphrase(
+        self, old: PassphraseText | None = None, new: PassphraseText | None = None
+    ) -> Protection:
+        """Give the key file another passphrase, its first one, or none. The agent stays locked or unlocked.
+
+        It takes some seconds, and waits as `unlock` does.
+
+        Args:
+            old: the present one; None where there is none.
+            new: what takes its place; None for a plain key file.
+
+        Raises:
+            PassphraseError: the old one is wrong, or one of them cannot be a passphrase.
+            AgentLockedError: there is an old one, and it was not given.
+        """
+        return self._carry_out(calls.change_passphrase(old, new))
+
     def subscribe(self) -> Events:
         """Connect for events; used as ``with agent.subscribe() as events: for event in events: ...``.
 
@@ -297,29 +298,3 @@ class Client:
 
         self._pools.here()
         return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _attempts(self, method: Method | None, timeout: float | None = None) -> Attempts:
-        return Attempts(
-            self.socket_path,
-            method,
-            now=time.monotonic(),
-            timeout=self.timeout if timeout is None else timeout,
-            patience=self.patience,
-        )
-
-    def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
-        pool = self._pools.here()
-        timeout = self.timeout if seconds is None else min(self.timeout, seconds)
-        attempts = self._attempts(call.method, timeout)
-        if not pool.slots.acquire(timeout=timeout):
-            raise attempts.all_connections_busy(MAX_CONNECTIONS)
-        try:
-            return run(carry_out(pool, call, attempts))
-        finally:
-            pool.slots.release()

@@ -206,7 +206,13 @@ class KeyUnavailableError(AgentdError):
 class PassphraseError(AgentdError):
     """The passphrase does not fit the key file."""
 
-    code = "PASSPHRASE"
+    code, number = "PASSPHRASE", INVALID
+
+
+class NoPassphraseError(PassphraseError):
+    """The key file has no passphrase, and an agent without one could not be unlocked again."""
+
+    code, number = "NO_PASSPHRASE", FAILED
 
 
 # --- life cycle -------------------------------------------------------------------------------------
@@ -409,6 +415,7 @@ __all__ = [
     "KeyRingRunningError",
     "KeyUnavailableError",
     "LifecycleError",
+    "NoPassphraseError",
     "NotWithinParentError",
     "OutcomeUnknownError",
     "ParentNotValidError",

@@ -72,6 +72,7 @@ SECRET = "v4.local.A_real_one-1234"
         (errors.ForeignAgentError(), 77),
         (errors.TokenFileError(), 77),
         (errors.PassphraseError(), 77),
+        (errors.NoPassphraseError(), 77),
         (errors.KeyFileError(), 78),
         (errors.ConfigError(), 78),
         (click.Abort(), 130),

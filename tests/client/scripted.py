@@ -12,7 +12,15 @@ from typing import Any, NamedTuple, Self
 from agentd_client import CreatedToken, Hello, SessionInfo, Status, Verification
 from agentd_client.protocol.codec import Decoder, Encoder, Request
 from agentd_client.protocol.methods import EVENT
-from agentd_client.protocol.results import Counters, Event, KeyReset, Revocation, Subscribed
+from agentd_client.protocol.results import (
+    Counters,
+    Event,
+    KeyReset,
+    LockState,
+    Protection,
+    Revocation,
+    Subscribed,
+)
 from agentd_client.protocol.wire import to_wire
 
 PATIENCE_SECONDS = 60  # a bound for a test that hangs; no test waits for it to pass
@@ -107,6 +115,10 @@ def result_of(request: Request) -> Any:
             return to_wire(Revocation(True))
         case "resetKey":
             return to_wire(KeyReset("key-2"))
+        case "lock" | "unlock":
+            return to_wire(LockState(request.method == "lock"))
+        case "changePassphrase":
+            return to_wire(Protection("new" in params))
         case "subscribe":
             return to_wire(Subscribed(True))
     raise AssertionError(request.method)

@@ -36,6 +36,7 @@ def test_the_methods_that_change_something_are_known() -> None:
         methods.REVOKE_TOKEN,
         methods.REVOKE_SESSIONS,
         methods.RESET_KEY,
+        methods.CHANGE_PASSPHRASE,
     ]
 
 

@@ -38,6 +38,7 @@ def test_the_number_says_whose_fault_it_is() -> None:
         "NOT_WITHIN_PARENT",
         "TOKEN_NOT_VALID",
         "INVALID_PATH",
+        "PASSPHRASE",
     }
     assert {error.number for error in EVERY_ERROR} == {FAILED, INVALID}
 
@@ -89,6 +90,7 @@ def test_the_codes_are_stable() -> None:
         "KEY_FILE",
         "KEY_UNAVAILABLE",
         "PASSPHRASE",
+        "NO_PASSPHRASE",
         "LIFECYCLE",
         "SESSION_RUNNING",
         "SESSION_DESTROYED",

@@ -16,7 +16,9 @@ from agentd_client.protocol.results import (
     Event,
     Hello,
     KeyReset,
+    LockState,
     Opener,
+    Protection,
     Revocation,
     Revocations,
     SessionInfo,
@@ -30,6 +32,25 @@ from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, f
 EXAMPLES = [
     Hello("agentd 1", 1, ["hello"]),
     Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, {"requests": 1}),
+    Status(
+        "1",
+        None,
+        2,
+        3.5,
+        4.5,
+        None,
+        None,
+        "/s",
+        "/d",
+        None,
+        True,
+        {"requests": 1},
+        True,
+        5.5,
+        "idle",
+        True,
+        3,
+    ),
     Counters(1, 2, 3, 4, 5, 6, 7),
     CreatedToken("t", "i", None),
     CreatedToken("t", "i", 5.5),
@@ -45,6 +66,8 @@ EXAMPLES = [
     Revocation(True),
     Revocations(3),
     KeyReset("k"),
+    LockState(True),
+    Protection(False),
     Subscribed(True),
     Event("keyReset", 1.5, None, "", None, None),
     Event("refused", 1, "i", "l", "SUPERSEDED", 7, 3),
@@ -59,7 +82,7 @@ EXAMPLES = [
 MAY_BE_NIL = {
     *("audience", "bound_pid", "exe", "expires_at", "last_used_at", "max_expires_at", "next", "opened_by"),
     *("parent", "peer_exe", "peer_pid", "peer_uid", "reason", "scopes", "session", "session_id", "unit"),
-    "uses_left",
+    *("uses_left", "agent_id", "key_id", "lock_reason", "locked_at", "sessions", "store_bytes"),
 }
 
 

@@ -14,23 +14,26 @@ from ..errors import (
     InvalidParamsError,
     InvalidScopesError,
     InvalidTokenError,
-    ProtocolError,
+    PassphraseError,
 )
-from . import methods
-from .limits import MAX_AUDIENCES, MAX_SCOPES, MAX_TOKEN_CHARACTERS, PROTOCOL_VERSION
+from . import answers, methods
+from .limits import (
+    MAX_AUDIENCES,
+    MAX_PASSPHRASE_BYTES,
+    MAX_SCOPES,
+    MAX_TOKEN_CHARACTERS,
+    PROTOCOL_VERSION,
+)
 from .methods import Method
 from .results import (
-    AuditEntry,
     AuditPage,
-    Counters,
     CreatedToken,
     Event,
     Hello,
-    KeyReset,
-    Opener,
+    LockState,
+    Protection,
     Revocation,
     Revocations,
-    SessionInfo,
     SessionPage,
     Status,
     Subscribed,
@@ -39,6 +42,8 @@ from .results import (
 from .wire import from_wire
 
 T = TypeVar("T")
+
+PassphraseText = str | bytes | bytearray
 
 
 class LocalParamsError(InvalidParamsError):
@@ -53,7 +58,7 @@ class Call(NamedTuple, Generic[T]):
     read: Callable[[Any], T]
 
     def __repr__(self) -> str:
-        # Parameters hold tokens, and a call stands in every traceback that shows its locals.
+        # Parameters hold tokens and passphrases, and a call stands in every traceback that shows its locals.
         return f"Call({self.method.name}, {', '.join(self.params) or 'no parameters'})"
 
 
@@ -70,7 +75,7 @@ def hello(client: str) -> Call[Hello]:
 
 def get_status() -> Call[Status]:
     """Ask how the agent is."""
-    return _call(methods.GET_STATUS, _status)
+    return _call(methods.GET_STATUS, answers.status)
 
 
 def create_token(
@@ -105,7 +110,7 @@ def verify_token(
     """Ask whether a token is valid, for an audience and for scopes; this counts as a use."""
     return _call(
         methods.VERIFY_TOKEN,
-        _verification,
+        answers.verification,
         token=token,
         audience=audience,
         scopes=_names(scopes, MAX_SCOPES, InvalidScopesError),
@@ -124,7 +129,7 @@ def inspect_token(
         raise LocalParamsError("inspect_token takes either a token or an id")
     return _call(
         methods.INSPECT_TOKEN,
-        _verification,
+        answers.verification,
         token=None if token is None else sendable_token(token),
         id=session_id,
         audience=audience,
@@ -151,7 +156,7 @@ def list_sessions(
     """Ask for some sessions, newest first."""
     return _call(
         methods.LIST_SESSIONS,
-        _session_page,
+        answers.session_page,
         state=state,
         label=label,
         pid=pid,
@@ -185,7 +190,7 @@ def list_audit(
     *, since: float | None = None, after: str | None = None, limit: int | None = None
 ) -> Call[AuditPage]:
     """Ask for some entries of the audit log, newest first."""
-    return _call(methods.LIST_AUDIT, _audit_page, since=since, after=after, limit=limit)
+    return _call(methods.LIST_AUDIT, answers.audit_page, since=since, after=after, limit=limit)
 
 
 def subscribe() -> Call[bool]:
@@ -207,8 +212,30 @@ def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
 
 def reset_key(grace_seconds: int | None = None) -> Call[str]:
     """Replace the session key: every earlier token is invalid from then on, or once the grace is over."""
+    return _call(methods.RESET_KEY, answers.key_id, graceSeconds=grace_seconds)
+
+
+def lock() -> Call[LockState]:
+    """Wipe the keys from the agent's memory."""
+    return _call(methods.LOCK, lambda answer: from_wire(LockState, answer))
+
+
+def unlock(passphrase: PassphraseText) -> Call[LockState]:
+    """Give the agent its keys back."""
     return _call(
-        methods.RESET_KEY, lambda answer: from_wire(KeyReset, answer).key_id, graceSeconds=grace_seconds
+        methods.UNLOCK,
+        lambda answer: from_wire(LockState, answer),
+        passphrase=sendable_passphrase(passphrase),
+    )
+
+
+def change_passphrase(old: PassphraseText | None, new: PassphraseText | None) -> Call[Protection]:
+    """Replace the key file's passphrase; None where it has none, or is to have none."""
+    return _call(
+        methods.CHANGE_PASSPHRASE,
+        lambda answer: from_wire(Protection, answer),
+        old=None if old is None else sendable_passphrase(old),
+        new=None if new is None else sendable_passphrase(new),
     )
 
 
@@ -230,37 +257,28 @@ def sendable_token(token: object) -> str:
     return str(token)
 
 
-def _status(answer: Any) -> Status:
-    found = from_wire(Status, answer)
-    return found._replace(counters=from_wire(Counters, found.counters))
+def sendable_passphrase(passphrase: object) -> bytes | bytearray:
+    """The bytes of a passphrase, those of UTF-8 for text; raises `PassphraseError`, without what was given.
+
+    A bytearray is passed on as it is, so that its owner can wipe it afterwards.
+    """
+    given = _utf8(passphrase) if isinstance(passphrase, str) else passphrase
+    if not isinstance(given, bytes | bytearray):
+        raise PassphraseError("a passphrase is text or bytes; text has to be Unicode")
+    if not given:
+        raise PassphraseError("an empty passphrase protects nothing; give one of 1 to 1024 bytes")
+    if len(given) > MAX_PASSPHRASE_BYTES:
+        raise PassphraseError(f"a passphrase has at most {MAX_PASSPHRASE_BYTES} bytes")
+    if 0 in given:
+        raise PassphraseError("a passphrase holds no NUL byte")
+    return given
 
 
-def _verification(answer: Any) -> Verification:
-    found = from_wire(Verification, answer)
-    return found if found.session is None else found._replace(session=_session(found.session))
-
-
-def _session(answer: Any) -> SessionInfo:
-    session = from_wire(SessionInfo, answer)
-    if session.opened_by is not None:
-        session = session._replace(opened_by=from_wire(Opener, session.opened_by))
-    return session
-
-
-def _session_page(answer: Any) -> SessionPage:
-    found = from_wire(SessionPage, answer)
-    return found._replace(sessions=[_session(session) for session in _items(found.sessions)])
-
-
-def _audit_page(answer: Any) -> AuditPage:
-    found = from_wire(AuditPage, answer)
-    return found._replace(entries=[from_wire(AuditEntry, entry) for entry in found.entries])
-
-
-def _items(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ProtocolError("the agent's answer has no usable field 'sessions'")
-    return value
+def _utf8(text: str) -> bytes | None:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # it holds the text: no error of ours is chained to it
+        return None
 
 
 def read_event(params: Any) -> Event:

@@ -13,6 +13,7 @@ from ..errors import (
     InvalidScopesError,
     InvalidTokenError,
     InvalidUsesError,
+    PassphraseError,
     ProtocolError,
 )
 from .calls import Call, LocalParamsError
@@ -28,7 +29,10 @@ _UNSENDABLE: dict[str, type[AgentdError]] = {
     "label": InvalidLabelError,
     "maxLifetime": InvalidExpiryError,
     "maxUses": InvalidUsesError,
+    "new": PassphraseError,
+    "old": PassphraseError,
     "parent": InvalidTokenError,
+    "passphrase": PassphraseError,
     "scopes": InvalidScopesError,
     "token": InvalidTokenError,
 }
@@ -55,7 +59,7 @@ def _problem(error: Exception, value: object) -> str:
     # In words of our own, without the value.
     if isinstance(error, UnicodeEncodeError):
         return "it is not text that UTF-8 can hold"
-    if isinstance(value, str | bytes):
+    if isinstance(value, str | bytes | bytearray):
         return "it is too long"
     if isinstance(value, int):
         return "the number is too large"
@@ -84,7 +88,7 @@ class Exchange:
         try:
             return self._encoder.request(self._msgid, call.method.name, call.params)
         except _ENCODING_ERRORS:
-            # Not chained: the packer's own message quotes the value, which may be a token.
+            # Not chained: the packer's own message quotes the value, which may be a token or a passphrase.
             refusal = self._refusal(call)
         raise refusal
 

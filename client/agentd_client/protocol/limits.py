@@ -35,6 +35,9 @@ MAX_MSGID = 2**32 - 1
 MAX_TOKEN_CHARACTERS = 8 * 1024
 """A token; agentd's own have about 400."""
 
+MAX_PASSPHRASE_BYTES = 1024
+"""A passphrase; the longest that people type have a tenth of it."""
+
 MAX_LABEL_CHARACTERS = 200
 """A label; it is shown in one line of a terminal."""
 

@@ -29,6 +29,9 @@ REVOKE_SESSIONS = Method("revokeSessions", repeatable=False)
 RESET_KEY = Method("resetKey", repeatable=False)
 LIST_AUDIT = Method("listAudit", repeatable=True)
 SUBSCRIBE = Method("subscribe", repeatable=True)
+LOCK = Method("lock", repeatable=True)
+UNLOCK = Method("unlock", repeatable=True)
+CHANGE_PASSPHRASE = Method("changePassphrase", repeatable=False)
 
 EVENT = "event"
 """The notification that subscribers get."""

@@ -29,20 +29,30 @@ class Counters(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The agent at a glance; asking changes nothing."""
+    """The agent at a glance; asking changes nothing.
+
+    agent_id, sessions, key_id, store_bytes: None while the agent is locked. locked_at, lock_reason: since
+    when and why it is locked (one of `LOCK_REASONS`), None where it is not. protected: the key file has a
+    passphrase. wrong_passphrases: since the agent started.
+    """
 
     version: str
-    agent_id: str
+    agent_id: str | None
     pid: int
     started_at: float
     uptime_seconds: float
-    sessions: int
-    key_id: str
+    sessions: int | None
+    key_id: str | None
     socket_path: str
     store_path: str
-    store_bytes: int
+    store_bytes: int | None
     memory_locked: bool
     counters: Counters
+    locked: bool = False
+    locked_at: float | None = None
+    lock_reason: str | None = None
+    protected: bool = False
+    wrong_passphrases: int = 0
 
 
 class CreatedToken(NamedTuple):
@@ -134,6 +144,22 @@ class KeyReset(NamedTuple):
     key_id: str
 
 
+class LockState(NamedTuple):
+    """Whether the agent is locked."""
+
+    locked: bool
+
+
+class Protection(NamedTuple):
+    """Whether the key file has a passphrase."""
+
+    protected: bool
+
+
+LOCK_REASONS = ("asked", "suspend", "screen lock", "idle", "signal", "start")
+"""Why an agent is locked: somebody asked for it, or it started so; the others are its own doing."""
+
+
 class Subscribed(NamedTuple):
     """From now on events come on this connection."""
 
@@ -141,11 +167,11 @@ class Subscribed(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something happened to a session, or to all of them.
+    """Something happened to a session, to all of them, or to the agent.
 
     kind: one of `EVENT_KINDS`. at: when. session_id: whose; None where it is about none or all. reason: why
-    something was refused. peer_pid: the process that did it, where one did. missed: how many events were
-    lost before this one, because the subscriber took them too slowly.
+    something was refused, or the agent locked. peer_pid: the process that did it, where one did. missed: how
+    many events were lost before this one, because the subscriber took them too slowly.
     """
 
     kind: str
@@ -159,7 +185,12 @@ class Event(NamedTuple):
 
 CREATED, RENEWED, REVOKED, SESSION_EXPIRED = "created", "renewed", "revoked", "expired"
 REFUSED, KEY_RESET, STOPPING = "refused", "keyReset", "stopping"
-EVENT_KINDS = (CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING)
+LOCKED, UNLOCKED = "locked", "unlocked"
+PASSPHRASE_CHANGED, PASSPHRASE_REFUSED = "passphraseChanged", "passphraseRefused"
+EVENT_KINDS = (
+    *(CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING),
+    *(LOCKED, UNLOCKED, PASSPHRASE_CHANGED, PASSPHRASE_REFUSED),
+)
 """What an event, or an entry of the audit log, tells of."""
 
 

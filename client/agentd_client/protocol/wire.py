@@ -20,7 +20,7 @@ _MaybeMap = (dict, type(None))
 
 # One vocabulary: a field of this name has this type in whatever result it stands.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "agent_id": _Text,
+    "agent_id": _MaybeText,
     "at": _Number,
     "audience": _MaybeList,
     "bound_pid": _MaybeInt,
@@ -37,10 +37,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "expires_at": _MaybeNumber,
     "generation": (int,),
     "id": _Text,
-    "key_id": _Text,
+    "key_id": _MaybeText,
     "kind": _Text,
     "label": _Text,
     "last_used_at": _MaybeNumber,
+    "lock_reason": _MaybeText,
+    "locked": (bool,),
+    "locked_at": _MaybeNumber,
     "max_expires_at": _MaybeNumber,
     "memory_locked": (bool,),
     "missed": (int,),
@@ -52,6 +55,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "peer_uid": _MaybeInt,
     "peers_refused": (int,),
     "pid": (int,),
+    "protected": (bool,),
     "protocol": (int,),
     "reason": _MaybeText,
     "refusals": (int,),
@@ -62,11 +66,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "scopes": _MaybeList,
     "session": _MaybeMap,
     "session_id": _MaybeText,
-    "sessions": (int, list),
+    "sessions": (int, list, type(None)),
     "socket_path": _Text,
     "started_at": _Number,
     "state": _Text,
-    "store_bytes": (int,),
+    "store_bytes": _MaybeInt,
     "store_path": _Text,
     "subscribed": (bool,),
     "times": (int,),
@@ -78,6 +82,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "uses_left": _MaybeInt,
     "valid": (bool,),
     "version": _Text,
+    "wrong_passphrases": (int,),
 }
 
 ResultT = TypeVar("ResultT", bound=NamedTuple)

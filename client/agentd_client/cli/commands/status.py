@@ -54,12 +54,16 @@ def _looked_at(agent: Client, token: str) -> Verification:
 def _agent_rows(status: Status) -> Iterator[Row]:
     uptime = format_duration(status.uptime_seconds)
     yield ("agent", f"agentd {printable(status.version)}, process {status.pid}, up {uptime}")
-    yield ("agent id", printable(status.agent_id))
+    if status.agent_id is not None:
+        yield ("agent id", printable(status.agent_id))
     yield ("socket", printable(status.socket_path))
-    yield ("store", f"{printable(status.store_path)}, {size(status.store_bytes)}")
+    held = "" if status.store_bytes is None else f", {size(status.store_bytes)}"
+    yield ("store", printable(status.store_path) + held)
     yield ("memory", "locked" if status.memory_locked else colour("not locked", "yellow"))
-    yield ("key id", printable(status.key_id))
-    yield ("sessions", str(status.sessions))
+    if status.key_id is not None:
+        yield ("key id", printable(status.key_id))
+    if status.sessions is not None:
+        yield ("sessions", str(status.sessions))
     counters = status.counters
     traffic = f"{counters.requests} requests on {counters.connections} connections"
     refused = f"{counters.refusals} refused, {counters.peers_refused + counters.connections_cut_off} peers"
