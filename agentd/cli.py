@@ -30,11 +30,14 @@ class _Given(NamedTuple):
     log_level: str | None
     log_format: str | None
 
-    def settings(self, socket_path: str | None, state_path: str | None) -> Settings:
+    def settings(
+        self, socket_path: str | None, state_path: str | None, passphrase_file: str | None = None
+    ) -> Settings:
         return load(
             self.config_path,
             socket_path=socket_path,
             state_path=state_path,
+            passphrase_file=passphrase_file,
             log_level=self.log_level,
             log_format=self.log_format,
         )
@@ -70,35 +73,71 @@ def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
     return click.pass_obj(command)
 
 
+def _with_passphrase(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option(
+        "--passphrase-fd",
+        "passphrase_descriptor",
+        metavar="N",
+        type=click.IntRange(min=0),
+        help="Read the passphrase from this file descriptor.",
+    )(command)
+    return click.option(
+        "--passphrase-file", metavar="FILE", help="Read the passphrase from this private file (mode 0600)."
+    )(command)
+
+
 @agentd.command()
 @_with_paths
-def serve(given: _Given, socket_path: str | None, state_path: str | None) -> None:
+@_with_passphrase
+def serve(
+    given: _Given,
+    socket_path: str | None,
+    state_path: str | None,
+    passphrase_file: str | None,
+    passphrase_descriptor: int | None,
+) -> None:
     """Serve in the foreground until SIGTERM or SIGINT.
 
-    The first start makes a key file and a store, and says where.
+    The first start makes a key file and a store, and says where. If the key file has a passphrase, the agent
+    starts locked, unless the passphrase is handed over: by one of these options, by `passphrase_file` in
+    the settings, or as the systemd credential agentd.passphrase. SIGUSR1 locks it.
     """
-    settings = given.settings(socket_path, state_path)
+    settings = given.settings(socket_path, state_path, passphrase_file)
     from . import main, process  # trio, lmdb and libsodium: `agentd --help` does without them
 
     if systemd.watchdog_seconds() is not None:
         process.explain_aborts()
-    _run(main.serve, settings, given.passed)
+    _run(main.serve, settings, given.passed, passphrase_descriptor)
 
 
 @agentd.command()
 @_with_paths
+@_with_passphrase
 @click.option("--fresh", is_flag=True, help="Begin anew: every session and the old keys are lost.")
+@click.option("--passphrase", "wants_passphrase", is_flag=True, help="Ask for a passphrase for the key file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def init(given: _Given, socket_path: str | None, state_path: str | None, fresh: bool, yes: bool) -> None:
-    """Make the key file and the store without serving; what is there stays."""
-    settings = given.settings(socket_path, state_path)
+def init(
+    given: _Given,
+    socket_path: str | None,
+    state_path: str | None,
+    passphrase_file: str | None,
+    passphrase_descriptor: int | None,
+    fresh: bool,
+    wants_passphrase: bool,
+    yes: bool,
+) -> None:
+    """Make the key file and the store without serving; what is there stays.
+
+    With a passphrase a new key file is locked with it; `agentctl passwd` sets, changes or removes one later.
+    """
+    settings = given.settings(socket_path, state_path, passphrase_file)
     if fresh and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--fresh ends every session for good; say --yes too")
         click.confirm(f"Delete every session and the keys in {settings.state_path}?", abort=True)
     from . import main
 
-    agent_id = _run(main.init, settings, fresh)
+    agent_id = _run(main.init, settings, fresh, wants_passphrase, passphrase_descriptor)
     click.echo(f"agent\t{agent_id}\nkeys\t{settings.keys_path}\nstore\t{settings.store_path}")
 
 

@@ -18,6 +18,7 @@ from agentd_client import paths
 from agentd_client.durations import parse_duration
 from agentd_client.errors import ConfigError
 from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
+from agentd_client.protocol.methods import NEVER
 
 DEFAULT_SESSION_SECONDS = 8 * 3600
 """A working day: how long a session lasts where its opener does not say."""
@@ -35,6 +36,7 @@ MAX_DRAIN_SECONDS = 3600.0
 _FLAGS = {
     "socket_path": "--socket",
     "state_path": "--state",
+    "passphrase_file": "--passphrase-file",
     "log_level": "--log-level",
     "log_format": "--log-format",
 }
@@ -51,6 +53,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_expiry: str | int = DEFAULT_SESSION_SECONDS
     session_max_lifetime: str | int = DEFAULT_MAX_LIFETIME_SECONDS
     revoke_on_reuse: bool = False
+    passphrase_file: str = ""
+    start_locked: bool = False
+    lock_after_idle: str | int = NEVER
+    lock_on_suspend: bool = True
+    lock_on_screen_lock: bool = True
+    lock_on_signal: bool = True
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
@@ -64,6 +72,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def store_path(self) -> Path:
         """The folder of the store."""
         return Path(self.state_path) / "store"
+
+    @property
+    def lock_mark_path(self) -> Path:
+        """Where it is kept that the agent was locked on purpose."""
+        return Path(self.state_path) / "locked"
+
+    @property
+    def idle_seconds(self) -> int | None:
+        """`lock_after_idle` in seconds; None for never."""
+        seconds = parse_duration(self.lock_after_idle)
+        return seconds if isinstance(seconds, int) else None
 
     @property
     def expiry(self) -> int | str:
@@ -81,6 +100,7 @@ def load(
     *,
     socket_path: str | None = None,
     state_path: str | None = None,
+    passphrase_file: str | None = None,
     log_level: str | None = None,
     log_format: str | None = None,
 ) -> Settings:
@@ -93,6 +113,7 @@ def load(
     flags = {
         "socket_path": socket_path,
         "state_path": state_path,
+        "passphrase_file": passphrase_file,
         "log_level": log_level,
         "log_format": log_format,
     }
@@ -128,11 +149,13 @@ def _named(origin: str) -> Iterator[None]:
 def _check(name: str, value: object) -> None:
     """Raise ValueError, which says what may be written, for a setting of the wrong form."""
     match name:
-        case "socket_path" | "state_path":
+        case "socket_path" | "state_path" | "passphrase_file":
             _check_path(name, value)
-        case "session_expiry" | "session_max_lifetime":
+        case "session_expiry" | "session_max_lifetime" | "lock_after_idle":
             _check_duration(name, value)
-        case "revoke_on_reuse":
+        case (
+            "revoke_on_reuse" | "start_locked" | "lock_on_suspend" | "lock_on_screen_lock" | "lock_on_signal"
+        ):
             _check_switch(name, value)
         case "drain_seconds":
             _check_drain(value)
@@ -154,7 +177,7 @@ def _check_path(name: str, value: object) -> None:
 
 def _check_absolute(name: str, value: object) -> None:
     # Relative to what? A flag means the caller's folder; a file has none.
-    if name in ("socket_path", "state_path") and not os.path.isabs(str(value)):
+    if name in ("socket_path", "state_path", "passphrase_file") and not os.path.isabs(str(value)):
         raise ValueError(f"{name} is not an absolute path: {value!r}")
 
 

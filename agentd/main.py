@@ -3,52 +3,60 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 
 import trio
 
-from agentd_client.errors import AgentdError, KeyFileError
-from agentd_client.protocol.results import Status
+from agentd_client.errors import KeyFileError, NoPassphraseError
 
 from . import __version__, systemd
+from .agent import Agent, Core
 from .config import Settings
-from .keys import KEY_FILE, KeyRing
+from .crypto import wipe
+from .keys import KEY_FILE, KeyRing, PassphraseText
+from .locking import (
+    IdleTimer,
+    LockMark,
+    watch_logind,
+    watch_signal,
+)
+from .passphrase_sources import new_passphrase, unattended_passphrase
 from .server import SocketFile, Traffic, agent_dispatch, serve_connections
-from .sessions import Clock, Instant, SessionManager, SystemClock
+from .sessions import Clock, SessionManager, Subscribers, SystemClock
+from .status import status_reader, tell_manager
 from .store import DB
 
 CLOSING_SECONDS = 10.0
 """For what comes after the drain: the store's last commit and its files."""
 
-TELLING_PAUSE_SECONDS = 0.05
-"""Between attempts to tell a service manager whose queue is full."""
-
-
-class Core(NamedTuple):
-    """What there is to serve: key ring, store and manager, all running."""
-
-    key_ring: KeyRing
-    db: DB
-    manager: SessionManager
-
 
 @asynccontextmanager
-async def running_core(settings: Settings, logger: logging.Logger, clock: Clock) -> AsyncIterator[Core]:
+async def running_core(
+    settings: Settings,
+    logger: logging.Logger,
+    clock: Clock,
+    passphrase: PassphraseText | None = None,
+    *,
+    subscribers: Subscribers | None = None,
+    on_use: Callable[[], None] | None = None,
+) -> AsyncIterator[Core]:
     """Start key ring, store and manager, and stop them in the opposite order.
 
     Raises:
         KeyFileError: there is a store and its key file is gone; none is generated over it.
+        AgentLockedError, PassphraseError: the key file has a passphrase, and this is another or none.
         StoreError: the store is in use, damaged, or sealed with another key.
     """
     _refuse_store_without_key(settings)
     keys_log, store_log, sessions_log = map(logger.getChild, ("keys", "store", "sessions"))
     async with (
-        await KeyRing.create_key_ring(keys_path=settings.keys_path, logger=keys_log) as key_ring,
+        await KeyRing.create_key_ring(
+            keys_path=settings.keys_path, passphrase=passphrase, logger=keys_log
+        ) as key_ring,
         await DB.create_db(db_path=settings.store_path, key_ring=key_ring, logger=store_log) as db,
         await SessionManager.create_session_manager(
             db=db,
@@ -58,24 +66,44 @@ async def running_core(settings: Settings, logger: logging.Logger, clock: Clock)
             revoke_on_reuse=settings.revoke_on_reuse,
             logger=sessions_log,
             clock=clock,
+            subscribers=subscribers,
+            on_use=on_use,
         ) as manager,
     ):
         yield Core(key_ring, db, manager)
 
 
-async def init(settings: Settings, logger: logging.Logger, fresh: bool) -> str:
+async def init(
+    settings: Settings,
+    logger: logging.Logger,
+    fresh: bool,
+    wants_passphrase: bool = False,
+    passphrase_descriptor: int | None = None,
+) -> str:
     """Make key file and store where they are missing, or anew; returns the agent's id.
 
     Raises what `running_core` raises, and AlreadyServingError where an agent serves meanwhile.
     """
     with SocketFile(settings.socket_path):
-        if fresh:
-            await _forget_everything(settings)
-        async with running_core(settings, logger, SystemClock()) as core:
-            return core.key_ring.agent_id
+        # Asked for before anything is forgotten.
+        ask = partial(new_passphrase, settings, passphrase_descriptor, ask=wants_passphrase)
+        passphrase = await trio.to_thread.run_sync(ask)
+        try:
+            if fresh:
+                await _forget_everything(settings)
+            async with running_core(settings, logger, SystemClock(), passphrase) as core:
+                return core.key_ring.agent_id
+        finally:
+            if passphrase is not None:
+                wipe(passphrase)
 
 
-async def serve(settings: Settings, logger: logging.Logger, passed: socket.socket | None = None) -> None:
+async def serve(
+    settings: Settings,
+    logger: logging.Logger,
+    passed: socket.socket | None = None,
+    passphrase_descriptor: int | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; then answer what was asked, and stop.
 
     The order is the point. The socket's lock comes first, so that of many agents that start at once
@@ -86,34 +114,55 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
         logger: the root of the agent's loggers.
         passed: the socket that a service manager listens on already. It is closed here once the agent is
             ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
+        passphrase_descriptor: where the passphrase can be read from; None where it is not handed over so.
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
         StoreError: the store cannot be opened, or it failed and nothing more can be answered.
         KeyFileError: the key file is refused.
+        ConfigError, PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
     """
     socket_path = settings.socket_path if passed is None else passed.getsockname()
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        _lock_signals(settings) as lock_signals,
         SocketFile(socket_path) as socket_file,
     ):
         clock = SystemClock()
         started = clock.read()
-        async with running_core(settings, logger, clock) as core:
+        subscribers = Subscribers(logger.getChild("sessions"))
+        idle = IdleTimer(settings.idle_seconds)
+        on_use = None if settings.idle_seconds is None else idle.touch
+        agent = Agent(
+            partial(running_core, settings, logger, clock, subscribers=subscribers, on_use=on_use),
+            keys_path=settings.keys_path,
+            mark=LockMark(settings.lock_mark_path),
+            subscribers=subscribers,
+            clock=clock,
+            logger=logger,
+            on_unlock=idle.touch,
+        )
+        await _start(agent, settings, passphrase_descriptor)
+        try:
             traffic = Traffic()
-            status = _status(core, traffic, socket_path, clock, started)
             dispatch = agent_dispatch(
-                core.manager, status, version=__version__, logger=logger, traffic=traffic
+                agent.gate.sessions,
+                agent,
+                status_reader(agent, settings, socket_path, traffic, clock, started),
+                version=__version__,
+                logger=logger,
+                traffic=traffic,
             )
             stop = trio.Event()
             listener = socket_file.bind() if passed is None else passed
             with passed or nullcontext():
                 async with trio.open_nursery() as standing:
-                    standing.start_soon(core.manager.run)
+                    await standing.start(agent.run)
                     standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
-                    standing.start_soon(_stop_on_failure, core.db, stop)
-                    standing.start_soon(_tell_manager, core)
-                    _log_ready(core, settings, socket_path, logger)
+                    standing.start_soon(_stop_on_failure, agent, stop)
+                    _start_locking(standing, agent, settings, idle, lock_signals, logger)
+                    standing.start_soon(tell_manager, agent)
+                    _log_ready(agent, settings, socket_path, logger)
                     await serve_connections(
                         listener,
                         dispatch,
@@ -123,36 +172,60 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
                         owns_listener=passed is None,
                     )
                     standing.cancel_scope.cancel()
-            failure = core.db.failed
-    if failure is not None:
-        raise failure
+        finally:
+            await agent.stop()
+    if agent.failure is not None:
+        raise agent.failure
     logger.info("stopped")
 
 
-def _status(
-    core: Core, traffic: Traffic, socket_path: str, clock: Clock, started: Instant
-) -> Callable[[], Status]:
-    def read() -> Status:
-        return Status(
-            version=__version__,
-            agent_id=core.key_ring.agent_id,
-            pid=os.getpid(),
-            started_at=started.wall,
-            uptime_seconds=clock.read().boot - started.boot,
-            sessions=core.manager.session_count,
-            key_id=core.manager.key_id,
-            socket_path=socket_path,
-            store_path=str(core.db.path),
-            store_bytes=core.db.size_bytes,
-            memory_locked=core.key_ring.memory_locked,
-            counters=traffic.read(core.db.commits),
-        )
-
-    return read
+async def _start(agent: Agent, settings: Settings, descriptor: int | None) -> None:
+    passphrase = await trio.to_thread.run_sync(unattended_passphrase, settings, descriptor)
+    try:
+        await agent.start(passphrase, locked=settings.start_locked)
+    finally:
+        if passphrase is not None:
+            wipe(passphrase)
 
 
-def _log_ready(core: Core, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
-    if not core.key_ring.memory_locked:
+@contextmanager
+def _lock_signals(settings: Settings) -> Iterator[AsyncIterator[int] | None]:
+    """SIGUSR1, before anybody knows this process; None where it is to do nothing, which is not to end it."""
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        yield signals if settings.lock_on_signal else None
+
+
+def _start_locking(
+    standing: trio.Nursery,
+    agent: Agent,
+    settings: Settings,
+    idle: IdleTimer,
+    signals: AsyncIterator[int] | None,
+    logger: logging.Logger,
+) -> None:
+    """What locks the agent by itself, as far as the settings want it."""
+
+    async def lock(reason: str) -> None:
+        try:
+            await agent.lock(reason)
+        except NoPassphraseError as error:
+            logger.warning("%s: %s", reason, error.sentence)
+
+    watch = partial(
+        watch_logind,
+        lock,
+        on_suspend=settings.lock_on_suspend,
+        on_screen_lock=settings.lock_on_screen_lock,
+        logger=logger.getChild("locking"),
+    )
+    standing.start_soon(agent.while_protected, watch)
+    standing.start_soon(agent.while_protected, partial(idle.run, lock))
+    if signals is not None:
+        standing.start_soon(watch_signal, lock, signals)
+
+
+def _log_ready(agent: Agent, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
+    if not agent.memory_locked:
         logger.warning("keys cannot be kept out of swap: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
@@ -169,32 +242,11 @@ async def _stop_on_signal(
         stop.set()
 
 
-async def _stop_on_failure(db: DB, stop: trio.Event) -> None:
+async def _stop_on_failure(agent: Agent, stop: trio.Event) -> None:
     # A store that failed refuses everything until it is opened anew: an agent that goes on without it is
     # of no use, and one that ends can be started again. What waits for an answer gets the refusal.
-    await db.failure()
+    await agent.failed.wait()
     stop.set()
-
-
-async def _tell_manager(core: Core) -> None:
-    # From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
-    seconds = systemd.watchdog_seconds()
-    state = "READY=1"
-    while True:
-        if systemd.notify(f"{state}\nSTATUS={_in_a_line(core)}"):
-            if seconds is None:
-                return
-            state, pause_seconds = "WATCHDOG=1", seconds / 3
-        else:
-            pause_seconds = TELLING_PAUSE_SECONDS
-        await trio.sleep(pause_seconds)
-
-
-def _in_a_line(core: Core) -> str:
-    try:
-        return f"serving; open sessions: {core.manager.session_count}"
-    except AgentdError as error:  # whoever asks for something that needs the store is told the same
-        return " ".join(error.sentence.split())
 
 
 def _refuse_store_without_key(settings: Settings) -> None:
@@ -211,3 +263,4 @@ async def _forget_everything(settings: Settings) -> None:
     # The store goes first: it is refused while another agent has it, and then the key must stay.
     await DB(settings.store_path, key_ring).destroy()
     await key_ring.destroy()
+    LockMark(settings.lock_mark_path).clear()

@@ -5,7 +5,7 @@ from .changing import change_passphrase
 from .key_file import is_protected
 from .key_ring import KeyRing
 from .memory import SecretKey, SecretMemory
-from .passphrase import PassphraseText
+from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE
 from .unlocking import UnlockQueue
 
@@ -13,6 +13,7 @@ __all__ = [
     "KEY_FILE",
     "Cost",
     "KeyRing",
+    "Passphrase",
     "PassphraseText",
     "SecretKey",
     "SecretMemory",

@@ -92,13 +92,8 @@ class UnlockQueue:
 
     @property
     def wrong_attempts(self) -> int:
-        """How many wrong attempts there were since `take_wrong_attempts`."""
+        """How many wrong attempts there were."""
         return self._wrong
-
-    def take_wrong_attempts(self) -> int:
-        """`wrong_attempts`, counted from 0 again: for the audit log, once it can be written."""
-        wrong, self._wrong = self._wrong, 0
-        return wrong
 
     def _enter(self, peer: int) -> _Waiting:
         if self._count(peer) >= MAX_WAITING_OF_A_PEER:

@@ -8,13 +8,15 @@ from .idle import IdleTimer
 from .lock_mark import LockMark
 from .logind import watch_logind
 from .passphrases import passphrase_from_credential, passphrase_from_descriptor, passphrase_from_file
-from .reasons import IDLE, SCREEN_LOCK, SIGNAL, SUSPEND, Lock
+from .reasons import ASKED, IDLE, SCREEN_LOCK, SIGNAL, START, SUSPEND, Lock
 from .signals import watch_signal
 
 __all__ = [
+    "ASKED",
     "IDLE",
     "SCREEN_LOCK",
     "SIGNAL",
+    "START",
     "SUSPEND",
     "IdleTimer",
     "Lock",

@@ -1,8 +1,14 @@
-"""Why an agent locks by itself, and what it calls to do so."""
+"""Why an agent is locked, and what locks it by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+
+ASKED = "asked"
+"""A peer said so."""
+
+START = "start"
+"""It was not unlocked since it started."""
 
 SUSPEND = "suspend"
 """The machine is about to sleep."""

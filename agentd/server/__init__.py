@@ -2,7 +2,7 @@
 
 from .caller import Caller
 from .dispatch import Dispatch, Params
-from .interface import ReadStatus, Sessions
+from .interface import Locking, ReadStatus, Sessions
 from .methods import agent_dispatch
 from .peer import Peer
 from .refusing import refuse_waiting
@@ -13,6 +13,7 @@ from .traffic import Traffic
 __all__ = [
     "Caller",
     "Dispatch",
+    "Locking",
     "Params",
     "Peer",
     "ReadStatus",

@@ -120,3 +120,19 @@ class Sessions(Protocol):
     def on_event(self, subscriber: Subscriber) -> Unsubscribe:
         """Tell the subscriber of everything that happens from now on, until it is unsubscribed."""
         ...
+
+
+class Locking(Protocol):
+    """What locks and unlocks the agent. It raises `AgentdError` for what a peer may be told."""
+
+    async def lock(self, *, by: Opener | None) -> None:
+        """Wipe every key from memory; done when it returns. Of an agent that is locked: nothing."""
+        ...
+
+    async def unlock(self, passphrase: bytes, by: Opener) -> None:
+        """Bring the keys back. Of an agent that is unlocked: nothing."""
+        ...
+
+    async def change_passphrase(self, old: bytes | None, new: bytes | None, by: Opener) -> bool:
+        """Give the key file another passphrase, or none; whether it has one now."""
+        ...

@@ -32,7 +32,8 @@ from agentd_client.protocol.results import (
 
 from .caller import Caller
 from .dispatch import Dispatch, Params
-from .interface import ReadStatus, Sessions
+from .interface import Locking, ReadStatus, Sessions
+from .locking_methods import register_locking
 from .peer import opener_of
 from .traffic import Traffic
 
@@ -218,6 +219,7 @@ def _check_state(name: str, params: ChoosingParams) -> None:
 
 def agent_dispatch(
     sessions: Sessions,
+    locking: Locking,
     status: ReadStatus,
     *,
     version: str,
@@ -227,7 +229,8 @@ def agent_dispatch(
     """The table of every method that this agent has.
 
     Args:
-        sessions: the operations; must be running for as long as requests are answered.
+        sessions: the operations; answer for as long as requests do, if only that the agent is locked.
+        locking: locks and unlocks.
         status: reads the agent's status.
         version: of agentd, for `hello`.
         logger: told of the agent's own failures; never of a token.
@@ -254,5 +257,6 @@ def agent_dispatch(
     dispatch.register_waiting(methods.RESET_KEY, ResetKeyParams, handlers.reset_key)
     dispatch.register(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit)
     dispatch.register(methods.SUBSCRIBE, Params, handlers.subscribe)
+    register_locking(dispatch, locking)
     capabilities += dispatch.names
     return dispatch

@@ -3,5 +3,6 @@
 from .clock import Clock, Instant, SystemClock
 from .manager import SessionManager
 from .session_key import SessionKey
+from .subscribers import Subscribers
 
-__all__ = ["Clock", "Instant", "SessionKey", "SessionManager", "SystemClock"]
+__all__ = ["Clock", "Instant", "SessionKey", "SessionManager", "Subscribers", "SystemClock"]

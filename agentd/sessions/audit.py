@@ -88,6 +88,7 @@ class AuditLog:
         label: str = "",
         reason: str | None = None,
         by: Opener | None = None,
+        times: int = 1,
     ) -> tuple[AuditPath, bytes]:
         """An entry's path and its stored bytes, to be put in the transaction of what it tells of.
 
@@ -98,9 +99,10 @@ class AuditLog:
             label: that session's.
             reason: why.
             by: the peer that did it; None where the agent did, or a program that has it embedded.
+            times: how often.
         """
         uid, pid, exe = (None, None, None) if by is None else by[:3]
-        record = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, 1)
+        record = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times)
         return self._new_path(ACTS, now), record.encode()
 
     def missed(self, kind: str, *, session_id: str | None = None, by: Opener | None = None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from agentd_client.errors import CannotBindError
 from agentd_client.protocol.reasons import PROCESS_ENDED
 
@@ -32,9 +34,10 @@ class Binder:
         self._watch = ProcessWatch(logger)
         self._is_running = False
 
-    async def run(self) -> None:
-        """End sessions whose process ends, until cancelled."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End sessions whose process ends, until cancelled; from `started` on sessions can be bound."""
         self._is_running = True
+        task_status.started()
         try:
             await self._watch.run(self._end)
         finally:

@@ -11,35 +11,22 @@ from typing import TYPE_CHECKING
 from agentd_client.protocol.results import REFUSED, SESSION_EXPIRED, Event, Opener
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable
-
     from agentd_client.protocol.results import Verification
 
     from ..store import View
     from .audit import AuditLog
     from .clock import Clock
     from .records import SessionRecord
+    from .subscribers import Subscribers
 
 
 class Journal:
     """The one place that tells; everything but `write` runs on the event loop's thread."""
 
-    def __init__(self, audit: AuditLog, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, audit: AuditLog, clock: Clock, subscribers: Subscribers) -> None:
         self.audit = audit
+        self.subscribers = subscribers
         self._clock = clock
-        self._log = logger
-        self._subscribers: list[Callable[[Event], None]] = []
-
-    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Tell of every event from now on; returns the function that ends this."""
-        self._subscribers.append(subscriber)
-
-        def forget() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
-
-        return forget
 
     def write(
         self,
@@ -49,6 +36,7 @@ class Journal:
         *,
         by: Opener | None = None,
         reason: str | None = None,
+        times: int = 1,
     ) -> None:
         """Put the audit log's entry into a transaction."""
         path, entry = self.audit.entry(
@@ -58,6 +46,7 @@ class Journal:
             label="" if record is None else record.label,
             reason=reason,
             by=by,
+            times=times,
         )
         view.put(path, entry)
 
@@ -71,9 +60,9 @@ class Journal:
     ) -> None:
         """Tell subscribers of what is durable; now and then, have the audit log kept within its bounds."""
         self.audit.trim_soon()
-        if not self._subscribers:
+        if not self.subscribers:
             return
-        self._publish(
+        self.subscribers.publish(
             Event(
                 kind=kind,
                 at=self._clock.read().wall,
@@ -91,18 +80,10 @@ class Journal:
         label = "" if answer.session is None else answer.session.label
         assert answer.reason is not None
         self.audit.refused(answer.reason, now, by=by, session_id=session_id, label=label)
-        if self._subscribers:
+        if self.subscribers:
             pid = None if by is None else by.pid
-            self._publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
+            self.subscribers.publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
 
     def expired(self, record: SessionRecord) -> None:
         """Tell subscribers of a session that was seen expired."""
         self.tell(SESSION_EXPIRED, record)
-
-    def _publish(self, event: Event) -> None:
-        for subscriber in tuple(self._subscribers):
-            try:
-                subscriber(event)
-            except Exception:
-                # What happened has happened; a subscriber's fault is neither its peer's nor the session's.
-                self._log.exception("a subscriber failed")

@@ -28,11 +28,14 @@ from .minter import Minter
 from .operations import SessionOperations
 from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
 from .rules import expiry_seconds
+from .subscribers import Subscribers
 from .sweeper import Sweeper
 from .verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from agentd_client.protocol.results import Opener
 
     from ..keys import KeyRing
     from ..store import DB
@@ -60,11 +63,14 @@ class SessionManager(SessionOperations):
         *,
         max_lifetime: int | str | None = None,
         revoke_on_reuse: bool = False,
+        subscribers: Subscribers | None = None,
+        on_use: Callable[[], None] | None = None,
     ) -> None:
         self._db = db
         self._log = logger or logging.getLogger("agentd.sessions")
         self._clock = clock or SystemClock()
         self._revoke_on_reuse = revoke_on_reuse
+        self._on_use = on_use
         self._lifecycle = Lifecycle(
             running=SessionManagerRunningError,
             destroyed=SessionManagerDestroyedError,
@@ -74,7 +80,8 @@ class SessionManager(SessionOperations):
         minter = Minter(key_ring.agent_id, str(os.geteuid()))
         self._keys = KeyHolder(db, key_ring, self._clock)
         self._audit = AuditLog(db, self._clock, self._log)
-        self._journal = Journal(self._audit, self._clock, self._log)
+        subscribers = Subscribers(self._log) if subscribers is None else subscribers
+        self._journal = Journal(self._audit, self._clock, subscribers)
         self._verifier = Verifier(
             db,
             self._keys,
@@ -110,6 +117,8 @@ class SessionManager(SessionOperations):
         clock: Clock | None = None,
         max_lifetime: int | str | None = None,
         revoke_on_reuse: bool = False,
+        subscribers: Subscribers | None = None,
+        on_use: Callable[[], None] | None = None,
     ) -> Self:
         """Construct and start.
 
@@ -123,6 +132,8 @@ class SessionManager(SessionOperations):
             max_lifetime: whole seconds from a session's opening beyond which renewing does not go, where its
                 opener does not say; None is without end.
             revoke_on_reuse: end a session when a token of it is used that a renewal has superseded.
+            subscribers: who hears of events, where they are to outlive this manager.
+            on_use: called whenever a session is opened, verified or renewed; looking is no use.
 
         Raises:
             InvalidExpiryError: the default expiry is not usable.
@@ -136,6 +147,8 @@ class SessionManager(SessionOperations):
             clock,
             max_lifetime=max_lifetime,
             revoke_on_reuse=revoke_on_reuse,
+            subscribers=subscribers,
+            on_use=on_use,
         )
         await manager.start(fresh=fresh)
         return manager
@@ -203,15 +216,35 @@ class SessionManager(SessionOperations):
         """Be told of every life-cycle event; returns the function that ends this."""
         return self._lifecycle.observe(observer)
 
+    async def note(
+        self, kind: str, *, by: Opener | None = None, reason: str | None = None, times: int = 1
+    ) -> None:
+        """Put into the audit log what happened to the agent as a whole; on the disk when this returns.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        self._lifecycle.require_running()
+        await self._db.write(
+            lambda view: self._journal.write(view, kind, by=by, reason=reason, times=times), reserved=True
+        )
+
     # --- standing tasks ---
 
-    async def run(self, *, sweep_interval_seconds: float = SWEEP_INTERVAL_SECONDS) -> None:
+    async def run(
+        self,
+        *,
+        sweep_interval_seconds: float = SWEEP_INTERVAL_SECONDS,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """The standing tasks: watch the processes that sessions are bound to, write notes, sweep.
 
         Nothing but space and the sessions of processes depends on them; without this no session is bound.
+        Started once sessions can be bound.
         """
         async with trio.open_nursery() as standing_tasks:
-            standing_tasks.start_soon(self._binder.run)
+            await standing_tasks.start(self._binder.run)
+            task_status.started()
             standing_tasks.start_soon(self._now_and_then, NOTING_INTERVAL_SECONDS, self._write_notes)
             standing_tasks.start_soon(self._now_and_then, sweep_interval_seconds, self._sweep)
 

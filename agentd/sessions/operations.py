@@ -64,10 +64,11 @@ class SessionOperations:
     _ender: Ender
     _creator: Creator
     _revoke_on_reuse: bool
+    _on_use: Callable[[], None] | None
 
     def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
         """Be told of whatever happens to sessions, once it is on the disk; returns what ends this."""
-        return self._journal.subscribe(subscriber)
+        return self._journal.subscribers.subscribe(subscriber)
 
     # --- the session key ---
 
@@ -155,6 +156,7 @@ class SessionOperations:
             return self._creator.create_through(tran, asked)
         created = await self._creator.create(asked)
         self._lifecycle.require_running()
+        self._used()
         return created
 
     async def verify_token(
@@ -195,8 +197,11 @@ class SessionOperations:
             None if audience is None else checked_asker(audience),
             None if scopes is None else checked_scopes(scopes),
         )
-        if found is not None and not found.valid:
-            self._refuse(found, by)
+        if found is not None:
+            if not found.valid:
+                self._refuse(found, by)
+            elif self._on_use is not None:
+                self._on_use()
         return found
 
     async def verify_counted(
@@ -205,7 +210,9 @@ class SessionOperations:
         """Verify a token of a session with limited uses: yes once there is one use less on the disk."""
         self._lifecycle.require_running()
         found = await self._changer.count_use(token, checked_asker(audience), checked_scopes(scopes))
-        if not found.valid:
+        if found.valid:
+            self._used()
+        else:
             self._refuse(found, by)
         return found
 
@@ -250,10 +257,12 @@ class SessionOperations:
         """
         self._lifecycle.require_running()
         try:
-            return await self._changer.renew(token, by)
+            renewed = await self._changer.renew(token, by)
         except NotRenewedError as error:
             self._refuse(error.answer, by)
             raise
+        self._used()
+        return renewed
 
     async def revoke_token(
         self,
@@ -332,6 +341,10 @@ class SessionOperations:
     async def _setup_key(self) -> SessionKey:
         key = self._keys.current(self._db.sealed(KEY_PATH)[0])
         return key or self._keys.of(await self._db.write(self._keys.ensure, reserved=True))
+
+    def _used(self) -> None:
+        if self._on_use is not None:
+            self._on_use()
 
     def _refuse(self, answer: Verification, by: Opener | None) -> None:
         self._journal.refused(answer, by)

@@ -135,7 +135,7 @@ class CannotBindError(AgentdError):
 
 
 class AgentLockedError(AgentdError):
-    """The agent is locked; it cannot know whether a token is valid."""
+    """The agent is locked and cannot know; unlock it with `agentctl unlock`."""
 
     code = "LOCKED"
 

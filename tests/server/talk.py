@@ -18,6 +18,7 @@ from agentd.server.interface import Subscriber, Unsubscribe
 from agentd.server.peer import Peer, peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
+from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
     AuditEntry,
     AuditPage,
@@ -184,8 +185,27 @@ class FakeCaller:
         self.sources.append(source)
 
 
-def dispatch_of(sessions: FakeSessions) -> Dispatch:
-    return agent_dispatch(sessions, lambda: STATUS, version="1.2", logger=LOGGER)
+class FakeLocking:
+    """The passphrase is "right"."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    async def lock(self, *, by: Opener | None) -> None:
+        self.asked.append(("lock", by))
+
+    async def unlock(self, passphrase: bytes, by: Opener) -> None:
+        self.asked.append(("unlock", passphrase, by))
+        if passphrase != b"right":
+            raise PassphraseError
+
+    async def change_passphrase(self, old: bytes | None, new: bytes | None, by: Opener) -> bool:
+        self.asked.append(("change", old, new, by))
+        return new is not None
+
+
+def dispatch_of(sessions: FakeSessions, locking: FakeLocking | None = None) -> Dispatch:
+    return agent_dispatch(sessions, locking or FakeLocking(), lambda: STATUS, version="1.2", logger=LOGGER)
 
 
 def request(msgid: int, method: str, /, *params: object, **named: object) -> bytes:

@@ -1,0 +1,366 @@
+"""The agent that can be locked: keys, store and manager while it is unlocked, and none of them while locked.
+
+Locking stops the core, which wipes every key and everything that was made of them from memory; unlocking
+starts another one. So there is one way for keys to come and go, and nothing has to remember to forget.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from agentd_client.errors import (
+    AgentdError,
+    AgentLockedError,
+    InvalidParamsError,
+    NoPassphraseError,
+    PassphraseError,
+    StoreError,
+)
+from agentd_client.protocol.results import (
+    LOCKED,
+    PASSPHRASE_CHANGED,
+    PASSPHRASE_REFUSED,
+    UNLOCKED,
+    Event,
+    Opener,
+)
+
+from .gate import Gate
+from .keys import (
+    KEY_FILE,
+    Cost,
+    KeyRing,
+    Passphrase,
+    PassphraseText,
+    SecretMemory,
+    UnlockQueue,
+    change_passphrase,
+    is_protected,
+)
+from .locking import ASKED, START, LockMark
+from .sessions import Clock, SessionManager, Subscribers
+from .store import DB
+
+NOTING_SECONDS = 1.0
+"""For the audit log's entry before the keys go: whoever locks wants them gone, and soon."""
+
+
+class Core(NamedTuple):
+    """What there is while the agent is unlocked: key ring, store and manager, all running."""
+
+    key_ring: KeyRing
+    db: DB
+    manager: SessionManager
+
+
+OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
+"""Starts a core for the time of an `async with`, and raises what that raises."""
+
+
+class Agent:
+    """Locks, unlocks and changes the passphrase; `gate` is what is served.
+
+    Args:
+        open_core: starts a core.
+        keys_path: the folder of the key file.
+        mark: keeps over a restart that it was locked on purpose.
+        subscribers: who hears of events.
+        clock: where to read the time.
+        logger: where to say what was done; never a key or a passphrase.
+        on_unlock: called when it was unlocked, which is a use of it.
+        cost: of Argon2id for a new passphrase; None measures it.
+    """
+
+    def __init__(
+        self,
+        open_core: OpenCore,
+        *,
+        keys_path: Path,
+        mark: LockMark,
+        subscribers: Subscribers,
+        clock: Clock,
+        logger: logging.Logger,
+        on_unlock: Callable[[], None],
+        cost: Cost | None = None,
+    ) -> None:
+        self._open_core = open_core
+        self._keys_path = keys_path
+        self._mark = mark
+        self._subscribers = subscribers
+        self._clock = clock
+        self._log = logger
+        self._tasks: trio.Nursery | None = None
+        self._on_unlock = on_unlock
+        self._cost = cost
+        self._queue = UnlockQueue()
+        self._noted_attempts = 0
+        self._earlier_commits = 0
+        # Held while a core is started or stopped, so that a lock in the middle of an unlock comes after it.
+        self._changing = trio.Lock()
+        self._running: _Running | None = None
+        self._is_protected = False
+        self._protection_changed = trio.Event()
+        self._memory_locked = SecretMemory().locked
+        self.gate = Gate(subscribers.subscribe)
+        self.locked_at: float | None = None
+        self.lock_reason: str | None = None
+        self.failure: StoreError | None = None
+        """Why the store of the core failed, once `failed` is set: the agent is of no use any more."""
+        self.failed = trio.Event()
+
+    @property
+    def core(self) -> Core | None:
+        """The core; None while the agent is locked."""
+        return None if self._running is None else self._running.core
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the key file has a passphrase."""
+        return self._is_protected
+
+    @property
+    def wrong_passphrases(self) -> int:
+        """How many were given since the agent started."""
+        return self._queue.wrong_attempts
+
+    @property
+    def commits(self) -> int:
+        """Commits to the store since the agent started."""
+        running = self._running
+        return self._earlier_commits + (0 if running is None else running.core.db.commits)
+
+    @property
+    def memory_locked(self) -> bool:
+        """Whether keys are kept out of swap."""
+        return self._memory_locked
+
+    async def start(self, passphrase: PassphraseText | None, *, locked: bool = False) -> None:
+        """Unlock it as far as that can be done without anybody: with no passphrase, or the one that is there.
+
+        An agent that was locked on purpose in this boot stays locked, and so does one whose passphrase is
+        another.
+
+        Args:
+            passphrase: for the unattended start; None where there is none.
+            locked: leave it locked if it has a passphrase.
+
+        Raises:
+            KeyFileError, StoreError: the core cannot be started.
+            PassphraseError: there is a passphrase, and the key file has none.
+        """
+        file = self._keys_path / KEY_FILE
+        protected = await trio.to_thread.run_sync(is_protected, file)
+        self._is_protected = bool(protected)
+        if protected:
+            if locked:
+                why = "as it was told to"
+            elif await trio.to_thread.run_sync(self._mark.is_set):
+                why = "it was locked on purpose before it was started again"
+            elif passphrase is None:
+                why = "its key file has a passphrase"
+            else:
+                try:
+                    await self._open(passphrase)
+                    return
+                except PassphraseError as error:
+                    why = f"the passphrase that it was started with: {error.sentence}"
+            self.locked_at, self.lock_reason = self._clock.read().wall, START
+            self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
+            return
+        await self._open(passphrase)
+        self._protect(passphrase is not None)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The standing tasks of whatever core there is; started once those of the present one run."""
+        async with trio.open_nursery() as self._tasks:
+            if self._running is not None:
+                await self._tasks.start(self._look_after, self._running)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def stop(self) -> None:
+        """Stop the core, if there is one."""
+        with trio.CancelScope(shield=True):  # bounded by what stopping a core is bounded by
+            async with self._changing:
+                await self._close()
+
+    async def lock(self, reason: str = ASKED, *, by: Opener | None = None) -> None:
+        """Wipe keys and caches from memory; done when it returns. Of an agent that is locked: nothing.
+
+        Raises:
+            NoPassphraseError: nobody could unlock it again.
+        """
+        if not self._is_protected:
+            raise NoPassphraseError(
+                "without a passphrase the agent cannot be locked; set one with `agentctl passwd`"
+            )
+        # Half a lock is none: from here on whoever asked for it may go.
+        with trio.CancelScope(shield=True):
+            async with self._changing:
+                if self._running is None:
+                    return
+                self.gate.close()
+                self.locked_at, self.lock_reason = self._clock.read().wall, reason
+                try:
+                    async with trio.open_nursery() as both:
+                        both.start_soon(trio.to_thread.run_sync, self._set_mark)
+                        await self._note(LOCKED, by, reason=reason)
+                        await self._close()
+                finally:
+                    self._log.info("locked: %s", reason)
+                    self._publish(LOCKED, by, reason)
+
+    async def unlock(self, passphrase: PassphraseText, by: Opener) -> None:
+        """Start a core with this passphrase, when it is this peer's turn. Of one that is unlocked: nothing.
+
+        Raises:
+            PassphraseError: it is another, or too many attempts wait.
+            KeyFileError, StoreError: the passphrase is right and the core cannot be started; it stays locked.
+        """
+        if self._running is None:
+            await self._queue.attempt(by.pid, partial(self._unlock, passphrase, by))
+
+    async def change_passphrase(
+        self, old: PassphraseText | None, new: PassphraseText | None, by: Opener
+    ) -> bool:
+        """Give the key file another passphrase, a first one, or none; whether it has one now.
+
+        Args:
+            old: the present one; None where there is none.
+            new: None is to have none, which takes an agent that is unlocked.
+            by: the peer that asks.
+
+        Raises:
+            PassphraseError: the old one is wrong, or the new one is none, or too many attempts wait.
+            KeyFileError: the key file could not be written.
+        """
+        if old is None and new is None:
+            raise InvalidParamsError("changePassphrase takes old, new or both")
+        if new is None and self._running is None:
+            raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
+        if old is None and self._is_protected:
+            raise PassphraseError("the key file has a passphrase; the present one is needed too")
+        if new is not None:
+            Passphrase(new).wipe()  # one that is none is refused before it waits, and is no attempt
+        await self._queue.attempt(by.pid, partial(self._change, old, new))
+        await self._note(PASSPHRASE_CHANGED, by)
+        self._publish(PASSPHRASE_CHANGED, by)
+        return self._is_protected
+
+    async def while_protected(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Run something that locks the agent for as long as it has a passphrase, again and again."""
+        while True:
+            async with trio.open_nursery() as watching:
+                if self._is_protected:
+                    watching.start_soon(watch)
+                await self._protection_changed.wait()
+                watching.cancel_scope.cancel()
+
+    # --- inside ---
+
+    async def _unlock(self, passphrase: PassphraseText, by: Opener) -> None:
+        async with self._changing:
+            if self._running is not None:  # somebody else was quicker
+                return
+            await self._open(passphrase)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._clear_mark)
+                await self._note(UNLOCKED, by)
+                await self._note_attempts()
+        self._on_unlock()
+        self._log.info("unlocked by process %d", by.pid)
+        self._publish(UNLOCKED, by)
+
+    async def _change(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
+        async with self._changing:
+            await change_passphrase(self._keys_path, old, new, cost=self._cost, logger=self._log)
+            self._protect(new is not None)
+
+    async def _open(self, passphrase: PassphraseText | None) -> None:
+        async with AsyncExitStack() as stack:
+            core = await stack.enter_async_context(self._open_core(passphrase))
+            self._running = running = _Running(core, stack.pop_all())
+        self._memory_locked = core.key_ring.memory_locked
+        self.locked_at = self.lock_reason = None
+        if self._tasks is not None:
+            await self._tasks.start(self._look_after, running)
+        self.gate.open(core.manager)
+
+    async def _close(self) -> None:
+        self.gate.close()
+        running, self._running = self._running, None
+        if running is not None:
+            running.scope.cancel()
+            self._earlier_commits += running.core.db.commits
+            try:
+                await running.stack.aclose()
+            except (
+                AgentdError
+            ) as error:  # the store failed in its last moments: the keys are gone all the same
+                self._log.error("while it was stopped: %s", error.sentence)
+
+    async def _look_after(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
+        """A core's standing tasks, and its failure, which is the agent's."""
+        with running.scope:
+            async with trio.open_nursery() as standing:
+                await standing.start(running.core.manager.run)
+                task_status.started()
+                await running.core.db.failure()
+                self.failure = running.core.db.failed
+                self.failed.set()
+                standing.cancel_scope.cancel()
+
+    async def _note(self, kind: str, by: Opener | None, *, reason: str | None = None, times: int = 1) -> None:
+        if self._running is None:
+            return
+        with trio.move_on_after(NOTING_SECONDS) as noting:
+            try:
+                await self._running.core.manager.note(kind, by=by, reason=reason, times=times)
+            except AgentdError as error:
+                self._log.error("not in the audit log: %s (%s)", kind, error.sentence)
+        if noting.cancelled_caught:
+            self._log.error("not in the audit log: %s (the store takes too long)", kind)
+
+    async def _note_attempts(self) -> None:
+        wrong = self._queue.wrong_attempts - self._noted_attempts
+        if wrong:
+            self._noted_attempts += wrong
+            await self._note(PASSPHRASE_REFUSED, None, times=wrong)
+
+    def _publish(self, kind: str, by: Opener | None, reason: str | None = None) -> None:
+        now = self._clock.read().wall
+        self._subscribers.publish(Event(kind, now, None, "", reason, None if by is None else by.pid))
+
+    def _protect(self, is_protected: bool) -> None:
+        if is_protected != self._is_protected:
+            self._is_protected = is_protected
+            self._protection_changed.set()
+            self._protection_changed = trio.Event()
+
+    def _set_mark(self) -> None:
+        try:
+            self._mark.set()
+        except OSError as error:
+            self._log.error("a restart may unlock the agent: its mark cannot be written: %s", error.strerror)
+
+    def _clear_mark(self) -> None:
+        try:
+            self._mark.clear()
+        except OSError as error:
+            self._log.warning("a restart leaves the agent locked: its mark stays: %s", error.strerror)
+
+
+class _Running:
+    """A core, how it is taken down, and the scope of its standing tasks."""
+
+    def __init__(self, core: Core, stack: AsyncExitStack) -> None:
+        self.core = core
+        self.stack = stack
+        self.scope = trio.CancelScope()

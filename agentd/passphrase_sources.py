@@ -1,0 +1,54 @@
+"""Where the passphrase of the command `agentd` comes from; never from an argument or the environment.
+
+All of it blocks: call it in a thread. The buffer is the caller's to wipe.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+from agentd_client.errors import ConfigError, PassphraseError
+
+from .config import Settings
+from .crypto import wipe
+from .locking import passphrase_from_credential, passphrase_from_descriptor, passphrase_from_file
+
+
+def unattended_passphrase(settings: Settings, descriptor: int | None) -> bytearray | None:
+    """The passphrase that is handed over without anybody typing it, or None.
+
+    Args:
+        settings: may name a file.
+        descriptor: to read from, to its end; before everything else.
+
+    Raises:
+        ConfigError, PassphraseError: there is none where it was said to be.
+    """
+    if descriptor is not None:
+        return passphrase_from_descriptor(descriptor)
+    if settings.passphrase_file:
+        return passphrase_from_file(settings.passphrase_file)
+    return passphrase_from_credential()
+
+
+def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> bytearray | None:
+    """The passphrase of a key file that is to be made; with `ask`, typed twice where none is handed over."""
+    given = unattended_passphrase(settings, descriptor)
+    if given is not None or not ask:
+        return given
+    if not os.isatty(0):
+        raise ConfigError("there is no terminal to ask for a passphrase; use --passphrase-fd or -file")
+    passphrase = _typed("Passphrase for the key file: ")
+    again = _typed("Once more: ")
+    try:
+        if passphrase != again:
+            wipe(passphrase)
+            raise PassphraseError("the two are not the same; nothing was made")
+    finally:
+        wipe(again)
+    return passphrase
+
+
+def _typed(prompt: str) -> bytearray:
+    return bytearray(getpass.getpass(prompt).encode())

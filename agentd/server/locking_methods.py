@@ -1,0 +1,68 @@
+"""The methods that lock and unlock the agent and change its passphrase; they work while it is locked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from agentd_client.protocol import methods
+from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
+from agentd_client.protocol.results import LockState, Protection
+
+from .caller import Caller
+from .dispatch import Dispatch, Params
+from .interface import Locking
+from .peer import opener_of
+
+PassphraseBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_PASSPHRASE_BYTES)]
+"""What msgspec says of one that does not fit names the parameter and the limit, never the value."""
+
+
+class UnlockParams(Params, frozen=True):
+    """The passphrase, as the person typed it."""
+
+    passphrase: PassphraseBytes
+
+    def __repr__(self) -> str:
+        return "UnlockParams(<secret>)"
+
+
+class ChangePassphraseParams(Params, frozen=True):
+    """The present one and the next one; nil where there is none, or is to be none."""
+
+    old: PassphraseBytes | None = None
+    new: PassphraseBytes | None = None
+
+    def __repr__(self) -> str:
+        return "ChangePassphraseParams(<secret>)"
+
+
+class LockingMethods:
+    """Their handlers."""
+
+    def __init__(self, agent: Locking) -> None:
+        self._agent = agent
+
+    async def lock(self, params: Params, caller: Caller) -> LockState:
+        """Wipe the keys."""
+        await self._agent.lock(by=opener_of(caller.peer))
+        return LockState(True)
+
+    async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
+        """Bring them back."""
+        await self._agent.unlock(params.passphrase, opener_of(caller.peer))
+        return LockState(False)
+
+    async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
+        """Lock the key file with another passphrase, or with none."""
+        by = opener_of(caller.peer)
+        return Protection(await self._agent.change_passphrase(params.old, params.new, by))
+
+
+def register_locking(dispatch: Dispatch, agent: Locking) -> None:
+    """Add these methods to a table."""
+    handlers = LockingMethods(agent)
+    dispatch.register_waiting(methods.LOCK, Params, handlers.lock)
+    dispatch.register_waiting(methods.UNLOCK, UnlockParams, handlers.unlock)
+    dispatch.register_waiting(methods.CHANGE_PASSPHRASE, ChangePassphraseParams, handlers.change_passphrase)

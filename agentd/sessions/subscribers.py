@@ -1,0 +1,42 @@
+"""Who wants to hear of what happens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from agentd_client.protocol.results import Event
+
+Subscriber = Callable[[Event], None]
+"""Told on the event loop's thread; it neither waits nor raises."""
+
+
+class Subscribers:
+    """Subscribers, and the one way to tell them something. They may outlive the manager that tells."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._subscribers: list[Subscriber] = []
+        self._log = logger or logging.getLogger("agentd.sessions")
+
+    def __bool__(self) -> bool:
+        """Whether anybody wants to hear anything."""
+        return bool(self._subscribers)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Tell of every event from now on; returns the function that ends this."""
+        self._subscribers.append(subscriber)
+
+        def forget() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return forget
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody of an event."""
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(event)
+            except Exception:
+                # What happened has happened; a subscriber's fault is neither its peer's nor the session's.
+                self._log.exception("a subscriber failed")

@@ -1,0 +1,78 @@
+"""The agent at a glance: for peers that ask, and in a line for the service manager."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import trio
+
+from agentd_client.errors import AgentdError
+from agentd_client.protocol.results import Status
+
+from . import __version__, systemd
+from .agent import Agent
+from .config import Settings
+from .server import Traffic
+from .sessions import Clock, Instant
+
+TELLING_PAUSE_SECONDS = 0.05
+"""Between attempts to tell a service manager whose queue is full."""
+
+
+def status_reader(
+    agent: Agent, settings: Settings, socket_path: str, traffic: Traffic, clock: Clock, started: Instant
+) -> Callable[[], Status]:
+    """What answers `getStatus`; of an agent that is locked it tells what can be known."""
+
+    def read() -> Status:
+        core = agent.core
+        return Status(
+            version=__version__,
+            agent_id=None if core is None else core.key_ring.agent_id,
+            pid=os.getpid(),
+            started_at=started.wall,
+            uptime_seconds=clock.read().boot - started.boot,
+            sessions=None if core is None else core.manager.session_count,
+            key_id=None if core is None else core.manager.key_id,
+            socket_path=socket_path,
+            store_path=str(settings.store_path),
+            store_bytes=None if core is None else core.db.size_bytes,
+            memory_locked=agent.memory_locked,
+            counters=traffic.read(agent.commits),
+            locked=core is None,
+            locked_at=agent.locked_at,
+            lock_reason=agent.lock_reason,
+            protected=agent.is_protected,
+            wrong_passphrases=agent.wrong_passphrases,
+        )
+
+    return read
+
+
+async def tell_manager(agent: Agent) -> None:
+    """Tell the service manager that the agent is ready, then feed its watchdog, with the state in a line.
+
+    From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
+    """
+    seconds = systemd.watchdog_seconds()
+    state = "READY=1"
+    while True:
+        if systemd.notify(f"{state}\nSTATUS={in_a_line(agent)}"):
+            if seconds is None:
+                return
+            state, pause_seconds = "WATCHDOG=1", seconds / 3
+        else:
+            pause_seconds = TELLING_PAUSE_SECONDS
+        await trio.sleep(pause_seconds)
+
+
+def in_a_line(agent: Agent) -> str:
+    """What the agent does, in a line."""
+    core = agent.core
+    if core is None:
+        return "locked; agentctl unlock unlocks it"
+    try:
+        return f"serving; open sessions: {core.manager.session_count}"
+    except AgentdError as error:  # whoever asks for something that needs the store is told the same
+        return " ".join(error.sentence.split())

@@ -1,0 +1,302 @@
+"""Locking and unlocking, with a real key file, store and manager."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from agentd.agent import Agent
+from agentd.config import load
+from agentd.keys import Cost, KeyRing
+from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
+from agentd.locking import LockMark
+from agentd.main import running_core
+from agentd.sessions import Subscribers
+from agentd_client.errors import (
+    AgentLockedError,
+    InvalidParamsError,
+    KeyFileError,
+    NoPassphraseError,
+    PassphraseError,
+)
+from agentd_client.protocol.results import Opener
+from tests.clocks import ManualClock
+
+LOGGER = logging.getLogger("agentd.test")
+CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
+PASSPHRASE, OTHER = b"correct horse", b"battery staple"
+ME, STRANGER = Opener(1000, 42), Opener(1000, 43)
+
+
+class Machine:
+    """What an agent is started on, again and again."""
+
+    def __init__(self, folder) -> None:
+        self.settings = load(socket_path=str(folder / "s"), state_path=str(folder / "state"))
+        self.clock = ManualClock()
+        self.boot_id = "01a20aa3-48b8-41ca-8b42-bce14e5f57c4"
+        self.events: list[tuple[str, str | None]] = []
+        self.unlocked = 0
+
+    async def protect(self) -> None:
+        async with await KeyRing.create_key_ring(
+            keys_path=self.settings.keys_path, passphrase=PASSPHRASE, cost=CHEAP
+        ):
+            pass
+
+    def agent(self) -> Agent:
+        subscribers = Subscribers(LOGGER)
+        subscribers.subscribe(lambda event: self.events.append((event.kind, event.reason)))
+
+        def on_unlock() -> None:
+            self.unlocked += 1
+
+        return Agent(
+            partial(running_core, self.settings, LOGGER, self.clock, subscribers=subscribers),
+            keys_path=self.settings.keys_path,
+            mark=LockMark(self.settings.lock_mark_path, self.boot_id),
+            subscribers=subscribers,
+            clock=self.clock,
+            logger=LOGGER,
+            on_unlock=on_unlock,
+            cost=CHEAP,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+async def agent(machine, nursery):
+    """Unlocked, with a passphrase."""
+    await machine.protect()
+    agent = machine.agent()
+    await agent.start(PASSPHRASE)
+    await nursery.start(agent.run)
+    yield agent
+    await agent.stop()
+
+
+async def opened(agent: Agent) -> str:
+    return (await agent.gate.sessions.open_session(None, "desk")).token
+
+
+async def audited(agent: Agent) -> list[tuple[str, str | None, int]]:
+    return [(entry.kind, entry.reason, entry.times) for entry in agent.gate.sessions.list_audit().entries]
+
+
+async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent, machine):
+    token = await opened(agent)
+    await agent.lock(by=ME)
+    assert (agent.core, agent.lock_reason, agent.locked_at) == (None, "asked", machine.clock.wall)
+    with pytest.raises(AgentLockedError):
+        agent.gate.sessions.verify_at_once(token)
+    await agent.unlock(PASSPHRASE, ME)
+    assert (agent.lock_reason, agent.locked_at) == (None, None)
+    found = agent.gate.sessions.verify_at_once(token)
+    assert found is not None
+    assert found.valid
+    assert machine.unlocked == 1
+    assert machine.events == [("created", None), ("locked", "asked"), ("unlocked", None)]
+    assert await audited(agent) == [("unlocked", None, 1), ("locked", "asked", 1), ("created", None, 1)]
+
+
+async def test_without_a_passphrase_it_is_not_locked(machine):
+    agent = machine.agent()
+    await agent.start(None)
+    with pytest.raises(NoPassphraseError, match="agentctl passwd"):
+        await agent.lock(by=ME)
+    assert agent.core is not None
+    await agent.stop()
+
+
+async def test_locking_twice_and_unlocking_twice_is_once(agent, machine):
+    for _ in range(2):
+        await agent.lock("idle")
+    await agent.lock(by=ME)
+    assert agent.lock_reason == "idle"
+    for _ in range(2):
+        await agent.unlock(PASSPHRASE, ME)
+    await agent.unlock(b"of no importance", ME)
+    assert machine.events == [("locked", "idle"), ("unlocked", None)]
+
+
+async def test_wrong_passphrases_leave_it_locked_and_are_counted_in_the_audit_log_once_it_can_be_written(
+    agent,
+):
+    await agent.lock(by=ME)
+    for pid in range(50, 53):  # each is wrong for the first time, and has not to wait
+        with pytest.raises(PassphraseError):
+            await agent.unlock(OTHER, Opener(1000, pid))
+    assert agent.core is None
+    await agent.unlock(PASSPHRASE, ME)
+    assert agent.wrong_passphrases == 3
+    assert (await audited(agent))[0] == ("passphraseRefused", None, 3)
+    await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+    assert [kind for kind, _, _ in await audited(agent)].count("passphraseRefused") == 1
+
+
+async def test_locked_on_purpose_it_stays_locked_in_the_same_boot(agent, machine):
+    await agent.lock(by=ME)
+    await agent.stop()
+    again = machine.agent()
+    await again.start(PASSPHRASE)
+    assert (again.core, again.lock_reason) == (None, "start")
+    await again.unlock(PASSPHRASE, ME)
+    await again.stop()
+    third = machine.agent()
+    await third.start(PASSPHRASE)
+    assert third.core is not None
+    await third.lock("suspend")
+    machine.boot_id = "11a20aa3-48b8-41ca-8b42-bce14e5f57c4"
+    fourth = machine.agent()
+    await fourth.start(PASSPHRASE)
+    assert fourth.core is not None
+    await fourth.stop()
+
+
+@pytest.mark.parametrize(("passphrase", "locked"), [(None, False), (OTHER, False), (PASSPHRASE, True)])
+async def test_it_starts_locked_where_nobody_unlocks_it(machine, passphrase, locked):
+    await machine.protect()
+    agent = machine.agent()
+    await agent.start(passphrase, locked=locked)
+    assert (agent.core, agent.lock_reason, agent.is_protected) == (None, "start", True)
+    assert not machine.settings.lock_mark_path.exists(), "nobody locked it on purpose"
+    await agent.unlock(PASSPHRASE, ME)
+    assert agent.core is not None
+    await agent.stop()
+
+
+async def test_a_first_start_with_a_passphrase_makes_a_key_file_that_has_it(machine):
+    agent = machine.agent()
+    await agent.start(PASSPHRASE)
+    assert agent.is_protected
+    await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+    await agent.stop()
+
+
+async def test_a_passphrase_that_nothing_needs_ends_the_start(machine):
+    async with await KeyRing.create_key_ring(keys_path=machine.settings.keys_path):
+        pass
+    with pytest.raises(PassphraseError, match="not locked with a passphrase"):
+        await machine.agent().start(PASSPHRASE)
+
+
+async def test_another_passphrase_locks_out_the_one_before_and_keeps_the_sessions(agent, machine):
+    token = await opened(agent)
+    assert await agent.change_passphrase(PASSPHRASE, OTHER, ME)
+    await agent.lock(by=ME)
+    with pytest.raises(PassphraseError):
+        await agent.unlock(PASSPHRASE, STRANGER)
+    await agent.unlock(OTHER, ME)
+    found = agent.gate.sessions.verify_at_once(token)
+    assert found is not None
+    assert found.valid
+    assert ("passphraseChanged", None) in machine.events
+
+
+async def test_a_passphrase_can_be_taken_away_and_set_for_the_first_time(agent):
+    assert not await agent.change_passphrase(PASSPHRASE, None, ME)
+    with pytest.raises(NoPassphraseError):
+        await agent.lock(by=ME)
+    assert await agent.change_passphrase(None, OTHER, ME)
+    await agent.lock(by=ME)
+    await agent.unlock(OTHER, ME)
+
+
+async def test_changes_that_are_none_are_refused_before_they_wait(agent):
+    with pytest.raises(InvalidParamsError):
+        await agent.change_passphrase(None, None, ME)
+    with pytest.raises(PassphraseError, match="present one is needed"):
+        await agent.change_passphrase(None, OTHER, ME)
+    with pytest.raises(PassphraseError, match="empty"):
+        await agent.change_passphrase(PASSPHRASE, b"", ME)
+    assert agent.wrong_passphrases == 0
+    await agent.lock(by=ME)
+    with pytest.raises(AgentLockedError, match="while the agent is unlocked"):
+        await agent.change_passphrase(PASSPHRASE, None, ME)
+    assert await agent.change_passphrase(PASSPHRASE, OTHER, ME), "another one can be set all the same"
+    await agent.unlock(OTHER, ME)
+
+
+async def test_what_locks_runs_for_as_long_as_there_is_a_passphrase(agent, nursery):
+    runs = []
+
+    async def watch() -> None:
+        runs.append("began")
+        try:
+            await trio.sleep_forever()
+        finally:
+            runs.append("ended")
+
+    nursery.start_soon(agent.while_protected, watch)
+    await trio.testing.wait_all_tasks_blocked()
+    assert runs == ["began"]
+    await agent.change_passphrase(PASSPHRASE, None, ME)
+    await trio.testing.wait_all_tasks_blocked()
+    assert runs == ["began", "ended"]
+    await agent.change_passphrase(None, PASSPHRASE, ME)
+    await trio.testing.wait_all_tasks_blocked()
+    assert runs == ["began", "ended", "began"]
+
+
+async def test_a_lock_while_it_is_being_unlocked_comes_after(agent):
+    await agent.lock(by=ME)
+    async with trio.open_nursery() as both:
+        both.start_soon(agent.unlock, PASSPHRASE, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.lock("suspend")
+    assert (agent.core, agent.lock_reason) == (None, "suspend")
+
+
+async def test_whoever_asks_for_the_lock_may_go_and_it_is_locked_all_the_same(agent):
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await agent.lock(by=ME)
+    assert agent.core is None
+
+
+async def test_what_waits_for_the_disk_is_answered_or_told_that_it_is_locked(agent):
+    outcomes = []
+
+    async def create(number: int) -> None:
+        try:
+            outcomes.append(await opened(agent))
+        except AgentLockedError:
+            outcomes.append(None)
+
+    async with trio.open_nursery() as creating:
+        for number in range(64):
+            creating.start_soon(create, number)
+        await trio.lowlevel.checkpoint()
+        await agent.lock(by=ME)
+    assert len(outcomes) == 64
+    await agent.unlock(PASSPHRASE, ME)
+    for token in filter(None, outcomes):
+        found = agent.gate.sessions.verify_at_once(token)
+        assert found is not None
+        assert found.valid, "what was answered is on the disk"
+
+
+async def test_a_key_file_that_vanished_leaves_it_locked_and_says_so(agent, machine):
+    await agent.lock(by=ME)
+    (machine.settings.keys_path / "root.key").unlink()
+    with pytest.raises(KeyFileError):
+        await agent.unlock(PASSPHRASE, ME)
+    assert agent.core is None
+
+
+async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, machine, caplog):
+    machine.settings.lock_mark_path.mkdir()
+    caplog.set_level(logging.INFO, logger="agentd")
+    await agent.lock(by=ME)
+    assert agent.core is None
+    assert "a restart may unlock the agent" in caplog.text

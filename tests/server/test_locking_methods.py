@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from agentd.server import locking_methods
+from agentd_client import errors
+from agentd_client.protocol.codec import Request
+from agentd_client.protocol.wire import error_from_wire
+from tests.server.talk import FakeCaller, FakeLocking, FakeSessions, dispatch_of
+
+SECRET = b"correct horse battery staple"
+
+
+@pytest.fixture
+def locking() -> FakeLocking:
+    return FakeLocking()
+
+
+@pytest.fixture
+def ask(locking, monkeypatch):
+    monkeypatch.setattr(locking_methods, "opener_of", lambda peer: ("who", peer.pid))
+    dispatch = dispatch_of(FakeSessions(), locking)
+
+    async def ask(name: str, **named: object) -> object:
+        request = Request(1, name, [named])
+        assert dispatch.answer(request, FakeCaller()) is None, "it waits"
+        _, _, error, result = msgpack.unpackb(await dispatch.answer_waiting(request, FakeCaller()))
+        if error is not None:
+            raise error_from_wire(error)
+        return result
+
+    return ask
+
+
+async def test_each_does_what_its_name_says_for_the_peer_that_asks(ask, locking):
+    by = ("who", 42)
+    assert await ask("lock") == {"locked": True}
+    assert await ask("unlock", passphrase=b"right") == {"locked": False}
+    assert await ask("changePassphrase", old=b"one", new=b"two") == {"protected": True}
+    assert await ask("changePassphrase", old=b"two") == {"protected": False}
+    assert locking.asked == [
+        ("lock", by),
+        ("unlock", b"right", by),
+        ("change", b"one", b"two", by),
+        ("change", b"two", None, by),
+    ]
+
+
+async def test_a_wrong_passphrase_is_refused_by_its_code(ask):
+    with pytest.raises(errors.PassphraseError):
+        await ask("unlock", passphrase=b"wrong")
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("unlock", {}),
+        ("unlock", {"passphrase": None}),
+        ("unlock", {"passphrase": 7}),
+        ("unlock", {"passphrase": SECRET * 100}),
+        ("unlock", {"passphrase": b"right", "path": "/etc/passwd"}),
+        ("lock", {"reason": "x"}),
+        ("changePassphrase", {"old": ["x"]}),
+        ("changePassphrase", {"new": SECRET.decode() + "\N{GREEK SMALL LETTER ALPHA}"}),
+    ],
+)
+async def test_params_of_another_form_are_refused_without_being_repeated(ask, locking, method, params):
+    with pytest.raises(errors.InvalidParamsError) as refused:
+        await ask(method, **params)
+    assert SECRET.decode() not in refused.value.sentence
+    assert locking.asked == []
+
+
+def test_no_repr_shows_a_passphrase():
+    unlock = locking_methods.UnlockParams(passphrase=SECRET)
+    change = locking_methods.ChangePassphraseParams(old=SECRET, new=SECRET)
+    assert SECRET.decode() not in f"{unlock!r} {unlock} {change!r} {change}"
