@@ -191,8 +191,16 @@ async def _start(agent: Agent, settings: Settings, descriptor: int | None) -> No
 @contextmanager
 def _lock_signals(settings: Settings) -> Iterator[AsyncIterator[int] | None]:
     """SIGUSR1, before anybody knows this process; None where it is to do nothing, which is not to end it."""
-    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
-        yield signals if settings.lock_on_signal else None
+    # What the receiver puts back at its end: one that comes while the agent stops must not kill it.
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        if settings.lock_on_signal:
+            with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+                yield signals
+        else:
+            yield None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _start_locking(
