@@ -27,7 +27,7 @@ $(VENV)/bin/python:
 
 # What the agent needs to run; nothing of the tests.
 $(VENV)/.runtime: $(MANIFESTS) | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet --editable './client[async,cli]' --editable .
+	@$(BIN)/python -m pip install --quiet --editable './client[async,cli]' --editable '.[logind]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

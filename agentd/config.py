@@ -80,9 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def idle_seconds(self) -> int | None:
-        """`lock_after_idle` in seconds; None for never."""
+        """`lock_after_idle` in seconds; None for never, which 0 is too."""
         seconds = parse_duration(self.lock_after_idle)
-        return seconds if isinstance(seconds, int) else None
+        return seconds if isinstance(seconds, int) and seconds else None
 
     @property
     def expiry(self) -> int | str:

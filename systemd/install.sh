@@ -25,7 +25,7 @@ if ! "$python" -I -c 'import pip' 2>/dev/null; then
     "${PYTHON:-python3}" -m venv --clear "$environment" ||
         fail 'the venv module is missing; on Debian: apt-get install python3-venv'
 fi
-"$python" -I -m pip install --quiet --upgrade "$source/client[async,cli]" "$source"
+"$python" -I -m pip install --quiet --upgrade "$source/client[async,cli]" "$source[logind]"
 say installed "$("$environment/bin/agentd" --version) in $environment"
 
 mkdir -p "$commands"

@@ -47,7 +47,7 @@ if [ "${PURGE:-}" = 1 ]; then
         exit 1
     fi
     # By name, not the whole folder: the settings may point at one that holds other things too.
-    remove "$state/keys" "$state/store" "$state/run" "$config/agentd" "$runtime" \
+    remove "$state/keys" "$state/store" "$state/locked" "$state/run" "$config/agentd" "$runtime" \
         "$units/agentd.service.d" "$units/agentd.socket.d"
     rmdir "$state" 2>/dev/null || true
 else

@@ -79,6 +79,23 @@ def test_never_is_an_expiry_and_a_lifetime(config):
 
 
 @pytest.mark.parametrize(
+    ("value", "seconds"), [("'10m'", 600), ("90", 90), ("0", None), (f"'{NEVER}'", None)]
+)
+def test_the_idle_time_is_seconds_or_none(config, value, seconds):
+    config.write_text(f"lock_after_idle = {value}")
+    assert load().idle_seconds == seconds
+
+
+def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
+    settings = load()
+    assert settings.lock_on_suspend
+    assert settings.lock_on_screen_lock
+    assert settings.lock_on_signal
+    assert settings.idle_seconds is None
+    assert not settings.start_locked
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("session_expriy = 1", "session_expriy"),
@@ -96,6 +113,13 @@ def test_never_is_an_expiry_and_a_lifetime(config):
         ("revoke_on_reuse = 'true'", "revoke_on_reuse is true or false, without quotes, not 'true'"),
         ("revoke_on_reuse = 1", "revoke_on_reuse is true or false"),
         ("revoke_on_reuse = ''", "revoke_on_reuse is true or false"),
+        ("lock_on_suspend = 'yes'", "lock_on_suspend is true or false"),
+        ("lock_on_screen_lock = 0", "lock_on_screen_lock is true or false"),
+        ("lock_on_signal = 1", "lock_on_signal is true or false"),
+        ("start_locked = 'no'", "start_locked is true or false"),
+        ("lock_after_idle = 'soon'", f"lock_after_idle: 'soon' {FORMS}"),
+        ("passphrase_file = ''", "passphrase_file is empty"),
+        ("passphrase_file = 'secret'", "passphrase_file is not an absolute path: 'secret'"),
         ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),
         ("drain_seconds = 3601", "drain_seconds"),
         ("drain_seconds = nan", "drain_seconds"),
