@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import ast
 import re
 from pathlib import Path
 
 from agentd_client import errors
-from agentd_client.protocol import limits, reasons
+from agentd_client.protocol import limits, methods, reasons, results
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +44,7 @@ def test_the_limits_in_the_document_are_those_of_the_code():
         limits.MAX_METHOD_CHARACTERS,
         limits.MAX_TOKEN_CHARACTERS,
         limits.MAX_LABEL_CHARACTERS,
+        limits.MAX_PASSPHRASE_BYTES,
         limits.MAX_IN_FLIGHT,
         limits.MAX_CONNECTIONS,
         int(limits.MESSAGE_SECONDS),
@@ -53,13 +54,24 @@ def test_the_limits_in_the_document_are_those_of_the_code():
     assert f"{limits.MAX_EXPIRY_SECONDS:,}" in section("Methods")
 
 
+def test_every_kind_of_event_and_every_method_is_documented():
+    assert set(results.EVENT_KINDS) == set(
+        re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section("Events"), re.MULTILINE)
+    )
+    named = {method.name for method in vars(methods).values() if isinstance(method, methods.Method)}
+    assert named == set(re.findall(r"^### (\w+)$", section("Methods"), re.MULTILINE))
+    for reason in results.LOCK_REASONS:
+        assert f'`"{reason}"`' in section("Methods")
+
+
 def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
     blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", section("Worked bytes"))
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for shown, bytes_ in blocks:
         (message,) = Decoder().receive(bytes.fromhex(bytes_))
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
-        assert [kind, *message] == json.loads(shown.replace("nil", "null"))
+        python = shown.replace("nil", "None").replace("false", "False")
+        assert [kind, *message] == ast.literal_eval(python)
 
 
 def test_every_promise_names_tests_that_are_there():

@@ -34,6 +34,7 @@ from agentd_client.protocol.results import (
     Verification,
 )
 from agentd_client.protocol.wire import error_to_wire, to_wire
+from tests.agentctl.fake_locking import FakeLocking
 
 NOW = 1_750_000_000.0  # 2025-06-15 15:06:40 UTC
 DEFAULT_EXPIRY_SECONDS = 8 * 3600
@@ -45,7 +46,7 @@ class HangUpError(Exception):
     """Raised by a script: close the connection without an answer."""
 
 
-class FakeAgent:
+class FakeAgent(FakeLocking):
     """What a test reads: `calls` (method and parameters, in order) and `sessions` (by token).
 
     `page_size` is how many sessions or entries an answer holds at the most; after a page an empty one follows.
@@ -62,7 +63,7 @@ class FakeAgent:
         self.subscribed = threading.Event()
         self._subscribers: list[socket.socket] = []
         self.memory_locked = True
-        self._lock = threading.Lock()
+        self._mutex = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -147,21 +148,22 @@ class FakeAgent:
 
     def _answer(self, request: Any, peer: int) -> Any:
         (params,) = request.params
-        with self._lock:
+        with self._mutex:
             self.calls.append((request.method, params))
         if params.get("bound"):
             params = params | {"bound": peer}
+        self.refuse_while_locked(request.method)
         scripted = self.script.get(request.method)
         if scripted is not None:  # outside the lock: a script may wait for the test
             return scripted(params)
-        with self._lock:
+        with self._mutex:
             return getattr(self, "_" + request.method)(params)
 
     def _hello(self, params: dict[str, Any]) -> Hello:
         return Hello("agentd 0.1.0", 1, [])
 
     def _getStatus(self, params: dict[str, Any]) -> Status:  # noqa: N802 - the wire's name
-        return Status(
+        status = Status(
             version="0.1.0",
             agent_id="agent-1",
             pid=4711,
@@ -175,6 +177,7 @@ class FakeAgent:
             memory_locked=self.memory_locked,
             counters=Counters(90, 3, 2, 1, 1_234, 5, 67),
         )
+        return self.seen_through_the_lock(status)
 
     def _createToken(self, params: dict[str, Any]) -> CreatedToken:  # noqa: N802 - the wire's name
         return self._create_token(params, NOW)

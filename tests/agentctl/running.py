@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentd_client.cli.run import run
@@ -85,6 +86,40 @@ def on_terminal(
                         child.send_signal(signal.SIGINT)
                     terminal.write(b"\n" if interrupted else typed)
         code = child.wait(60)
+    return OnTerminal(code, shown.decode().replace("\r\n", "\n"))
+
+
+def in_conversation(
+    *args: str, answers: Sequence[tuple[bytes, bytes]], early: bytes = b"", **environ: str
+) -> OnTerminal:
+    """Run with a controlling terminal (tty(4)), and type each answer once its question is shown.
+
+    `early` is typed before it begins.
+    """
+    ours, theirs = pty.openpty()
+    os.write(ours, early)
+    waiting = list(answers)
+    with (
+        subprocess.Popen(
+            ["setsid", "--ctty", *COMMAND, *args],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | environ,
+        ) as child,
+        open(ours, "r+b", buffering=0) as terminal,
+    ):
+        os.close(theirs)
+        shown, looked_at = b"", 0
+        with contextlib.suppress(OSError):
+            while data := terminal.read(4096):
+                shown += data
+                while waiting and (found := shown.find(waiting[0][0], looked_at)) >= 0:
+                    asked, answer = waiting.pop(0)
+                    looked_at = found + len(asked)
+                    terminal.write(answer)
+        code = child.wait(60)
+    assert not waiting, f"never asked: {waiting[0][0]!r}, but shown: {shown!r}"
     return OnTerminal(code, shown.decode().replace("\r\n", "\n"))
 
 

@@ -44,6 +44,29 @@ def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
     )
 
 
+def test_locking_and_passphrases_are_told_in_words(agent):
+    about_none = {"session_id": None, "label": ""}
+    by_itself = {"peer_uid": None, "peer_pid": None, "peer_exe": None}
+    agent.audit = [
+        entry("locked", 400, reason="suspend", **about_none, **by_itself),
+        entry("locked", 350, reason="asked", **about_none),
+        entry("passphraseRefused", 300, until=NOW - 200, times=5, **about_none),
+        entry("unlocked", 100, **about_none),
+        entry("passphraseChanged", 50, **about_none),
+    ]
+    assert in_process("audit", terminal=True).out == (
+        "TIME      WHAT        WHY                        BY\n"
+        "-- 2025-06-15 --\n"
+        "15:00:00  locked      the machine was suspended\n"
+        "15:00:50  locked      somebody locked it         agentctl 4712\n"
+        "15:01:40  passphrase  wrong x 5 until 15:03      agentctl 4712\n"
+        "15:05:00  unlocked                               agentctl 4712\n"
+        "15:05:50  passphrase  changed                    agentctl 4712\n"
+    )
+    first = in_process("audit").out.splitlines()[2].split("\t")
+    assert first[2] == "passphraseRefused", "in a pipe the names of the wire"
+
+
 def test_long_and_wide_texts_fit_into_80_columns(agent):
     agent.audit = [
         entry("refused", 60, label="夜間" * 50, reason="WRONG_AUDIENCE", times=1000),

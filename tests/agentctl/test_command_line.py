@@ -34,6 +34,7 @@ def test_help_shows_every_command_what_the_environment_does_and_what_it_is_hones
         "AGENTD_TOKEN",
         "AGENTD_TOKEN_FD",
         "AGENTD_SESSION_TOKEN_PATH",
+        "AGENTD_ASKPASS",
         "NO_COLOR",
     ]:
         assert word in ended.out
@@ -129,12 +130,13 @@ def process_with(**environ: str):
 
 
 def test_names_and_options_are_completed():
-    assert complete("agentctl lo", 1) == ["login", "logout"]
+    assert complete("agentctl lo", 1) == ["login", "logout", "lock"]
     assert complete("agentctl re", 1) == ["renew", "revoke", "reset-key"]
     assert complete("agentctl list --state ", 3) == ["active", "expired"]
     assert complete("agentctl exec --f", 2) == ["--fd", "--file"]
     assert complete("agentctl --js", 1) == ["--json"]
     assert complete("agentctl login --exp", 2) == ["--expiry"]
+    assert complete("agentctl unlock --p", 2) == ["--passphrase-fd", "--passphrase-file", "--pinentry"]
     assert complete("agentctl completion z", 2) == ["zsh"]
 
 

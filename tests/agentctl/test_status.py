@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from agentd_client.protocol.results import Verification
 from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
@@ -12,15 +14,17 @@ def test_status_shows_a_person_the_agent_and_their_session(agent, logged_in, fol
     ended = in_process("status", terminal=True)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
-        "agent     agentd 0.1.0, process 4711, up 2 h 3 min\n"
-        "agent id  agent-1\n"
-        f"socket    {folder / 'agent.sock'}\n"
-        "store     /state/agentd/store, 12.0 MiB\n"
-        "memory    locked\n"
-        "key id    key-1\n"
-        "sessions  1\n"
-        "traffic   1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
-        'you       logged in: session session-1, label "desk", ends in 8 h (until 2025-06-15 23:06)\n'
+        "agent       agentd 0.1.0, process 4711, up 2 h 3 min\n"
+        "agent id    agent-1\n"
+        f"socket      {folder / 'agent.sock'}\n"
+        "store       /state/agentd/store, 12.0 MiB\n"
+        "state       not locked\n"
+        "passphrase  none; `agentctl passwd` sets one\n"
+        "memory      locked\n"
+        "key id      key-1\n"
+        "sessions    1\n"
+        "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
+        'you         logged in: session session-1, label "desk", ends in 8 h (until 2025-06-15 23:06)\n'
     )
 
 
@@ -65,7 +69,7 @@ def test_a_session_that_never_ends_or_is_not_told_is_shown_as_that(agent, token_
         "logged in: session session-1, never ends by itself\n"
     )
     agent.script["inspectToken"] = lambda params: Verification(True, None, None)
-    assert in_process("status", terminal=True).out.endswith("you       logged in\n")
+    assert in_process("status", terminal=True).out.endswith("you         logged in\n")
 
 
 def test_status_only_looks(agent, logged_in):
@@ -78,6 +82,59 @@ def test_what_cannot_be_a_token_is_not_sent_to_be_looked_at(agent, monkeypatch):
     told = json.loads(in_process("status", "--json").out)
     assert (told["loggedIn"], told["reason"]) == (False, "MALFORMED")
     assert agent.methods == ["getStatus"]
+
+
+def test_a_locked_agent_says_since_when_and_why_and_is_not_asked_for_a_session(
+    agent, logged_in, folder, monkeypatch
+):
+    monkeypatch.setenv("NO_COLOR", "1")
+    agent.passphrase, agent.locked, agent.wrong_passphrases = b"secret", True, 3
+    agent.locked_at, agent.lock_reason = NOW - 3_600, "screen lock"
+    ended = in_process("status", terminal=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (
+        "agent       agentd 0.1.0, process 4711, up 2 h 3 min\n"
+        f"socket      {folder / 'agent.sock'}\n"
+        "store       /state/agentd/store\n"
+        "state       locked since 2025-06-15 14:06: the screen was locked\n"
+        "passphrase  set; 3 wrong ones since the agent started\n"
+        "memory      locked\n"
+        "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
+        "you         nobody can know while the agent is locked; `agentctl unlock` unlocks it\n"
+    )
+    assert agent.methods == ["getStatus"]
+
+
+def test_whether_a_caller_is_logged_in_with_a_locked_agent_is_neither_yes_nor_no(agent, logged_in):
+    agent.passphrase, agent.locked, agent.lock_reason = b"secret", True, "idle"
+    told = json.loads(in_process("status", "--json").out)
+    assert (told["loggedIn"], told["reason"], told["session"]) == (None, "LOCKED", None)
+    assert (told["agent"]["locked"], told["agent"]["lockReason"]) == (True, "idle")
+    assert "loggedIn\t\n" in in_process("status").out
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("asked", "locked: somebody locked it"),
+        ("suspend", "locked: the machine was suspended"),
+        ("idle", "locked: nobody used it"),
+        ("signal", "locked: a signal locked it"),
+        ("start", "locked: it started so"),
+        ("one of\x1b later", "locked: one of\\x1b later"),
+        (None, "locked"),
+    ],
+)
+def test_every_reason_is_said_in_words(agent, monkeypatch, reason, shown):
+    monkeypatch.setenv("NO_COLOR", "1")
+    agent.passphrase, agent.locked, agent.lock_reason = b"secret", True, reason
+    assert f"state       {shown}\n" in in_process("status", terminal=True).out
+    assert "passphrase  set\n" in in_process("status", terminal=True).out
+
+
+def test_one_wrong_passphrase_is_one(agent):
+    agent.passphrase, agent.wrong_passphrases = b"secret", 1
+    assert "set; 1 wrong one since" in in_process("status", terminal=True).out
 
 
 def test_memory_that_is_not_locked_is_warned_of(agent):

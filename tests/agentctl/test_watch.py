@@ -85,17 +85,25 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
         CREATED,
         CREATED._replace(kind="refused", reason="SUPERSEDED", label="", missed=1),
         Event("keyReset", NOW, None, "", None, 4713, missed=12),
+        Event("locked", NOW, None, "", "screen lock", None),
+        Event("locked", NOW, None, "", None, 4713),
+        Event("unlocked", NOW, None, "", None, 4713),
+        Event("passphraseChanged", NOW, None, "", None, 4713),
         STOPPING,
     )
     ended = in_process("watch", terminal=True)
     thread.join()
     assert (ended.code, ended.err) == (0, "agentctl: the agent has stopped\n")
     assert ended.out == (
-        "15:06:40  created   0197043e-2c40  desk  pid 4712\n"
+        "15:06:40  created     0197043e-2c40  desk  pid 4712\n"
         "you missed 1 event\n"
-        "15:06:40  refused   0197043e-2c40  SUPERSEDED  pid 4712\n"
+        "15:06:40  refused     0197043e-2c40  SUPERSEDED  pid 4712\n"
         "you missed 12 events\n"
-        "15:06:40  keyReset                 pid 4713\n"
+        "15:06:40  keyReset                   pid 4713\n"
+        "15:06:40  locked                     the screen was locked\n"
+        "15:06:40  locked                     pid 4713\n"
+        "15:06:40  unlocked                   pid 4713\n"
+        "15:06:40  passphrase                 changed  pid 4713\n"
         "15:06:40  stopping\n"
     )
 

@@ -40,6 +40,9 @@ COMMANDS = {
     "audit": Entry("audit", "Show what was done, by the audit log."),
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
     "reset-key": Entry("reset_key", "Replace the session key: every session ends."),
+    "lock": Entry("lock", "Lock the agent: it wipes its keys and answers nobody."),
+    "unlock": Entry("unlock", "Unlock the agent with its passphrase."),
+    "passwd": Entry("passwd", "Set, change or remove the agent's passphrase."),
     "completion": Entry("completion", "Print the shell's completion script."),
 }
 
@@ -54,6 +57,7 @@ ENVIRONMENT = (
     (paths.TOKEN_VARIABLE, "a token itself; stronger than the other two, weaker than --token-file"),
     (paths.TOKEN_FD_VARIABLE, "the open file descriptor that holds a token; stronger than the file"),
     (paths.TOKEN_PATH_VARIABLE, "the token file"),
+    ("AGENTD_ASKPASS", "the program that asks for a passphrase where there is no terminal"),
     ("NO_COLOR", "set to anything: no colours"),
 )
 

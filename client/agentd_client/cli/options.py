@@ -38,6 +38,10 @@ class Settings:
         """The token file's path."""
         return self.token_file or paths.session_token_path()
 
+    def at_least(self, seconds: float) -> float:
+        """The timeout of a call that takes longer than others; what --timeout says counts all the same."""
+        return self.timeout if self.patience is None else max(self.timeout, seconds)
+
     def connect(self) -> Client:
         """Connect to the agent; raises what `Client.connect` raises."""
         return Client.connect(self.socket, timeout=self.timeout, patience=self.patience)

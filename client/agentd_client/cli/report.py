@@ -32,6 +32,8 @@ _NEXT: dict[type[BaseException], str] = {
     errors.ParentNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
     errors.NotWithinParentError: "`agentctl inspect` shows what the session has to give",
     errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
+    errors.AgentLockedError: "unlock it with `agentctl unlock`",
+    errors.NoPassphraseError: "give it one with `agentctl passwd`",
     errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
     NotExecutedError: "the session that was opened for it has ended",
     errors.StartError: "once that is mended, the next command starts it",

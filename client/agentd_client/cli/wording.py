@@ -8,7 +8,15 @@ import time
 
 from ..durations import format_duration
 from ..protocol.reasons import sentence
-from ..protocol.results import EXPIRED, SessionInfo, Verification
+from ..protocol.results import (
+    EXPIRED,
+    LOCKED,
+    PASSPHRASE_CHANGED,
+    PASSPHRASE_REFUSED,
+    SessionInfo,
+    Status,
+    Verification,
+)
 from .current_token import NotLoggedInError
 from .output import colour, printable
 
@@ -65,6 +73,48 @@ def brief_end(session: SessionInfo, now: float) -> str:
     if session.expires_at is None:
         return "never"
     return f"in {format_duration(math.ceil(session.expires_at - now), units=1)}"
+
+
+_PASSPHRASE_KINDS = {PASSPHRASE_CHANGED: "changed", PASSPHRASE_REFUSED: "wrong"}
+PASSPHRASE = "passphrase"  # noqa: S105 - the word
+
+_LOCK_REASONS = {
+    "asked": "somebody locked it",
+    "suspend": "the machine was suspended",
+    "screen lock": "the screen was locked",
+    "idle": "nobody used it",
+    "signal": "a signal locked it",
+    "start": "it started so",
+}
+
+
+def what_and_why(kind: str, reason: str | None) -> tuple[str, str]:
+    """The kind of an event or entry in a word, and its reason."""
+    if kind in _PASSPHRASE_KINDS:
+        return PASSPHRASE, _PASSPHRASE_KINDS[kind]
+    if kind == LOCKED and reason is not None:
+        return kind, printable(_LOCK_REASONS.get(reason, reason))
+    return printable(kind), printable(reason or "")
+
+
+def lock_state(status: Status) -> str:
+    """Whether the agent is locked, since when and why."""
+    if not status.locked:
+        return "not locked"
+    since = "" if status.locked_at is None else f" since {moment(status.locked_at)}"
+    why = status.lock_reason
+    because = "" if why is None else f": {printable(_LOCK_REASONS.get(why, why))}"
+    return f"{colour('locked', 'yellow')}{since}{because}"
+
+
+def passphrase_state(status: Status) -> str:
+    """Whether there is a passphrase, and how many wrong ones there were."""
+    if not status.protected:
+        return "none; `agentctl passwd` sets one"
+    wrong = status.wrong_passphrases
+    if not wrong:
+        return "set"
+    return f"set; {wrong} wrong {'one' if wrong == 1 else 'ones'} since the agent started"
 
 
 def ago(seconds: float | None, now: float) -> str:

@@ -15,7 +15,7 @@ from ..output import colour, printable, show, tab_separated
 from ..parameters import moment
 from ..table import Column, table, terminal_width
 from ..tree import short_ids
-from ..wording import clock, day, process_name
+from ..wording import clock, day, process_name, what_and_why
 
 DEFAULT_LIMIT = 50
 
@@ -97,7 +97,7 @@ def _for_people(entries: Sequence[AuditEntry]) -> Iterator[str]:
 def _row(entry: AuditEntry, ids: dict[str, str]) -> tuple[str, ...]:
     return (
         clock(entry.at),
-        printable(entry.kind),
+        what_and_why(entry.kind, entry.reason)[0],
         "" if entry.session_id is None else printable(ids[entry.session_id]),
         printable(entry.label),
         _why(entry),
@@ -106,7 +106,7 @@ def _row(entry: AuditEntry, ids: dict[str, str]) -> tuple[str, ...]:
 
 
 def _why(entry: AuditEntry) -> str:
-    why = printable(entry.reason or "")
+    _, why = what_and_why(entry.kind, entry.reason)
     return f"{why} x {entry.times} until {clock(entry.until)[:5]}".lstrip() if entry.times > 1 else why
 
 

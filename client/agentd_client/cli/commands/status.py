@@ -8,7 +8,7 @@ import click
 
 from ...blocking import Client
 from ...durations import format_duration
-from ...errors import TokenFileError
+from ...errors import AgentLockedError, TokenFileError
 from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
 from ...protocol.wire import to_wire
@@ -17,7 +17,10 @@ from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
 from ..report import warn
-from ..wording import NOT_LOGGED_IN, described, moment, size, why_not
+from ..wording import NOT_LOGGED_IN, described, lock_state, moment, passphrase_state, size, why_not
+
+NOBODY_KNOWS = Verification(False, AgentLockedError.code, None)
+"""Of a token, while the agent is locked: neither a yes nor a no."""
 
 
 @click.command("status", cls=AgentctlCommand)
@@ -25,7 +28,7 @@ from ..wording import NOT_LOGGED_IN, described, moment, size, why_not
 def command(settings: Settings) -> None:
     """Show the agent and whether you are logged in.
 
-    Exits 0 where the agent answers, logged in or not. Asking changes nothing.
+    Exits 0 where the agent answers, locked or not, logged in or not. Asking changes nothing.
     """
     try:
         found = current_token(settings)
@@ -34,13 +37,16 @@ def command(settings: Settings) -> None:
         warn(settings, error.sentence)
     with settings.connect() as agent:
         status = agent.get_status()
-        answer = NOT_LOGGED_IN if found is None else _looked_at(agent, found.text)
+        answer = NOT_LOGGED_IN
+        if found is not None:
+            answer = NOBODY_KNOWS if status.locked else _looked_at(agent, found.text)
     if not status.memory_locked:
         warn(settings, "the agent's keys are not in locked memory and may reach the swap; raise `ulimit -l`")
     login = to_wire(answer)
+    valid = login.pop("valid")
     show(
         settings,
-        {"agent": to_wire(status), "loggedIn": login.pop("valid"), **login},
+        {"agent": to_wire(status), "loggedIn": None if answer is NOBODY_KNOWS else valid, **login},
         human=lambda: aligned([*_agent_rows(status), _login_row(answer, settings.now())]),
     )
 
@@ -59,6 +65,8 @@ def _agent_rows(status: Status) -> Iterator[Row]:
     yield ("socket", printable(status.socket_path))
     held = "" if status.store_bytes is None else f", {size(status.store_bytes)}"
     yield ("store", printable(status.store_path) + held)
+    yield ("state", lock_state(status))
+    yield ("passphrase", passphrase_state(status))
     yield ("memory", "locked" if status.memory_locked else colour("not locked", "yellow"))
     if status.key_id is not None:
         yield ("key id", printable(status.key_id))
@@ -73,6 +81,8 @@ def _agent_rows(status: Status) -> Iterator[Row]:
 def _login_row(answer: Verification, now: float) -> Row:
     if answer is NOT_LOGGED_IN:
         return ("you", why_not(answer.reason))
+    if answer is NOBODY_KNOWS:
+        return ("you", "nobody can know while the agent is locked; `agentctl unlock` unlocks it")
     if not answer.valid:
         return ("you", f"{colour('not logged in', 'red')}: {why_not(answer.reason)}")
     if answer.session is None:

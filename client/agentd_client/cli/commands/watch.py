@@ -10,11 +10,13 @@ from ...errors import AgentUnreachableError
 from ...protocol.results import (
     CREATED,
     KEY_RESET,
+    LOCKED,
     REFUSED,
     RENEWED,
     REVOKED,
     SESSION_EXPIRED,
     STOPPING,
+    UNLOCKED,
     Event,
 )
 from ...protocol.wire import to_wire
@@ -23,7 +25,7 @@ from ..options import AgentctlCommand, Settings
 from ..output import colour, is_terminal, printable, show_json, show_line
 from ..report import remark
 from ..table import cut, terminal_width
-from ..wording import clock, process_name
+from ..wording import PASSPHRASE, clock, process_name, what_and_why
 
 SHORT_ID = 13
 """The part of an id that is its time: two sessions share it only if they began in the same millisecond."""
@@ -35,6 +37,9 @@ _COLOURS = {
     SESSION_EXPIRED: "yellow",
     REFUSED: "red",
     KEY_RESET: "red",
+    LOCKED: "yellow",
+    UNLOCKED: "green",
+    PASSPHRASE: "yellow",
     STOPPING: "red",
 }
 _KIND_WIDTH = max(map(len, _COLOURS))
@@ -45,10 +50,10 @@ _KIND_WIDTH = max(map(len, _COLOURS))
 def command(settings: Settings) -> int:
     """Show what happens to sessions, as it happens.
 
-    On a terminal a line for each event; in a pipe, and with --json, an object of JSON on a line of its own.
-    It ends with exit code 0 at Ctrl-C, or when the agent stops, and with 69 where the agent went away without
-    a word. An agent waits for nobody: events that are taken too slowly are lost, and the next one says how
-    many.
+    And to the agent, which may be locked and unlocked and get another passphrase. On a terminal a line for
+    each event; in a pipe, and with --json, an object of JSON on a line of its own. It ends with exit code 0
+    at Ctrl-C, or when the agent stops, and with 69 where the agent went away without a word. An agent waits
+    for nobody: events that are taken too slowly are lost, and the next one says how many.
     """
     last = None
     try:
@@ -77,12 +82,13 @@ def _show(settings: Settings, event: Event) -> None:
 def _lines(event: Event, width: int) -> Iterator[str]:
     if event.missed:
         yield colour(f"you missed {event.missed} event{'' if event.missed == 1 else 's'}", "red")
-    kind = printable(event.kind).ljust(_KIND_WIDTH)
+    word, why = what_and_why(event.kind, event.reason)
+    kind = word.ljust(_KIND_WIDTH)
     about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)
-    rest = [text for text in (printable(event.reason or ""), process_name(event.peer_pid, None)) if text]
+    rest = [text for text in (why, process_name(event.peer_pid, None)) if text]
     # A label is as long as its opener pleased: it alone gives way.
     room = width - sum(2 + len(text) for text in rest) - len("HH:MM:SS") - len(kind) - len(about) - 3 * 2
     label = cut(printable(event.label), max(room, 8))
     texts = [text for text in (label, *rest) if text]
-    shown = [clock(event.at), colour(kind, _COLOURS.get(event.kind, "cyan")), about, *texts]
+    shown = [clock(event.at), colour(kind, _COLOURS.get(word, "cyan")), about, *texts]
     yield "  ".join(shown).rstrip()

@@ -1,0 +1,23 @@
+"""`agentctl lock`: take the keys out of the agent's memory."""
+
+from __future__ import annotations
+
+import click
+
+from ...protocol.wire import to_wire
+from ..options import AgentctlCommand, Settings
+from ..output import show
+
+
+@click.command("lock", cls=AgentctlCommand)
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Lock the agent: it wipes its keys and answers nobody.
+
+    Sessions stay, and their tokens are good again once it is unlocked; until then nobody can know, and asking
+    about them is an error (69). An agent whose key file has no passphrase cannot be locked: `agentctl passwd`
+    gives it one.
+    """
+    with settings.connect() as agent:
+        state = agent.lock()
+    show(settings, to_wire(state), human=lambda: ["locked; `agentctl unlock` unlocks it"])

@@ -1,0 +1,52 @@
+"""`agentctl unlock`: give the agent its keys back."""
+
+from __future__ import annotations
+
+import click
+
+from ...protocol.results import LockState
+from ...protocol.wire import to_wire
+from ..options import AgentctlCommand, Settings
+from ..output import show
+from ..passphrase.options import at_most_one, passphrase_options
+
+
+@click.command("unlock", cls=AgentctlCommand)
+@passphrase_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    passphrase_fd: int | None,
+    passphrase_file: str | None,
+    askpass: str | None,
+    pinentry: bool,
+) -> None:
+    """Unlock the agent with its passphrase.
+
+    It is asked for on the terminal, which does not show it, up to three times; without a terminal by the
+    program that AGENTD_ASKPASS names. It is never an argument or an environment variable. Nothing is asked
+    where the agent is not locked.
+
+    The agent needs about half a second. After a wrong passphrase it waits before it looks at the next one of
+    the same process: 1 s, 2 s, 4 s and so on, at most 30 s. So it is given 60 s, if --timeout does not say
+    otherwise.
+    """
+    at_most_one(
+        {
+            "--passphrase-fd": passphrase_fd,
+            "--passphrase-file": passphrase_file,
+            "--askpass": askpass,
+            "--pinentry": pinentry,
+        }
+    )
+    with settings.connect() as agent:
+        told = "the agent is not locked"
+        state = LockState(locked=False)
+        if agent.get_status().locked:
+            from ..passphrase.asking import UNLOCK_SECONDS, asker, with_passphrase
+
+            asked = asker(passphrase_fd, passphrase_file, askpass, pinentry)
+            agent.timeout = settings.at_least(UNLOCK_SECONDS)
+            state = with_passphrase(asked, "Passphrase of agentd: ", agent.unlock)
+            told = "unlocked"
+    show(settings, to_wire(state), human=lambda: [told])

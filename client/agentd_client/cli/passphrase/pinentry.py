@@ -1,0 +1,170 @@
+"""A passphrase from pinentry, the dialogue of GnuPG, in the Assuan protocol.
+
+The Assuan manual, "Server responses": lines that begin with OK, ERR, S, #, D or INQUIRE; data is
+percent-encoded; a line has at most 1000 bytes. The commands are those of the pinentry manual, "Protocol".
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from shutil import which
+from typing import ClassVar
+
+import click
+
+from ...protocol.limits import MAX_PASSPHRASE_BYTES
+from .reading import PassphraseSourceError, copy, wipe
+from .terminal import Terminal
+
+PROGRAM = "pinentry"
+_NOT_ASSUAN = f"{PROGRAM} does not speak the Assuan protocol"
+
+_MAX_LINE_BYTES = 1000
+_ERROR_CODE = 0xFFFF
+"""The part of an error's number that is its code (libgpg-error); the rest says where it comes from."""
+
+_CANCELLED = frozenset({99, 198})
+"""GPG_ERR_CANCELED, and GPG_ERR_FULLY_CANCELED, of a dialogue that was closed."""
+
+
+class Pinentry:
+    """The program `pinentry`, as PATH finds it."""
+
+    tries: ClassVar[int] = 3
+    is_typed: ClassVar[bool] = True
+
+    def ask(self, prompt: str, problem: str = "") -> bytearray:
+        """What is typed into the dialogue.
+
+        Raises:
+            click.Abort: it was cancelled.
+            PassphraseSourceError: there is no pinentry, or it cannot ask.
+        """
+        program = which(PROGRAM)
+        if program is None:
+            raise PassphraseSourceError(
+                f"{PROGRAM} is not installed; without --pinentry the terminal is asked"
+            )
+        try:
+            child = subprocess.Popen(  # noqa: S603 - the user asked for it
+                [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            )
+        except OSError as error:
+            raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
+        with child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            conversation = _Conversation(child.stdin.fileno(), child.stdout.fileno())
+            try:
+                return _dialogue(conversation, prompt, problem)
+            except OSError as error:
+                raise PassphraseSourceError(f"{PROGRAM} went away: {error.strerror}") from None
+            finally:
+                conversation.wipe()
+
+
+def _dialogue(conversation: _Conversation, prompt: str, problem: str) -> bytearray:
+    conversation.answer()  # its greeting
+    for option in _options():
+        conversation.command(f"OPTION {option}")  # one that it does not know is not needed
+    conversation.command("SETTITLE agentd")
+    conversation.command(f"SETDESC {_encoded(prompt.rstrip(': '))}")
+    conversation.command("SETPROMPT Passphrase:")
+    if problem:
+        conversation.command(f"SETERROR {_encoded(problem)}")
+    refusal = conversation.command("GETPIN")
+    if refusal is None:
+        return conversation.secret()
+    number, _, reason = refusal.partition(" ")
+    if number.isdigit() and int(number) & _ERROR_CODE in _CANCELLED:
+        raise click.Abort
+    raise PassphraseSourceError(f"{PROGRAM} gave no passphrase: {reason or number}")
+
+
+def _options() -> list[str]:
+    found = {
+        "ttyname": _terminal_name(),
+        "ttytype": os.environ.get("TERM"),
+        "lc-ctype": next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), None),
+    }
+    return [f"{name}={_encoded(value)}" for name, value in found.items() if value]
+
+
+def _terminal_name() -> str | None:
+    for descriptor in (0, 2, 1):
+        if os.isatty(descriptor):
+            return os.ttyname(descriptor)
+    return "/dev/tty" if Terminal.is_there() else None
+
+
+def _encoded(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _byte(digits: memoryview) -> int:
+    try:
+        return int(bytes(digits), 16)
+    except ValueError:
+        raise PassphraseSourceError(_NOT_ASSUAN) from None
+
+
+class _Conversation:
+    """Commands and answers. The data of an answer is kept in memory that is wiped."""
+
+    def __init__(self, writing: int, reading: int) -> None:
+        self._writing, self._reading = writing, reading
+        self._line = bytearray(_MAX_LINE_BYTES + 1)
+        self._data = bytearray(MAX_PASSPHRASE_BYTES)
+        self._size = 0
+
+    def command(self, line: str) -> str | None:
+        """Send one, and `answer`."""
+        os.write(self._writing, line.encode() + b"\n")
+        return self.answer()
+
+    def answer(self) -> str | None:
+        """Read up to the end of an answer: None where it is OK, else the error's number and words."""
+        self._size = 0
+        with memoryview(self._line) as room:
+            while True:
+                line = self._read_line(room)
+                match bytes(line[:2]):
+                    case b"OK":
+                        return None
+                    case b"ER":
+                        return bytes(line[len("ERR ") :]).decode("utf-8", "replace")
+                    case b"D ":
+                        self._decode(line[2:])
+                    case b"IN":  # there is nothing that we would tell
+                        os.write(self._writing, b"CAN\n")
+
+    def secret(self) -> bytearray:
+        """The data of the last answer."""
+        with memoryview(self._data) as view:
+            return copy(view[: self._size])
+
+    def wipe(self) -> None:
+        """Wipe what came."""
+        wipe(self._line)
+        wipe(self._data)
+
+    def _read_line(self, room: memoryview) -> memoryview:
+        # Byte by byte, so that a line is in one place only; there are a dozen short ones.
+        for size in range(len(room)):
+            if not os.readv(self._reading, [room[size : size + 1]]):
+                raise PassphraseSourceError(f"{PROGRAM} ended without an answer")
+            if room[size] == ord("\n"):
+                return room[:size]
+        raise PassphraseSourceError(_NOT_ASSUAN)
+
+    def _decode(self, encoded: memoryview) -> None:
+        at = 0
+        while at < len(encoded):
+            byte, at = encoded[at], at + 1
+            if byte == ord("%"):
+                byte, at = _byte(encoded[at : at + 2]), at + 2
+            if self._size == len(self._data):
+                raise PassphraseSourceError(f"a passphrase has at most {len(self._data)} bytes")
+            self._data[self._size] = byte
+            self._size += 1
