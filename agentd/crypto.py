@@ -8,6 +8,8 @@ Keyed BLAKE2b is hashlib's: byte-identical to libsodium's, and it takes the key 
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from typing import TYPE_CHECKING
 
 from Cryptodome.Cipher import ChaCha20
@@ -21,6 +23,7 @@ NONCE_BYTES = 24
 TAG_BYTES = 16
 SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
 SALT_BYTES = 16
+_DRAW_BYTES = 1024
 _BLOCK_BYTES = 64  # of ChaCha20, and of the words that its state begins with
 
 if lib.sodium_init() < 0:  # pragma: no cover - libsodium fails here only without any source of randomness
@@ -35,11 +38,29 @@ class TooLittleMemoryError(Exception):
     """The system did not give Argon2id the memory that it was told to use."""
 
 
+class _Drawn(threading.local):
+    """Random bytes that are drawn and not given away yet, of one thread: two threads never get the same."""
+
+    left = b""
+
+
+_drawn = _Drawn()
+# The child of a fork would have its parent's: a nonce that two processes use opens what both have sealed.
+os.register_at_fork(after_in_child=lambda: setattr(_drawn, "left", b""))
+
+
 def random_bytes(size: int) -> bytes:
-    """`size` bytes from libsodium's generator."""
-    drawn = bytearray(size)
-    random_into(drawn)
-    return bytes(drawn)
+    """`size` bytes from libsodium's generator, for nonces and ids; a key is drawn with `random_into`.
+
+    They are drawn many at a time: each call of libsodium lets go of the GIL, which a busy thread beside this
+    one may keep for some time.
+    """
+    if len(_drawn.left) < size:
+        room = bytearray(max(_DRAW_BYTES, size))
+        random_into(room)
+        _drawn.left = bytes(room)
+    given, _drawn.left = _drawn.left[:size], _drawn.left[size:]
+    return given
 
 
 def random_into(buffer: Buffer) -> None:
@@ -79,8 +100,8 @@ def seal(key: Buffer, plaintext: Buffer, context: bytes) -> bytes:
     """
     secret, message = _key(key), ffi.from_buffer(plaintext)
     sealed = bytearray(len(message) + SEAL_OVERHEAD_BYTES)
+    sealed[:NONCE_BYTES] = random_bytes(NONCE_BYTES)
     target = ffi.from_buffer(sealed, require_writable=True)
-    lib.randombytes(target, NONCE_BYTES)
     lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
         target + NONCE_BYTES, ffi.NULL, message, len(message), context, len(context), ffi.NULL, target, secret
     )

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nacl.bindings
 import pytest
@@ -77,6 +79,25 @@ def test_random_bytes_differ_and_equal_compares():
     assert crypto.equal(b"same", b"same")
     assert not crypto.equal(b"same", b"sane")
     assert not crypto.equal(b"same", b"sam")
+
+
+def test_random_bytes_are_as_many_as_asked_for_and_never_the_same_in_two_threads_or_processes():
+    sizes = [0, 1, 16, 24, 32, 1023, 1024, 1025, 5000]
+    assert [len(crypto.random_bytes(size)) for size in sizes] == sizes
+    taken = [crypto.random_bytes(8)]
+    with ThreadPoolExecutor(4) as pool:
+        taken += pool.map(crypto.random_bytes, [8] * 4000)
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.write(writing, b"".join(crypto.random_bytes(8) for _ in range(100)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    of_the_child = os.read(reading, 800)
+    os.close(reading)
+    os.close(writing)
+    taken += [of_the_child[at : at + 8] for at in range(0, 800, 8)]
+    taken += [crypto.random_bytes(8) for _ in range(100)]
+    assert len(set(taken)) == len(taken) == 1 + 4000 + 100 + 100
 
 
 def test_wiping_leaves_zeros():
