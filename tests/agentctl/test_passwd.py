@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from agentd_client.cli.commands import passwd
 from agentd_client.errors import AgentLockedError, OutcomeUnknownError
 from tests.agentctl.running import in_conversation, in_process, on_terminal, process
 
@@ -150,6 +151,8 @@ def test_what_is_not_needed_is_not_read(agent, new):
         (["--passphrase-fd", "0", "--new-passphrase-fd", "0"], "one descriptor"),
         (["--remove", "--new-passphrase-file", "f"], "exclude each other"),
         (["--new-passphrase-fd", "0", "--new-passphrase-file", "f"], "exclude each other"),
+        (["--passphrase-fd", "0", "--passphrase-file", "f"], "exclude each other"),
+        (["--askpass", "p", "--pinentry"], "exclude each other"),
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_is_asked(agent, args, reason):
@@ -180,5 +183,22 @@ def test_both_are_wiped_whatever_became_of_them(agent, old, new, monkeypatch):
     assert kept == [bytes(3), bytes(3)]
 
 
-def test_its_imports_are_made_when_it_is_called():
-    assert not hasattr(passwd, "asker")
+def test_what_was_not_handed_over_the_program_asks_for(agent, folder, old):
+    agent.passphrase = b"old"
+    (folder / "ask").write_text("#!/bin/sh\necho new\n")
+    (folder / "ask").chmod(0o700)
+    ended = in_process("passwd", "--passphrase-file", old, "--askpass", str(folder / "ask"))
+    assert ended.code == 0
+    assert agent.calls[-1] == ("changePassphrase", {"old": b"old", "new": b"new"})
+
+
+@pytest.mark.parametrize("args", [["verify"], ["lock"], ["unlock"], ["passwd", "--help"], ["--help"]])
+def test_its_imports_are_made_when_there_is_something_to_ask(agent, args):
+    program = (
+        f"import sys; from agentd_client.cli.run import run; run({args!r})\n"
+        "print([name for name in sys.modules if name in ('subprocess', 'termios') or '.asking' in name])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -157,9 +157,8 @@ def test_an_argument_is_refused_with_the_reason(locked):
         ["--askpass", "p", "--pinentry"],
     ],
 )
-@pytest.mark.parametrize("name", ["unlock", "passwd"])
-def test_two_sources_of_one_passphrase_exclude_each_other(locked, name, args):
-    ended = in_process(name, *args)
+def test_two_sources_of_one_passphrase_exclude_each_other(locked, args):
+    ended = in_process("unlock", *args)
     assert ended.code == 64
     assert "exclude each other" in ended.err
     assert locked.calls == []

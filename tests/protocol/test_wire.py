@@ -157,6 +157,21 @@ def test_pages_become_arrays_of_maps_and_come_back():
     assert to_wire(sessions)["sessions"][0]["openedBy"]["exe"] == "/bin/x"
 
 
+@pytest.mark.parametrize(
+    ("call", "sent"),
+    [
+        (calls.get_status(), EXAMPLES[1]._replace(sessions=[])),
+        (calls.list_sessions(), SessionPage(3, None)),
+        (calls.list_sessions(), SessionPage(None, None)),
+        (calls.reset_key(), KeyReset(None)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_name_that_two_results_share_has_in_each_the_type_of_that_result(call, sent):
+    with pytest.raises(ProtocolError, match="no usable field '(sessions|keyId)'"):
+        call.read(to_wire(sent))
+
+
 LONGEST = {"label": "\U0001f600" * limits.MAX_LABEL_CHARACTERS, "id": "x" * 36, "time": 4e9 + 0.123}
 
 

@@ -44,14 +44,15 @@ def command(
     """Set, change or remove the agent's passphrase.
 
     The present passphrase is asked for where there is one, and the new one twice: on the terminal, or by what
-    the options say. Neither is ever an argument or an environment variable. With --remove it asks whether
-    that is meant, or needs --yes, and exits 1 where there is none to remove.
+    --askpass or --pinentry says, unless they are handed over. Neither is ever an argument or an environment
+    variable. With --remove it asks whether that is meant, or needs --yes, and exits 1 where there is none to
+    remove.
 
     Sessions and their tokens stay as they are, and the agent stays locked or unlocked. An interruption leaves
     the old passphrase or the new one, never neither.
     """
-    programs = {"--askpass": askpass, "--pinentry": pinentry}
-    at_most_one({"--passphrase-fd": passphrase_fd, "--passphrase-file": passphrase_file, **programs})
+    at_most_one({"--passphrase-fd": passphrase_fd, "--passphrase-file": passphrase_file})
+    at_most_one({"--askpass": askpass, "--pinentry": pinentry})
     new = {"--new-passphrase-fd": new_passphrase_fd, "--new-passphrase-file": new_passphrase_file}
     at_most_one({**new, "--remove": remove})
     if passphrase_fd is not None and passphrase_fd == new_passphrase_fd:
