@@ -17,6 +17,7 @@ from agentd_client.protocol.results import Status
 
 from . import __version__, systemd
 from .config import Settings
+from .doors import SecondDoor
 from .keys import KEY_FILE, KeyRing
 from .server import SocketFile, Traffic, agent_dispatch, serve_connections
 from .sessions import Clock, Instant, SessionManager, SystemClock
@@ -75,7 +76,12 @@ async def init(settings: Settings, logger: logging.Logger, fresh: bool) -> str:
             return core.key_ring.agent_id
 
 
-async def serve(settings: Settings, logger: logging.Logger, passed: socket.socket | None = None) -> None:
+async def serve(
+    settings: Settings,
+    logger: logging.Logger,
+    passed: socket.socket | None = None,
+    passed_verify: socket.socket | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; then answer what was asked, and stop.
 
     The order is the point. The socket's lock comes first, so that of many agents that start at once
@@ -86,6 +92,7 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
         logger: the root of the agent's loggers.
         passed: the socket that a service manager listens on already. It is closed here once the agent is
             ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
+        passed_verify: the same for the second door.
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
@@ -96,6 +103,7 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         SocketFile(socket_path) as socket_file,
+        SecondDoor(settings, passed_verify) as second_door,
     ):
         clock = SystemClock()
         started = clock.read()
@@ -107,6 +115,7 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
             )
             stop = trio.Event()
             listener = socket_file.bind() if passed is None else passed
+            second_door.bind()
             with passed or nullcontext():
                 async with trio.open_nursery() as standing:
                     standing.start_soon(core.manager.run)
@@ -114,14 +123,16 @@ async def serve(settings: Settings, logger: logging.Logger, passed: socket.socke
                     standing.start_soon(_stop_on_failure, core.db, stop)
                     standing.start_soon(_tell_manager, core)
                     _log_ready(core, settings, socket_path, logger)
-                    await serve_connections(
-                        listener,
-                        dispatch,
-                        logger=logger,
-                        stop=stop,
-                        drain_seconds=settings.drain_seconds,
-                        owns_listener=passed is None,
-                    )
+                    async with trio.open_nursery() as doors:
+                        doors.start_soon(second_door.serve, core.manager, logger, traffic, stop)
+                        await serve_connections(
+                            listener,
+                            dispatch,
+                            logger=logger,
+                            stop=stop,
+                            drain_seconds=settings.drain_seconds,
+                            owns_listener=passed is None,
+                        )
                     standing.cancel_scope.cancel()
             failure = core.db.failed
     if failure is not None:

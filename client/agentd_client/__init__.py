@@ -74,6 +74,7 @@ from .protocol.results import (
     SessionInfo,
     SessionPage,
     Status,
+    Verdict,
     Verification,
 )
 from .session import Session
@@ -148,6 +149,7 @@ __all__ = [
     "TransactionConflictError",
     "TransactionEndedError",
     "UnknownMethodError",
+    "Verdict",
     "Verification",
     "__version__",
 ]

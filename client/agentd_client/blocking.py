@@ -14,7 +14,7 @@ from .protocol import calls
 from .protocol.calls import Call
 from .protocol.methods import SUBSCRIBE, Method
 from .protocol.reasons import MALFORMED
-from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verification
+from .protocol.results import AuditPage, CreatedToken, Hello, SessionPage, Status, Verdict, Verification
 from .token_text import token_text
 from .waiting import follow, run
 
@@ -39,7 +39,7 @@ class Client:
     - `AgentUnreachableError`: no agent is there, or it went away.
     - `AgentTimeoutError`: it did not answer in time, and nothing was changed.
     - `OutcomeUnknownError`: the answer to a call that changes something was lost; it was carried out or not.
-    - `ForeignAgentError`: another user listens there; nothing was sent.
+    - `ForeignAgentError`: another user listens there than the one that is trusted; nothing was sent.
     - `ProtocolError`: what listens there is no agent.
     - `ClientClosedError`: this client was closed.
 
@@ -48,11 +48,15 @@ class Client:
     """
 
     def __init__(
-        self, socket_path: str | os.PathLike[str] | None, timeout: float, patience: float | None
+        self,
+        socket_path: str | os.PathLike[str] | None,
+        timeout: float,
+        patience: float | None,
+        agent_uid: int | None = None,
     ) -> None:
         self.timeout = timeout
         self.patience = patience
-        self._pools = ProcessPools(socket_path, Semaphore)
+        self._pools = ProcessPools(socket_path, Semaphore, agent_uid)
 
     @classmethod
     def connect(
@@ -61,6 +65,7 @@ class Client:
         timeout: float = 5.0,
         *,
         patience: float | None = None,
+        agent_uid: int | None = None,
     ) -> Self:
         """Connect now, so that a missing agent shows here.
 
@@ -68,12 +73,14 @@ class Client:
             socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
             timeout: seconds for each call.
             patience: seconds to wait for an agent that is not there, because it may be starting.
+            agent_uid: the user whose agent is trusted, where it is another user's: whoever else listens there
+                is sent nothing. None means this process's own user, and never anybody.
 
         Raises:
             AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
-            InvalidParamsError: the timeout is not 0 to 86400 seconds.
+            InvalidParamsError: the timeout is not 0 to 86400 seconds, or the agent's uid is none.
         """
-        client = cls(socket_path, timeout, patience)
+        client = cls(socket_path, timeout, patience, agent_uid)
         pool = client._pools.here()
         pool.give_back(run(connect(pool, client._attempts(None))))
         return client
@@ -162,6 +169,18 @@ class Client:
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
         return self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
+
+    def judge_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> Verdict:
+        """As `verify_token`, with the reason why not, or the audience and scopes that the token has.
+
+        At the second door, which tells no more, as at the owner's.
+        """
+        text = token_text(token)
+        if text is None:
+            return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
+        return self._carry_out(calls.judge_token(text, audience=audience, scopes=scopes))
 
     def check_session(
         self,
@@ -296,7 +315,7 @@ class Client:
         from .events import Events, open_feed
 
         self._pools.here()
-        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
+        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
 
     def __enter__(self) -> Self:
         return self

@@ -38,9 +38,9 @@ class Settings:
         """The token file's path."""
         return self.token_file or paths.session_token_path()
 
-    def connect(self) -> Client:
-        """Connect to the agent; raises what `Client.connect` raises."""
-        return Client.connect(self.socket, timeout=self.timeout, patience=self.patience)
+    def connect(self, agent_uid: int | None = None) -> Client:
+        """Connect to the agent, which may be another user's; raises what `Client.connect` raises."""
+        return Client.connect(self.socket, timeout=self.timeout, patience=self.patience, agent_uid=agent_uid)
 
     def session(self) -> Session:
         """The session whose token the token file holds; touches no file."""
