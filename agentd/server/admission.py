@@ -15,9 +15,9 @@ from agentd_client.protocol.limits import (
 from .connection import SLICE_MESSAGES, Connection
 from .peer import Peer
 
-VERIFY_SLICE_MESSAGES = 8
-"""Of one connection of the second door, before the owner's connections get their turn: all the connections
-that another user can have, full of requests, hold an answer to the owner up for some milliseconds."""
+VERIFY_SLICE_MESSAGES = 1
+"""Of one connection of the second door, before the owner's connections get their turn: with all the connections
+that another user can have full of requests, the owner waits for one of each, which is a few milliseconds."""
 
 
 class Crowd(NamedTuple):
