@@ -16,8 +16,8 @@ from .connection import SLICE_MESSAGES, Connection
 from .peer import Peer
 
 VERIFY_SLICE_MESSAGES = 1
-"""Of one connection of the second door, before the owner's connections get their turn: with all the connections
-that another user can have full of requests, the owner waits for one of each, which is a few milliseconds."""
+"""Of one connection of the second door, before the owner's connections get their turn: however many requests
+another user sends, the owner waits for one of each of its connections, which takes a few milliseconds."""
 
 
 class Crowd(NamedTuple):
