@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -23,9 +22,9 @@ _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code,
 
 
 class _Given(NamedTuple):
-    """What comes before the subcommand, and the socket that a service manager passed."""
+    """What comes before the subcommand, and the sockets that a service manager passed."""
 
-    passed: socket.socket | None
+    passed: systemd.Passed
     config_path: str | None
     log_level: str | None
     log_format: str | None
@@ -107,7 +106,8 @@ def serve(
 
     if systemd.watchdog_seconds() is not None:
         process.explain_aborts()
-    _run(main.serve, settings, given.passed, passphrase_descriptor)
+    passed, passed_verify = given.passed
+    _run(main.serve, settings, passed, passed_verify, passphrase_descriptor)
 
 
 @agentd.command()
@@ -156,9 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _carry_out(arguments: list[str]) -> int:
-    passed = None
+    passed = systemd.Passed()
     try:
-        passed = systemd.passed_socket()
+        passed = systemd.passed_sockets()
         agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
@@ -168,20 +168,24 @@ def _carry_out(arguments: list[str]) -> int:
             traceback.print_exception(caught)
         sentence = _sentence(error)
         logs.last_words(sentence)
-        if passed is not None and passed.fileno() != -1:  # closed once the agent was ready
-            _tell_who_waits(passed, sentence)
+        _tell_who_waits(passed, sentence)
         return exit_code(error)
     return 0
 
 
-def _tell_who_waits(passed: socket.socket, sentence: str) -> None:
+def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:
+    waiting = [listener for listener in passed if listener is not None]
+    if any(listener.fileno() == -1 for listener in waiting) or not waiting:  # closed once the agent was ready
+        return
     # One fault is enough: whoever cannot be told either comes to the end of a deadline of its own.
-    with suppress(Exception), passed:
+    with suppress(Exception), ExitStack() as held:
+        for listener in waiting:
+            held.enter_context(listener)
         import trio
 
         from .server import refuse_waiting
 
-        trio.run(partial(refuse_waiting, passed, sentence, logger=logs.LOGGER))
+        trio.run(partial(refuse_waiting, *passed, sentence, logger=logs.LOGGER))
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -41,8 +41,13 @@ _FLAGS = {
     "log_format": "--log-format",
 }
 
+_PATHS = ("socket_path", "state_path", "passphrase_file", "verify_socket_path")
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
+SocketMode = Literal["0600", "0660", "0666"]
+"""Of the second door: for the owner, for a group too, for everybody. To connect takes the right to write, and
+nothing on a socket takes that to execute."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +67,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
+    verify_socket_path: str = ""
+    verify_socket_group: str = ""
+    verify_socket_mode: SocketMode | Literal[""] = ""
+
+    @property
+    def verify_mode(self) -> int:
+        """`verify_socket_mode` as a number; a group that was given may connect where nothing else is said."""
+        return int(self.verify_socket_mode or ("0660" if self.verify_socket_group else "0600"), 8)
 
     @property
     def keys_path(self) -> Path:
@@ -131,11 +144,14 @@ def load(
         given["socket_path"] = paths.socket_path()
     given.setdefault("state_path", paths.state_dir())
     settings = msgspec.convert(given, Settings)
-    return msgspec.structs.replace(
+    settings = msgspec.structs.replace(
         settings,
         socket_path=os.path.abspath(settings.socket_path),
         state_path=os.path.abspath(settings.state_path),
     )
+    with _named(config_path or paths.config_path()):
+        _check_second_door(settings)
+    return settings
 
 
 @contextmanager
@@ -149,7 +165,7 @@ def _named(origin: str) -> Iterator[None]:
 def _check(name: str, value: object) -> None:
     """Raise ValueError, which says what may be written, for a setting of the wrong form."""
     match name:
-        case "socket_path" | "state_path" | "passphrase_file":
+        case _ if name in _PATHS:
             _check_path(name, value)
         case "session_expiry" | "session_max_lifetime" | "lock_after_idle":
             _check_duration(name, value)
@@ -163,6 +179,10 @@ def _check(name: str, value: object) -> None:
             _check_choice(name, value, get_args(LogLevel))
         case "log_format":
             _check_choice(name, value, get_args(LogFormat))
+        case "verify_socket_group":
+            _check_group(value)
+        case "verify_socket_mode":
+            _check_choice(name, value, get_args(SocketMode))
         case _:
             known = ", ".join(Settings.__struct_fields__)
             raise ValueError(f"there is no setting {name!r}; the settings are {known}")
@@ -177,7 +197,7 @@ def _check_path(name: str, value: object) -> None:
 
 def _check_absolute(name: str, value: object) -> None:
     # Relative to what? A flag means the caller's folder; a file has none.
-    if name in ("socket_path", "state_path", "passphrase_file") and not os.path.isabs(str(value)):
+    if name in _PATHS and not os.path.isabs(str(value)):
         raise ValueError(f"{name} is not an absolute path: {value!r}")
 
 
@@ -199,6 +219,25 @@ def _check_drain(value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= cast("float", value) <= MAX_DRAIN_SECONDS:  # which a NaN is not either
         raise ValueError(f"drain_seconds is a number of seconds from 0 to {MAX_DRAIN_SECONDS:g}")
+
+
+def _check_group(value: object) -> None:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"verify_socket_group is the name of a group, not {value!r}")
+
+
+def _check_second_door(settings: Settings) -> None:
+    path = settings.verify_socket_path
+    for name, value in (
+        ("verify_socket_group", settings.verify_socket_group),
+        ("verify_socket_mode", settings.verify_socket_mode),
+    ):
+        if value and not path:
+            raise ValueError(f"{name} is of no use without verify_socket_path")
+    if settings.verify_socket_group and settings.verify_mode == 0o600:
+        raise ValueError("verify_socket_mode 0600 keeps verify_socket_group out; leave one of them out")
+    if path and os.path.realpath(path) == os.path.realpath(settings.socket_path):
+        raise ValueError("verify_socket_path is the socket's own path; it takes another one")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

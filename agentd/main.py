@@ -17,13 +17,9 @@ from . import __version__, systemd
 from .agent import Agent, Core
 from .config import Settings
 from .crypto import wipe
+from .doors import SecondDoor
 from .keys import KEY_FILE, KeyRing, PassphraseText
-from .locking import (
-    IdleTimer,
-    LockMark,
-    watch_logind,
-    watch_signal,
-)
+from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
 from .server import SocketFile, Traffic, agent_dispatch, serve_connections
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
@@ -102,6 +98,7 @@ async def serve(
     settings: Settings,
     logger: logging.Logger,
     passed: socket.socket | None = None,
+    passed_verify: socket.socket | None = None,
     passphrase_descriptor: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then answer what was asked, and stop.
@@ -114,6 +111,7 @@ async def serve(
         logger: the root of the agent's loggers.
         passed: the socket that a service manager listens on already. It is closed here once the agent is
             ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
+        passed_verify: the same for the second door.
         passphrase_descriptor: where the passphrase can be read from; None where it is not handed over so.
 
     Raises:
@@ -127,6 +125,7 @@ async def serve(
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         _lock_signals(settings) as lock_signals,
         SocketFile(socket_path) as socket_file,
+        SecondDoor(settings, passed_verify) as second_door,
     ):
         clock = SystemClock()
         started = clock.read()
@@ -155,6 +154,7 @@ async def serve(
             )
             stop = trio.Event()
             listener = socket_file.bind() if passed is None else passed
+            second_door.bind()
             with passed or nullcontext():
                 async with trio.open_nursery() as standing:
                     await standing.start(agent.run)
@@ -163,14 +163,16 @@ async def serve(
                     _start_locking(standing, agent, settings, idle, lock_signals, logger)
                     standing.start_soon(tell_manager, agent)
                     _log_ready(agent, settings, socket_path, logger)
-                    await serve_connections(
-                        listener,
-                        dispatch,
-                        logger=logger,
-                        stop=stop,
-                        drain_seconds=settings.drain_seconds,
-                        owns_listener=passed is None,
-                    )
+                    async with trio.open_nursery() as doors:
+                        doors.start_soon(second_door.serve, agent.gate.sessions, logger, traffic, stop)
+                        await serve_connections(
+                            listener,
+                            dispatch,
+                            logger=logger,
+                            stop=stop,
+                            drain_seconds=settings.drain_seconds,
+                            owns_listener=passed is None,
+                        )
                     standing.cancel_scope.cancel()
         finally:
             await agent.stop()

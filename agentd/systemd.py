@@ -1,4 +1,4 @@
-"""The one place that speaks to systemd: the socket handed in, readiness, the watchdog, the journal.
+"""The one place that speaks to systemd: the sockets handed in, readiness, the watchdog, the journal.
 
 Protocols: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3), JOURNAL_STREAM in systemd.exec(5).
 All of it does nothing where systemd did not start this process.
@@ -9,25 +9,56 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from agentd_client.errors import SocketPathError
 
 _FIRST_PASSED_DESCRIPTOR = 3
+_SECOND_DOOR = "verify"
 _MICROSECONDS = 1_000_000
 
 
-def passed_socket(environ: Mapping[str, str] = os.environ) -> socket.socket | None:
-    """The listening socket that systemd handed over, or None; it is the caller's to close.
+class Passed(NamedTuple):
+    """The listening sockets that systemd handed over; they are the caller's to close."""
+
+    owners: socket.socket | None = None
+    verify: socket.socket | None = None
+
+
+def passed_sockets(environ: Mapping[str, str] = os.environ) -> Passed:
+    """What systemd handed over: the owner's socket, the second door's, both or none.
+
+    The second door's is the one named "verify" (FileDescriptorName=). Whatever has another name, or none, is
+    the owner's, over which nobody but the owner is heard: a slip in a unit lets nobody in.
 
     Raises:
-        SocketPathError: it handed over something else than one listening Unix stream socket with a path.
+        SocketPathError: it handed over something else than one listening Unix stream socket with a path for
+            each of the two.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
-        return None  # meant for another process; it was inherited with the environment
-    if environ.get("LISTEN_FDS") != "1":
-        raise SocketPathError(f"systemd passed {environ.get('LISTEN_FDS')} sockets; agentd.socket has one")
+        return Passed()  # meant for another process; it was inherited with the environment
+    count = environ.get("LISTEN_FDS")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    second = [name == _SECOND_DOOR for name in names] if count == str(len(names)) else [False]
+    if count not in ("1", "2") or len(second) != int(count) or len(set(second)) != len(second):
+        raise SocketPathError(
+            f"systemd passed {count} sockets ({', '.join(filter(None, names)) or 'without names'}); "
+            f"agentd.socket has one, and agentd-verify.socket one of the name {_SECOND_DOOR!r}"
+        )
+    taken: dict[bool, socket.socket] = {}
     try:
-        passed = socket.socket(fileno=_FIRST_PASSED_DESCRIPTOR)
+        for number, is_second in enumerate(second):
+            taken[is_second] = _listening(_FIRST_PASSED_DESCRIPTOR + number)
+    except SocketPathError:
+        for passed in taken.values():
+            passed.close()
+        raise
+    return Passed(taken.get(False), taken.get(True))
+
+
+def _listening(descriptor: int) -> socket.socket:
+    try:
+        passed = socket.socket(fileno=descriptor)
     except OSError as error:
         raise SocketPathError(f"what systemd passed is no socket: {error.strerror}") from error
     is_listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -36,7 +67,7 @@ def passed_socket(environ: Mapping[str, str] = os.environ) -> socket.socket | No
         raise SocketPathError("what systemd passed is not a listening Unix stream socket")
     if not isinstance(passed.getsockname(), str):  # the name of an abstract one is bytes
         passed.close()
-        raise SocketPathError("what systemd passed has no path; ListenStream= wants one in agentd.socket")
+        raise SocketPathError("what systemd passed has no path; ListenStream= wants one in its socket unit")
     passed.set_inheritable(False)
     passed.setblocking(False)
     return passed

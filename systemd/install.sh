@@ -63,6 +63,8 @@ mkdir -p "$units"
 socket_changed=false
 cmp -s "$source/systemd/agentd.socket" "$units/agentd.socket" || socket_changed=true
 cp "$source/systemd/agentd.socket" "$units/agentd.socket"
+# There for those who want it; who enabled it keeps it through an upgrade.
+cp "$source/systemd/agentd-verify.socket" "$units/agentd-verify.socket"
 # In double quotes systemd.unit(5) still reads specifiers and escapes, whatever a path is made of.
 "$python" -I -c 'if True:
     import sys
@@ -73,7 +75,7 @@ cp "$source/systemd/agentd.socket" "$units/agentd.socket"
         text = text.replace("@" + name + "@", escaped)
     sys.stdout.write(text)' "$source/systemd/agentd.service" "PYTHON=$python" "STATE=$state" \
     "STATE_HOME=$state_home" "CONFIG_HOME=$config" >"$units/agentd.service"
-say units "$units/agentd.socket, agentd.service"
+say units "$units/agentd.socket, agentd.service; agentd-verify.socket, not enabled"
 
 lock=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/agentd/agent.sock.lock
 if ! systemctl --user show-environment >/dev/null 2>&1; then

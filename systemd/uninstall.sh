@@ -23,13 +23,14 @@ state=$("$environment/bin/python" -I -c 'from agentd.config import load; print(l
     2>/dev/null) || state=${XDG_STATE_HOME:-$HOME/.local/state}/agentd
 
 if systemctl --user show-environment >/dev/null 2>&1; then
-    systemctl --user --quiet disable agentd.socket 2>/dev/null || true
-    systemctl --user stop agentd.socket agentd.service 2>/dev/null || true
-    say stopped 'agentd.socket, agentd.service'
+    systemctl --user --quiet disable agentd.socket agentd-verify.socket 2>/dev/null || true
+    systemctl --user stop agentd.socket agentd-verify.socket agentd.service 2>/dev/null || true
+    say stopped 'agentd.socket, agentd-verify.socket, agentd.service'
 fi
-remove "$units/sockets.target.wants/agentd.socket" "$units/agentd.socket" "$units/agentd.service"
+remove "$units/sockets.target.wants/agentd.socket" "$units/sockets.target.wants/agentd-verify.socket" \
+    "$units/agentd.socket" "$units/agentd-verify.socket" "$units/agentd.service"
 systemctl --user daemon-reload 2>/dev/null || true
-systemctl --user reset-failed agentd.socket agentd.service 2>/dev/null || true
+systemctl --user reset-failed agentd.socket agentd-verify.socket agentd.service 2>/dev/null || true
 for command in agentd agentctl; do
     # Only the links that install.sh made; a command from elsewhere is not ours to remove.
     case "$(readlink "$HOME/.local/bin/$command" || true)" in
@@ -48,10 +49,11 @@ if [ "${PURGE:-}" = 1 ]; then
     fi
     # By name, not the whole folder: the settings may point at one that holds other things too.
     remove "$state/keys" "$state/store" "$state/locked" "$state/run" "$config/agentd" "$runtime" \
-        "$units/agentd.service.d" "$units/agentd.socket.d"
+        "$units/agentd.service.d" "$units/agentd.socket.d" "$units/agentd-verify.socket.d"
     rmdir "$state" 2>/dev/null || true
 else
-    for path in "$state" "$config/agentd" "$units/agentd.service.d" "$units/agentd.socket.d"; do
+    for path in "$state" "$config/agentd" "$units/agentd.service.d" "$units/agentd.socket.d" \
+        "$units/agentd-verify.socket.d"; do
         [ ! -e "$path" ] || say kept "$path"
     done
     say note '`make uninstall PURGE=1` removes keys, store and settings too'

@@ -47,6 +47,8 @@ def test_the_limits_in_the_document_are_those_of_the_code():
         limits.MAX_PASSPHRASE_BYTES,
         limits.MAX_IN_FLIGHT,
         limits.MAX_CONNECTIONS,
+        limits.MAX_VERIFY_CONNECTIONS,
+        limits.MAX_VERIFY_CONNECTIONS_OF_UID,
         int(limits.MESSAGE_SECONDS),
         int(limits.REPLY_SECONDS),
     ):
@@ -65,7 +67,8 @@ def test_every_kind_of_event_and_every_method_is_documented():
 
 
 def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
-    blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", section("Worked bytes"))
+    shown_bytes = section("Worked bytes") + section("The second door")
+    blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", shown_bytes)
     assert len(blocks) == 7
     for shown, bytes_ in blocks:
         (message,) = Decoder().receive(bytes.fromhex(bytes_))

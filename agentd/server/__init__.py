@@ -1,16 +1,21 @@
 """The server: sockets, peers and requests. It knows the protocol and an interface of the agent."""
 
+from .admission import Admission, anybody, owner_only
 from .caller import Caller
 from .dispatch import Dispatch, Params
-from .interface import Locking, ReadStatus, Sessions
+from .interface import Locking, ReadStatus, Sessions, Verifying
 from .methods import agent_dispatch
 from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections
 from .socket_file import SocketFile
+from .socket_folder import Access
 from .traffic import Traffic
+from .verify_only import verify_dispatch
 
 __all__ = [
+    "Access",
+    "Admission",
     "Caller",
     "Dispatch",
     "Locking",
@@ -20,7 +25,11 @@ __all__ = [
     "Sessions",
     "SocketFile",
     "Traffic",
+    "Verifying",
     "agent_dispatch",
+    "anybody",
+    "owner_only",
     "refuse_waiting",
     "serve_connections",
+    "verify_dispatch",
 ]

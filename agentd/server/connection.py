@@ -36,12 +36,20 @@ class Connection:
     number of events where it has subscribed. It is the `Caller` that handlers see.
     """
 
-    def __init__(self, sock: socket.socket, peer: Peer, dispatch: Dispatch, log: PeerLog) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        dispatch: Dispatch,
+        log: PeerLog,
+        slice_messages: int = SLICE_MESSAGES,
+    ) -> None:
         self._sock = sock
         self.peer = peer
         self.opener = Opener(peer.uid, peer.pid)
         self._dispatch = dispatch
         self._log = log
+        self._slice_messages = slice_messages
         self._decoder = Decoder()
         self._in_flight: set[int] = set()
         # Where the reader waits until replies were taken or a request has ended.
@@ -160,7 +168,7 @@ class Connection:
         replies: list[bytes] = []
         dispatch, in_flight = self._dispatch, self._in_flight
         going_on = True
-        in_slice = 0
+        in_slice, slice_messages = 0, self._slice_messages
         for message in messages:
             in_slice += 1
             if type(message) is Request:
@@ -180,7 +188,7 @@ class Connection:
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
             # It takes time like any other message.
-            if in_slice >= SLICE_MESSAGES or len(in_flight) >= MAX_IN_FLIGHT:
+            if in_slice >= slice_messages or len(in_flight) >= MAX_IN_FLIGHT:
                 # The other connections get a turn, and the peer takes what it has asked for.
                 in_slice = 0
                 self._send_all(replies)

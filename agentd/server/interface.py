@@ -25,12 +25,8 @@ Unsubscribe = Callable[[], None]
 """Ends what `on_event` began."""
 
 
-class Sessions(Protocol):
-    """The operations on sessions. They raise `AgentdError` for what a peer may be told.
-
-    `by` and `opened_by` are the peer that asks. Parameters that are `object` come as the peer sent them, and
-    the operation refuses what it cannot use with an error of its own.
-    """
+class Verifying(Protocol):
+    """Judging tokens, which is all that the second door is for; see `Sessions`."""
 
     def verify_at_once(
         self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
@@ -46,6 +42,14 @@ class Sessions(Protocol):
     ) -> Verification:
         """The same, and a yes is one use less, on the disk before it is said."""
         ...
+
+
+class Sessions(Verifying, Protocol):
+    """The operations on sessions. They raise `AgentdError` for what a peer may be told.
+
+    `by` and `opened_by` are the peer that asks. Parameters that are `object` come as the peer sent them, and
+    the operation refuses what it cannot use with an error of its own.
+    """
 
     def inspect(
         self, token: object = None, *, id: str | None = None, audience: object = None, scopes: object = None

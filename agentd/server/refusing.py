@@ -1,4 +1,4 @@
-"""The answer to those who wait at the socket of an agent that could not start.
+"""The answer to those who wait at the sockets of an agent that could not start.
 
 A service manager holds the socket, so people connect before there is an agent, and what they send waits in
 the queue. Left there, it would make the manager start the agent again at once, for ever.
@@ -15,12 +15,15 @@ import trio
 from agentd_client.errors import StartError
 from agentd_client.protocol.codec import Request
 
+from .admission import Admission, anybody, owner_only
 from .caller import Caller
 from .dispatch import Dispatch
 from .server import serve_connections
 
 REFUSING_SECONDS = 1.0
 """For all of it: whoever connects later makes the next attempt."""
+
+_AT_SECOND_DOOR = "its owner is told why"
 
 
 class _Refusal(Dispatch):
@@ -34,23 +37,41 @@ class _Refusal(Dispatch):
         return self._refusal(request.msgid, request.method, self._error)
 
 
-async def refuse_waiting(listener: socket.socket, sentence: str, *, logger: logging.Logger) -> None:
-    """Answer every request that waits in the queue with a `StartError`, and leave the listener as it is.
+async def refuse_waiting(
+    owners: socket.socket | None, verify: socket.socket | None, sentence: str, *, logger: logging.Logger
+) -> None:
+    """Answer every request that waits in the queues with a `StartError`, and leave the listeners as they are.
 
     Nothing is carried out. A connection without a request is closed, which its client notices before it
     can send one. Takes `REFUSING_SECONDS` at the most.
 
     Args:
-        listener: a listening Unix stream socket; whoever made it closes it.
+        owners: the owner's socket, listening; whoever made it closes it. None where none was passed.
+        verify: the same of the second door, whose peers are not told why: that is about the owner's files.
         sentence: why the agent could not start, and what to do.
         logger: told of peers that were refused or cut off.
     """
+    async with trio.open_nursery() as doors:
+        if owners is not None:
+            doors.start_soon(_refuse, owners, _Refusal(sentence, logger), owner_only(), logger)
+        if verify is not None:
+            doors.start_soon(_refuse, verify, _Refusal(_AT_SECOND_DOOR, logger), anybody(), logger)
+
+
+async def _refuse(
+    listener: socket.socket, refusal: Dispatch, admission: Admission, logger: logging.Logger
+) -> None:
     stop = trio.Event()
-    refusal = _Refusal(sentence, logger)
 
     async def serve() -> None:
         await serve_connections(
-            listener, refusal, logger=logger, stop=stop, drain_seconds=REFUSING_SECONDS, owns_listener=False
+            listener,
+            refusal,
+            logger=logger,
+            stop=stop,
+            admission=admission,
+            drain_seconds=REFUSING_SECONDS,
+            owns_listener=False,
         )
 
     with trio.move_on_after(REFUSING_SECONDS):

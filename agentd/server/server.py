@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import time
 
 import trio
 from trio.lowlevel import wait_readable
 
-from agentd_client.protocol.limits import MAX_CONNECTIONS
 from agentd_client.protocol.results import STOPPING, Event
 
+from .admission import Admission, Crowd, owner_only
 from .connection import Connection
 from .dispatch import Dispatch
 from .failures import describe_failure
@@ -27,10 +26,10 @@ ACCEPT_PAUSE_SECONDS = 0.1
 """After accept(2) failed, for want of descriptors or memory for instance: the listener stays readable, and
 without a pause the loop would spin."""
 
-MAX_MAKING_ROOM = 128
-"""Connections over the limit, while those that made room for them end. As a rule that takes one turn of the
-event loop; one that had just sent requests is answered first. As many as can wait to be accepted when the
-agent stops, who are accepted in one go."""
+MAKING_ROOM = 0.5
+"""Connections over a limit, as a part of it, while those that made room for them end. As a rule that takes
+one turn of the event loop; one that had just sent requests is answered first. Of the owner's, that is as many
+as can wait to be accepted when the agent stops, who are accepted in one go."""
 
 # The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
 _NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
@@ -42,6 +41,7 @@ async def serve_connections(
     *,
     logger: logging.Logger,
     stop: trio.Event,
+    admission: Admission | None = None,
     drain_seconds: float = DRAIN_SECONDS,
     owns_listener: bool = True,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -53,6 +53,7 @@ async def serve_connections(
         dispatch: answers the requests.
         logger: told of peers that were refused or cut off, and of the agent's own failures.
         stop: begins the graceful stop.
+        admission: who is let in, and how many; the agent's own user alone where nothing is said.
         drain_seconds: how long that may take; what is unanswered then stays so.
         owns_listener: the listener ends with this agent. False for one that a service manager keeps: who
             waits in its queue is left to the next agent.
@@ -61,7 +62,7 @@ async def serve_connections(
     Raises:
         OSError: `listener` is not a listening socket.
     """
-    server = _Server(listener, dispatch, logger)
+    server = _Server(listener, dispatch, logger, admission or owner_only())
     listener.setblocking(False)
     try:
         async with trio.open_nursery() as connections:
@@ -81,13 +82,15 @@ async def serve_connections(
 
 
 class _Server:
-    def __init__(self, listener: socket.socket, dispatch: Dispatch, logger: logging.Logger) -> None:
+    def __init__(
+        self, listener: socket.socket, dispatch: Dispatch, logger: logging.Logger, admission: Admission
+    ) -> None:
         self._traffic = dispatch.traffic
         self.log = PeerLog(logger, self._traffic)
         self._listener = listener
         self._dispatch = dispatch
         self._logger = logger
-        self._uid = os.geteuid()
+        self._admission = admission
         self._connections: set[Connection] = set()
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
@@ -135,33 +138,35 @@ class _Server:
             self.log.write(Reason.NO_CREDENTIALS)
             return
         # Before a byte is read: what another user sends is nothing that this process should parse.
-        if peer.uid != self._uid:
+        if not self._admission.lets_in(peer):
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
-        elif len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
+            return
+        crowd = self._admission.crowd(peer, self._connections)
+        if crowd is not None and not self._make_room(crowd):
             sock.close()
-            self.log.write(Reason.TOO_MANY, peer, f"the limit is {MAX_CONNECTIONS}")
-        else:
-            sock.setblocking(False)
-            connection = Connection(sock, peer, self._dispatch, self.log)
-            self._connections.add(connection)
-            self._traffic.connections_open = len(self._connections)
-            nursery.start_soon(self._run, connection)
+            self.log.write(Reason.TOO_MANY, peer, crowd.limit_in_words)
+            return
+        sock.setblocking(False)
+        connection = Connection(sock, peer, self._dispatch, self.log, self._admission.slice_messages)
+        self._connections.add(connection)
+        self._traffic.connections_open += 1
+        nursery.start_soon(self._run, connection)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, crowd: Crowd) -> bool:
         """Close the connection that has been idle longest; False where none is idle.
 
         Otherwise programs that hold connections open, and one that leaks them, would lock their user out.
         It is closed as a stop closes it: its client's next send fails, and is safely made again elsewhere.
         """
-        if len(self._connections) >= MAX_CONNECTIONS + MAX_MAKING_ROOM:
+        if len(crowd.connections) >= crowd.limit * (1 + MAKING_ROOM):
             return False
-        idle = [connection for connection in self._connections if connection.is_idle]
+        idle = [connection for connection in crowd.connections if connection.is_idle]
         if not idle:
             return False
         longest = min(idle, key=lambda connection: connection.last_turn)
         longest.stop_reading()
-        self.log.write(Reason.MADE_ROOM, longest.peer, f"the limit is {MAX_CONNECTIONS}")
+        self.log.write(Reason.MADE_ROOM, longest.peer, crowd.limit_in_words)
         return True
 
     async def _run(self, connection: Connection) -> None:
@@ -172,4 +177,4 @@ class _Server:
             self._logger.error("a connection failed: %s", describe_failure(error))
         finally:
             self._connections.discard(connection)
-            self._traffic.connections_open = len(self._connections)
+            self._traffic.connections_open -= 1

@@ -1,4 +1,4 @@
-"""The agent's socket in the file system: its folder, its lock and its file.
+"""A socket of the agent's in the file system: its folder, its lock and its file.
 
 In two steps: the agent takes the lock before it touches keys and store, and binds when it can answer::
 
@@ -19,16 +19,15 @@ from typing import Self
 
 from agentd_client.errors import AlreadyServingError, SocketPathError
 
+from .socket_folder import OWNERS, PRIVATE_MODE, Access, prepare_folder
+
 MAX_PATH_BYTES = 107
 """unix(7): sun_path has 108 bytes, the last one for the terminating NUL."""
 
 BACKLOG = 128
 """Connections that wait to be accepted; more than that many at one instant wait in connect(2)."""
 
-_FOLDER_NAME = "agentd"
-_FOLDER_MODE = 0o700
-_SOCKET_MODE = 0o600
-_OTHERS = 0o077
+_LOCK_MODE = 0o600
 _LOCK_ATTEMPTS = 10
 
 
@@ -38,21 +37,28 @@ class SocketFile:
     Entering makes the folder (0700) and locks ``<path>.lock`` in it; whoever holds that lock is the one
     agent of this path, and the only one who may remove a socket file that a killed agent left behind.
 
+    Args:
+        path: of the socket.
+        access: who can reach it.
+
     Raises, on entering:
         SocketPathError: no socket can be made there; says why and what to do.
         AlreadyServingError: another agent holds the path.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], access: Access = OWNERS) -> None:
+        self._access = access
         given = os.fspath(path)
         if not given or "\0" in given:
-            raise SocketPathError(f"{given!r} is no path for a socket; set AGENTD_SOCKET to an absolute path")
+            raise SocketPathError(
+                f"{given!r} is no path for a socket; set {access.setting} to an absolute path"
+            )
         self.path = os.path.abspath(given)
         length = len(os.fsencode(self.path))
         if length > MAX_PATH_BYTES:
             raise SocketPathError(
                 f"{self.path} has {length} bytes, and a socket's path at most {MAX_PATH_BYTES}; "
-                "set AGENTD_SOCKET to a shorter one"
+                f"set {access.setting} to a shorter one"
             )
         self._lock: int | None = None
         self._listener: socket.socket | None = None
@@ -60,10 +66,10 @@ class SocketFile:
 
     def __enter__(self) -> Self:
         try:
-            _prepare_folder(os.path.dirname(self.path))
-            self._lock = _lock(self.path)
+            prepare_folder(os.path.dirname(self.path), self._access)
+            self._lock = _lock(self.path, self._access.setting)
         except OSError as error:
-            raise _failed(self.path, error) from error
+            raise _failed(self.path, error, self._access) from error
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -75,7 +81,7 @@ class SocketFile:
             self._lock = None
 
     def bind(self) -> socket.socket:
-        """The listening socket, non-blocking, mode 0600; leaving the context closes it and removes its file.
+        """The listening socket, non-blocking; leaving the context closes it and removes its file.
 
         Raises:
             SocketPathError: something else is in the way, or the file system refused.
@@ -87,30 +93,48 @@ class SocketFile:
         self._listener = listener
         try:
             listener.setblocking(False)
-            _remove_stale(self.path)
+            _remove_stale(self.path, self._access.setting)
             # From the first instant on it is closed to others; a chmod afterwards would leave a gap. The
             # mask is the process's: what another thread makes meanwhile is private too.
-            umask = os.umask(0o777 & ~_SOCKET_MODE)
+            umask = os.umask(0o777 & ~PRIVATE_MODE)
             try:
                 listener.bind(self.path)
             finally:
                 os.umask(umask)
             found = os.lstat(self.path)
             self._made = (found.st_dev, found.st_ino)
-            if stat.S_IMODE(found.st_mode) != _SOCKET_MODE:
+            if stat.S_IMODE(found.st_mode) != PRIVATE_MODE:
                 mode = stat.S_IMODE(found.st_mode)
                 raise SocketPathError(
-                    f"{self.path} was made with mode {mode:04o}, not {_SOCKET_MODE:04o}; "
+                    f"{self.path} was made with mode {mode:04o}, not {PRIVATE_MODE:04o}; "
                     "remove the default access list (setfacl -k) of its folder, or choose another"
                 )
+            self._open_to_others()
             listener.listen(BACKLOG)
         except OSError as error:
             self._remove()
-            raise _failed(self.path, error) from error
+            raise _failed(self.path, error, self._access) from error
         except BaseException:
             self._remove()
             raise
         return listener
+
+    def _open_to_others(self) -> None:
+        """Give the file its group and mode; nobody can connect before it listens.
+
+        The path still means the file that was made: nobody else may write to its folder.
+        """
+        mode, gid = self._access.mode, self._access.gid
+        if gid is not None:
+            try:
+                os.chown(self.path, -1, gid, follow_symlinks=False)
+            except OSError as error:
+                raise SocketPathError(
+                    f"{self.path} cannot be given to the group with the id {gid}: {error.strerror}; "
+                    "only a member of a group can, who has logged in anew since becoming one"
+                ) from error
+        if mode != PRIVATE_MODE:
+            os.chmod(self.path, mode)
 
     def _remove(self) -> None:
         listener, made = self._listener, self._made
@@ -128,44 +152,18 @@ class SocketFile:
             listener.close()
 
 
-def _failed(path: str, error: OSError) -> SocketPathError:
+def _failed(path: str, error: OSError, access: Access) -> SocketPathError:
     where = f" ({error.filename})" if error.filename not in (None, path) else ""
     return SocketPathError(
-        f"no socket can be made at {path}: {error.strerror}{where}; set AGENTD_SOCKET to another path"
+        f"no socket can be made at {path}: {error.strerror}{where}; set {access.setting} to another path"
     )
 
 
-def _prepare_folder(folder: str) -> None:
-    missing = []
-    parent = folder
-    while not os.path.lexists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
-    for made in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another agent starts as well
-            os.mkdir(made, _FOLDER_MODE)
-            os.chmod(made, _FOLDER_MODE)  # whatever the umask took away
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode):
-        raise SocketPathError(f"{folder} is not a folder; move it away, or set AGENTD_SOCKET to another path")
-    if found.st_uid != os.geteuid():
-        raise SocketPathError(
-            f"{folder} belongs to uid {found.st_uid}; set AGENTD_SOCKET to a path in a folder of your own"
-        )
-    if stat.S_IMODE(found.st_mode) & _OTHERS:
-        # Whoever follows advice to close /tmp, / or a home folder breaks more than the agent.
-        is_the_agents = os.path.basename(folder) == _FOLDER_NAME and not found.st_mode & stat.S_ISVTX
-        closing = f"run `chmod 700 {folder}`, or " if is_the_agents else ""
-        raise SocketPathError(
-            f"others may enter {folder}; {closing}set AGENTD_SOCKET to a path in a folder of its own"
-        )
-
-
-def _lock(path: str) -> int:
+def _lock(path: str, setting: str) -> int:
     name = f"{path}.lock"
     for _ in range(_LOCK_ATTEMPTS):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, _SOCKET_MODE)
+        descriptor = os.open(name, flags, _LOCK_MODE)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SocketPathError(f"{name} is not a regular file; move it away")
@@ -173,8 +171,7 @@ def _lock(path: str) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AlreadyServingError(
-                    f"another agent already serves {path}; use it, stop it, "
-                    "or set AGENTD_SOCKET to another path"
+                    f"another agent already serves {path}; use it, stop it, or set {setting} to another path"
                 ) from None
             # A file that was deleted between open and flock can be locked, and so can the one that was
             # made in its place: only the lock on what stands under the name counts.
@@ -194,7 +191,7 @@ def _is_still(descriptor: int, name: str) -> bool:
         return False
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, setting: str) -> None:
     """Remove what a killed agent left; the caller holds the lock, so no agent listens there."""
     try:
         found = os.lstat(path)
@@ -202,7 +199,7 @@ def _remove_stale(path: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise SocketPathError(
-            f"{path} is in the way and no socket; move it away, or set AGENTD_SOCKET to another path"
+            f"{path} is in the way and no socket; move it away, or set {setting} to another path"
         )
     # Some other program, a service manager's socket unit for instance, knows nothing of the lock.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -211,7 +208,7 @@ def _remove_stale(path: str) -> None:
     if result in (0, errno.EAGAIN):
         raise AlreadyServingError(
             f"another program listens at {path}; stop it (where systemd does, "
-            "`systemctl --user stop agentd.socket`), or set AGENTD_SOCKET to another path"
+            f"`systemctl --user stop agentd.socket`), or set {setting} to another path"
         )
     if result != errno.ECONNREFUSED:
         raise OSError(result, os.strerror(result), path)

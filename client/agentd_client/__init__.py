@@ -77,6 +77,7 @@ from .protocol.results import (
     SessionInfo,
     SessionPage,
     Status,
+    Verdict,
     Verification,
 )
 from .session import Session
@@ -154,6 +155,7 @@ __all__ = [
     "TransactionConflictError",
     "TransactionEndedError",
     "UnknownMethodError",
+    "Verdict",
     "Verification",
     "__version__",
 ]

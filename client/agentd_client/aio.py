@@ -33,6 +33,7 @@ from .protocol.results import (
     Protection,
     SessionPage,
     Status,
+    Verdict,
     Verification,
 )
 from .renewal import check
@@ -49,11 +50,15 @@ class AsyncClient:
     """
 
     def __init__(
-        self, socket_path: str | os.PathLike[str] | None, timeout: float, patience: float | None
+        self,
+        socket_path: str | os.PathLike[str] | None,
+        timeout: float,
+        patience: float | None,
+        agent_uid: int | None = None,
     ) -> None:
         self.timeout = timeout
         self.patience = patience
-        self._pools = ProcessPools(socket_path, anyio.Semaphore)
+        self._pools = ProcessPools(socket_path, anyio.Semaphore, agent_uid)
 
     @classmethod
     async def connect(
@@ -62,10 +67,11 @@ class AsyncClient:
         timeout: float = 5.0,
         *,
         patience: float | None = None,
+        agent_uid: int | None = None,
     ) -> Self:
         """See `Client.connect`; used as ``async with await AsyncClient.connect() as agent:``."""
         await checkpoint()
-        client = cls(socket_path, timeout, patience)
+        client = cls(socket_path, timeout, patience, agent_uid)
         pool = client._pools.here()
         pool.give_back(await run(connect(pool, client._attempts(None))))
         return client
@@ -129,6 +135,16 @@ class AsyncClient:
             await checkpoint()
             return Verification(valid=False, reason=MALFORMED, session=None)
         return await self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
+
+    async def judge_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> Verdict:
+        """See `Client.judge_token`."""
+        text = token_text(token)
+        if text is None:
+            await checkpoint()
+            return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
+        return await self._carry_out(calls.judge_token(text, audience=audience, scopes=scopes))
 
     async def check_session(
         self,
@@ -213,7 +229,9 @@ class AsyncClient:
     async def subscribe(self) -> AsyncEvents:
         """See `Client.subscribe`; used as ``async with await agent.subscribe() as events: async for ...``."""
         self._pools.here()
-        return AsyncEvents(await run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
+        return AsyncEvents(
+            await run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid))
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from .protocol.results import (
     Protection,
     SessionPage,
     Status,
+    Verdict,
     Verification,
 )
 from .token_text import token_text
@@ -40,7 +41,7 @@ class Client(Caller):
     - `AgentUnreachableError`: no agent is there, or it went away.
     - `AgentTimeoutError`: it did not answer in time, and nothing was changed.
     - `OutcomeUnknownError`: the answer to a call that changes something was lost; it was carried out or not.
-    - `ForeignAgentError`: another user listens there; nothing was sent.
+    - `ForeignAgentError`: another user listens there than the one that is trusted; nothing was sent.
     - `ProtocolError`: what listens there is no agent.
     - `ClientClosedError`: this client was closed.
 
@@ -123,6 +124,18 @@ class Client(Caller):
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
         return self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
+
+    def judge_token(
+        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
+    ) -> Verdict:
+        """As `verify_token`, with the reason why not, or the audience and scopes that the token has.
+
+        At the second door, which tells no more, as at the owner's.
+        """
+        text = token_text(token)
+        if text is None:
+            return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
+        return self._carry_out(calls.judge_token(text, audience=audience, scopes=scopes))
 
     def check_session(
         self,
@@ -297,4 +310,4 @@ class Client(Caller):
         from .events import Events, open_feed
 
         self._pools.here()
-        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE))))
+        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))

@@ -25,11 +25,15 @@ class Caller:
     """Connections to one agent, and the time that a call on them may take; see `Client`."""
 
     def __init__(
-        self, socket_path: str | os.PathLike[str] | None, timeout: float, patience: float | None
+        self,
+        socket_path: str | os.PathLike[str] | None,
+        timeout: float,
+        patience: float | None,
+        agent_uid: int | None = None,
     ) -> None:
         self.timeout = timeout
         self.patience = patience
-        self._pools = ProcessPools(socket_path, Semaphore)
+        self._pools = ProcessPools(socket_path, Semaphore, agent_uid)
 
     @classmethod
     def connect(
@@ -38,6 +42,7 @@ class Caller:
         timeout: float = 5.0,
         *,
         patience: float | None = None,
+        agent_uid: int | None = None,
     ) -> Self:
         """Connect now, so that a missing agent shows here.
 
@@ -45,12 +50,14 @@ class Caller:
             socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
             timeout: seconds for each call.
             patience: seconds to wait for an agent that is not there, because it may be starting.
+            agent_uid: the user whose agent is trusted, where it is another user's: whoever else listens there
+                is sent nothing. None means this process's own user, and never anybody.
 
         Raises:
             AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
-            InvalidParamsError: the timeout is not 0 to 86400 seconds.
+            InvalidParamsError: the timeout is not 0 to 86400 seconds, or the agent's uid is none.
         """
-        client = cls(socket_path, timeout, patience)
+        client = cls(socket_path, timeout, patience, agent_uid)
         pool = client._pools.here()
         pool.give_back(run(connect(pool, client._attempts(None))))
         return client

@@ -50,8 +50,19 @@ def peer_uid(connected: socket.socket) -> int:
     return uid
 
 
+def _foreign(path: str, uid: int, agent_uid: int | None) -> ForeignAgentError:
+    if agent_uid is not None:
+        return ForeignAgentError(
+            f"uid {uid} listens at {path}, and uid {agent_uid} is whose agent was asked for; nothing was sent"
+        )
+    return ForeignAgentError(
+        f"uid {uid} listens at {path}, and you are uid {os.geteuid()}; nothing was sent: "
+        "look at who made that socket, and set AGENTD_SOCKET to your own agent's"
+    )
+
+
 class Connection:
-    """A connection to an agent of our own, for one call at a time."""
+    """A connection to an agent of our own, or of a user whom we trust, for one call at a time."""
 
     def __init__(self, connected: socket.socket, exchange: Exchange | None = None) -> None:
         self._socket = connected
@@ -59,12 +70,13 @@ class Connection:
         self.reused = False
 
     @classmethod
-    def open(cls, path: str, exchange: Exchange | None = None) -> Connection:
-        """Connect, and see that it is our own agent before a byte is sent.
+    def open(cls, path: str, exchange: Exchange | None = None, *, agent_uid: int | None = None) -> Connection:
+        """Connect, and see whose agent it is before a byte is sent.
 
         Args:
             path: the agent's socket.
             exchange: what reads the conversation; None for one that reads answers alone.
+            agent_uid: the one user whose agent is trusted; None for this process's own.
 
         Raises:
             OSError: nobody listens there, or not yet.
@@ -79,11 +91,8 @@ class Connection:
         try:
             connected.connect(path)
             uid = peer_uid(connected)
-            if uid != os.geteuid():
-                raise ForeignAgentError(
-                    f"uid {uid} listens at {path}, and you are uid {os.geteuid()}; nothing was sent: "
-                    "look at who made that socket, and set AGENTD_SOCKET to your own agent's"
-                )
+            if uid != (os.geteuid() if agent_uid is None else agent_uid):
+                raise _foreign(path, uid, agent_uid)
         except BaseException:
             connected.close()
             raise

@@ -138,14 +138,15 @@ class Feed:
 class _Source:
     """Where `carry_out` gets the connection of a feed from, and leaves it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, agent_uid: int | None) -> None:
         self._path = path
+        self._agent_uid = agent_uid
         self.exchange = EventExchange()
         self.kept: Connection | None = None
 
     def take(self) -> Connection:
         self.exchange = EventExchange()
-        return Connection.open(self._path, self.exchange)
+        return Connection.open(self._path, self.exchange, agent_uid=self._agent_uid)
 
     def give_back(self, connection: Connection) -> None:
         self.kept = connection
@@ -154,9 +155,9 @@ class _Source:
         connection.close()
 
 
-def open_feed(path: str, attempts: Attempts) -> Steps[Feed]:
+def open_feed(path: str, attempts: Attempts, agent_uid: int | None = None) -> Steps[Feed]:
     """Connect to the agent and subscribe; raises as every call does."""
-    source = _Source(path)
+    source = _Source(path, agent_uid)
     agreed = False
     try:
         agreed = yield from carry_out(source, calls.subscribe(), attempts)

@@ -13,9 +13,13 @@ from typing import Generic, TypeVar
 from . import paths
 from .connection import Connection
 from .errors import ClientClosedError
+from .protocol.calls import LocalParamsError
 
 MAX_CONNECTIONS = 8
 """Of one client in one process. The agent takes 256 of all its peers, and two cores are busy with eight."""
+
+MAX_UID = 2**32 - 2
+"""uid_t has 32 bits, and chown(2) gives the last one another meaning."""
 
 SlotsT = TypeVar("SlotsT")
 
@@ -27,9 +31,10 @@ class Pool(Generic[SlotsT]):
     is the client's semaphore, which bounds how many connections there are.
     """
 
-    def __init__(self, path: str, slots: SlotsT) -> None:
+    def __init__(self, path: str, slots: SlotsT, agent_uid: int | None = None) -> None:
         self.slots = slots
         self._path = path
+        self._agent_uid = agent_uid
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._closed = False
@@ -39,7 +44,7 @@ class Pool(Generic[SlotsT]):
         try:
             return self._idle.pop()
         except IndexError:
-            connection = Connection.open(self._path)
+            connection = Connection.open(self._path, agent_uid=self._agent_uid)
             self._open.add(connection)
             return connection
 
@@ -81,8 +86,13 @@ class ProcessPools(Generic[SlotsT]):
     """
 
     def __init__(
-        self, socket_path: str | os.PathLike[str] | None, make_slots: Callable[[int], SlotsT]
+        self,
+        socket_path: str | os.PathLike[str] | None,
+        make_slots: Callable[[int], SlotsT],
+        agent_uid: int | None = None,
     ) -> None:
+        _check_uid(agent_uid)
+        self.agent_uid = agent_uid
         # Absolute from now on: a later chdir must not move the agent.
         self.path = os.path.abspath(paths.socket_path() if socket_path is None else socket_path)
         self._make_slots = make_slots
@@ -106,7 +116,8 @@ class ProcessPools(Generic[SlotsT]):
 
     def _pool_of(self, pid: int) -> Pool[SlotsT]:
         # Of threads that come here at once, all get the one that was first.
-        pool = self._pools.setdefault(pid, Pool(self.path, self._make_slots(MAX_CONNECTIONS)))
+        made = Pool(self.path, self._make_slots(MAX_CONNECTIONS), self.agent_uid)
+        pool = self._pools.setdefault(pid, made)
         self._forget_others(pid)
         return pool
 
@@ -114,3 +125,9 @@ class ProcessPools(Generic[SlotsT]):
         for other in tuple(self._pools):
             if other != pid and (inherited := self._pools.pop(other, None)) is not None:
                 inherited.close_inherited()
+
+
+def _check_uid(agent_uid: object) -> None:
+    # Strictly: what is no user id must not pass for one (True is 1), nor for "my own".
+    if agent_uid is not None and (type(agent_uid) is not int or not 0 <= agent_uid <= MAX_UID):
+        raise LocalParamsError(f"agent_uid is a user id, a whole number from 0 to {MAX_UID}, or None")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -68,7 +69,7 @@ def test_a_part_of_standard_input_is_never_judged_as_the_whole(agent, logged_in)
 def test_only_who_gives_a_timeout_waits_all_of_it_for_an_absent_agent(monkeypatch, args, timeout, patience):
     seen = []
 
-    def connect(socket, **waiting):
+    def connect(socket, agent_uid, **waiting):
         seen.append(waiting)
         raise AgentUnreachableError
 
@@ -192,6 +193,23 @@ def test_a_refused_token_file_is_no_answer_but_an_error(agent, logged_in, token_
     ended = in_process("verify")
     assert (ended.code, ended.out) == (77, "")
     assert str(token_file) in ended.err
+
+
+def test_at_another_users_agent_the_token_is_sent_to_that_user_and_to_nobody_else(agent, logged_in):
+    own = str(os.geteuid())
+    assert in_process("verify", "--agent-uid", own) == (0, "valid\n", "")
+    calls = len(agent.calls)
+    ended = in_process("verify", "--agent-uid", "64997")
+    assert (ended.code, ended.out) == (77, "")
+    assert f"uid {own} listens at" in ended.err
+    assert "uid 64997 is whose agent was asked for; nothing was sent" in ended.err
+    assert len(agent.calls) == calls
+
+
+@pytest.mark.parametrize("uid", ["-1", "", "root", "4294967295", "1.0"])
+def test_what_is_no_user_id_is_a_wrong_command_line(agent, logged_in, uid):
+    assert in_process("verify", "--agent-uid", uid).code == 64
+    assert agent.calls == []
 
 
 def test_verify_imports_nothing_heavy(agent, logged_in):

@@ -1,17 +1,29 @@
-"""What systemd does when it starts a service with a socket: descriptor 3, and the variables that say so."""
+"""What systemd does when it starts a service with sockets: descriptors from 3 on, and what says so."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.daemon import Home
 
-_HAND_OVER = 'exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@"'
+_HAND_OVER = """
+import os, sys
+count = int(sys.argv[1])
+for number, descriptor in enumerate(map(int, sys.argv[2 : 2 + count])):
+    os.dup2(descriptor, 3 + number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count)}
+os.execv(sys.executable, [sys.executable, *sys.argv[2 + count :]])
+"""
+_BEYOND = 10
+"""Where the descriptors stand until then, out of the way of those that they become."""
 
 
 @contextmanager
@@ -22,19 +34,33 @@ def listening(path: Path | str) -> Iterator[socket.socket]:
         yield listener
 
 
-def handed_over(passed: object, *python: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start Python with `passed` (anything with a descriptor) as the one socket that systemd passes."""
-    return subprocess.Popen(
-        ["sh", "-c", _HAND_OVER, "sh", sys.executable, *python],
-        stdin=passed,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environ,
-    )
+def handed_over(
+    passed: Sequence[Any], *python: str, names: str | None = None, environ: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start Python with one or two of `passed` (anything with a descriptor) as the sockets that systemd passes."""
+    waiting = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, _BEYOND) for each in passed]
+    hand_over = [sys.executable, "-S", "-c", _HAND_OVER, str(len(passed)), *map(str, waiting)]
+    try:
+        return subprocess.Popen(
+            [*hand_over, *python],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=waiting,
+            env=(os.environ if environ is None else environ) | ({"LISTEN_FDNAMES": names} if names else {}),
+        )
+    finally:
+        for descriptor in waiting:
+            os.close(descriptor)
 
 
-def served(home: Home, listener: socket.socket, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-    """`agentd serve` as systemd starts it."""
+def served(
+    home: Home, listener: Any, *arguments: str, second: Any = None, **environ: str
+) -> subprocess.Popen[str]:
+    """`agentd serve` as systemd starts it, with the owner's socket and perhaps the second door's."""
     command = ("-m", "agentd", *arguments) if arguments else ("-m", "agentd", "serve")
-    return handed_over(listener, *command, environ=home.environ | environ)
+    passed, names = [listener], None
+    if second is not None:
+        passed, names = [listener, second], "agentd.socket:verify"
+    return handed_over(passed, *command, names=names, environ=home.environ | environ)

@@ -150,6 +150,74 @@ def test_what_is_wrong_is_refused_and_named_with_its_file(config, text, named):
     assert "$" not in refused.value.sentence
 
 
+# --- the second door ---
+
+
+def test_there_is_no_second_door_unless_it_has_a_path():
+    assert load().verify_socket_path == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "mode"),
+    [
+        ("", 0o600),
+        ("verify_socket_group = 'agents'", 0o660),
+        ("verify_socket_mode = '0600'", 0o600),
+        ("verify_socket_mode = '0660'", 0o660),
+        ("verify_socket_mode = '0666'", 0o666),
+        ("verify_socket_group = 'agents'\nverify_socket_mode = '0660'", 0o660),
+        ("verify_socket_group = 'agents'\nverify_socket_mode = '0666'", 0o666),
+    ],
+)
+def test_nobody_else_may_connect_to_it_unless_that_is_said(config, more, mode):
+    config.write_text(f"verify_socket_path = '/run/agentd-me/verify.sock'\n{more}")
+    assert load().verify_mode == mode
+    assert load().verify_socket_path == "/run/agentd-me/verify.sock"
+
+
+_DOOR = "verify_socket_path = '/d/verify.sock'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("verify_socket_path = 'verify.sock'", "verify_socket_path is not an absolute path"),
+        ("verify_socket_path = ''", "verify_socket_path is empty"),
+        ("verify_socket_path = true", "verify_socket_path is not a path"),
+        *(
+            (f"{_DOOR}verify_socket_mode = {mode}", "verify_socket_mode is one of 0600, 0660, 0666, not ")
+            for mode in (
+                "'0777'",
+                "'0770'",
+                "'0644'",
+                "'0640'",
+                "'660'",
+                "'4660'",
+                "0o660",
+                "660",
+                "''",
+                "'rw'",
+            )
+        ),
+        (f"{_DOOR}verify_socket_group = ''", "verify_socket_group is the name of a group, not ''"),
+        (f"{_DOOR}verify_socket_group = 1000", "verify_socket_group is the name of a group, not 1000"),
+        ("verify_socket_group = 'agents'", "verify_socket_group is of no use without verify_socket_path"),
+        ("verify_socket_mode = '0660'", "verify_socket_mode is of no use without verify_socket_path"),
+        (
+            f"{_DOOR}verify_socket_group = 'agents'\nverify_socket_mode = '0600'",
+            "verify_socket_mode 0600 keeps verify_socket_group out",
+        ),
+        (f"{_DOOR}socket_path = '/d/../d/verify.sock'", "verify_socket_path is the socket's own path"),
+    ],
+)
+def test_a_second_door_that_is_not_clear_is_refused(config, text, named):
+    config.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert str(config) in refused.value.sentence
+    assert named in refused.value.sentence
+
+
 @pytest.mark.parametrize(
     ("flag", "named"),
     [

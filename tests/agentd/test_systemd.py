@@ -7,17 +7,17 @@ import tempfile
 
 import pytest
 
-from agentd.systemd import is_journal, notify, passed_socket, watchdog_seconds
+from agentd.systemd import is_journal, notify, passed_sockets, watchdog_seconds
 from agentd_client.errors import SocketPathError
 from tests.agentd.handing_over import handed_over, listening
 
 OWN_PID = str(os.getpid())
 TAKE = """
 import os
-from agentd.systemd import passed_socket
+from agentd.systemd import passed_sockets
 from agentd_client.errors import SocketPathError
 try:
-    passed = passed_socket()
+    passed = passed_sockets().owners
 except SocketPathError as error:
     print(error.sentence, end="")
 else:
@@ -25,8 +25,20 @@ else:
 """
 
 
-def taken(passed: object) -> str:
-    said, failed = handed_over(passed, "-c", TAKE).communicate(timeout=60)
+TAKE_BOTH = """
+from agentd.systemd import passed_sockets
+from agentd_client.errors import SocketPathError
+try:
+    passed = passed_sockets()
+except SocketPathError as error:
+    print(error.sentence, end="")
+else:
+    print(*(each and each.getsockname().rpartition("/")[2] for each in passed), end="")
+"""
+
+
+def taken(*passed: object, program: str = TAKE, names: str | None = None) -> str:
+    said, failed = handed_over(passed, "-c", program, names=names).communicate(timeout=60)
     assert not failed
     return said
 
@@ -43,13 +55,56 @@ def test_the_listening_socket_is_taken_and_neither_blocks_nor_is_inherited(tmp_p
     "environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())}]
 )
 def test_what_was_meant_for_another_process_is_left_alone(environ):
-    assert passed_socket(environ) is None
+    assert passed_sockets(environ) == (None, None)
 
 
-@pytest.mark.parametrize("count", ["0", "2", "", "many"])
-def test_any_other_number_than_one_is_refused(count):
-    with pytest.raises(SocketPathError, match=f"systemd passed {count} sockets"):
-        passed_socket({"LISTEN_PID": OWN_PID, "LISTEN_FDS": count})
+@pytest.mark.parametrize("count", ["0", "2", "3", "", "many"])
+def test_any_other_number_than_one_is_refused_where_they_have_no_names(count):
+    with pytest.raises(
+        SocketPathError, match=f"systemd passed {count} sockets .without names.; agentd.socket"
+    ):
+        passed_sockets({"LISTEN_PID": OWN_PID, "LISTEN_FDS": count})
+
+
+@pytest.mark.parametrize(
+    ("names", "owners_and_verify"),
+    [
+        ("agentd.socket:verify", "a b"),
+        ("verify:agentd.socket", "b a"),
+        ("agent:verify", "a b"),
+        (":verify", "a b"),
+    ],
+)
+def test_two_sockets_are_told_apart_by_their_names(tmp_path, names, owners_and_verify):
+    with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
+        assert taken(one, other, program=TAKE_BOTH, names=names) == owners_and_verify
+
+
+@pytest.mark.parametrize(
+    ("names", "owners_and_verify"),
+    [("verify", "None a"), ("agentd.socket", "a None"), ("Verify", "a None"), (None, "a None")],
+)
+def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_the_second_door(
+    tmp_path, names, owners_and_verify
+):
+    with listening(tmp_path / "a") as only:
+        assert taken(only, program=TAKE_BOTH, names=names) == owners_and_verify
+
+
+@pytest.mark.parametrize(
+    "names", ["verify:verify", "agentd.socket:verfy", "a:b:verify", "verify", "unknown:"]
+)
+def test_two_of_which_it_is_not_clear_which_is_which_are_refused(tmp_path, names):
+    with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
+        said = taken(one, other, program=TAKE_BOTH, names=names)
+    assert said.startswith("systemd passed 2 sockets (")
+    assert said.endswith("agentd.socket has one, and agentd-verify.socket one of the name 'verify'")
+
+
+def test_a_second_socket_that_is_none_is_refused_like_the_first(tmp_path):
+    with listening(tmp_path / "a") as one, tempfile.TemporaryFile() as file:
+        said = taken(one, file, program=TAKE_BOTH, names="agentd.socket:verify")
+    assert said == "what systemd passed is no socket: Socket operation on non-socket"
 
 
 def test_what_is_no_socket_is_refused():

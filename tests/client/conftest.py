@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ def small_send_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's sockets take a few kilobytes at a time, as little as the kernel allows."""
     opened = Connection.open
 
-    def open_small(path: str) -> Connection:
-        connection = opened(path)
+    def open_small(path: str, **options: Any) -> Connection:
+        connection = opened(path, **options)
         connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         return connection
 

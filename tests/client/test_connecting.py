@@ -11,7 +11,12 @@ import pytest
 
 from agentd_client import Client, connection
 from agentd_client.connection import Connection
-from agentd_client.errors import AgentTimeoutError, AgentUnreachableError, ForeignAgentError
+from agentd_client.errors import (
+    AgentTimeoutError,
+    AgentUnreachableError,
+    ForeignAgentError,
+    InvalidParamsError,
+)
 from tests.client.flavours import run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent
 
@@ -32,9 +37,9 @@ def after_first_failure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
         opened = Connection.open
         failures: list[str] = []
 
-        def open_watched(path: str) -> Connection:
+        def open_watched(path: str, **options: Any) -> Connection:
             try:
-                return opened(path)
+                return opened(path, **options)
             except OSError as error:
                 failures.append(type(error).__name__)
                 if len(failures) == 1:
@@ -141,6 +146,45 @@ def test_an_agent_of_another_user_is_sent_nothing(
     assert not agent.seen
 
 
+def test_whose_agent_it_is_can_be_said_and_then_nobody_else_will_do(
+    path: Path, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = os.geteuid() + 1
+    monkeypatch.setattr(connection, "peer_uid", lambda _: trusted)
+    with ScriptedAgent(path):
+        run(flavour, path, verifies, agent_uid=trusted)
+    monkeypatch.undo()
+    with (
+        ScriptedAgent(path, Peer.wait_until_gone) as agent,
+        pytest.raises(ForeignAgentError, match=f"uid {trusted} is whose agent was asked for; nothing was"),
+    ):
+        run(flavour, path, never_connects, agent_uid=trusted)
+    assert not agent.seen, "not even to an agent of one's own"
+
+
+def test_events_are_asked_for_at_the_agent_that_was_named_only(
+    path: Path, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = os.geteuid() + 1
+    uids = iter([trusted, os.geteuid()])
+    monkeypatch.setattr(connection, "peer_uid", lambda _: next(uids))
+
+    async def subscribes(agent: Any) -> None:
+        with pytest.raises(ForeignAgentError):
+            await agent.subscribe()
+
+    with ScriptedAgent(path) as agent:
+        run(flavour, path, subscribes, agent_uid=trusted)
+    assert agent.methods() == []
+
+
+@pytest.mark.parametrize("uid", [-1, 2**32 - 1, True, False, 1.0, "1000", "", "root"])
+def test_what_is_no_user_id_is_refused_before_anything_is_sent(path: Path, flavour: str, uid: object) -> None:
+    with ScriptedAgent(path) as agent, pytest.raises(InvalidParamsError, match="agent_uid is a user id"):
+        run(flavour, path, never_connects, agent_uid=uid)
+    assert agent.connections == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as another user")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_the_listeners_uid_is_read_from_the_kernel(tmp_path: Path) -> None:
@@ -160,3 +204,6 @@ def test_the_listeners_uid_is_read_from_the_kernel(tmp_path: Path) -> None:
         connected, _ = listener.accept()
         with connected:
             assert connected.recv(1) == b""
+        with pytest.raises(ForeignAgentError, match="uid 65534 listens .* uid 65533 is whose agent"):
+            Client.connect(path, timeout=PATIENCE_SECONDS, agent_uid=65533)
+        Client.connect(path, timeout=PATIENCE_SECONDS, agent_uid=65534).close()

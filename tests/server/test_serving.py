@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import connection, serve_connections, server
+from agentd.server import admission, connection, serve_connections, server
 from agentd.server.outbox import LAST_EVENTS_SECONDS
 from agentd.server.peer_log import QUIET_SECONDS, PeerLog, Reason
 from agentd.server.traffic import Traffic
@@ -174,7 +174,7 @@ async def test_a_peer_that_the_kernel_says_nothing_of_is_refused(serving, path, 
 async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
     serving, path, log, monkeypatch, autojump_clock
 ):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
     async with serving():
         with await Talker.connect(path) as first, await Talker.connect(path) as second:
             for talker in (first, second):
@@ -200,7 +200,7 @@ async def test_connections_over_the_limit_are_closed_and_counted_in_the_log(
 async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(
     serving, sessions, path, log, monkeypatch
 ):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 3)
     gate = sessions.gate("slow")
     async with serving():
         with (
@@ -229,7 +229,7 @@ async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(
 async def test_a_subscriber_that_takes_no_events_makes_room_like_any_idle_connection(
     serving, sessions, path, log, monkeypatch, autojump_clock
 ):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
     async with serving():
         with await Talker.connect(path) as watching, await Talker.connect(path) as used:
             await watching.send(subscribe(1))
@@ -251,8 +251,8 @@ async def test_a_subscriber_that_takes_no_events_makes_room_like_any_idle_connec
 
 
 async def test_those_that_make_room_are_few_until_they_have_ended(serving, listener, path, log, monkeypatch):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(server, "MAX_MAKING_ROOM", 1)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server, "MAKING_ROOM", 0.5)
     async with serving(FailingUntilStopped(listener)) as stop:
         talkers = [await Talker.connect(path) for _ in range(4)]
         for talker in talkers:
@@ -480,8 +480,8 @@ async def test_a_listener_of_someone_else_keeps_those_who_wait_for_the_next_agen
 
 
 async def test_the_limit_of_connections_holds_while_stopping(serving, listener, path, log, monkeypatch):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(server, "MAX_MAKING_ROOM", 0)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server, "MAKING_ROOM", 0)
     async with serving(FailingUntilStopped(listener)) as stop:
         talkers = [await Talker.connect(path) for _ in range(4)]
         for talker in talkers:

@@ -27,8 +27,8 @@ def test_it_puts_everything_in_place_and_says_what_it_did(manager, installed):
 
 
 def test_the_units_hold_no_unknown_setting_and_no_word_of_the_template(manager, installed):
-    paths = [manager.units / "agentd.socket", manager.units / "agentd.service"]
-    assert not re.search("@[A-Z_]+@", manager.outside(paths[1]).read_text())
+    paths = [manager.units / name for name in ("agentd.socket", "agentd-verify.socket", "agentd.service")]
+    assert not re.search("@[A-Z_]+@", manager.outside(paths[2]).read_text())
     checked = manager.run("systemd-analyze", "--user", "verify", *paths)
     assert (checked.returncode, checked.stderr) == (0, "")
 

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 UID = 64123
 NAME = "agentd-test"
+AGENTS = "agentd-agents"  # a group that the user is in
+AGENTS_GID = 64124
 SYSTEMD = "/lib/systemd/systemd"
 SYSTEM_PYTHON = "/usr/bin/python3"  # one that every user can read
 PROGRAMS = (
@@ -236,7 +238,7 @@ def user_manager() -> Iterator[UserManager]:
 def _prepare(scratch: Path) -> None:
     for file, entry in (
         ("passwd", f"{NAME}:x:{UID}:{UID}::/nonexistent:/bin/sh"),
-        ("group", f"{NAME}:x:{UID}:"),
+        ("group", f"{NAME}:x:{UID}:\n{AGENTS}:x:{AGENTS_GID}:{NAME}"),
     ):
         (scratch / file).write_text(Path("/etc", file).read_text() + entry + "\n")
     (scratch / "source").mkdir()

@@ -42,9 +42,9 @@ class Settings:
         """The timeout of a call that takes longer than others; what --timeout says counts all the same."""
         return self.timeout if self.patience is None else max(self.timeout, seconds)
 
-    def connect(self) -> Client:
-        """Connect to the agent; raises what `Client.connect` raises."""
-        return Client.connect(self.socket, timeout=self.timeout, patience=self.patience)
+    def connect(self, agent_uid: int | None = None) -> Client:
+        """Connect to the agent, which may be another user's; raises what `Client.connect` raises."""
+        return Client.connect(self.socket, timeout=self.timeout, patience=self.patience, agent_uid=agent_uid)
 
     def session(self) -> Session:
         """The session whose token the token file holds; touches no file."""

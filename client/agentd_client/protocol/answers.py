@@ -14,6 +14,7 @@ from .results import (
     SessionInfo,
     SessionPage,
     Status,
+    Verdict,
     Verification,
 )
 from .wire import from_wire
@@ -31,6 +32,15 @@ def verification(answer: Any) -> Verification:
     """Whether a token is valid, and its session."""
     found = from_wire(Verification, answer)
     return found if found.session is None else found._replace(session=_session(found.session))
+
+
+def verdict(answer: Any) -> Verdict:
+    """Whether a token is valid, as either door answers it."""
+    session = verification(answer).session
+    if session is None:
+        return from_wire(Verdict, answer)
+    found = from_wire(Verdict, answer | {"audience": session.audience, "scopes": session.scopes})
+    return found if found.valid else found._replace(audience=None, scopes=None)
 
 
 def _session(answer: Any) -> SessionInfo:

@@ -77,6 +77,10 @@ MAX_IN_FLIGHT = 64
 MAX_CONNECTIONS = 256
 """Open connections. Far below any limit of file descriptors, so that `accept` never fails for want of one."""
 
+MAX_VERIFY_CONNECTIONS = 64
+MAX_VERIFY_CONNECTIONS_OF_UID = 32
+"""Of the second door, whose peers are other users: beside the owner's, and never all of them one user's."""
+
 MESSAGE_SECONDS = 10.0
 """From a message's first byte to its last: a header may claim gigabytes that never come."""
 

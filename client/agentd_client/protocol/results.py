@@ -126,6 +126,18 @@ class Verification(NamedTuple):
     session: SessionInfo | None
 
 
+class Verdict(NamedTuple):
+    """Whether a token is valid and what it is good for, which is all that the second door tells.
+
+    audience, scopes: the session's, where the token is valid; None is all. Otherwise both are None.
+    """
+
+    valid: bool
+    reason: str | None
+    audience: list[str] | None
+    scopes: list[str] | None
+
+
 class Revocation(NamedTuple):
     """Whether there was a session to end."""
 

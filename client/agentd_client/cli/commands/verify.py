@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ...pool import MAX_UID
 from ...protocol.wire import to_wire
 from ..current_token import current_token, only_stdin, token_from_stdin
 from ..exit_codes import DONE, NO
@@ -17,8 +18,20 @@ from ..wording import NOT_LOGGED_IN, verdict
 @click.argument("from_stdin", metavar="[-]", required=False, callback=only_stdin)
 @asked_audience
 @asked_scopes
+@click.option(
+    "--agent-uid",
+    type=click.IntRange(0, MAX_UID),
+    metavar="UID",
+    help="The user whose agent --socket leads to.  [default: you]",
+)
 @click.pass_obj
-def command(settings: Settings, from_stdin: bool, audience: str | None, scopes: tuple[str, ...]) -> int:
+def command(
+    settings: Settings,
+    from_stdin: bool,
+    audience: str | None,
+    scopes: tuple[str, ...],
+    agent_uid: int | None,
+) -> int:
     """Exit 0 where a token is valid, 1 where it is not.
 
     The token is the current one, or with `-` the one on standard input; never an argument. The current one is
@@ -31,12 +44,15 @@ def command(settings: Settings, from_stdin: bool, audience: str | None, scopes: 
     Any other exit code means that nobody can know: without an agent the answer is 69, logged in or not. In a
     pipe it prints `valid`, or `invalid` and the reason's code.
 
+    With --socket PATH --agent-uid UID it asks at the verify-only socket of another user's agent. The token is
+    sent where that user listens and nowhere else, and the answer does not name the session.
+
     Valid means: of a session that was opened over the agent's socket and has not ended. Whoever runs as the
     user and can reach the socket can open sessions of its own.
     """
     found = None if from_stdin else current_token(settings)
     token = token_from_stdin() if from_stdin else None if found is None else found.text
-    with settings.connect() as agent:
+    with settings.connect(agent_uid) as agent:
         if token is None:
             answer = NOT_LOGGED_IN
         elif found is not None and found.is_from_file:

@@ -1,0 +1,93 @@
+"""The second door: a socket for other users, over which tokens can be verified and nothing else asked.
+
+It is there where the settings name a path for it, or where systemd passes a socket for it.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import socket
+from contextlib import ExitStack
+from typing import Self
+
+import trio
+
+from agentd_client.errors import ConfigError
+
+from . import __version__
+from .config import Settings
+from .server import Access, SocketFile, Traffic, Verifying, anybody, serve_connections, verify_dispatch
+
+
+class SecondDoor:
+    """A claim on the second door, held from `__enter__` to `__exit__`; no door at all is one as well.
+
+    Entered before anything is made and bound when the agent can answer, as the owner's `SocketFile` is.
+
+    Args:
+        settings: where it is, and who may reach it.
+        passed: the socket that systemd listens on for it; then the settings have no say. It is closed here
+            once it was bound; until then it stays the caller's.
+
+    Raises, on entering:
+        ConfigError: there is no such group.
+        SocketPathError, AlreadyServingError: its path is none, or taken.
+    """
+
+    def __init__(self, settings: Settings, passed: socket.socket | None) -> None:
+        self._settings = settings
+        self._passed = passed
+        self._file: SocketFile | None = None
+        self._listener: socket.socket | None = None
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        path = self._settings.verify_socket_path
+        if self._passed is None and path:
+            self._file = self._held.enter_context(SocketFile(path, _access(self._settings)))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._held.close()
+
+    def bind(self) -> None:
+        """Listen, where there is a door; from now on whoever connects waits to be served.
+
+        Raises:
+            SocketPathError, AlreadyServingError: something is in the way, or the system refused.
+        """
+        if self._passed is not None:
+            self._listener = self._held.enter_context(self._passed)
+        elif self._file is not None:
+            self._listener = self._file.bind()
+
+    async def serve(
+        self, sessions: Verifying, logger: logging.Logger, traffic: Traffic, stop: trio.Event
+    ) -> None:
+        """Serve until `stop` is set and what had arrived is answered; at once over where there is no door."""
+        listener = self._listener
+        if listener is None:
+            return
+        logger.info("others can have tokens verified at %s", listener.getsockname())
+        await serve_connections(
+            listener,
+            verify_dispatch(sessions, version=__version__, logger=logger, traffic=traffic),
+            logger=logger,
+            stop=stop,
+            admission=anybody(),
+            drain_seconds=self._settings.drain_seconds,
+            owns_listener=self._passed is None,
+        )
+
+
+def _access(settings: Settings) -> Access:
+    name, gid = settings.verify_socket_group, None
+    if name:
+        try:
+            gid = grp.getgrnam(name).gr_gid
+        except KeyError:
+            raise ConfigError(
+                f"verify_socket_group: there is no group {name!r}; make it, or leave the setting out"
+            ) from None
+    return Access("verify_socket_path", is_private=False, mode=settings.verify_mode, gid=gid)

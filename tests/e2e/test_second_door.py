@@ -1,0 +1,368 @@
+"""The verify-only socket, and the owner's, as another user finds them."""
+
+from __future__ import annotations
+
+import grp
+import os
+import signal
+import socket
+import stat
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from agentd_client import Client
+from agentd_client.protocol.limits import MAX_VERIFY_CONNECTIONS_OF_UID
+from tests.agentd.handing_over import listening, served
+from tests.e2e.daemon import START_SECONDS, serving
+from tests.other_user import NOBODY, as_user, needs_root
+
+OWNER = os.geteuid()
+OTHERS = (
+    ("get_status",),
+    ("create_token",),
+    ("inspect_token", "v4.local.x"),
+    ("renew_token", "v4.local.x"),
+    ("list_sessions",),
+    ("list_audit",),
+    ("revoke_token", "v4.local.x"),
+    ("reset_key",),
+    ("subscribe",),
+)
+
+
+@pytest.fixture
+def door():
+    """Where the second door is to be: in a folder that everybody may pass through."""
+    with tempfile.TemporaryDirectory(prefix="agentd-door-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder) / "verify.sock"
+
+
+@pytest.fixture
+def configure(home, door):
+    def configure(more: str = "", path: Path = door) -> None:
+        config = home.path / "config" / "agentd" / "config.toml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(f'verify_socket_path = "{path}"\n{more}\n')
+
+    return configure
+
+
+@pytest.fixture
+def opened(home, configure):
+    """An agent whose second door is open to everybody."""
+    configure('verify_socket_mode = "0666"')
+    with serving(home) as daemon:
+        yield daemon
+
+
+def at(path: Path, agent_uid: int | None = OWNER) -> Client:
+    return Client.connect(str(path), timeout=START_SECONDS, patience=0, agent_uid=agent_uid)
+
+
+def ask(path: Path, name: str, *args: object, agent_uid: int | None = OWNER, **named: object):
+    """One call, for `as_user`."""
+
+    def call():
+        with at(path, agent_uid) as agent:
+            return getattr(agent, name)(*args, **named)
+
+    return call
+
+
+def begin(path: Path) -> socket.socket:
+    """A connection with half a request, which the agent has read: so it is not idle."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(START_SECONDS)
+    sock.connect(os.fspath(path))
+    sock.sendall(msgpack.packb([0, 1, "hello", [{}]]) + msgpack.packb([0, 2, "hello", [{}]])[:-1])
+    assert sock.recv(100), "the answer to the first"
+    return sock
+
+
+def knock(path: Path) -> socket.socket:
+    """A connection with a request, of which no answer was read."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(START_SECONDS)
+    sock.connect(os.fspath(path))
+    sock.sendall(msgpack.packb([0, 1, "hello", [{}]]))
+    return sock
+
+
+# --- the owner's socket ---
+
+
+@needs_root
+def test_the_owners_socket_opened_to_everybody_by_hand_still_hears_nobody_else(home, daemon):
+    with daemon.client() as agent:
+        token = agent.create_token().token
+    for folder in (home.path, home.runtime, home.socket.parent):
+        folder.chmod(0o755)
+    home.socket.chmod(0o666)
+
+    def speak():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(START_SECONDS)
+            sock.connect(str(home.socket))
+            try:
+                sock.sendall(msgpack.packb([0, 1, "verifyToken", [{"token": token}]]))
+                return len(sock.recv(100))
+            except (BrokenPipeError, ConnectionResetError):
+                return 0
+
+    with daemon.client() as agent:
+        before = agent.get_status().counters
+    assert as_user(speak) == 0
+    assert as_user(speak) == 0
+    with daemon.client() as agent:
+        after = agent.get_status().counters
+    assert after.peers_refused - before.peers_refused == 2
+    assert after.requests - before.requests == 1, "the status itself: nothing of theirs was read"
+    assert f"peer uid={NOBODY}" in daemon.log.read_text()
+
+
+# --- the second door ---
+
+
+@needs_root
+def test_another_user_learns_whether_a_token_is_good_and_for_what(opened, door):
+    with opened.client() as agent:
+        created = agent.create_token(label="a label", audience=["web"], scopes=["read", "write"])
+        assert as_user(ask(door, "verify_token", created.token, audience="web")) is True
+        judged = as_user(ask(door, "judge_token", created.token, audience="web", scopes=["read"]))
+        assert judged == [True, None, ["web"], ["read", "write"]]
+        for asked, reason in (
+            ({}, "WRONG_AUDIENCE"),
+            ({"audience": "mail"}, "WRONG_AUDIENCE"),
+            ({"audience": "web", "scopes": ["read", "admin"]}, "MISSING_SCOPE"),
+        ):
+            assert as_user(ask(door, "judge_token", created.token, **asked)) == [False, reason, None, None]
+        agent.revoke_token(created.token)
+        judged = as_user(ask(door, "judge_token", created.token, audience="web"))
+        assert judged == [False, "REVOKED", None, None]
+    assert created.token not in opened.log.read_text()
+
+
+@needs_root
+def test_the_bytes_of_an_answer_hold_nothing_of_the_session(opened, door):
+    with opened.client() as agent:
+        created = agent.create_token(label="a label")
+
+    def speak():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(START_SECONDS)
+            sock.connect(str(door))
+            sock.sendall(msgpack.packb([0, 1, "verifyToken", [{"token": created.token}]]))
+            return sock.recv(4096).hex()
+
+    answer = msgpack.unpackb(bytes.fromhex(as_user(speak)))
+    assert answer == [1, 1, None, {"valid": True, "reason": None, "audience": None, "scopes": None}]
+
+
+@needs_root
+@pytest.mark.parametrize("call", OTHERS, ids=lambda call: call[0])
+def test_whatever_else_another_user_asks_is_an_unknown_method(opened, door, call):
+    assert as_user(ask(door, *call)) == ["UnknownMethodError"]
+
+
+@needs_root
+def test_a_client_sends_nothing_to_another_users_agent_unless_that_user_was_named(opened, door):
+    for agent_uid in (None, NOBODY, OWNER + 1):
+        assert as_user(ask(door, "verify_token", "v4.local.x", agent_uid=agent_uid)) == ["ForeignAgentError"]
+    with opened.client() as agent:
+        assert agent.get_status().counters.requests == 2, "what this test and its fixture asked"
+
+
+@needs_root
+def test_uses_are_counted_whichever_door_they_come_through(opened, door):
+    with opened.client() as agent:
+        token = agent.create_token(max_uses=3).token
+        assert agent.verify_token(token)
+        assert [as_user(ask(door, "verify_token", token)) for _ in range(3)] == [True, True, False]
+        assert agent.inspect_token(token).reason == "USED_UP"
+
+
+@needs_root
+def test_the_owner_sees_who_asked(opened, door):
+    as_user(ask(door, "verify_token", "v4.local.x"))
+    with opened.client() as agent:
+        (refused,) = [entry for entry in agent.list_audit().entries if entry.kind == "refused"]
+    assert (refused.peer_uid, refused.reason) == (NOBODY, "MALFORMED")
+
+
+@needs_root
+def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(opened, door):
+    ready, go = os.pipe(), os.pipe()
+
+    def crowd():
+        with ExitStack() as held:
+            try:
+                socks = [held.enter_context(begin(door)) for _ in range(MAX_VERIFY_CONNECTIONS_OF_UID)]
+                with knock(door) as one_more:
+                    try:
+                        refused = one_more.recv(1) == b""
+                    except ConnectionResetError:  # closed with our request unread
+                        refused = True
+            finally:
+                os.write(ready[1], b"\n")
+            os.read(go[0], 1)
+            answered = 0
+            for sock in socks:
+                sock.sendall(b"\x80")
+                answered += bool(sock.recv(100))
+        return [refused, answered]
+
+    with ThreadPoolExecutor(1) as pool:
+        crowding = pool.submit(as_user, crowd)
+        try:
+            os.read(ready[0], 1)
+            assert as_user(ask(door, "hello"), uid=61001)[1] == 1
+            assert ask(door, "hello")().protocol == 1
+            with opened.client() as agent:
+                assert agent.get_status().counters.peers_refused == 1
+        finally:
+            os.write(go[1], b"\n")
+        assert crowding.result(START_SECONDS) == [True, MAX_VERIFY_CONNECTIONS_OF_UID]
+    for descriptor in (*ready, *go):
+        os.close(descriptor)
+    assert f"the limit of one user is {MAX_VERIFY_CONNECTIONS_OF_UID}" in opened.log.read_text()
+
+
+# --- who may connect ---
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("", ["PermissionError", "PermissionError"]),
+        ('verify_socket_group = "{group}"', [True, "PermissionError"]),
+        ('verify_socket_group = "{group}"\nverify_socket_mode = "0666"', [True, True]),
+    ],
+)
+def test_path_group_and_mode_decide_who_may_connect(home, configure, door, settings, expected):
+    group = next(group for group in grp.getgrall() if group.gr_gid not in (OWNER, NOBODY))
+
+    def connects():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(door))
+        return True
+
+    configure(settings.format(group=group.gr_name))
+    with serving(home):
+        found = [as_user(connects, groups=[group.gr_gid]), as_user(connects)]
+        assert [each if each is True else each[0] for each in found] == expected
+
+
+def test_only_the_owner_may_connect_where_nothing_is_said(home, configure, door):
+    configure()
+    with serving(home) as daemon:
+        assert stat.S_IMODE(door.stat().st_mode) == 0o600
+        with daemon.client() as agent:
+            token = agent.create_token(scopes=["read"]).token
+        with at(door) as agent:
+            assert agent.hello().capabilities == ["hello", "verifyToken"]
+            assert agent.judge_token(token) == (True, None, None, ["read"])
+        verified = home.agentctl("--socket", str(door), "verify", "-", input=token)
+        assert (verified.returncode, verified.stdout) == (0, "valid\n")
+    assert not door.exists(), "it is removed with the agent's end"
+
+
+def test_without_the_setting_there_is_no_door(home, daemon, door):
+    assert not door.exists()
+    assert "others can have tokens verified" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ('verify_socket_group = "no-such-group"', "there is no group 'no-such-group'"),
+        ('verify_socket_mode = "0777"', "verify_socket_mode is one of 0600, 0660, 0666"),
+    ],
+)
+def test_settings_that_cannot_be_meant_end_the_start(home, configure, door, more, named):
+    configure(more)
+    refused = home.agentd("serve")
+    assert refused.returncode == 78
+    assert named in refused.stderr
+    assert not door.exists()
+    assert not home.socket.exists()
+
+
+def test_a_folder_that_others_may_write_to_ends_the_start(home, configure, door):
+    door.parent.chmod(0o777)
+    configure()
+    refused = home.agentd("serve")
+    assert refused.returncode == 78
+    assert f"others may write to {door.parent}" in refused.stderr
+
+
+def test_a_killed_agents_door_is_replaced_and_two_agents_never_share_one(home, configure, door):
+    configure()
+    home.start().ready().signal(signal.SIGKILL)
+    assert door.is_socket()
+    with serving(home):
+        assert ask(door, "hello")().protocol == 1
+        elsewhere = ("--socket", str(home.runtime / "other" / "s"), "--state", str(home.path / "other"))
+        second = home.agentd("serve", *elsewhere)
+        assert second.returncode == 73
+        assert f"another agent already serves {door}" in second.stderr
+        assert ask(door, "hello")().protocol == 1
+
+
+# --- handed over by systemd ---
+
+
+@pytest.fixture
+def listener(home):
+    home.socket.parent.mkdir(mode=0o700)
+    with listening(home.socket) as listener:
+        yield listener
+
+
+@pytest.fixture
+def passed(door):
+    with listening(door) as passed:
+        door.chmod(0o666)
+        yield passed
+
+
+def test_a_socket_that_systemd_passes_for_it_is_served_and_left_to_the_next_agent(
+    home, configure, listener, passed, door
+):
+    configure('verify_socket_mode = "0660"', path=door.with_name("elsewhere.sock"))  # has no say then
+    agent = served(home, listener, second=passed)
+    with at(home.socket) as owner, at(door) as other:
+        token = owner.create_token().token
+        assert other.judge_token(token).valid
+        assert other.hello().capabilities == ["hello", "verifyToken"]
+        assert owner.get_status().socket_path == str(home.socket)
+    assert [path.name for path in door.parent.iterdir()] == ["verify.sock"]
+    agent.send_signal(signal.SIGTERM)
+    assert agent.communicate(timeout=START_SECONDS)[1].count("Traceback") == 0
+    assert agent.returncode == 0
+    assert door.is_socket()
+    agent = served(home, listener, second=passed)
+    with at(door) as other:
+        assert other.verify_token(token)
+    agent.terminate()
+    agent.communicate(timeout=START_SECONDS)
+
+
+def test_who_waits_at_it_is_told_of_a_failed_start_and_not_the_reason(
+    home, configure, listener, passed, door
+):
+    configure("nonsense = 1")
+    with knock(home.socket) as owner, knock(door) as other:
+        agent = served(home, listener, second=passed)
+        answers = [msgpack.unpackb(sock.recv(4096))[2] for sock in (owner, other)]
+        assert "nonsense" in answers[0][1]
+        assert answers[1] == [0, "START: the agent could not start: its owner is told why"]
+        assert other.recv(1) == b""
+    agent.communicate(timeout=START_SECONDS)
+    assert agent.returncode == 78

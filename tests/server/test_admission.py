@@ -1,0 +1,218 @@
+"""Who is let in at which door, and how many: nobody can keep the owner, or other users, out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentd.server import anybody, owner_only, serve_connections, server, verify_dispatch
+from agentd.server.admission import VERIFY_SLICE_MESSAGES, Admission
+from agentd.server.connection import SLICE_MESSAGES
+from agentd.server.peer import Peer
+from agentd.server.traffic import Traffic
+from agentd_client.protocol.limits import (
+    MAX_CONNECTIONS,
+    MAX_VERIFY_CONNECTIONS,
+    MAX_VERIFY_CONNECTIONS_OF_UID,
+)
+from tests.server.talk import LOGGER, Talker, dispatch_of, msgids, verify
+
+OWNER, ALICE, BOB, CAROL = os.geteuid(), 1001, 1002, 1003
+DOOR = Admission(None, connections=4, connections_of_uid=3, slice_messages=8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """Whom the kernel names, one connection after the other; the owner afterwards."""
+    uids: list[int] = []
+
+    def peer_of(sock):
+        return Peer(uids.pop(0) if uids else OWNER, 100, 42)
+
+    monkeypatch.setattr(server, "peer_of", peer_of)
+    return uids
+
+
+@pytest.fixture
+def serving(sessions, folder):
+    @asynccontextmanager
+    async def serving(admission, name="verify", traffic=None):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(folder / name))
+            listener.listen(128)
+            stop = trio.Event()
+            only = verify_dispatch(sessions, version="1", logger=LOGGER, traffic=traffic)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    lambda task_status: serve_connections(
+                        listener,
+                        dispatch_of(sessions) if admission is None else only,
+                        logger=LOGGER,
+                        stop=stop,
+                        admission=admission,
+                        task_status=task_status,
+                    )
+                )
+                yield str(folder / name)
+                stop.set()
+
+    return serving
+
+
+async def answered(talker: Talker) -> bool:
+    try:
+        await talker.send(verify(1))
+    except BrokenPipeError:
+        return False
+    return msgids(await talker.replies(1)) == [1]
+
+
+async def begun(held: ExitStack, path: str) -> Talker:
+    """A connection with half a request, which is not idle."""
+    talker = held.enter_context(await Talker.connect(path))
+    await talker.send(verify(1)[:-1])
+    await wait_all_tasks_blocked()
+    return talker
+
+
+async def test_where_nothing_is_said_the_owner_alone_is_let_in(serving, peers, log):
+    peers[:] = [ALICE, 0 if OWNER else 1, OWNER]
+    async with serving(None) as path:
+        outcomes = []
+        for _ in range(3):
+            with await Talker.connect(path) as talker:
+                outcomes.append(await answered(talker))
+    assert outcomes == [False, False, True]
+    assert "uid=1001 pid=42 refused: another user" in log.text
+
+
+async def test_at_the_second_door_every_user_is_answered(serving, peers):
+    peers[:] = [ALICE, BOB, OWNER]
+    async with serving(DOOR) as path:
+        for _ in range(3):
+            with await Talker.connect(path) as talker:
+                assert await answered(talker)
+
+
+async def test_a_peer_that_the_kernel_says_nothing_of_is_refused_there_too(serving, peers, monkeypatch, log):
+    def unknown(sock):
+        raise OSError
+
+    monkeypatch.setattr(server, "peer_of", unknown)
+    async with serving(DOOR) as path:
+        with await Talker.connect(path) as talker:
+            assert await talker.everything() == []
+    assert "does not say who" in log.text
+
+
+async def test_a_user_with_all_of_its_share_is_refused_one_more_and_nobody_else_is(serving, peers, log):
+    peers[:] = [ALICE] * 4 + [BOB]
+    async with serving(DOOR) as path:
+        with ExitStack() as held:
+            busy = [await begun(held, path) for _ in range(3)]
+            with await Talker.connect(path) as fourth:
+                assert await fourth.everything() == []
+            with await Talker.connect(path) as of_bob:
+                assert await answered(of_bob)
+            for talker in busy:
+                await talker.send(verify(1)[-1:])
+                assert msgids(await talker.replies(1)) == [1]
+    assert log.messages == ["peer uid=1001 pid=42 refused: too many connections (the limit of one user is 3)"]
+
+
+async def test_who_has_used_up_a_share_makes_room_out_of_it(serving, peers, log):
+    peers[:] = [BOB, ALICE, ALICE, ALICE, ALICE]
+    async with serving(DOOR._replace(connections=8)) as path:
+        with ExitStack() as held:
+            of_bob, idle_longest, other, third = [
+                held.enter_context(await Talker.connect(path)) for _ in range(4)
+            ]
+            for talker in (of_bob, idle_longest, other, third):
+                assert await answered(talker)
+            assert await answered(held.enter_context(await Talker.connect(path)))
+            assert await idle_longest.everything() == []
+            assert await answered(of_bob), "though that was idle for longer"
+            assert await answered(other)
+    assert log.messages == [
+        "peer uid=1001 pid=42 closed: idle longest, to make room for another (the limit of one user is 3)"
+    ]
+
+
+async def test_a_full_door_makes_room_among_all_of_its_users(serving, peers, log):
+    peers[:] = [ALICE, ALICE, ALICE, BOB, CAROL]
+    async with serving(DOOR) as path:
+        with ExitStack() as held:
+            talkers = [held.enter_context(await Talker.connect(path)) for _ in range(4)]
+            for talker in talkers:
+                assert await answered(talker)
+            assert await answered(held.enter_context(await Talker.connect(path)))
+            assert await talkers[0].everything() == []
+    assert "the limit is 4" in log.text
+
+
+async def test_the_owners_door_has_room_however_full_the_second_one_is(serving, sessions, peers):
+    peers[:] = [ALICE] * 3 + [BOB] + [CAROL]
+    traffic = Traffic()
+    async with serving(DOOR, traffic=traffic) as second, serving(None, "agent") as owners:
+        with ExitStack() as held:
+            for _ in range(4):
+                await begun(held, second)
+            assert traffic.connections_open == 4
+            with await Talker.connect(second) as refused:
+                assert await refused.everything() == []
+            with await Talker.connect(owners) as talker:
+                assert await answered(talker)
+    assert (traffic.connections, traffic.connections_open, traffic.peers_refused) == (5, 0, 1)
+
+
+async def test_two_doors_are_counted_together(serving, sessions):
+    traffic = Traffic()
+    async with serving(DOOR, "one", traffic) as one, serving(DOOR, "two", traffic) as two:
+        with await Talker.connect(one) as first, await Talker.connect(two) as second:
+            assert await answered(first)
+            assert await answered(second)
+            assert (traffic.connections, traffic.connections_open, traffic.requests) == (2, 2, 2)
+    assert traffic.connections_open == 0
+
+
+async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
+    serving, sessions, monkeypatch
+):
+    turns = []
+    verify_at_once = sessions.verify_at_once
+
+    def counting(token, **named):
+        turns.append(token)
+        return verify_at_once(token, **named)
+
+    monkeypatch.setattr(sessions, "verify_at_once", counting)
+    async with serving(DOOR) as second, serving(None, "agent") as owners:
+        with await Talker.connect(second) as flooding, await Talker.connect(owners) as owner:
+            for _ in range(20):  # whose turn comes first is left to chance
+                turns.clear()
+                # Both have sent before either is read.
+                await flooding.send(*(verify(number, "flood") for number in range(64)))
+                await owner.send(verify(1, "owner"))
+                assert msgids(await owner.replies(1)) == [1]
+                await flooding.replies(64)
+                assert turns.index("owner") <= 2 * DOOR.slice_messages
+                assert len(turns) == 65
+
+
+def test_the_doors_as_they_are():
+    assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_MESSAGES)
+    assert anybody() == Admission(
+        None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_MESSAGES
+    )
+    assert MAX_VERIFY_CONNECTIONS_OF_UID < MAX_VERIFY_CONNECTIONS
+    assert VERIFY_SLICE_MESSAGES < SLICE_MESSAGES
