@@ -11,6 +11,7 @@ import trio
 
 import agentd.locking.logind as logind
 from agentd.locking import SCREEN_LOCK, SUSPEND, watch_logind
+from tests.locking.cancelling import CancelAt
 
 OURS = [("sleep", "agentd", "wipe keys before sleep", "delay")]
 
@@ -131,27 +132,6 @@ async def test_signals_that_somebody_else_sends_are_not_believed(control, watch,
     await control.prepare_for_sleep(True)
     await control.until(control.is_free)
     assert lock.reasons == [SCREEN_LOCK, SUSPEND]
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels its scope before the tasks of one nursery, and those below them, take their nth step."""
-
-    def __init__(self, step: int) -> None:
-        self.scope = trio.CancelScope()
-        self.nursery: trio.Nursery | None = None
-        self.left = step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._is_watched(task):
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
-
-    def _is_watched(self, task: trio.lowlevel.Task) -> bool:
-        nursery = task.parent_nursery
-        while nursery is not None and nursery is not self.nursery:
-            nursery = nursery.parent_task.parent_nursery
-        return nursery is not None
 
 
 async def test_cancelled_anywhere_it_leaves_no_inhibitor_and_no_descriptor(
