@@ -13,6 +13,8 @@ LOOK_SECONDS = 15.0
 """trio's clock stands still while the machine is suspended: the time that counts is looked at this often, so
 that an agent whose time was over while the machine slept is locked this soon after it woke up."""
 
+_CLOSE_ENOUGH_SECONDS = 0.001  # too little to sleep for: rounded, the clock need not have moved afterwards
+
 
 def _boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -50,7 +52,7 @@ class IdleTimer:
         self._touched = self._now()
         while True:
             left_seconds = self._touched + self._seconds - self._now()
-            if left_seconds > 0:
+            if left_seconds > _CLOSE_ENOUGH_SECONDS:
                 await trio.sleep(min(left_seconds, LOOK_SECONDS))
                 continue
             # From before the lock: a use in the middle of it was still answered, and counts.

@@ -8,59 +8,52 @@ from __future__ import annotations
 
 import os
 import secrets
-import uuid
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_READ_BYTES = 64
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNKNOWN = "unknown"
 
 
 def _read_boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:  # no /proc: no boot can be told from another
-        return ""
+        return _UNKNOWN
 
 
 class LockMark:
-    """A small private file in a folder that only the agent's user can write to.
+    """A symbolic link that points to the id of a boot, in a folder that only the agent's user can write to.
+
+    A link, because it is there whole or not at all, and because file systems keep one that short in its
+    inode: an agent can be locked while the disk is full.
 
     Args:
-        path: the file; its folder is there already.
+        path: the link; its folder is there already.
         boot_id: the id of the present boot; read from the kernel where it is not given.
     """
 
     def __init__(self, path: str | os.PathLike[str], boot_id: str | None = None) -> None:
         self._path = Path(path)
-        self._boot_id = _read_boot_id() if boot_id is None else boot_id
+        self._boot_id = boot_id or _read_boot_id()
 
     def set(self) -> None:
         """Mark the agent as locked on purpose in this boot; on the disk when this returns.
 
-        Raises OSError where the file cannot be written; what was there before is there still.
+        Raises OSError where that cannot be written; what was there before is there still.
         """
         new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(new, _NEW_FLAGS, 0o600)
+        new.symlink_to(self._boot_id)
         try:
-            try:
-                os.fchmod(descriptor, 0o600)  # whatever the umask took away
-                # One write(2) of a few bytes: what a full disk cuts off is no boot id, and counts as set.
-                os.write(descriptor, f"{self._boot_id}\n".encode())
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
             new.replace(self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
+        except OSError:
+            new.unlink()
             raise
         self._sync_folder()
 
     def clear(self) -> None:
         """Take the mark away: somebody who knows the passphrase unlocked the agent. Without one, do nothing.
 
-        Raises OSError where the file cannot be removed.
+        Raises OSError where it cannot be removed.
         """
         try:
             self._path.unlink()
@@ -71,21 +64,15 @@ class LockMark:
     def is_set(self) -> bool:
         """Whether the agent was locked on purpose in this boot.
 
-        In doubt it was: where the mark cannot be read, holds no boot id, or the present boot has none.
+        In doubt it was: where the mark cannot be read, or one of the two boots is not known.
         """
         try:
-            descriptor = os.open(self._path, _READ_FLAGS)
+            marked = os.readlink(self._path)
         except FileNotFoundError:
             return False
         except OSError:
             return True
-        try:
-            found = os.read(descriptor, _READ_BYTES)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return not (_is_boot_id(found) and self._boot_id) or found.decode().strip() == self._boot_id
+        return marked == self._boot_id or _UNKNOWN in (marked, self._boot_id)
 
     def _sync_folder(self) -> None:
         descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -93,11 +80,3 @@ class LockMark:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _is_boot_id(content: bytes) -> bool:
-    try:
-        text = content.decode("ascii").strip()
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

@@ -10,7 +10,6 @@ import logging
 
 import trio
 
-from .logind_watch import LogindWatch
 from .reasons import Lock
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -34,7 +33,9 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
     if not (on_suspend or on_screen_lock):
         return
     try:
-        from .system_bus import system_bus  # an extra: the agent is whole without it
+        # An extra: the agent is whole without it.
+        from .logind_watch import LogindWatch
+        from .system_bus import system_bus
     except ImportError as error:
         logger.warning(
             "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
@@ -45,18 +46,17 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
         watch = LogindWatch(lock, locks, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)
         pause_seconds = FIRST_PAUSE_SECONDS
         while True:
-            reason, began = "it hung up", trio.current_time()
+            began = trio.current_time()
             try:
                 async with system_bus() as bus:
                     await watch.run(bus)
             # Whatever the bus does to a connection, the agent goes on, and tries again.
             except* Exception as errors:
-                reason = _first(errors)
-            watch.tell(
-                logging.WARNING,
-                "no system bus: until there is one, suspend and screen lock do not lock the agent",
-                reason,
-            )
+                watch.tell(
+                    logging.WARNING,
+                    "no system bus: until there is one, suspend and screen lock do not lock the agent",
+                    _first(errors),
+                )
             if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was there
                 pause_seconds = FIRST_PAUSE_SECONDS
             await trio.sleep(pause_seconds)

@@ -1,8 +1,4 @@
-"""What the agent does with what logind says, as long as one connection to the bus lasts.
-
-Anybody on the bus can send a signal of any name to any connection: only what comes from the owner of logind's
-name counts as logind's.
-"""
+"""What the agent does with what logind says, as long as one connection to the bus lasts."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ import trio
 
 from agentd_client.errors import AgentdError
 
-from . import logind_bus
-from .logind_bus import BUS_NAME, LOGIND, OPERATION_IN_PROGRESS, Bus, Inhibitor, RefusedError, Signal
+from . import system_bus
 from .reasons import SCREEN_LOCK, SUSPEND, Lock
+from .system_bus import OPERATION_IN_PROGRESS, Inhibitor, RefusedError, Signal, SystemBus
 
 LOCK_SECONDS = 4.0
 """For locking before the machine sleeps. Logind waits for five (InhibitDelayMaxSec= of logind.conf(5)),
@@ -48,20 +44,17 @@ class LogindWatch:
         self._on_screen_lock = on_screen_lock
         self._log = logger
         self._told = ""
-        self._owner: str | None = None
         self._inhibitor: Inhibitor | None = None
 
-    async def run(self, bus: Bus) -> None:
-        """Lock at the signals that this connection brings, until it brings no more; raises what it raises."""
+    async def run(self, bus: SystemBus) -> None:
+        """Lock at the signals that this connection brings, until cancelled; raises what the bus raises."""
         try:
-            async with bus.signals() as signals:
-                # In this order: logind that comes after the question for it is heard of.
-                await bus.hear(on_suspend=self._on_suspend, on_screen_lock=self._on_screen_lock)
-                await self._belong(bus, await bus.owner())
-                async for signal in signals:
-                    await self._take(bus, signal)
+            # In this order: logind that comes after the question for it is heard of.
+            await bus.hear(on_suspend=self._on_suspend, on_screen_lock=self._on_screen_lock)
+            await self._belong(bus, await bus.is_logind_there())
+            while True:
+                await self._take(bus, await bus.next_signal())
         finally:
-            self._owner = None
             self._exchange(None)
 
     def tell(self, level: int, state: str, reason: str = "") -> None:
@@ -70,41 +63,36 @@ class LogindWatch:
             self._told = state
             self._log.log(level, "%s%s", state, f" ({reason})" if reason else "")
 
-    async def _take(self, bus: Bus, signal: Signal) -> None:
-        if signal.sender == BUS_NAME:
-            if signal.member == "NameOwnerChanged" and signal.body[0] == LOGIND:
-                await self._belong(bus, str(signal.body[2]) or None)
-            return
-        if signal.sender != self._owner:
-            return
+    async def _take(self, bus: SystemBus, signal: Signal) -> None:
         match signal.interface, signal.member, signal.body:
-            case logind_bus.MANAGER_INTERFACE, "PrepareForSleep", (True,):
+            case system_bus.BUS_NAME, "NameOwnerChanged", (system_bus.LOGIND, _, owner):
+                await self._belong(bus, bool(owner))
+            case system_bus.MANAGER_INTERFACE, "PrepareForSleep", (True,):
                 inhibitor, self._inhibitor = self._inhibitor, None
                 self._locks.start_soon(self._before_sleep, inhibitor)
-            case logind_bus.MANAGER_INTERFACE, "PrepareForSleep", (False,):
+            case system_bus.MANAGER_INTERFACE, "PrepareForSleep", (False,):
                 await self._hold(bus)
-            case logind_bus.SESSION_INTERFACE, "Lock", _:
+            case system_bus.SESSION_INTERFACE, "Lock", _:
                 self._locks.start_soon(self._screen_locked, bus, signal.path)
             # Desktops that lock their screen by themselves have logind send no `Lock`; they set this hint.
             case (
-                logind_bus.PROPERTIES_INTERFACE,
+                system_bus.PROPERTIES_INTERFACE,
                 "PropertiesChanged",
-                (logind_bus.SESSION_INTERFACE, {"LockedHint": ("b", True)}, *_),
+                (system_bus.SESSION_INTERFACE, {"LockedHint": ("b", True)}, *_),
             ):
                 self._locks.start_soon(self._screen_locked, bus, signal.path)
 
-    async def _belong(self, bus: Bus, owner: str | None) -> None:
-        # Logind keeps its inhibitors over a restart, but not when it crashed; one more harms nobody.
-        self._owner = owner
-        if owner is None:
+    async def _belong(self, bus: SystemBus, is_there: bool) -> None:
+        if not is_there:
             self.tell(logging.WARNING, "there is no logind: suspend and screen lock do not lock the agent")
             return
         events = [SUSPEND] * self._on_suspend + [SCREEN_LOCK] * self._on_screen_lock
         self.tell(logging.INFO, f"logind locks the agent on {' and '.join(events)}")
         if self._on_suspend:
+            # Logind keeps its inhibitors over a restart, but not when it crashed; one more harms nobody.
             await self._hold(bus)
 
-    async def _hold(self, bus: Bus) -> None:
+    async def _hold(self, bus: SystemBus) -> None:
         try:
             self._exchange(await bus.inhibit())
         except RefusedError as error:
@@ -133,7 +121,7 @@ class LogindWatch:
             if inhibitor is not None:
                 inhibitor.close()
 
-    async def _screen_locked(self, bus: Bus, session_path: str) -> None:
+    async def _screen_locked(self, bus: SystemBus, session_path: str) -> None:
         try:
             is_ours = await bus.uid_of(session_path) == os.geteuid()
         except Exception:

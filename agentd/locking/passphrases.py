@@ -14,12 +14,10 @@ from pathlib import Path
 from agentd_client.errors import ConfigError, PassphraseError
 
 from ..crypto import wipe
+from ..keys.passphrase import MAX_BYTES
 
 CREDENTIAL = "agentd.passphrase"
 """The name of the credential: ``LoadCredential=agentd.passphrase:PATH`` in the unit (systemd.exec(5))."""
-
-MAX_PASSPHRASE_BYTES = 1024
-"""Longer is some other file. It bounds what is read before anything is known about its source."""
 
 _LAST_STANDARD_DESCRIPTOR = 2
 # O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
@@ -34,7 +32,7 @@ def passphrase_from_credential(environ: Mapping[str, str] = os.environ) -> bytea
 
     Raises:
         ConfigError: the credential cannot be read or is not a regular file.
-        PassphraseError: it is empty or too long.
+        PassphraseError: it is empty, too long, or holds a NUL byte.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
@@ -59,7 +57,7 @@ def passphrase_from_file(path: str | os.PathLike[str]) -> bytearray:
 
     Raises:
         ConfigError: it cannot be read, is no regular file, another's, or open to others; says the remedy.
-        PassphraseError: it is empty or too long.
+        PassphraseError: it is empty, too long, or holds a NUL byte.
     """
     source = f"passphrase file {os.fspath(path)}"
     try:
@@ -94,7 +92,7 @@ def passphrase_from_descriptor(descriptor: int) -> bytearray:
 
     Raises:
         ConfigError: it is not open, or cannot be read from.
-        PassphraseError: what came is empty or too long.
+        PassphraseError: what came is empty, too long, or holds a NUL byte.
     """
     source = f"file descriptor {descriptor}"
     if descriptor < 0:
@@ -117,7 +115,7 @@ def _check_regular(source: str, found: os.stat_result) -> None:
 
 def _read(source: str, descriptor: int) -> bytearray:
     # Of one size from the beginning: a bytearray that grows or shrinks leaves copies in freed memory.
-    room = bytearray(MAX_PASSPHRASE_BYTES + 2)
+    room = bytearray(MAX_BYTES + 2)
     with memoryview(room) as view:
         try:
             size = _fill(descriptor, view)
@@ -125,14 +123,13 @@ def _read(source: str, descriptor: int) -> bytearray:
                 size -= 1
             if size == 0:
                 raise PassphraseError(f"{source} holds no passphrase; write one into it")
-            if size > MAX_PASSPHRASE_BYTES:
-                raise PassphraseError(
-                    f"{source} holds more than {MAX_PASSPHRASE_BYTES} bytes; that is no passphrase"
-                )
+            if size > MAX_BYTES:
+                raise PassphraseError(f"{source} holds more than {MAX_BYTES} bytes; that is no passphrase")
+            if 0 in view[:size]:
+                raise PassphraseError(f"{source} holds a NUL byte, and a passphrase none; write it as UTF-8")
             passphrase = bytearray(size)
-            with memoryview(
-                passphrase
-            ) as target:  # assigned to directly, it would make a copy of its own first
+            # Assigned to directly, a bytearray would make a copy of its own first.
+            with memoryview(passphrase) as target:
                 target[:] = view[:size]
         except OSError as error:
             raise _failed(source, error) from None

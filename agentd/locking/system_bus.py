@@ -1,55 +1,52 @@
-"""What logind is asked and what it says, over the system bus: the one door to jeepney."""
+"""What logind is asked and what it says, over the system bus.
+
+The names are those of org.freedesktop.login1(5) and of the D-Bus specification.
+"""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import NamedTuple
 
-import trio
-from jeepney import (
-    DBusAddress,
-    DBusErrorResponse,
-    FileDescriptor,
-    HeaderFields,
-    MatchRule,
-    Message,
-    Properties,
-    message_bus,
-    new_method_call,
-)
-from jeepney.auth import BEGIN, Authenticator
+from jeepney import DBusAddress, HeaderFields, MatchRule, Properties, message_bus, new_method_call
 from jeepney.bus import get_bus
-from jeepney.io.trio import DBusConnection, DBusRouter
-from jeepney.wrappers import unwrap_msg
+from jeepney.fds import FileDescriptor as Inhibitor
 
-from .logind_bus import (
-    BUS_NAME,
-    LOGIND,
-    MANAGER_INTERFACE,
-    MANAGER_PATH,
-    PROPERTIES_INTERFACE,
-    SESSION_INTERFACE,
-    SESSIONS_PATH,
-    RefusedError,
-    Signal,
-)
+from .bus_connection import BusConnection, RefusedError, connected
 
-ANSWER_SECONDS = 10.0
-"""For one answer of the bus or of logind: both are quick, or something is wrong with them."""
+__all__ = ["BUS_NAME", "LOGIND", "Inhibitor", "RefusedError", "Signal", "SystemBus", "system_bus"]
+
+BUS_NAME = "org.freedesktop.DBus"
+LOGIND = "org.freedesktop.login1"
+
+MANAGER_PATH = "/org/freedesktop/login1"
+MANAGER_INTERFACE = "org.freedesktop.login1.Manager"
+
+SESSIONS_PATH = "/org/freedesktop/login1/session"
+SESSION_INTERFACE = "org.freedesktop.login1.Session"
+
+PROPERTIES_INTERFACE = "org.freedesktop.DBus.Properties"
+OPERATION_IN_PROGRESS = "org.freedesktop.login1.OperationInProgress"
+
+
+class Signal(NamedTuple):
+    """One signal of logind's or of the bus itself: from which object, and what."""
+
+    path: str
+    interface: str
+    member: str
+    body: tuple[object, ...]
 
 
 class SystemBus:
-    """A connection to the system bus; made by `system_bus`, and good for as long as that lasts.
+    """What the agent needs of the system bus; made by `system_bus`, and good for as long as that lasts.
 
-    Every method raises RefusedError for an error that is answered, trio.TooSlowError where no answer comes,
-    and what jeepney raises where the connection breaks.
+    Every method raises what `BusConnection.call` raises.
     """
 
-    def __init__(self, router: DBusRouter) -> None:
-        self._router = router
+    def __init__(self, connection: BusConnection) -> None:
+        self._connection = connection
 
     async def hear(self, *, on_suspend: bool, on_screen_lock: bool) -> None:
         """Have the bus pass on the signals of logind that are wanted, and its coming and going."""
@@ -57,102 +54,53 @@ class SystemBus:
         coming.add_arg_condition(0, LOGIND)
         rules = [coming]
         if on_suspend:
-            rules.append(
-                MatchRule(type="signal", sender=LOGIND, interface=MANAGER_INTERFACE, member="PrepareForSleep")
-            )
+            rules.append(_rule(MANAGER_INTERFACE, "PrepareForSleep"))
         if on_screen_lock:
-            hinted = MatchRule(
-                type="signal",
-                sender=LOGIND,
-                interface=PROPERTIES_INTERFACE,
-                member="PropertiesChanged",
-                path_namespace=SESSIONS_PATH,
-            )
+            hinted = _rule(PROPERTIES_INTERFACE, "PropertiesChanged", path_namespace=SESSIONS_PATH)
             hinted.add_arg_condition(0, SESSION_INTERFACE)
-            rules += [
-                MatchRule(type="signal", sender=LOGIND, interface=SESSION_INTERFACE, member="Lock"),
-                hinted,
-            ]
+            rules += [_rule(SESSION_INTERFACE, "Lock"), hinted]
         for rule in rules:
-            await self._call(message_bus.AddMatch(rule))
+            await self._connection.call(message_bus.AddMatch(rule))
 
-    async def owner(self) -> str | None:
-        """The unique name of the connection that is logind; None where there is none."""
-        try:
-            (name,) = await self._call(message_bus.GetNameOwner(LOGIND))
-        except RefusedError:
-            return None
-        return str(name)
+    async def is_logind_there(self) -> bool:
+        """Whether logind runs at this moment."""
+        (is_there,) = await self._connection.call(message_bus.NameHasOwner(LOGIND))
+        return bool(is_there)
 
-    async def inhibit(self) -> FileDescriptor:
-        """Have logind wait before the machine sleeps, until the descriptor is closed or its patience ends."""
+    async def inhibit(self) -> Inhibitor:
+        """Have logind wait before the machine sleeps, until this is closed or its patience ends."""
         manager = DBusAddress(MANAGER_PATH, LOGIND, MANAGER_INTERFACE)
         arguments = ("sleep", "agentd", "wipe keys before sleep", "delay")
-        (descriptor,) = await self._call(new_method_call(manager, "Inhibit", "ssss", arguments))
-        # recvmsg(2) hands over descriptors that an exec passes on; whoever has it can delay every sleep.
-        os.set_inheritable(descriptor.fileno(), False)
-        return descriptor
+        (inhibitor,) = await self._connection.call(new_method_call(manager, "Inhibit", "ssss", arguments))
+        return inhibitor
 
     async def uid_of(self, session_path: str) -> int:
         """The user of a logind session, by its object's path."""
         session = DBusAddress(session_path, LOGIND, SESSION_INTERFACE)
-        ((_, (uid, _)),) = await self._call(Properties(session).get("User"))
+        ((_, (uid, _)),) = await self._connection.call(Properties(session).get("User"))
         return int(uid)
 
-    @asynccontextmanager
-    async def signals(self) -> AsyncIterator[AsyncIterator[Signal]]:
-        """Every signal from here on, in their order, until the connection breaks."""
-        # Without a bound: a signal that is dropped is a machine that sleeps with the keys in memory, and what
-        # the bus passes on is what was asked for.
-        sending, receiving = trio.open_memory_channel[Message](math.inf)
-        async with self._router.filter(MatchRule(type="signal"), channel=sending), receiving:
-            yield (_signal(message) async for message in receiving)
-
-    async def _call(self, message: Message) -> tuple[Any, ...]:
-        with trio.fail_after(ANSWER_SECONDS):
-            reply = await self._router.send_and_get_reply(message)
-        try:
-            body: tuple[Any, ...] = unwrap_msg(reply)
-        except DBusErrorResponse as error:
-            told = error.data[0] if error.data else ""
-            raise RefusedError(str(error.name), str(told)) from None
-        return body
+    async def next_signal(self) -> Signal:
+        """The next signal that was asked for, in their order."""
+        message = await self._connection.next_signal()
+        named = message.header.fields.get
+        return Signal(
+            path=str(named(HeaderFields.path)),
+            interface=str(named(HeaderFields.interface)),
+            member=str(named(HeaderFields.member)),
+            body=tuple(message.body),
+        )
 
 
 @asynccontextmanager
 async def system_bus() -> AsyncIterator[SystemBus]:
     """Connect to the bus of DBUS_SYSTEM_BUS_ADDRESS, or to the one at the usual place.
 
-    Raises OSError, TooSlowError or what jeepney raises where that fails, and when the connection breaks
-    cancels what runs inside and raises an exception group.
+    Raises what `connected` raises, and what jeepney raises for an address that it cannot read.
     """
-    # As jeepney.io.trio.open_dbus_connection does, which leaves the socket open where it fails or is
-    # cancelled, and turns round and round at a bus that hangs up in the middle.
-    with trio.fail_after(ANSWER_SECONDS):
-        stream = await trio.open_unix_socket(get_bus("SYSTEM"))
-    async with stream:
-        with trio.fail_after(ANSWER_SECONDS):
-            await _authenticate(stream)
-        async with DBusConnection(stream.socket, enable_fds=True).router() as router:
-            with trio.fail_after(ANSWER_SECONDS):
-                await router.send_and_get_reply(message_bus.Hello())
-            yield SystemBus(router)
+    async with connected(get_bus("SYSTEM")) as connection:
+        yield SystemBus(connection)
 
 
-async def _authenticate(stream: trio.SocketStream) -> None:
-    dialogue = Authenticator(enable_fds=True, inc_null_byte=False)
-    await stream.send_all(b"\0")
-    for line in dialogue:
-        await stream.send_all(line)
-        answer = await stream.receive_some()
-        if not answer:
-            raise trio.BrokenResourceError("the bus hung up")
-        dialogue.feed(answer)
-    await stream.send_all(BEGIN)
-
-
-def _signal(message: Message) -> Signal:
-    fields = message.header.fields
-    names = (HeaderFields.sender, HeaderFields.path, HeaderFields.interface, HeaderFields.member)
-    sender, path, interface, member = (str(fields.get(name, "")) for name in names)
-    return Signal(sender, path, interface, member, tuple(message.body))
+def _rule(interface: str, member: str, **more: str) -> MatchRule:
+    return MatchRule(type="signal", sender=LOGIND, interface=interface, member=member, **more)

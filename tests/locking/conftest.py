@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
+import trio
 
 from tests.locking.stand_in import private_bus, what_is_missing
 
@@ -37,6 +40,16 @@ def logger(caplog):
     logging.getLogger("agentd").propagate = propagate
 
 
+@pytest.fixture
+def open_descriptors():
+    def read() -> set[str]:
+        # The one that the listing itself is read from is listed, and closed again.
+        listed = {number: Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+        return {f"{number} {os.readlink(path)}" for number, path in listed.items() if os.path.lexists(path)}
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def missing():
     return what_is_missing()
@@ -52,9 +65,20 @@ def bus(missing, monkeypatch):
         yield stand_in
 
 
+@pytest.fixture(scope="session")
+def shared_bus(missing):
+    """A system bus with a stand-in for logind on it, for tests that end neither."""
+    if missing is not None:
+        pytest.skip(missing)
+    with private_bus() as stand_in:
+        trio.run(stand_in.start_logind)
+        yield stand_in
+
+
 @pytest.fixture
-async def control(bus):
-    """The stand-in for logind, running, and a connection to make it speak."""
-    await bus.start_logind()
-    async with bus.control() as control:
+async def control(shared_bus, monkeypatch):
+    """The stand-in for logind, held by nobody, and a connection to make it speak."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", shared_bus.address)
+    async with shared_bus.control() as control:
+        await control.until(control.is_free)
         yield control

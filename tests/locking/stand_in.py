@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -26,6 +27,8 @@ SESSION = "org.freedesktop.login1.Session"
 MOCK = "org.freedesktop.DBus.Mock"
 PATH = "/org/freedesktop/login1"
 PATIENCE_SECONDS = 30.0
+
+_session_numbers = count(1)
 
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -76,14 +79,16 @@ class StandIn:
         assert self._bus.stdout.readline().startswith(self.address)
 
     async def start_logind(self) -> None:
-        environ = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.address}
-        self._logind = subprocess.Popen(
-            [SYSTEM_PYTHON, "-I", "-m", "dbusmock", "--template", "logind"],
-            env=environ,
-            stdout=subprocess.DEVNULL,
-        )
+        self._logind = self._run_logind()
         async with self.control() as control:
             await control.until(control.is_logind_there)
+
+    def _run_logind(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [SYSTEM_PYTHON, "-I", "-m", "dbusmock", "--template", "logind"],
+            env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.address},
+            stdout=subprocess.DEVNULL,
+        )
 
     def end_logind(self) -> None:
         _end(self._logind)
@@ -129,7 +134,8 @@ class Control:
         arguments = [("b", is_beginning)]
         await self.call(PATH, MOCK, "EmitSignal", "sssav", MANAGER, "PrepareForSleep", "b", arguments)
 
-    async def add_session(self, name: str, uid: int) -> str:
+    async def add_session(self, uid: int) -> str:
+        name = f"c{next(_session_numbers)}"
         (path,) = await self.call(PATH, MOCK, "AddSession", "ssusb", name, "seat0", uid, f"user{uid}", True)
         return path
 
@@ -137,13 +143,13 @@ class Control:
         await self.call(path, SESSION, "Lock")
 
     async def forge(self, path: str, interface: str, member: str, signature: str = "", *body: object) -> None:
-        """Send a signal of logind's to everybody on the bus, one by one, without being logind."""
+        """Send a signal of logind's to whom it may concern and to everybody one by one, without being logind."""
         (names,) = unwrap_msg(await self._router.send_and_get_reply(message_bus.ListNames()))
-        for name in names:
-            if name.startswith(":") and name != self._router.unique_name:
-                forged = new_signal(DBusAddress(path, interface=interface), member, signature or None, body)
+        for name in (None, *(name for name in names if name.startswith(":"))):
+            forged = new_signal(DBusAddress(path, interface=interface), member, signature or None, body)
+            if name is not None:
                 forged.header.fields[HeaderFields.destination] = name
-                await self._router.send(forged)
+            await self._router.send(forged)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Ask the bus again and again until something is true, whether it takes an answer to know or not."""

@@ -5,13 +5,13 @@ import threading
 
 import pytest
 
+from agentd.keys.passphrase import MAX_BYTES
 from agentd.locking import (
     passphrase_from_credential,
     passphrase_from_descriptor,
     passphrase_from_file,
     passphrases,
 )
-from agentd.locking.passphrases import MAX_PASSPHRASE_BYTES
 from agentd_client.errors import ConfigError, PassphraseError
 
 SECRET = b"correct horse"
@@ -50,8 +50,8 @@ every_way = pytest.mark.parametrize("read", [from_file, from_credential, from_de
         (SECRET + b"\r\n", SECRET + b"\r"),
         (b" " + SECRET + b" \n", b" " + SECRET + b" "),
         ("pässword".encode() + b"\xff", "pässword".encode() + b"\xff"),
-        (b"x" * MAX_PASSPHRASE_BYTES, b"x" * MAX_PASSPHRASE_BYTES),
-        (b"x" * MAX_PASSPHRASE_BYTES + b"\n", b"x" * MAX_PASSPHRASE_BYTES),
+        (b"x" * MAX_BYTES, b"x" * MAX_BYTES),
+        (b"x" * MAX_BYTES + b"\n", b"x" * MAX_BYTES),
     ],
 )
 def test_a_passphrase_is_all_there_is_but_one_newline_at_its_end(path, read, content, expected):
@@ -73,14 +73,21 @@ def test_an_empty_one_is_refused(path, read, content):
 @every_way
 @pytest.mark.parametrize("more", [b"x", b"xy", b"x\n", b"\n\n", b"x" * 100_000])
 def test_one_that_is_too_long_is_refused_and_not_shown(path, read, more):
-    path.write_bytes(b"s" * MAX_PASSPHRASE_BYTES + more)
+    path.write_bytes(b"z" * MAX_BYTES + more)
     with pytest.raises(PassphraseError, match="more than 1024 bytes") as refused:
         read(path)
-    assert "ss" not in str(refused.value)
+    assert "zz" not in str(refused.value)
 
 
 @every_way
-@pytest.mark.parametrize("content", [SECRET, b"", b"s" * 2000])
+def test_one_with_a_nul_byte_is_refused_and_its_source_named(path, read):
+    path.write_text("correct horse", encoding="utf-16")
+    with pytest.raises(PassphraseError, match="(agentd.passphrase|descriptor [0-9]+) holds a NUL byte"):
+        read(path)
+
+
+@every_way
+@pytest.mark.parametrize("content", [SECRET, b"", b"s" * 2000, b"s\0"])
 def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     path.write_bytes(content)
     rooms = []
@@ -96,17 +103,17 @@ def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     else:
         with pytest.raises(PassphraseError):
             read(path)
-    assert rooms == [bytes(MAX_PASSPHRASE_BYTES + 2)]
+    assert rooms == [bytes(MAX_BYTES + 2)]
 
 
 @every_way
-def test_no_descriptor_stays_open(path, read):
-    before = set(os.listdir("/proc/self/fd"))
+def test_no_descriptor_stays_open(path, read, open_descriptors):
+    before = open_descriptors()
     read(path)
     path.write_bytes(b"")
     with pytest.raises(PassphraseError):
         read(path)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o602, 0o610])

@@ -26,9 +26,16 @@ async def test_what_locking_raises_is_raised(lock):
     async def fail():
         raise OSError
 
-    async def signals():
-        yield signal.SIGUSR1
-
+    sending, signals = trio.open_memory_channel[int](1)
+    sending.send_nowait(signal.SIGUSR1)
     lock.meanwhile = fail
     with pytest.raises(OSError):
-        await watch_signal(lock, signals())
+        await watch_signal(lock, signals)
+
+
+async def test_it_returns_when_there_are_no_more(lock):
+    sending, signals = trio.open_memory_channel[int](1)
+    sending.send_nowait(signal.SIGUSR1)
+    sending.close()
+    await watch_signal(lock, signals)
+    assert lock.finished == [SIGNAL]

@@ -1,0 +1,204 @@
+"""A connection to a D-Bus message bus, on which anybody can send anything to anybody.
+
+Messages are jeepney's. Its own connection leaves descriptors in messages that nobody waits for to the garbage
+collector, lets an exec pass descriptors on, and parses whatever any user of the machine cares to send.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import trio
+from jeepney import DBusErrorResponse, HeaderFields, Message, MessageType, message_bus
+from jeepney.auth import BEGIN, Authenticator
+from jeepney.fds import FileDescriptor, fds_buf_size
+from jeepney.low_level import Header, calc_msg_size
+from jeepney.wrappers import unwrap_msg
+
+ANSWER_SECONDS = 10.0
+"""For one answer of the bus or of who is behind it: both are quick, or something is wrong with them."""
+
+MAX_MESSAGE_BYTES = 65_536
+"""What is longer is skipped: a bus lets any user send 32 MiB, which would take seconds to parse. What is
+asked for here has some hundred bytes."""
+
+_START_BYTES = 16  # of a message, from which its length can be told
+_ANSWERS = (MessageType.method_return, MessageType.error)
+
+
+class RefusedError(Exception):
+    """A call was answered with an error; the text is its name and what it says."""
+
+    def __init__(self, name: str, text: str = "") -> None:
+        super().__init__(f"{name}: {text}" if text else name)
+        self.name = name
+
+
+class BusConnection:
+    """Calls and what they are answered, and the signals that were asked for; made by `connected`."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._serials = count(1)
+        self._sending = trio.Lock()
+        self._answers: dict[int, _Answer] = {}
+        # Without a bound: a signal that is dropped is a machine that sleeps with the keys in memory, and only
+        # those get here that the bus was asked for.
+        self._heard, self._signals = trio.open_memory_channel[Message](math.inf)
+
+    async def call(self, message: Message) -> tuple[Any, ...]:
+        """Call a method; returns the answer's body. Descriptors in it are the caller's to close.
+
+        Raises RefusedError for an error that is answered, trio.TooSlowError where no answer comes, and
+        trio.BrokenResourceError or trio.ClosedResourceError where the connection ended.
+        """
+        serial = next(self._serials)
+        answer = self._answers[serial] = _Answer()
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                await self._send(message.serialise(serial))
+                await answer.came.wait()
+            return answer.body()
+        except BaseException:
+            answer.close()  # it may have come at the very moment of a cancellation
+            raise
+        finally:
+            del self._answers[serial]
+
+    async def next_signal(self) -> Message:
+        """The next of the signals that the bus was asked for, in their order."""
+        return await self._signals.receive()
+
+    async def _send(self, content: bytes) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(content)
+            except BaseException:
+                # Half of it may be on its way: what came next would be taken for the other half.
+                self._stream.socket.close()
+                raise
+
+    async def _read(self) -> None:
+        while True:
+            descriptors: list[FileDescriptor] = []
+            try:
+                content = await self._receive_message(descriptors)
+                if content is not None and self._hand_out(content, descriptors):
+                    descriptors = []
+            finally:
+                _close(descriptors)
+
+    def _hand_out(self, content: bytes, descriptors: list[FileDescriptor]) -> bool:
+        """Returns whether somebody closes the descriptors now."""
+        try:
+            header, _ = Header.from_buffer(content)
+            if header.message_type in _ANSWERS:
+                answer = self._answers.get(header.fields.get(HeaderFields.reply_serial))
+                if answer is not None and not answer.came.is_set():
+                    answer.take(Message.from_buffer(content, fds=descriptors), descriptors)
+                    return True
+            # A signal without a destination comes because of a rule, and rules name a sender, which the bus
+            # vouches for. To a destination anybody can send one that looks just like it (D-Bus
+            # specification, "Message Bus Message Routing").
+            elif header.message_type is MessageType.signal and HeaderFields.destination not in header.fields:
+                self._heard.send_nowait(Message.from_buffer(content, fds=descriptors))
+        except Exception:  # whatever jeepney makes of it: the next message begins where it should
+            return False
+        return False
+
+    async def _receive_message(self, descriptors: list[FileDescriptor]) -> bytes | None:
+        start = await self._receive(_START_BYTES, descriptors)
+        left = calc_msg_size(start) - _START_BYTES
+        if left <= MAX_MESSAGE_BYTES:
+            return start + await self._receive(left, descriptors)
+        while left:
+            left -= len(await self._receive(min(left, MAX_MESSAGE_BYTES), descriptors))
+        return None
+
+    async def _receive(self, size: int, descriptors: list[FileDescriptor]) -> bytes:
+        content = b""
+        while len(content) < size:
+            # Nothing that was received can be lost between here and `descriptors`: no checkpoint.
+            piece, ancillary, _, _ = await self._stream.socket.recvmsg(
+                size - len(content), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
+            )
+            descriptors += FileDescriptor.from_ancdata(ancillary)
+            if not piece:
+                raise trio.BrokenResourceError("the bus hung up")
+            content += piece
+        return content
+
+    def _end(self) -> None:
+        for answer in self._answers.values():
+            answer.came.set()
+
+
+class _Answer:
+    """What a call waits for; empty where the connection ended before."""
+
+    def __init__(self) -> None:
+        self.came = trio.Event()
+        self._message: Message | None = None
+        self._descriptors: list[FileDescriptor] = []
+
+    def take(self, message: Message, descriptors: list[FileDescriptor]) -> None:
+        self._message, self._descriptors = message, descriptors
+        self.came.set()
+
+    def body(self) -> tuple[Any, ...]:
+        if self._message is None:
+            raise trio.BrokenResourceError("the bus hung up")
+        try:
+            body: tuple[Any, ...] = unwrap_msg(self._message)
+        except DBusErrorResponse as error:
+            raise RefusedError(str(error.name), str(error.data[0]) if error.data else "") from None
+        return body
+
+    def close(self) -> None:
+        _close(self._descriptors)
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[BusConnection]:
+    """Connect to the bus at the path of a socket; an abstract one begins with a NUL.
+
+    Raises OSError, trio.TooSlowError, trio.BrokenResourceError or what jeepney raises where that fails. When
+    the connection breaks, what runs inside is cancelled and an exception group raised.
+    """
+    with trio.fail_after(ANSWER_SECONDS):
+        stream = await trio.open_unix_socket(address)
+    connection = BusConnection(stream)
+    try:
+        async with stream:
+            with trio.fail_after(ANSWER_SECONDS):
+                await _authenticate(stream)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection._read)
+                await connection.call(message_bus.Hello())
+                yield connection
+                nursery.cancel_scope.cancel()
+    finally:
+        # Calls of other tasks: those that come later find the socket closed.
+        connection._end()
+
+
+async def _authenticate(stream: trio.SocketStream) -> None:
+    dialogue = Authenticator(enable_fds=True, inc_null_byte=False)
+    await stream.send_all(b"\0")
+    for line in dialogue:
+        await stream.send_all(line)
+        answer = await stream.receive_some()
+        if not answer:
+            raise trio.BrokenResourceError("the bus hung up")
+        dialogue.feed(answer)
+    await stream.send_all(BEGIN)
+
+
+def _close(descriptors: list[FileDescriptor]) -> None:
+    for descriptor in descriptors:
+        descriptor.close()

@@ -1,0 +1,26 @@
+"""Cancelling at every step that there is."""
+
+from __future__ import annotations
+
+import trio
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels its scope before the tasks of one nursery, and those below them, take their nth step."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self.nursery: trio.Nursery | None = None
+        self.left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._is_watched(task):
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+    def _is_watched(self, task: trio.lowlevel.Task) -> bool:
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self.nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None

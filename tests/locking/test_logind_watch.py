@@ -1,0 +1,161 @@
+"""What is made of signals, without a bus."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+import trio
+
+from agentd.locking import SCREEN_LOCK, SUSPEND
+from agentd.locking.logind_watch import LOCK_SECONDS, LogindWatch
+from agentd.locking.system_bus import MANAGER_INTERFACE, OPERATION_IN_PROGRESS, RefusedError, Signal
+from agentd_client.errors import StoreError
+
+SLEEP = Signal("/org/freedesktop/login1", MANAGER_INTERFACE, "PrepareForSleep", (True,))
+AWAKE = SLEEP._replace(body=(False,))
+SCREEN = Signal("/org/freedesktop/login1/session/c1", "org.freedesktop.login1.Session", "Lock", ())
+
+
+class FakeInhibitor:
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeBus:
+    def __init__(self) -> None:
+        self.say, self._signals = trio.open_memory_channel[Signal](math.inf)
+        self.inhibitors: list[FakeInhibitor] = []
+        self.refusal: Exception | None = None
+        self.uid: int | None = None
+
+    async def hear(self, *, on_suspend, on_screen_lock):
+        await trio.lowlevel.checkpoint()
+
+    async def is_logind_there(self):
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def inhibit(self):
+        await trio.lowlevel.checkpoint()
+        if self.refusal is not None:
+            raise self.refusal
+        self.inhibitors.append(FakeInhibitor())
+        return self.inhibitors[-1]
+
+    async def uid_of(self, session_path):
+        await trio.lowlevel.checkpoint()
+        if self.uid is None:
+            raise trio.BrokenResourceError
+        return self.uid
+
+    async def next_signal(self):
+        return await self._signals.receive()
+
+
+@pytest.fixture
+def bus():
+    return FakeBus()
+
+
+@pytest.fixture
+def watch(bus, lock, logger, nursery):
+    def begin():
+        watch = LogindWatch(lock, nursery, on_suspend=True, on_screen_lock=True, logger=logger)
+        nursery.start_soon(watch.run, bus)
+        return trio.testing.wait_all_tasks_blocked()
+
+    return begin
+
+
+async def say(bus, *signals):
+    for signal in signals:
+        bus.say.send_nowait(signal)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_lock_that_takes_too_long_goes_on_and_the_machine_sleeps(
+    autojump_clock, bus, watch, lock, caplog
+):
+    async def meanwhile():
+        await trio.sleep(LOCK_SECONDS + 10)
+
+    lock.meanwhile = meanwhile
+    await watch()
+    bus.say.send_nowait(SLEEP)
+    await trio.sleep(LOCK_SECONDS - 0.1)
+    assert not bus.inhibitors[0].is_closed
+    await trio.sleep(0.2)
+    assert bus.inhibitors[0].is_closed
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert lock.finished == []
+    await trio.sleep(10)
+    assert lock.finished == [SUSPEND]
+
+
+async def test_told_while_it_sleeps_already_it_locks_at_once(bus, watch, lock):
+    bus.refusal = RefusedError(OPERATION_IN_PROGRESS)
+    await watch()
+    assert lock.finished == [SUSPEND]
+
+
+async def test_without_an_inhibitor_it_says_so_and_locks_all_the_same(bus, watch, lock, caplog):
+    bus.refusal = RefusedError("org.freedesktop.DBus.Error.AccessDenied", "no")
+    await watch()
+    assert "will not wait for the agent to lock before it sleeps" in caplog.text
+    assert "org.freedesktop.DBus.Error.AccessDenied: no" in caplog.text
+    assert lock.reasons == []
+    await say(bus, SLEEP)
+    assert lock.finished == [SUSPEND]
+    bus.refusal = None
+    await say(bus, AWAKE)
+    assert not bus.inhibitors[0].is_closed
+
+
+@pytest.mark.parametrize(("uid", "is_ours"), [(os.geteuid(), True), (os.geteuid() + 1, False), (None, True)])
+async def test_a_session_whose_user_cannot_be_told_counts_as_ours(bus, watch, lock, uid, is_ours):
+    bus.uid = uid
+    await watch()
+    await say(bus, SCREEN)
+    assert lock.finished == [SCREEN_LOCK] * is_ours
+
+
+async def test_what_is_no_signal_of_these_is_passed_over(bus, watch, lock):
+    await watch()
+    await say(
+        bus,
+        SLEEP._replace(body=()),
+        SLEEP._replace(body=("yes",)),
+        SLEEP._replace(member="PrepareForShutdown"),
+        SCREEN._replace(member="Unlock"),
+        Signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", ()),
+    )
+    assert lock.reasons == []
+    await say(bus, SLEEP)
+    assert lock.finished == [SUSPEND]
+
+
+async def test_there_is_one_inhibitor_at_a_time_and_none_in_the_end(bus, lock, logger, nursery):
+    watch = LogindWatch(lock, nursery, on_suspend=True, on_screen_lock=True, logger=logger)
+    async with trio.open_nursery() as connection:
+        connection.start_soon(watch.run, bus)
+        await say(bus, AWAKE, AWAKE)
+        assert [inhibitor.is_closed for inhibitor in bus.inhibitors] == [True, True, False]
+        connection.cancel_scope.cancel()
+    assert bus.inhibitors[-1].is_closed
+
+
+async def test_a_failure_of_the_agents_own_is_told_in_a_sentence(bus, watch, lock, caplog):
+    async def fail():
+        raise StoreError("the store is gone")
+
+    lock.meanwhile = fail
+    await watch()
+    await say(bus, SLEEP)
+    assert bus.inhibitors[0].is_closed
+    record = caplog.records[-1]
+    assert record.getMessage() == "the agent could not be locked (suspend): the store is gone"
+    assert record.exc_info is None
