@@ -25,7 +25,7 @@ async def logind(monkeypatch):
 
 async def test_the_keys_are_gone_before_the_machine_sleeps_and_when_the_screen_is_locked(home, logind):
     keys = await trio.to_thread.run_sync(protect, home)
-    session = await logind.add_session("c1", 0)
+    session = await logind.add_session(0)
     with serving(home) as daemon:
         async with await AsyncClient.connect(str(home.socket), timeout=START_SECONDS) as agent:
 
