@@ -313,12 +313,23 @@ def test_without_pinentry_it_says_so(locked, folder, monkeypatch):
     assert "pinentry cannot be started: Exec format error" in in_process("unlock", "--pinentry").err
 
 
-def test_a_real_pinentry_asks_on_the_terminal(locked, folder, monkeypatch):
+@pytest.fixture
+def real_pinentry(folder, monkeypatch):
     real = shutil.which("pinentry-tty")
     if real is None:
         pytest.skip("pinentry-tty is not installed")
     (folder / "pinentry").symlink_to(real)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_real_pinentry_that_is_cancelled_ends_quietly(locked, real_pinentry):
+    ended = in_conversation("unlock", "--pinentry", answers=[(b"Passphrase:", b"\x04")])
+    assert ended.code == 130
+    assert "agentctl:" not in ended.shown
+    assert locked.methods == ["getStatus"]
+
+
+def test_a_real_pinentry_asks_on_the_terminal(locked, real_pinentry):
     ended = in_conversation(
         "unlock",
         "--pinentry",
