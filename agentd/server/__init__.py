@@ -7,10 +7,11 @@ from .methods import agent_dispatch
 from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections
-from .socket_file import SocketFile
+from .socket_file import MAX_PATH_BYTES, SocketFile
 from .traffic import Traffic
 
 __all__ = [
+    "MAX_PATH_BYTES",
     "Caller",
     "Dispatch",
     "Params",
