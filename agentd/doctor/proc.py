@@ -14,7 +14,7 @@ from .node import Node
 
 PROC = Path("/proc")
 
-_LOCK = re.compile(r"^\d+: FLOCK +\w+ +\w+ (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
+_LOCK = re.compile(r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON
 _FIELDS_BEFORE_PATH = 7
 

@@ -21,7 +21,7 @@ from ..store import Examined, examine
 from . import proc
 from .node import Node, look
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 """For an agent that runs to tell its status; it takes a millisecond."""
 
 SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"

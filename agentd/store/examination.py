@@ -24,8 +24,8 @@ from .stop_mark import check_not_older, read_mark
 from .tree_pages import Pair, Tree, TreeError
 from .view import Path as EntryPath
 
-MAX_PAGES = 512 * 1024
-"""Two gibibytes, some millions of sessions and about ten seconds: larger files are not verified."""
+MAX_PAGES = 256 * 1024
+"""A gibibyte, almost two million sessions and some ten seconds: larger files are not verified."""
 
 MAX_OPENED = 100_000
 """Values that are opened, about a second; of more than that, those on pages drawn at random."""
@@ -33,7 +33,7 @@ MAX_OPENED = 100_000
 MAX_NAMED = 3
 """Problems of one kind that are told one by one; there may be as many as values."""
 
-_ATTEMPTS = 3  # for a file too large to be copied, in whose reading the agent made two commits
+_ATTEMPTS = 2  # for a file too large to be copied, in whose reading the agent made two commits
 
 
 class Seals(NamedTuple):

@@ -47,7 +47,7 @@ class Snapshot:
         self._live, self._file, self._head = live, file, head
 
     def problems(self) -> list[str]:
-        """What is wrong with the structure, in LMDB's terms; takes some 1.6 s per million sessions."""
+        """What is wrong with the structure, in LMDB's terms; takes some six seconds per million sessions."""
         return structural_problems(f"/proc/self/fd/{self._file}")
 
     def tree(self) -> Tree:
