@@ -21,7 +21,7 @@ class Facts(NamedTuple):
     """What is known of agents here.
 
     serving, storing: the processes that hold the lock of the socket and of the store.
-    unit: the systemd unit of the one that serves; empty for none.
+    unit: the systemd unit of the one that serves; empty for none, None where that cannot be known.
     """
 
     socket_path: str
@@ -30,13 +30,13 @@ class Facts(NamedTuple):
     storing: list[int]
     status: Status | None
     failure: str | None
-    unit: str
+    unit: str | None
     is_enabled: bool
 
 
 def gather(scene: Scene) -> Facts:
     """Ask the locks, and the agent if there is one."""
-    unit = proc.unit_of(proc.read(str(scene.serving[0]), "cgroup")) if scene.serving else ""
+    cgroup = proc.read(str(scene.serving[0]), "cgroup") if scene.serving else ""
     settings = scene.settings
     return Facts(
         settings.socket_path,
@@ -45,7 +45,7 @@ def gather(scene: Scene) -> Facts:
         scene.storing,
         scene.answer.status,
         scene.answer.failure,
-        unit,
+        proc.unit_of(cgroup) if cgroup else None,
         scene.is_enabled,
     )
 
@@ -66,7 +66,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     else:
         first = "the first connection starts it" if facts.is_enabled else "`agentd serve` starts it"
         yield note(ANSWER, f"no agent runs here; {first}")
-    if facts.serving and facts.is_enabled:
+    if facts.serving and facts.is_enabled and facts.unit is not None:
         yield _judge_supervisor(facts)
 
 

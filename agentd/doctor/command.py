@@ -18,7 +18,7 @@ from .report import as_json as json_of
 from .report import as_lines
 from .scene import Scene, own_limits
 
-_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan", Severity.OK: "green"}
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 def carry_out(
@@ -53,7 +53,7 @@ def carry_out(
     else:
         for severity, line in as_lines(findings, terminal_width() if is_terminal() else None):
             shown = printable(line)
-            show_line(shown if severity is None else colour(shown, _COLOURS[severity]))
+            show_line(colour(shown, _COLOURS[severity]) if severity in _COLOURS else shown)
     return exit_status(findings)
 
 

@@ -16,7 +16,7 @@ from .scene import Limits, Scene
 LOCK, SWAP, CORES, PROCESS = "memory.lock", "memory.swap", "memory.cores", "memory.process"
 NAMES = (LOCK, SWAP, CORES, PROCESS)
 
-NEEDED_BYTES = 64 * 1024
+NEEDED_BYTES = 32 * 1024
 """Some pages for keys, and those for a passphrase at work."""
 
 _CAP_IPC_LOCK = 1 << 14
@@ -102,8 +102,8 @@ def _judge_cores(facts: Facts) -> Finding:
 
 
 def _judge_process(facts: Facts) -> Iterator[Finding]:
-    if facts.agent_limits is None:
-        return
+    if facts.agent_limits is None or (facts.agent_limits.core is None and facts.is_closed is None):
+        return  # none runs, or /proc hides it (hidepid= of proc(5))
     if facts.is_closed is False or facts.agent_limits.core:
         yield warning(
             PROCESS,
@@ -112,9 +112,8 @@ def _judge_process(facts: Facts) -> Iterator[Finding]:
             "restart the agent with `agentd serve` or systemd, and not from within another program",
         )
     else:
-        yield ok(
-            PROCESS, "the agent's process leaves no core, and its memory is closed to others of its user"
-        )
+        closed = ", and its memory is closed to others of its user" if facts.is_closed else ""
+        yield ok(PROCESS, f"the agent's process leaves no core{closed}")
 
 
 def _limits_of(pid: str) -> Limits:

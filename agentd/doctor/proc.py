@@ -55,10 +55,10 @@ def listeners(sockets: str, path: str) -> int:
 
 def unit_of(cgroup: str) -> str:
     """The systemd unit of a process, by the text of /proc/PID/cgroup; empty where there is none."""
-    for line in cgroup.splitlines():
-        if line.startswith("0::") or ":name=systemd:" in line:
-            last = line.rpartition("/")[2]
-            return last if last.endswith((".service", ".scope")) else ""
+    for line in cgroup.splitlines():  # in a hybrid set-up only one of the two hierarchies has it
+        last = line.rpartition("/")[2]
+        if (line.startswith("0::") or ":name=systemd:" in line) and last.endswith((".service", ".scope")):
+            return last
     return ""
 
 

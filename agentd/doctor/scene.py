@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from agentd_client import paths
 from agentd_client.blocking import Client
-from agentd_client.errors import AgentdError
+from agentd_client.errors import AgentdError, PassphraseError
 from agentd_client.protocol.results import Status
 
 from ..config import Settings
@@ -23,6 +23,9 @@ from .node import Node, look
 
 ANSWER_SECONDS = 3.0
 """For an agent that runs to tell its status; it takes a millisecond."""
+
+START_SECONDS = 1.0
+"""For one that has the socket's lock and does not listen yet."""
 
 SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"
 _ENABLED_LINK = f"sockets.target.wants/{SOCKET_UNIT}"
@@ -46,12 +49,13 @@ class StoreLook(NamedTuple):
     """What came of looking at the store.
 
     examined: None where it cannot be read, for the reason in `failure`; both None where there is no store.
-    sealed: why its values were not opened.
+    sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
     """
 
     examined: Examined | None = None
     failure: str | None = None
     sealed: str | None = None
+    is_passphrase_refused: bool = False
 
 
 def own_limits() -> Limits:
@@ -137,7 +141,7 @@ class Scene:
             return Answer()
         try:
             path = self.settings.socket_path
-            with Client.connect(path, timeout=ANSWER_SECONDS, patience=0) as agent:
+            with Client.connect(path, timeout=ANSWER_SECONDS, patience=START_SECONDS) as agent:
                 return Answer(agent.get_status())
         except AgentdError as failure:
             return Answer(failure=failure.sentence)
@@ -151,10 +155,11 @@ class Scene:
             with store_opener(self.settings.keys_path, self._passphrase) as keys:
                 return StoreLook(examine(self.settings.store_path, keys, newest_below=DATED))
         except AgentdError as failure:  # of the key file: `examine` tells what it finds instead of raising it
-            sealed = failure.sentence
+            sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         try:
-            return StoreLook(examine(self.settings.store_path, None, newest_below=DATED), sealed=sealed)
+            found = examine(self.settings.store_path, None, newest_below=DATED)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
+        return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)

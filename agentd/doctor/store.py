@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agentd_client.errors import StoreKeyMismatchError
-
 from ..store import Examined, Seals
 from .finding import Finding, error, note, ok, refused, warning
 from .scene import Scene, StoreLook
@@ -49,12 +47,14 @@ def judge(facts: Facts) -> Iterator[Finding]:
     elif facts.look.examined is None:
         yield note(FILE, f"there is no store in {facts.path} yet; the first start makes it")
     else:
-        yield from _judge_examined(facts.path, facts.look.examined, facts.look.sealed)
+        yield from _judge_examined(facts.path, facts.look.examined)
+        if facts.look.examined.meta is not None and not facts.look.examined.problems:
+            yield from _judge_key(facts.look.examined, facts.look)
     if facts.free_bytes is not None:
         yield _judge_room(facts.path, facts.free_bytes)
 
 
-def _judge_examined(path: str, found: Examined, sealed: str | None) -> Iterator[Finding]:
+def _judge_examined(path: str, found: Examined) -> Iterator[Finding]:
     if found.refusal is not None:
         yield refused(FILE, found.refusal.sentence)
         return
@@ -67,20 +67,23 @@ def _judge_examined(path: str, found: Examined, sealed: str | None) -> Iterator[
         return
     yield ok(FILE, f"the store in {path} is whole up to its last page ({found.meta.file_bytes // 1024} KiB)")
     yield _judge_structure(found)
-    if found.problems:
-        return
+
+
+def _judge_key(found: Examined, look: StoreLook) -> Iterator[Finding]:
     if found.refusal_of_key is not None:
         yield refused(KEY, found.refusal_of_key.sentence)
     elif found.seals is not None:
         yield ok(KEY, "the store was sealed with the key in the key file")
     if found.seals is not None:
         yield _judge_seals(found.seals)
-    elif not isinstance(found.refusal_of_key, StoreKeyMismatchError):
-        yield note(
-            SEALS,
-            f"the seals were not checked: {(sealed or 'the key does not fit').partition('; ')[0]}",
-            "give --passphrase-file or --passphrase-fd, or mend what is said of the key file",
-        )
+    elif look.sealed is not None:
+        says = f"the seals were not checked: {look.sealed.partition('; ')[0]}"
+        if look.is_passphrase_refused:
+            yield warning(SEALS, says, "give the passphrase of the key file, or none where it has none")
+        else:
+            yield note(
+                SEALS, says, "give --passphrase-file or --passphrase-fd, or mend what is said of the key file"
+            )
 
 
 def _judge_structure(found: Examined) -> Finding:

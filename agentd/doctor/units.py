@@ -19,7 +19,8 @@ NAMES = (FILES, ENABLED, PROGRAM, STATE, COMMANDS, LINGERING)
 
 _LINGER = Path("/var/lib/systemd/linger")
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
-_PROGRAM = re.compile(r'^ExecStart="?([^"\s]+)', re.MULTILINE)
+_PROGRAM = re.compile(r'^ExecStart=(?:"((?:[^"\\]|\\.)*)"|(\S+))', re.MULTILINE)
+_ESCAPED = re.compile(r"%(%)|\\(.)")
 _INSTALL = "run `make install` once more"
 
 
@@ -47,8 +48,7 @@ def gather(scene: Scene) -> Facts:
         text = next((text for text in texts if text is not None), None)
         if text is not None:
             units[name] = text
-    found = _PROGRAM.search(units.get(SERVICE_UNIT, ""))
-    program = found[1].replace("%%", "%") if found else ""
+    program = program_of(units.get(SERVICE_UNIT, ""))
     search = scene.environ.get("PATH", os.defpath)
     return Facts(
         units,
@@ -59,6 +59,13 @@ def gather(scene: Scene) -> Facts:
         {command: shutil.which(command, path=search) for command in ("agentd", "agentctl")},
         _lingers(scene.uid) if _SYSTEMD.is_dir() else None,
     )
+
+
+def program_of(service: str) -> str:
+    """What a unit's ExecStart= executes, unquoted as systemd.syntax(7) has it; empty where it has none."""
+    found = _PROGRAM.search(service)
+    written = found[1] or found[2] or "" if found else ""
+    return _ESCAPED.sub(lambda escape: escape[1] or escape[2], written)
 
 
 def judge(facts: Facts) -> Iterator[Finding]:

@@ -64,6 +64,7 @@ def test_two_agents_are_both_named():
 
 def test_an_agent_without_a_supervisor_is_no_finding():
     assert "agent.supervisor" not in judged(agents, AGENTS)
+    assert "agent.supervisor" not in judged(agents, AGENTS._replace(is_enabled=True, unit=None))
     assert "agent.alone" not in judged(agents, AGENTS._replace(storing=[]))
 
 
@@ -93,6 +94,11 @@ CALM = memory.Facts(Limits(8 << 20, 0), None, False, None, [], "core", None)
 )
 def test_memory(changed, name, severity):
     assert judged(memory, CALM._replace(**changed))[name] == severity
+
+
+def test_of_a_process_that_is_hidden_nothing_is_said():
+    assert "memory.process" not in judged(memory, CALM._replace(agent_limits=Limits(None, None)))
+    assert "memory.process" not in judged(memory, CALM)
 
 
 def test_where_cores_go_is_named_without_arguments():
@@ -168,7 +174,8 @@ def test_a_whole_store():
         (StoreLook(Examined(overtaken=True)), {"store.structure": "note"}),
         (StoreLook(WHOLE._replace(problems=["page 3 is …", "page 4 is …"], seals=None)), {"store.file": "ok", "store.structure": "error"}),
         (StoreLook(WHOLE._replace(refusal_of_key=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
-        (StoreLook(WHOLE._replace(refusal_of_key=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error", "store.seals": "note"}),
+        (StoreLook(WHOLE._replace(refusal_of_key=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreLook(WHOLE._replace(seals=None), sealed="that is not the passphrase", is_passphrase_refused=True), {"store.file": "ok", "store.structure": "ok", "store.seals": "warning"}),
         (StoreLook(WHOLE._replace(seals=None), sealed="it is locked; unlock it"), {"store.file": "ok", "store.structure": "ok", "store.seals": "note"}),
         (StoreLook(WHOLE._replace(seals=Seals(7, 7, 4, ["a", "b", "c"]))), {"store.file": "ok", "store.structure": "ok", "store.key": "ok", "store.seals": "error"}),
     ],
@@ -219,6 +226,13 @@ UNITS = units.Facts(
 )
 def test_units(changed, name, severity):
     assert judged(units, UNITS._replace(**changed))[name] == severity
+
+
+def test_the_program_of_a_unit_is_read_as_systemd_reads_it():
+    assert units.program_of(SERVICE) == "/v/bin/python"
+    assert units.program_of("ExecStart=/v/bin/python -I\n") == "/v/bin/python"
+    assert units.program_of('ExecStart="/of 100%% & co/\\"x\\"/\\\\y" -I\n') == '/of 100% & co/"x"/\\y'
+    assert units.program_of("[Service]\n") == ""
 
 
 def test_without_systemd_lingering_means_nothing():

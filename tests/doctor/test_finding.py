@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 from agentd.doctor import CHECKS, Severity, as_json, as_lines, exit_status
 from agentd.doctor.finding import error, note, ok, refused, warning, worst
@@ -56,3 +58,12 @@ def test_a_refusal_is_taken_apart_into_reason_and_remedy():
 def test_the_names_of_the_checks_are_different():
     names = [name for check in CHECKS for name in check.names]
     assert len(set(names)) == len(names)
+
+
+def test_the_manual_lists_every_finding():
+    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    table = manual.partition("## The doctor")[2].partition("\n## ")[0]
+    listed = set(
+        re.findall(r"`((?:\w+)\.(?:\w+))`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    )
+    assert listed == {name for check in CHECKS for name in check.names}

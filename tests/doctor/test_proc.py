@@ -55,6 +55,7 @@ def test_listeners_are_counted_and_connections_are_not(tmp_path):
 def test_the_unit_is_the_last_part_of_the_cgroup():
     service = "/user.slice/user-1000.slice/user@1000.service/app.slice/agentd.service"
     assert proc.unit_of(f"0::{service}\n") == "agentd.service"
+    assert proc.unit_of(f"9:name=systemd:/\n0::{service}\n") == "agentd.service"
     assert proc.unit_of(f"9:name=systemd:{service}\n8:pids:/\n") == "agentd.service"
     assert proc.unit_of("0::/user.slice/user-1000.slice/session-3.scope\n") == "session-3.scope"
     assert proc.unit_of("0::/\n") == proc.unit_of("") == ""

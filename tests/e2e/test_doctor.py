@@ -170,6 +170,7 @@ async def test_with_a_passphrase_the_seals_are_checked_only_when_it_is_given(way
         assert "ok       store.seals" in opened.stdout
         file.write_text("another\n")
         refused = given(home, way, file)
+        assert refused.returncode == 1
         assert "not checked: that is not the passphrase" in refused.stdout
         assert "another" not in refused.stdout
 
