@@ -9,7 +9,7 @@ from agentd_client.protocol.results import Status
 
 from .. import __version__
 from . import proc
-from .finding import Finding, error, note, ok, refused, warning
+from .finding import Finding, error, note, ok, warning
 from .scene import SERVICE_UNIT, Scene
 
 ANSWER, VERSION, PLACES, ALONE = "agent.answer", "agent.version", "agent.places", "agent.alone"
@@ -60,9 +60,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
         restart = (
             "see its log, and restart it: `systemctl --user restart agentd`, or stop and start it by hand"
         )
-        yield refused(ANSWER, f"{facts.failure}; {restart}")._replace(
-            says=f"the agent does not answer: {facts.failure}", remedy=restart
-        )
+        yield error(ANSWER, f"the agent does not answer: {facts.failure.partition('; ')[0]}", restart)
     else:
         first = "the first connection starts it" if facts.is_enabled else "`agentd serve` starts it"
         yield note(ANSWER, f"no agent runs here; {first}")

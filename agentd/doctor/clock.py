@@ -73,8 +73,9 @@ def _judge_records(wall: float, newest: float) -> Finding:
         behind = format_duration(newest - wall)
         return warning(
             RECORDS,
-            f"the clock is {behind} behind the newest record ({_shown(newest)}): it is wrong now, or was",
-            f"{_MEND}; if it was: `agentctl reset-key`, for sessions of that time last too long",
+            f"the clock is {behind} behind the newest record ({_shown(newest)}): "
+            "it is wrong now, or it was wrong then",
+            f"{_MEND}; if it was wrong then, `agentctl reset-key`: sessions of that time last too long",
         )
     return ok(RECORDS, f"the newest record is of {_shown(newest)}")
 

@@ -57,9 +57,9 @@ def error(name: str, says: str, remedy: str) -> Finding:
 
 
 def refused(name: str, sentence: str) -> Finding:
-    """What the agent or a client would refuse, in the words of that refusal: the reason, then the remedy."""
-    says, separator, remedy = sentence.partition("; ")
-    return error(name, says, remedy if separator else "put that right")
+    """What the agent or a client would refuse, in the words of that refusal: reasons, and last the remedy."""
+    says, separator, remedy = sentence.rpartition("; ")
+    return error(name, says, remedy) if separator else error(name, remedy, "put that right")
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

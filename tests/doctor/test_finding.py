@@ -51,8 +51,9 @@ def test_json_is_one_object_with_every_finding():
 
 
 def test_a_refusal_is_taken_apart_into_reason_and_remedy():
-    assert refused("n", "it is gone; restore it; or not") == error("n", "it is gone", "restore it; or not")
-    assert refused("n", "it is gone").remedy
+    assert refused("n", "it is gone; restore it") == error("n", "it is gone", "restore it")
+    assert refused("n", "it is gone; lost; restore it") == error("n", "it is gone; lost", "restore it")
+    assert refused("n", "it is gone") == error("n", "it is gone", "put that right")
 
 
 def test_the_names_of_the_checks_are_different():
