@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -10,13 +11,15 @@ from typing import NamedTuple, TypeVar
 
 import click
 
-from agentd_client.errors import AgentdError
+from agentd_client import paths
+from agentd_client.errors import AgentdError, ConfigError
 
 from . import __version__, logs, systemd
 from .config import Settings, load
-from .exit_codes import MEANINGS, exit_code
+from .exit_codes import DOCTOR_MEANINGS, MEANINGS, STOPPED, exit_code
 
 T = TypeVar("T")
+R = TypeVar("R", None, int)
 
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code, meaning in MEANINGS.items())
 
@@ -64,7 +67,7 @@ def agentd(
     context.obj = _Given(context.obj, config_path, log_level, log_format)
 
 
-def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
+def _with_paths(command: Callable[..., R]) -> Callable[..., R]:
     command = click.option("--state", "state_path", metavar="FOLDER", help="Where keys and store live.")(
         command
     )
@@ -141,6 +144,54 @@ def init(
     click.echo(f"agent\t{agent_id}\nkeys\t{settings.keys_path}\nstore\t{settings.store_path}")
 
 
+_DOCTOR_EXIT_CODES = "\b\nExit codes, beside those of `agentd --help`:\n" + "\n".join(
+    f"  {code:<3} {meaning}" for code, meaning in DOCTOR_MEANINGS.items()
+)
+
+
+@agentd.command(epilog=_DOCTOR_EXIT_CODES)
+@_with_paths
+@click.option("--passphrase-file", metavar="FILE", help="Open the store's values with the passphrase in it.")
+@click.option("--passphrase-fd", metavar="N", type=int, help="The same, read from a file descriptor.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def doctor(
+    given: _Given,
+    socket_path: str | None,
+    state_path: str | None,
+    passphrase_file: str | None,
+    passphrase_fd: int | None,
+    as_json: bool,
+) -> int:
+    """Say what is wrong here, and what to do about it.
+
+    Looks at folders, files and their modes, at the socket and the agent behind it, at settings, keys, store,
+    token file, memory, clock and systemd's units. It changes nothing, locks nothing and starts nothing, so
+    it may be called while the agent serves.
+
+    Each finding has a name that stays, one of four severities (ok, note, warning, error), a sentence and what
+    to do. With a key file without a passphrase every value of the store is opened, up to 100,000 of them and
+    beyond that so many drawn at random. With a passphrase that takes --passphrase-file or --passphrase-fd.
+    """
+    if passphrase_file is not None and passphrase_fd is not None:
+        raise click.UsageError("give --passphrase-file or --passphrase-fd, not both")
+    config_path, failure = given.config_path or paths.config_path(), None
+    try:
+        settings = given.settings(socket_path, state_path)
+    except ConfigError as error:
+        failure = error.sentence
+        settings = load(os.devnull, socket_path=socket_path, state_path=state_path)
+    from .doctor import command
+
+    return command.carry_out(
+        settings,
+        config_path=config_path,
+        config_failure=failure,
+        passphrase_file=passphrase_file,
+        passphrase_fd=passphrase_fd,
+        as_json=as_json,
+    )
+
+
 def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) -> T:
     import trio
 
@@ -159,7 +210,7 @@ def _carry_out(arguments: list[str]) -> int:
     passed = systemd.Passed()
     try:
         passed = systemd.passed_sockets()
-        agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
+        code = agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
         if "--debug" in arguments:
@@ -170,7 +221,7 @@ def _carry_out(arguments: list[str]) -> int:
         logs.last_words(sentence)
         _tell_who_waits(passed, sentence)
         return exit_code(error)
-    return 0
+    return code if isinstance(code, int) else STOPPED
 
 
 def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:

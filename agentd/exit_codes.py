@@ -11,6 +11,8 @@ import click
 from agentd_client import errors
 
 STOPPED = 0
+WARNINGS = 1
+ERRORS = 2
 USAGE = 64
 DAMAGED = 65
 INTERNAL = 70
@@ -32,6 +34,13 @@ MEANINGS = {
     INTERRUPTED: "interrupted",
 }
 """Every code in a few words, as `agentd --help` shows them."""
+
+DOCTOR_MEANINGS = {
+    STOPPED: "nothing worse than notes",
+    WARNINGS: "there are warnings",
+    ERRORS: "there are errors",
+}
+"""What `agentd doctor` answers with; where it cannot even begin, it ends with one of the others."""
 
 _BY_CLASS: dict[type[BaseException], int] = {
     click.ClickException: USAGE,

@@ -4,6 +4,7 @@ from .argon2 import Cost
 from .changing import change_passphrase
 from .key_file import is_protected
 from .key_ring import KeyRing
+from .looking import KeyFileForm, key_file_form, store_opener
 from .memory import SecretKey, SecretMemory
 from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE
@@ -12,6 +13,7 @@ from .unlocking import UnlockQueue
 __all__ = [
     "KEY_FILE",
     "Cost",
+    "KeyFileForm",
     "KeyRing",
     "Passphrase",
     "PassphraseText",
@@ -20,4 +22,6 @@ __all__ = [
     "UnlockQueue",
     "change_passphrase",
     "is_protected",
+    "key_file_form",
+    "store_opener",
 ]

@@ -150,7 +150,7 @@ def write_key(path: Path, content: memoryview, *, replace: bool) -> bool:
 def remove_leftovers(path: Path) -> None:
     """Remove what interrupted writers left beside a key file: it may be the key without its passphrase."""
     try:
-        if _leftovers(path):
+        if leftovers(path):
             with _locked(path.parent) as folder:
                 _remove_leftovers(path)
                 os.fsync(folder)
@@ -184,13 +184,14 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _leftovers(path: Path) -> list[Path]:
+def leftovers(path: Path) -> list[Path]:
+    """What interrupted writers left beside a key file."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
     return [found for found in path.parent.iterdir() if name.fullmatch(found.name)]
 
 
 def _remove_leftovers(path: Path) -> None:
-    for leftover in _leftovers(path):
+    for leftover in leftovers(path):
         leftover.unlink(missing_ok=True)
 
 

@@ -20,8 +20,9 @@ import trio
 from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
 from agentd_client.lifecycle import Lifecycle, Observer, State
 
-from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
+from ..crypto import open_into, open_sealed, random_into, seal
 from .argon2 import Cost
+from .derivation import SESSION, STORE, agent_id_of, derived_key
 from .key_file import remove_key
 from .memory import SecretKey, SecretMemory
 from .passphrase import Passphrase, PassphraseText
@@ -30,8 +31,6 @@ from .turns import in_argon2_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_AGENT_ID_BYTES = 16
 
 
 class KeyRing:
@@ -157,24 +156,24 @@ class KeyRing:
 
     def seal(self, value: bytes, context: bytes) -> bytes:
         """Seal a store value under its context; no two results are alike."""
-        with self._key("store") as key:
+        with self._key(STORE) as key:
             return seal(key, value, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Open what `seal` made; `agentd.crypto.SealError` where it is anything else."""
-        with self._key("store") as key:
+        with self._key(STORE) as key:
             return open_sealed(key, sealed, context)
 
     def wrap_key(self, key: SecretKey, context: bytes) -> bytes:
         """Seal a key, from memory to ciphertext."""
-        with self._key("session") as wrapping, key as secret:
+        with self._key(SESSION) as wrapping, key as secret:
             return seal(wrapping, secret, context)
 
     def unwrap_key(self, wrapped: bytes, context: bytes) -> SecretKey:
         """Open what `wrap_key` made, into locked memory; `SealError` where it is anything else."""
         key = self._memory.new_key()
         try:
-            with self._key("session") as wrapping, key as secret:
+            with self._key(SESSION) as wrapping, key as secret:
                 open_into(wrapping, wrapped, context, secret)
         except BaseException:
             key.wipe()
@@ -197,9 +196,6 @@ class KeyRing:
             root.wipe()
 
     def _derive(self, root: memoryview) -> None:
-        self._agent_id = keyed_hash(root, b"agentd agent id", _AGENT_ID_BYTES).hex()
-        for purpose in ("store", "session"):
-            derived = self._memory.new_key()
-            with derived as view:
-                derive_into(root, b"agentd key: " + purpose.encode(), view)
-            self._derived[purpose] = derived
+        self._agent_id = agent_id_of(root)
+        for purpose in (STORE, SESSION):
+            self._derived[purpose] = derived_key(self._memory, root, purpose)

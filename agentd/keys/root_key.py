@@ -53,7 +53,7 @@ def read_root_key(file: Path, passphrase: Passphrase | None, target: memoryview)
                 )
             found.read_key(target)
             return True
-        wrapped = _parsed(file, found)
+        wrapped = wrapped_key(file, found)
     if passphrase is None:
         raise AgentLockedError(f"{file} is locked with a passphrase; unlock it with `agentctl unlock`")
     try:
@@ -80,7 +80,8 @@ def write_root_key(
     return write_key(file, line_of(text), replace=replace)
 
 
-def _parsed(file: Path, found: KeyFile) -> paserk.Wrapped:
+def wrapped_key(file: Path, found: KeyFile) -> paserk.Wrapped:
+    """What a protected key file holds; KeyFileError where it is of another form or its cost out of bounds."""
     try:
         return paserk.parse(found.read_text())
     except (paserk.PaserkError, CostError) as error:

@@ -8,12 +8,13 @@ from .methods import agent_dispatch
 from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections
-from .socket_file import SocketFile
+from .socket_file import MAX_PATH_BYTES, SocketFile
 from .socket_folder import Access
 from .traffic import Traffic
 from .verify_only import verify_dispatch
 
 __all__ = [
+    "MAX_PATH_BYTES",
     "Access",
     "Admission",
     "Caller",

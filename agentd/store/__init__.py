@@ -1,9 +1,10 @@
 """The store: sealed values under key paths, in one LMDB environment with one writing thread."""
 
 from .db import DB
+from .examination import Examined, Seals, examine
 from .keypath import KeyPath
 from .sealing import KeyRing
 from .transaction import Transaction
 from .view import Entry, View
 
-__all__ = ["DB", "Entry", "KeyPath", "KeyRing", "Transaction", "View"]
+__all__ = ["DB", "Entry", "Examined", "KeyPath", "KeyRing", "Seals", "Transaction", "View", "examine"]

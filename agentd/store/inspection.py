@@ -40,7 +40,7 @@ def inspect(data_file: Path, mark: StopMark | None, logger: logging.Logger) -> N
     if meta.last_page >= MAX_VERIFIED_PAGES:
         logger.warning("%s is too large to be verified after a stop that was not clean", data_file)
         return
-    problems = _problems(data_file)
+    problems = structural_problems(str(data_file))
     if problems:
         raise StoreDamagedError(f"{data_file} is damaged inside ({problems[0]}); {REMEDY}")
 
@@ -51,10 +51,11 @@ def _read_meta(data_file: Path) -> Meta:
         return check_data_file(str(data_file), file.read(HEAD_BYTES), size_bytes)
 
 
-def _problems(data_file: Path) -> list[str]:
+def structural_problems(path: str) -> list[str]:
+    """What py-lmdb's verifier finds wrong with a data file, without LMDB; nothing where it is sound."""
     from lmdb.verify import VerifyError, verify
 
     try:
-        return list(verify(str(data_file), subdir=False))  # type: ignore[no-untyped-call]
+        return list(verify(path, subdir=False))  # type: ignore[no-untyped-call]
     except (VerifyError, struct.error, IndexError, RecursionError) as error:
         return [f"{error}"]

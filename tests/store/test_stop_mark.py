@@ -183,4 +183,4 @@ async def test_what_keeps_the_lock_from_being_a_file_is_named(
 
 def test_a_file_that_cannot_even_be_verified_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"nothing of the kind" * 1000)
-    assert inspection._problems(tmp_path / "data.mdb")
+    assert inspection.structural_problems(str(tmp_path / "data.mdb"))

@@ -6,7 +6,7 @@ scratch=$1 uid=$2 home=$3 cgroup=/sys/fs/cgroup/$4
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/systemd/system /run/systemd/unit-root /run/systemd/journald.conf.d
+mkdir -p /run/systemd/system /run/systemd/unit-root /run/systemd/journald.conf.d /run/credentials
 printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nRateLimitIntervalSec=0\n' \
     >/run/systemd/journald.conf.d/test.conf
 mkdir -p "/run/user/$uid"

@@ -1,0 +1,77 @@
+"""What the kernel tells of locks, sockets and processes, in /proc: asking takes no lock and wakes nobody.
+
+Parsing is apart from reading. Formats: proc(5), proc_locks(5), unix(7).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+from .node import Node
+
+PROC = Path("/proc")
+
+_LOCK = re.compile(r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON
+_FIELDS_BEFORE_PATH = 7
+
+
+def read(*parts: str) -> str:
+    """The text of a file below /proc; empty where it cannot be read, or its process is gone."""
+    try:
+        return PROC.joinpath(*parts).read_text(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def flock_holders(locks: str, node: Node) -> list[int]:
+    """The processes that hold an flock(2) on a file, by the text of /proc/locks.
+
+    A process of another pid namespace is not in there. btrfs and overlayfs give stat(2) another device than
+    the kernel itself uses: there, where the major number is 0, the inode has to do.
+    """
+    if node.kind is None:
+        return []
+    device = (os.major(node.device), os.minor(node.device))
+    return [
+        int(pid)
+        for pid, major, minor, inode in _LOCK.findall(locks)
+        if int(inode) == node.inode and ((int(major, 16), int(minor, 16)) == device or int(major, 16) == 0)
+    ]
+
+
+def listeners(sockets: str, path: str) -> int:
+    """How many Unix sockets bound to that path accept connections, by the text of /proc/net/unix."""
+    found = 0
+    for line in sockets.splitlines()[1:]:
+        fields = re.split(" +", line, maxsplit=_FIELDS_BEFORE_PATH)
+        if len(fields) > _FIELDS_BEFORE_PATH and fields[-1] == path and int(fields[3], 16) & _ACCEPTS:
+            found += 1
+    return found
+
+
+def unit_of(cgroup: str) -> str:
+    """The systemd unit of a process, by the text of /proc/PID/cgroup; empty where there is none."""
+    for line in cgroup.splitlines():  # in a hybrid set-up only one of the two hierarchies has it
+        last = line.rpartition("/")[2]
+        if (line.startswith("0::") or ":name=systemd:" in line) and last.endswith((".service", ".scope")):
+            return last
+    return ""
+
+
+def soft_limit(limits: str, title: str) -> float | None:
+    """A soft limit in the text of /proc/PID/limits, infinite for unlimited; None where it is not told."""
+    for line in limits.splitlines():
+        if line.startswith(title):
+            soft = line[len(title) :].split()[0]
+            return int(soft) if soft.isdecimal() else math.inf
+    return None
+
+
+def swap_devices(swaps: str) -> list[str]:
+    """The swap areas that are not memory themselves (zram), by the text of /proc/swaps."""
+    names = [line.split()[0] for line in swaps.splitlines()[1:] if line.split()]
+    return [name for name in names if not name.startswith("/dev/zram")]

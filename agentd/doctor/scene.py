@@ -1,0 +1,165 @@
+"""Where the doctor looks, and what several checks need to know: found out once, when first asked for."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from agentd_client import paths
+from agentd_client.blocking import Client
+from agentd_client.errors import AgentdError, PassphraseError
+from agentd_client.protocol.results import Status
+
+from ..config import Settings
+from ..keys import PassphraseText, store_opener
+from ..sessions.dating import DATED
+from ..store import Examined, examine
+from . import proc
+from .node import Node, look
+
+ANSWER_SECONDS = 3.0
+"""For an agent that runs to tell its status; it takes a millisecond."""
+
+START_SECONDS = 1.0
+"""For one that has the socket's lock and does not listen yet."""
+
+SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"
+_ENABLED_LINK = f"sockets.target.wants/{SOCKET_UNIT}"
+
+
+class Limits(NamedTuple):
+    """Soft limits of a process, in bytes; infinite for unlimited, None for unknown."""
+
+    memlock: float | None
+    core: float | None
+
+
+class Answer(NamedTuple):
+    """What the running agent said of itself, or why it said nothing. Both None: it was not asked."""
+
+    status: Status | None = None
+    failure: str | None = None
+
+
+class StoreLook(NamedTuple):
+    """What came of looking at the store.
+
+    examined: None where it cannot be read, for the reason in `failure`; both None where there is no store.
+    sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
+    """
+
+    examined: Examined | None = None
+    failure: str | None = None
+    sealed: str | None = None
+    is_passphrase_refused: bool = False
+
+
+def own_limits() -> Limits:
+    """Of this process; to be read before `process.harden` changes one of them."""
+    memlock, core = (
+        resource.getrlimit(which)[0] for which in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_CORE)
+    )
+    return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in (memlock, core)))
+
+
+class Scene:
+    """One look around.
+
+    Args:
+        settings: where things are.
+        config_path: where the settings are, or would be.
+        config_failure: why the settings in the file could not be used; then `settings` are the defaults.
+        limits: of the shell that the doctor was called from.
+        passphrase: of the key file, to open the values of the store; None for a key file without one.
+        environ: the variables.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config_path: str,
+        config_failure: str | None,
+        limits: Limits,
+        passphrase: PassphraseText | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.settings = settings
+        self.config_path = config_path
+        self.config_failure = config_failure
+        self.limits = limits
+        self.environ = environ
+        self.uid = os.geteuid()
+        self.token_path = os.path.abspath(paths.session_token_path(environ))
+        self._passphrase = passphrase
+
+    @cached_property
+    def locks(self) -> str:
+        """The text of /proc/locks."""
+        return proc.read("locks")
+
+    @cached_property
+    def socket_lock(self) -> Node:
+        """The file whose lock the agent of this socket holds."""
+        return look(f"{self.settings.socket_path}.lock")
+
+    @cached_property
+    def serving(self) -> list[int]:
+        """The processes that hold the socket's lock: the agent, if one runs."""
+        return proc.flock_holders(self.locks, self.socket_lock)
+
+    @cached_property
+    def storing(self) -> list[int]:
+        """The processes that hold the store's lock."""
+        return proc.flock_holders(self.locks, look(self.settings.store_path / "agentd.lock"))
+
+    @cached_property
+    def listeners(self) -> int:
+        """How many sockets listen at the socket's path, as far as this network namespace shows."""
+        return proc.listeners(proc.read("net", "unix"), self.settings.socket_path)
+
+    @cached_property
+    def unit_folders(self) -> list[Path]:
+        """Where the user's manager looks for units, the strongest first (systemd.unit(5))."""
+        config_home = Path(paths.config_path(self.environ)).parent.parent
+        system = (Path(folder) / "systemd" / "user" for folder in ("/etc", "/usr/local/lib", "/usr/lib"))
+        return [config_home / "systemd" / "user", *system]
+
+    @cached_property
+    def is_enabled(self) -> bool:
+        """Whether the user's manager starts the socket unit by itself."""
+        return any(os.path.lexists(folder / _ENABLED_LINK) for folder in self.unit_folders)
+
+    @cached_property
+    def answer(self) -> Answer:
+        """What the agent says; asked only where one runs, so that asking never starts one."""
+        if not self.serving and (self.is_enabled or not self.listeners):
+            return Answer()
+        try:
+            path = self.settings.socket_path
+            with Client.connect(path, timeout=ANSWER_SECONDS, patience=START_SECONDS) as agent:
+                return Answer(agent.get_status())
+        except AgentdError as failure:
+            return Answer(failure=failure.sentence)
+
+    @cached_property
+    def store(self) -> StoreLook:
+        """The store, looked at without a lock; its values opened where there is a key for it."""
+        if look(self.settings.store_path / "data.mdb").kind is None:
+            return StoreLook()
+        try:
+            with store_opener(self.settings.keys_path, self._passphrase) as keys:
+                return StoreLook(examine(self.settings.store_path, keys, newest_below=DATED))
+        except AgentdError as failure:  # of the key file: `examine` tells what it finds instead of raising it
+            sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
+        except OSError as failure:
+            return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
+        try:
+            found = examine(self.settings.store_path, None, newest_below=DATED)
+        except OSError as failure:
+            return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
+        return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)

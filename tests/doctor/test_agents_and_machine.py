@@ -1,0 +1,245 @@
+"""The running agent, memory, clock, store and units: facts in, findings out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from agentd import __version__
+from agentd.doctor import agents, clock, memory, store, units
+from agentd.doctor.scene import Limits, StoreLook
+from agentd.sessions import Instant
+from agentd.store import Examined, Seals
+from agentd.store.meta_pages import Meta
+from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
+from agentd_client.protocol.results import Counters, Status
+from tests.doctor.test_places import judged
+
+NOW = 1_790_000_000.0
+STATUS = Status(
+    __version__,
+    "id",
+    7,
+    NOW - 100,
+    100.0,
+    0,
+    "k",
+    "/r/agent.sock",
+    "/s/store",
+    4096,
+    True,
+    Counters(*[0] * 7),
+)
+AGENTS = agents.Facts("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "severity"),
+    [
+        ({}, "agent.alone", "ok"),
+        ({}, "agent.answer", "ok"),
+        ({}, "agent.version", "ok"),
+        ({}, "agent.places", "ok"),
+        ({"storing": [8]}, "agent.alone", "error"),
+        ({"serving": [], "storing": [8], "status": None}, "agent.alone", "error"),
+        ({"status": None, "failure": "no agent answers; start one"}, "agent.answer", "error"),
+        ({"status": None, "serving": [], "storing": []}, "agent.answer", "note"),
+        ({"status": STATUS._replace(version="0.0.1")}, "agent.version", "warning"),
+        ({"status": STATUS._replace(store_path="/t/store")}, "agent.places", "warning"),
+        ({"is_enabled": True, "unit": "agentd.service"}, "agent.supervisor", "ok"),
+        ({"is_enabled": True, "unit": "session-3.scope"}, "agent.supervisor", "warning"),
+    ],
+)
+def test_agents(changed, name, severity):
+    assert judged(agents, AGENTS._replace(**changed))[name] == severity
+
+
+def test_two_agents_are_both_named():
+    found = next(iter(agents.judge(AGENTS._replace(storing=[8]))))
+    assert "process 7" in found.says
+    assert "process 8" in found.says
+    assert "`kill 7 8`" in found.remedy
+
+
+def test_an_agent_without_a_supervisor_is_no_finding():
+    assert "agent.supervisor" not in judged(agents, AGENTS)
+    assert "agent.supervisor" not in judged(agents, AGENTS._replace(is_enabled=True, unit=None))
+    assert "agent.alone" not in judged(agents, AGENTS._replace(storing=[]))
+
+
+CALM = memory.Facts(Limits(8 << 20, 0), None, False, None, [], "core", None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "severity"),
+    [
+        ({}, "memory.lock", "ok"),
+        ({"limits": Limits(4096, 0)}, "memory.lock", "warning"),
+        ({"limits": Limits(4096, 0), "unlimited": True}, "memory.lock", "ok"),
+        ({"limits": Limits(4096, 0), "status": STATUS}, "memory.lock", "ok"),
+        ({"status": STATUS._replace(memory_locked=False)}, "memory.lock", "warning"),
+        ({}, "memory.swap", "ok"),
+        ({"swap": ["/dev/sda2"]}, "memory.swap", "ok"),
+        ({"swap": ["/dev/sda2"], "limits": Limits(0, 0)}, "memory.swap", "warning"),
+        ({"swap": ["/dev/sda2"], "status": STATUS._replace(memory_locked=False)}, "memory.swap", "warning"),
+        ({}, "memory.cores", "ok"),
+        ({"limits": Limits(8 << 20, math.inf)}, "memory.cores", "note"),
+        ({"core_pattern": "|/usr/lib/systemd/systemd-coredump %P"}, "memory.cores", "note"),
+        ({"agent_limits": Limits(8 << 20, 0), "is_closed": True}, "memory.process", "ok"),
+        ({"agent_limits": Limits(8 << 20, 0)}, "memory.process", "ok"),
+        ({"agent_limits": Limits(8 << 20, 1), "is_closed": True}, "memory.process", "warning"),
+        ({"agent_limits": Limits(8 << 20, 0), "is_closed": False}, "memory.process", "warning"),
+    ],
+)
+def test_memory(changed, name, severity):
+    assert judged(memory, CALM._replace(**changed))[name] == severity
+
+
+def test_of_a_process_that_is_hidden_nothing_is_said():
+    assert "memory.process" not in judged(memory, CALM._replace(agent_limits=Limits(None, None)))
+    assert "memory.process" not in judged(memory, CALM)
+
+
+def test_where_cores_go_is_named_without_arguments():
+    facts = CALM._replace(core_pattern="|/usr/lib/systemd/systemd-coredump %P")
+    (says,) = (finding.says for finding in memory.judge(facts) if finding.name == "memory.cores")
+    assert says.endswith("go to /usr/lib/systemd/systemd-coredump")
+
+
+def test_the_right_to_lock_memory_is_read_from_the_capabilities():
+    assert memory._may_lock("Name:\tx\nCapEff:\t000001ffffffffff\n")
+    assert not memory._may_lock("Name:\tx\nCapEff:\t0000000000000000\n")
+    assert not memory._may_lock("")
+
+
+TIME = clock.Facts(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "severity"),
+    [
+        ({}, "clock.year", "ok"),
+        ({"now": Instant(0.0, 1.0, "boot")}, "clock.year", "error"),
+        ({"now": Instant(-5.0, 1.0, "boot")}, "clock.year", "error"),
+        ({"now": Instant(5e9, 1.0, "boot")}, "clock.year", "error"),
+        ({"now": Instant(1e30, 1.0, "boot")}, "clock.year", "error"),
+        ({}, "clock.records", "ok"),
+        ({"newest": NOW + 59}, "clock.records", "ok"),
+        ({"newest": NOW + 61}, "clock.records", "warning"),
+        ({"newest": 1e30}, "clock.records", "warning"),
+        ({}, "clock.set", "ok"),
+        ({"status": STATUS._replace(started_at=NOW)}, "clock.set", "note"),
+        ({"status": STATUS._replace(uptime_seconds=10.0)}, "clock.set", "note"),
+        ({}, "clock.boot", "ok"),
+        ({"now": Instant(NOW, 1.0, "")}, "clock.boot", "warning"),
+    ],
+)
+def test_the_clock(changed, name, severity):
+    assert judged(clock, TIME._replace(**changed))[name] == severity
+
+
+def test_without_agent_and_store_there_is_less_to_say_of_the_clock():
+    assert judged(clock, TIME._replace(newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
+
+
+WHOLE = Examined(Meta(4096, 9, 5), problems=[], seals=Seals(7, 7, 0, []))
+DAMAGED = StoreDamagedError("it is cut short; restore it")
+MISMATCH = StoreKeyMismatchError("it was sealed with another key; put it back")
+
+
+def told(examined: Examined | None, failure: str | None = None, sealed: str | None = None) -> dict[str, str]:
+    return judged(store, store.Facts("/s", StoreLook(examined, failure, sealed), 1 << 30))
+
+
+def test_a_whole_store():
+    fine = {
+        "store.file": "ok",
+        "store.structure": "ok",
+        "store.key": "ok",
+        "store.seals": "ok",
+        "store.room": "ok",
+    }
+    assert told(WHOLE) == fine
+    assert told(WHOLE._replace(seals=Seals(100, 1000, 0, []))) == fine
+    assert told(WHOLE._replace(problems=None)) == fine | {"store.structure": "note"}
+
+
+@pytest.mark.parametrize(
+    ("look", "expected"),
+    [
+        (StoreLook(), {"store.file": "note"}),
+        (StoreLook(failure="/s: Permission denied"), {"store.file": "error"}),
+        (StoreLook(Examined(refusal=DAMAGED)), {"store.file": "error"}),
+        (StoreLook(Examined(overtaken=True)), {"store.structure": "note"}),
+        (StoreLook(WHOLE._replace(problems=["page 3 is …", "page 4 is …"], seals=None)), {"store.file": "ok", "store.structure": "error"}),
+        (StoreLook(WHOLE._replace(refusal_of_key=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreLook(WHOLE._replace(refusal_of_key=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreLook(WHOLE._replace(seals=None), sealed="that is not the passphrase", is_passphrase_refused=True), {"store.file": "ok", "store.structure": "ok", "store.seals": "warning"}),
+        (StoreLook(WHOLE._replace(seals=None), sealed="it is locked; unlock it"), {"store.file": "ok", "store.structure": "ok", "store.seals": "note"}),
+        (StoreLook(WHOLE._replace(seals=Seals(7, 7, 4, ["a", "b", "c"]))), {"store.file": "ok", "store.structure": "ok", "store.key": "ok", "store.seals": "error"}),
+    ],
+)  # fmt: skip
+def test_a_store_that_is_not_whole(look, expected):
+    assert judged(store, store.Facts("/s", look, None)) == expected
+
+
+def test_a_sample_is_said_to_be_one_and_broken_seals_are_named():
+    facts = store.Facts("/s", StoreLook(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
+    assert [finding.says for finding in store.judge(facts)][
+        -1
+    ] == "100 of 1000 values, drawn at random, are genuine"
+    facts = store.Facts("/s", StoreLook(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
+    assert [finding.says for finding in store.judge(facts)][-1].endswith("by this agent: a, b, c, …")
+
+
+def test_a_full_disk_is_a_warning():
+    assert judged(store, store.Facts("/s", StoreLook(), 1024))["store.room"] == "warning"
+
+
+SERVICE = 'ExecStart="/v/bin/python" -I -m agentd serve\nReadWritePaths="-/s/agentd" "-%t/agentd"\n'
+UNITS = units.Facts(
+    {"agentd.socket": "", "agentd.service": SERVICE},
+    True, "/v/bin/python", True, "/s/agentd", {"agentd": "/b/agentd", "agentctl": "/b/agentctl"}, True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "severity"),
+    [
+        ({}, "units.files", "ok"),
+        ({"units": {}}, "units.files", "note"),
+        ({"units": {"agentd.socket": ""}}, "units.files", "error"),
+        ({}, "units.enabled", "ok"),
+        ({"is_enabled": False}, "units.enabled", "warning"),
+        ({}, "units.program", "ok"),
+        ({"has_program": False}, "units.program", "error"),
+        ({"has_program": False, "program": ""}, "units.program", "error"),
+        ({}, "units.state", "ok"),
+        ({"state_path": "/t/agentd"}, "units.state", "error"),
+        ({"state_path": "/s"}, "units.state", "error"),
+        ({}, "user.lingering", "ok"),
+        ({"lingers": False}, "user.lingering", "note"),
+        ({}, "path.commands", "ok"),
+        ({"commands": {"agentd": "/b/agentd", "agentctl": None}}, "path.commands", "warning"),
+    ],
+)
+def test_units(changed, name, severity):
+    assert judged(units, UNITS._replace(**changed))[name] == severity
+
+
+def test_the_program_of_a_unit_is_read_as_systemd_reads_it():
+    assert units.program_of(SERVICE) == "/v/bin/python"
+    assert units.program_of("ExecStart=/v/bin/python -I\n") == "/v/bin/python"
+    assert units.program_of('ExecStart="/of 100%% & co/\\"x\\"/\\\\y" -I\n') == '/of 100% & co/"x"/\\y'
+    assert units.program_of("[Service]\n") == ""
+
+
+def test_without_systemd_lingering_means_nothing():
+    assert "user.lingering" not in judged(units, UNITS._replace(lingers=None))
+
+
+def test_a_state_folder_that_systemd_writes_in_another_way_is_found():
+    service = SERVICE.replace("/s/agentd", '/s/100%% \\"a\\"')
+    facts = UNITS._replace(units=UNITS.units | {"agentd.service": service}, state_path='/s/100% "a"')
+    assert judged(units, facts)["units.state"] == "ok"

@@ -1,0 +1,201 @@
+"""`agentd doctor` on whole systems: it names what is broken, and disturbs nothing that is not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from agentd.keys import store_opener
+from agentd.store import examine as examine_store
+from tests.e2e.breakages import BROKEN, broken_home, call_doctor, examine, install_units, used
+from tests.e2e.daemon import scratch_home
+
+HEALTHY = {"ok", "note"}
+
+
+def test_a_healthy_system_that_serves(home, daemon):
+    assert home.agentctl("login").returncode == 0
+    found = examine(home)
+    assert found.code == 0
+    assert {finding["severity"] for finding in found.findings} == HEALTHY
+    assert len(found.of("agent.answer")) == len(found.of("store.seals")) == 1
+    assert found.of("store.structure")[0]["severity"] == "ok"
+    assert daemon.stop() == 0
+
+
+def test_a_healthy_system_that_is_stopped(home):
+    used(home)
+    found = examine(home)
+    assert found.code == 0
+    assert "of" not in found.of("store.seals")[0]["says"].split()
+    assert "no agent runs here" in found.of("agent.answer")[0]["says"]
+
+
+def test_a_healthy_system_with_units(home):
+    install_units(home)
+    used(home)
+    found = examine(home)
+    assert found.code == 0
+    for name in ("units.files", "units.enabled", "units.program", "units.state"):
+        assert found.of(name)[0]["severity"] == "ok"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_broken_system_is_named(name):
+    with broken_home(name) as (home, broken):
+        found = examine(home, *broken.arguments)
+    named = [finding for finding in found.of(broken.finding) if finding["severity"] == broken.severity]
+    assert named
+    assert named[0]["remedy"]
+    assert found.code == {"warning": 1, "error": 2}[broken.severity]
+
+
+def test_people_get_lines_with_the_worst_first_and_what_to_do(home):
+    used(home)
+    (home.state / "keys").chmod(0o755)
+    ended = call_doctor(home)
+    first, second, *_, last = ended.stdout.splitlines()
+    assert ended.returncode == 2
+    assert first.startswith("error    keys.folder      ")
+    assert second.strip() == f"→ run `chmod 700 {home.state}/keys`"
+    assert last.startswith("1 error, ")
+
+
+def test_on_an_empty_home_it_makes_nothing(home):
+    assert examine(home).code == 0
+    assert [path.name for path in home.path.iterdir()] == ["run"]
+    assert not any(home.runtime.iterdir())
+
+
+def test_it_changes_no_file(home):
+    used(home)
+    before = state_of(home.path)
+    assert examine(home).code == 0
+    assert state_of(home.path) == before
+
+
+def test_neither_tokens_nor_keys_are_in_what_it_says(home, daemon):
+    token = home.agentctl("login").returncode or home.token_file.read_text().strip()
+    key = (home.state / "keys" / "root.key").read_bytes()
+    found = examine(home, AGENTD_TOKEN=token)
+    assert found.of("token.environment")
+    said = str(found.findings)
+    assert token not in said
+    assert key.hex() not in said
+
+
+def test_while_the_agent_serves_the_doctor_disturbs_nothing(home, daemon):
+    names = {path.name for path in (home.state / "store").iterdir()}
+    tokens: list[str] = []
+    failures: list[Exception] = []
+    ended = threading.Event()
+    begun = threading.Event()
+
+    def create() -> None:
+        with daemon.client() as agent:
+            while not ended.is_set():
+                try:
+                    tokens.append(agent.create_token(label="beside the doctor").token)
+                except Exception as error:  # whatever a client sees is a disturbance
+                    failures.append(error)
+                begun.set()
+
+    creating = threading.Thread(target=create)
+    creating.start()
+    try:
+        assert begun.wait(30)
+        looks = [examine_in_place(home) for _ in range(50)]
+        codes = [home.agentd("doctor").returncode for _ in range(3)]
+    finally:
+        ended.set()
+        creating.join()
+    assert failures == []
+    assert not set(codes) & {2}
+    whole = [look for look in looks if not look.overtaken]
+    assert whole, "the agent was faster than every look"
+    for look in whole:
+        assert (look.refusal, look.problems, look.refusal_of_key) == (None, [], None)
+        assert look.seals is not None
+        assert (look.seals.broken, look.seals.opened) == (0, look.seals.of)
+    with daemon.client() as agent:
+        assert all(agent.verify_token(token) for token in tokens)
+        assert agent.get_status().sessions == len(tokens)
+    assert {path.name for path in (home.state / "store").iterdir()} == names
+    assert "WARNING" not in daemon.log.read_text()
+    assert daemon.stop() == 0
+
+
+def test_it_starts_no_agent_where_systemd_would(home):
+    from tests.agentd.handing_over import listening
+
+    install_units(home)
+    home.socket.parent.mkdir(mode=0o700)
+    with listening(home.socket) as listener:
+        home.socket.chmod(0o600)
+        found = examine(home)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert found.code == 0
+    assert "the first connection starts it" in found.of("agent.answer")[0]["says"]
+
+
+@pytest.mark.parametrize("way", ["--passphrase-file", "--passphrase-fd"])
+async def test_with_a_passphrase_the_seals_are_checked_only_when_it_is_given(way):
+    from agentd.keys import Cost, KeyRing
+    from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
+    from agentd.store import DB
+
+    with scratch_home() as home:
+        async with (
+            await KeyRing.create_key_ring(
+                keys_path=home.state / "keys", passphrase="open up", cost=Cost(MIN_MEMORY_BYTES, MIN_PASSES)
+            ) as key_ring,
+            await DB.create_db(db_path=home.state / "store", key_ring=key_ring),
+        ):
+            pass
+        closed = examine(home)
+        assert closed.code == 0
+        assert closed.of("store.seals")[0]["severity"] == "note"
+        assert closed.of("store.structure")[0]["severity"] == "ok"
+        assert "19 MiB" in closed.of("key.passphrase")[0]["says"]
+        file = home.path / "passphrase"
+        file.write_text("open up\n")
+        file.chmod(0o600)
+        opened = given(home, way, file)
+        assert opened.returncode == 0
+        assert "ok       store.seals" in opened.stdout
+        file.write_text("another\n")
+        refused = given(home, way, file)
+        assert refused.returncode == 1
+        assert "not checked: that is not the passphrase" in refused.stdout
+        assert "another" not in refused.stdout
+
+
+def given(home, way, file: Path):
+    import subprocess
+    import sys
+
+    with file.open() as descriptor:
+        value = str(file) if way == "--passphrase-file" else str(descriptor.fileno())
+        return subprocess.run(
+            [sys.executable, "-m", "agentd", "doctor", way, value],
+            env=home.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            pass_fds=[descriptor.fileno()], capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+
+def examine_in_place(home):
+    with store_opener(home.state / "keys") as keys:
+        return examine_store(home.state / "store", keys)
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        entry = path.lstat()
+        found[str(path)] = (entry.st_mode, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns)
+    return found

@@ -1,0 +1,68 @@
+"""Keys for who only looks: the same keys, and no trace of the look."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agentd.crypto import SealError
+from agentd.keys import Cost, KeyRing, key_file_form, store_opener
+from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
+from agentd_client.errors import AgentLockedError, KeyFileError, KeyUnavailableError, PassphraseError
+
+CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
+
+
+@pytest.mark.parametrize("passphrase", [None, "open up"])
+async def test_it_opens_what_the_key_ring_sealed(tmp_path, passphrase):
+    async with await KeyRing.create_key_ring(
+        keys_path=tmp_path / "keys", passphrase=passphrase, cost=CHEAP
+    ) as key_ring:
+        sealed = key_ring.seal(b"a value", b"its place")
+        agent_id = key_ring.agent_id
+    with store_opener(tmp_path / "keys", passphrase) as keys:
+        assert keys.agent_id == agent_id
+        assert keys.open(sealed, b"its place") == b"a value"
+        with pytest.raises(SealError):
+            keys.open(sealed, b"another place")
+        with pytest.raises(NotImplementedError):
+            keys.seal(b"", b"")
+    with pytest.raises(KeyUnavailableError):
+        keys.open(sealed, b"its place")
+
+
+async def test_the_form_tells_the_passphrase_and_what_was_left_behind(tmp_path):
+    keys_path = tmp_path / "keys"
+    async with await KeyRing.create_key_ring(keys_path=keys_path):
+        pass
+    assert key_file_form(keys_path) == (None, [])
+    async with await KeyRing.create_key_ring(
+        keys_path=keys_path, passphrase="open up", cost=CHEAP, fresh=True
+    ):
+        pass
+    leftover = keys_path / f".root.key.{'0' * 16}"
+    leftover.write_bytes(bytes(32))
+    (keys_path / ".root.key.backup").write_bytes(b"")
+    assert key_file_form(keys_path) == (CHEAP, [leftover.name])
+    assert leftover.exists()
+
+
+def test_nothing_is_made_where_nothing_is(tmp_path):
+    assert key_file_form(tmp_path / "keys") is None
+    with pytest.raises(KeyFileError, match="not there"), store_opener(tmp_path / "keys"):
+        pass
+    assert not (tmp_path / "keys").exists()
+
+
+async def test_what_does_not_fit_is_refused_as_the_agent_refuses_it(tmp_path):
+    keys_path = tmp_path / "keys"
+    async with await KeyRing.create_key_ring(keys_path=keys_path, passphrase="open up", cost=CHEAP):
+        pass
+    with pytest.raises(AgentLockedError), store_opener(keys_path):
+        pass
+    with pytest.raises(PassphraseError), store_opener(keys_path, "another"):
+        pass
+    os.truncate(keys_path / "root.key", 5)
+    with pytest.raises(KeyFileError, match="5 bytes"):
+        key_file_form(keys_path)

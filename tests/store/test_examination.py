@@ -1,0 +1,179 @@
+"""A store looked at from outside, while it is at rest, is written to, or is damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import lmdb
+import pytest
+
+from agentd.store import DB, examine
+from agentd.store import snapshot as snapshots
+from agentd.store.snapshot import OvertakenError, snapshot
+from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
+
+from .fakes import FakeKeyRing
+
+PAGE_BYTES = 4096
+
+
+@pytest.fixture
+async def closed(store_path, key_ring):
+    """A store at rest, with entries enough for several pages."""
+    async with await DB.create_db(db_path=store_path, key_ring=key_ring) as db:
+        for number in range(200):
+            await db.put(("things", f"{number:04}"), bytes(100))
+        await db.put(("things", "large"), bytes(20_000))
+    return store_path
+
+
+def entries_of(path) -> int:
+    with snapshot(path / "data.mdb") as found:
+        return found.entries
+
+
+async def test_a_whole_store(closed, key_ring):
+    found = examine(closed, key_ring, newest_below=(("things",), ("nothing",)))
+    assert (found.problems, found.refusal, found.refusal_of_key, found.overtaken) == ([], None, None, False)
+    assert found.seals == (entries_of(closed), entries_of(closed), 0, [])
+    assert found.newest == ((b"things", b"large"),)
+
+
+async def test_without_keys_the_structure_is_looked_at_all_the_same(closed):
+    found = examine(closed, None, newest_below=("things",))
+    assert (found.problems, found.seals) == ([], None)
+    assert found.newest == ((b"things", b"large"),)
+
+
+async def test_beyond_the_bound_a_sample_is_opened(closed, key_ring):
+    found = examine(closed, key_ring, max_opened=40)
+    assert found.seals is not None
+    assert 40 <= found.seals.opened < found.seals.of == entries_of(closed)
+    leaf_sizes = PAGE_BYTES // 100
+    assert found.seals.opened < 40 + leaf_sizes
+
+
+async def test_a_store_that_is_too_large_is_not_verified_and_its_seals_are_looked_at(closed, key_ring):
+    found = examine(closed, key_ring, max_pages=3)
+    assert found.problems is None
+    assert found.seals is not None
+    assert found.seals.broken == 0
+
+
+async def test_values_that_were_exchanged_are_named(closed, key_ring):
+    with lmdb.open(str(closed), map_size=1 << 24) as environment, environment.begin(write=True) as txn:
+        things = [pair for pair in txn.cursor() if pair[0].startswith(b"dthings\0")]
+        for (key, _), (_, value) in zip(things[:5], things[5:10], strict=True):
+            txn.put(key, value)
+    found = examine(closed, key_ring)
+    assert found.problems == []
+    assert found.seals is not None
+    assert (found.seals.broken, found.seals.named) == (5, ["things/0000", "things/0001", "things/0002"])
+
+
+async def test_another_key_is_told_from_damage(closed):
+    found = examine(closed, FakeKeyRing(b"another key"))
+    assert isinstance(found.refusal_of_key, StoreKeyMismatchError)
+    assert found.seals is None
+    assert found.problems == []
+
+
+async def test_a_store_older_than_its_last_stop_is_told(closed, key_ring, tmp_path):
+    shutil.copy2(closed / "data.mdb", tmp_path / "older")
+    async with await DB.create_db(db_path=closed, key_ring=key_ring) as db:
+        await db.put("more", b"")
+    shutil.copy2(tmp_path / "older", closed / "data.mdb")
+    assert isinstance(examine(closed, key_ring).refusal_of_key, StoreDamagedError)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, PAGE_BYTES, 2 * PAGE_BYTES, 5 * PAGE_BYTES])
+async def test_a_file_cut_short_is_refused(closed, key_ring, size):
+    os.truncate(closed / "data.mdb", size)
+    found = examine(closed, key_ring)
+    assert isinstance(found.refusal, StoreDamagedError)
+    assert (found.meta, found.problems, found.seals) == (None, None, None)
+
+
+async def test_what_is_no_file_is_refused_and_hangs_nobody(closed, key_ring):
+    (closed / "data.mdb").unlink()
+    os.mkfifo(closed / "data.mdb", 0o600)
+    assert "not a regular file" in str(examine(closed, key_ring).refusal)
+
+
+async def test_a_file_that_is_not_there_is_an_os_error(tmp_path, key_ring):
+    with pytest.raises(FileNotFoundError):
+        examine(tmp_path, key_ring)
+
+
+async def test_a_page_overwritten_is_a_problem_of_the_structure(closed, key_ring):
+    with snapshot(closed / "data.mdb") as found:
+        leaf = next(found.tree().leaves())
+    with (closed / "data.mdb").open("r+b") as file:
+        file.seek(leaf * PAGE_BYTES)
+        file.write(bytes(PAGE_BYTES))
+    found = examine(closed, key_ring)
+    assert found.problems
+    assert found.seals is None
+    unverified = examine(closed, key_ring, max_pages=3)
+    assert unverified.problems == [f"page {leaf} is not what the page above it says"]
+
+
+# --- beside a writer --------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_stays_what_it_was_while_commits_go_on(db, store_path, key_ring):
+    await db.put("a", b"before")
+    with snapshot(store_path / "data.mdb") as found:
+        entries = found.entries
+        for number in range(50):
+            await db.put(("more", str(number)), bytes(500))
+        found.require_still()
+        assert found.problems() == []
+        assert sum(len(found.tree().entries(leaf)) for leaf in found.tree().leaves()) == entries
+    assert examine(store_path, key_ring).problems == []
+
+
+async def test_read_in_place_one_commit_does_no_harm_and_two_are_noticed(db, store_path, monkeypatch):
+    monkeypatch.setattr(snapshots, "COPIED_BYTES", 0)
+    await db.put("a", b"before")
+    with snapshot(store_path / "data.mdb") as found:
+        found.require_still()
+        await db.put("a", b"once")
+        found.require_still()
+        assert found.problems() == []
+        await db.put("a", b"twice")
+        with pytest.raises(OvertakenError):
+            found.require_still()
+
+
+async def test_a_writer_that_is_always_faster_is_told(closed, key_ring, monkeypatch):
+    monkeypatch.setattr(snapshots, "_is_still", lambda live, meta: False)
+    monkeypatch.setattr(snapshots, "PAUSE_SECONDS", 0)
+    assert examine(closed, key_ring).overtaken
+    monkeypatch.setattr(snapshots, "COPIED_BYTES", 0)
+    assert examine(closed, key_ring).overtaken
+
+
+async def test_half_of_a_meta_page_is_read_again_and_only_then_believed(closed, key_ring, monkeypatch):
+    real, reads = os.pread, []
+
+    def torn(descriptor: int, size: int, offset: int) -> bytes:
+        data = real(descriptor, size, offset)
+        if offset == 0 and size == snapshots.HEAD_BYTES:
+            reads.append(size)
+            if len(reads) == 1:
+                return data[:16] + bytes(100) + data[116:]
+        return data
+
+    monkeypatch.setattr(os, "pread", torn)
+    assert examine(closed, key_ring).problems == []
+    assert len(reads) > 1
+
+
+async def test_it_takes_no_lock_and_leaves_nothing_open(db, store_path, key_ring):
+    before = sorted(os.listdir("/proc/self/fd"))
+    names = sorted(path.name for path in store_path.iterdir())
+    examine(store_path, key_ring)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert sorted(path.name for path in store_path.iterdir()) == names

@@ -1,0 +1,50 @@
+"""`agentd doctor` under a real service manager."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def findings(service) -> dict[str, dict[str, str]]:
+    ended = service.run("agentd", "doctor", "--json")
+    assert ended.stderr == ""
+    return {finding["name"]: finding for finding in json.loads(ended.stdout)["findings"]}
+
+
+def test_it_looks_at_an_installed_agent_without_starting_it(service):
+    found = findings(service)
+    assert service.show("ActiveState") == "inactive"
+    assert "the first connection starts it" in found["agent.answer"]["says"]
+    names = [
+        "units.files",
+        "units.enabled",
+        "units.program",
+        "units.state",
+        "path.commands",
+        "socket.listener",
+    ]
+    assert {found[name]["severity"] for name in names} == {"ok"}, found
+
+
+def test_of_a_healthy_service_nothing_is_worse_than_a_note(service):
+    service.done("agentctl", "login")
+    ended = service.run("agentd", "doctor")
+    print(ended.stdout, file=sys.stderr)
+    assert ended.returncode == 0, ended.stdout
+    found = findings(service)
+    assert found["agent.supervisor"]["severity"] == "ok"
+    assert found["agent.alone"]["severity"] == "ok"
+    assert found["memory.process"]["severity"] == "ok"
+    assert found["store.seals"]["severity"] == "ok"
+
+
+def test_a_state_folder_that_the_sandbox_closes_is_named(service):
+    settings = service.home / ".config" / "agentd" / "config.toml"
+    service.write(settings, f'state_path = "{service.home}/elsewhere/agentd"\n')
+    try:
+        found = findings(service)
+    finally:
+        service.remove(settings)
+    assert found["units.state"]["severity"] == "error"
+    assert "make install" in found["units.state"]["remedy"]
