@@ -118,7 +118,7 @@ async def serve(
         AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
         StoreError: the store cannot be opened, or it failed and nothing more can be answered.
         KeyFileError: the key file is refused.
-        ConfigError, PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
+        PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
     """
     socket_path = settings.socket_path if passed is None else passed.getsockname()
     with (

@@ -5,13 +5,9 @@ All of it blocks: call it in a thread. The buffer is the caller's to wipe.
 
 from __future__ import annotations
 
-import getpass
-import os
-
-from agentd_client.errors import ConfigError, PassphraseError
+from agentd_client.errors import PassphraseError
 
 from .config import Settings
-from .crypto import wipe
 from .locking import passphrase_from_credential, passphrase_from_descriptor, passphrase_from_file
 
 
@@ -23,7 +19,7 @@ def unattended_passphrase(settings: Settings, descriptor: int | None) -> bytearr
         descriptor: to read from, to its end; before everything else.
 
     Raises:
-        ConfigError, PassphraseError: there is none where it was said to be.
+        PassphraseError: there is none where it was said to be.
     """
     if descriptor is not None:
         return passphrase_from_descriptor(descriptor)
@@ -37,18 +33,9 @@ def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> 
     given = unattended_passphrase(settings, descriptor)
     if given is not None or not ask:
         return given
-    if not os.isatty(0):
-        raise ConfigError("there is no terminal to ask for a passphrase; use --passphrase-fd or -file")
-    passphrase = _typed("Passphrase for the key file: ")
-    again = _typed("Once more: ")
-    try:
-        if passphrase != again:
-            wipe(passphrase)
-            raise PassphraseError("the two are not the same; nothing was made")
-    finally:
-        wipe(again)
-    return passphrase
+    from agentd_client.cli.passphrase.asking import Terminal
+    from agentd_client.cli.passphrase.asking import new_passphrase as typed
 
-
-def _typed(prompt: str) -> bytearray:
-    return bytearray(getpass.getpass(prompt).encode())
+    if not Terminal.is_there():
+        raise PassphraseError("there is no terminal to ask on; use --passphrase-fd or --passphrase-file")
+    return typed(Terminal())

@@ -50,10 +50,11 @@ class Admission(NamedTuple):
 
         Who has used up a share of its own makes room itself, and closes nobody else's connection.
         """
-        own = [connection for connection in present if connection.peer.uid == peer.uid]
-        if len(own) >= self.connections_of_uid < self.connections:
-            limit = self.connections_of_uid
-            return Crowd(own, limit, f"the limit of one user is {limit}")
+        if len(present) >= self.connections_of_uid < self.connections:
+            own = [connection for connection in present if connection.peer.uid == peer.uid]
+            if len(own) >= self.connections_of_uid:
+                limit = self.connections_of_uid
+                return Crowd(own, limit, f"the limit of one user is {limit}")
         if len(present) >= self.connections:
             return Crowd(list(present), self.connections, f"the limit is {self.connections}")
         return None

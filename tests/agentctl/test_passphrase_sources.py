@@ -11,7 +11,8 @@ import pytest
 
 from agentd_client.cli.passphrase.askpass import Askpass
 from agentd_client.cli.passphrase.pinentry import Pinentry
-from agentd_client.cli.passphrase.reading import FromDescriptor, FromFile, PassphraseSourceError, wipe
+from agentd_client.cli.passphrase.reading import FromDescriptor, FromFile
+from agentd_client.handed_over import PassphraseSourceError, wipe
 from tests.agentctl.running import in_conversation, in_process, process
 
 SECRET = "correct hörse"

@@ -10,9 +10,10 @@ from agentd.locking import (
     passphrase_from_credential,
     passphrase_from_descriptor,
     passphrase_from_file,
-    passphrases,
 )
-from agentd_client.errors import ConfigError, PassphraseError
+from agentd_client import handed_over
+from agentd_client.errors import PassphraseError
+from agentd_client.handed_over import PassphraseSourceError
 
 SECRET = b"correct horse"
 
@@ -91,13 +92,13 @@ def test_one_with_a_nul_byte_is_refused_and_its_source_named(path, read):
 def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     path.write_bytes(content)
     rooms = []
-    wipe = passphrases.wipe
+    wipe = handed_over.wipe
 
     def wiped(room):
         wipe(room)
         rooms.append(bytes(room))
 
-    monkeypatch.setattr(passphrases, "wipe", wiped)
+    monkeypatch.setattr(handed_over, "wipe", wiped)
     if content == SECRET:
         read(path)
     else:
@@ -119,13 +120,15 @@ def test_no_descriptor_stays_open(path, read, open_descriptors):
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o602, 0o610])
 def test_a_file_that_others_have_rights_to_is_refused(path, mode):
     path.chmod(mode)
-    with pytest.raises(ConfigError, match=f"passphrase file {path} is refused: .*mode {mode:04o}.*chmod 600"):
+    with pytest.raises(
+        PassphraseSourceError, match=f"passphrase file {path} is refused: .*mode {mode:04o}.*chmod 600"
+    ):
         passphrase_from_file(path)
 
 
 def test_a_file_of_another_user_is_refused(path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-    with pytest.raises(ConfigError, match=f"passphrase file {path} is refused: it belongs to uid"):
+    with pytest.raises(PassphraseSourceError, match=f"passphrase file {path} is refused: it belongs to uid"):
         passphrase_from_file(path)
 
 
@@ -133,12 +136,12 @@ def test_what_is_no_file_is_refused(path, tmp_path):
     link, fifo = tmp_path / "link", tmp_path / "fifo"
     link.symlink_to(path)
     os.mkfifo(fifo, 0o600)
-    with pytest.raises(ConfigError, match="symbolic link"):
+    with pytest.raises(PassphraseSourceError, match="symbolic link"):
         passphrase_from_file(link)
     for one in (fifo, tmp_path):
-        with pytest.raises(ConfigError, match="not a regular file"):
+        with pytest.raises(PassphraseSourceError, match="not a regular file"):
             passphrase_from_file(one)
-    with pytest.raises(ConfigError, match="missing cannot be read: No such file"):
+    with pytest.raises(PassphraseSourceError, match="missing cannot be read: No such file"):
         passphrase_from_file(tmp_path / "missing")
 
 
@@ -156,11 +159,13 @@ def test_the_mode_of_a_credential_is_the_managers_business(path):
 def test_a_credential_that_is_no_file_is_refused(path):
     path.unlink()
     path.mkdir()
-    with pytest.raises(ConfigError, match=f"credential {path} is refused: it is not a regular file"):
+    with pytest.raises(
+        PassphraseSourceError, match=f"credential {path} is refused: it is not a regular file"
+    ):
         from_credential(path)
     path.rmdir()
     path.symlink_to("/dev/null")
-    with pytest.raises(ConfigError, match=f"credential {path} cannot be read"):
+    with pytest.raises(PassphraseSourceError, match=f"credential {path} cannot be read"):
         from_credential(path)
 
 
@@ -193,13 +198,15 @@ def test_standard_input_stays_open(path):
 
 
 def test_a_descriptor_that_cannot_be_read_is_refused(path):
-    with pytest.raises(ConfigError, match="file descriptor -1 is refused"):
+    with pytest.raises(PassphraseSourceError, match="file descriptor -1 cannot be read"):
         passphrase_from_descriptor(-1)
-    with pytest.raises(ConfigError, match="file descriptor 9999 cannot be read: Bad file descriptor"):
+    with pytest.raises(
+        PassphraseSourceError, match="file descriptor 9999 cannot be read: Bad file descriptor"
+    ):
         passphrase_from_descriptor(9999)
     writable = os.open(path, os.O_WRONLY)
-    with pytest.raises(ConfigError, match=f"file descriptor {writable} cannot be read"):
+    with pytest.raises(PassphraseSourceError, match=f"file descriptor {writable} cannot be read"):
         passphrase_from_descriptor(writable)
     folder = os.open(path.parent, os.O_RDONLY)
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(PassphraseSourceError, match="Is a directory"):
         passphrase_from_descriptor(folder)

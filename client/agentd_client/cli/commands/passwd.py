@@ -79,8 +79,8 @@ def command(
 
 
 def _change(agent: Client, old_asker: Asker | None, new_asker: Asker | None) -> Protection:
+    from ...handed_over import wipe
     from ..passphrase.asking import new_passphrase, with_passphrase
-    from ..passphrase.reading import wipe
 
     new: bytearray | None = None
 

@@ -9,10 +9,11 @@ from typing import ClassVar, Protocol, TypeVar
 import click
 
 from ...errors import PassphraseError
+from ...handed_over import wipe
 from ...protocol.calls import sendable_passphrase
 from .askpass import ASKPASS_VARIABLE, Askpass
 from .pinentry import Pinentry
-from .reading import FromDescriptor, FromFile, wipe
+from .reading import FromDescriptor, FromFile
 from .terminal import Terminal
 
 T = TypeVar("T")

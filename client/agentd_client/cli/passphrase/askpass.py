@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import ClassVar
 
-from .reading import PassphraseSourceError, read_passphrase, wipe
+from ...handed_over import PassphraseSourceError, read_passphrase, wipe
 
 ASKPASS_VARIABLE = "AGENTD_ASKPASS"
 """The program's path, which is no secret."""

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import click
 
+from ...handed_over import PassphraseSourceError, copy, wipe
 from ...protocol.limits import MAX_PASSPHRASE_BYTES
-from .reading import PassphraseSourceError, copy, wipe
 from .terminal import Terminal
 
 PROGRAM = "pinentry"

@@ -12,8 +12,8 @@ from typing import ClassVar
 import click
 
 from ...errors import PassphraseError
+from ...handed_over import copy, wipe
 from ...protocol.limits import MAX_PASSPHRASE_BYTES
-from .reading import copy, wipe
 
 _TERMINAL = "/dev/tty"
 """tty(4): the controlling terminal, whatever the standard streams are."""

@@ -1,0 +1,126 @@
+"""A passphrase that is handed over in a file or by a file descriptor, to the client or to the agent.
+
+It is read into a buffer that the caller wipes, and is never an object that could not be wiped. One newline at
+its end is taken off, because editors and `echo` put one there. Refusals name the source, never the content.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .errors import PassphraseError
+from .protocol.limits import MAX_PASSPHRASE_BYTES
+
+# O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class PassphraseSourceError(PassphraseError):
+    """No passphrase can be had from where it was to come from; whether it is right was not asked."""
+
+
+def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
+    """The passphrase in a regular file that nobody but this user can open.
+
+    Raises:
+        PassphraseSourceError: it cannot be read, is no such file, or holds no passphrase; says the remedy.
+    """
+    source = f"passphrase file {os.fspath(path)}"
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except OSError as error:
+        if os.path.islink(path):
+            raise _refused(source, "it is a symbolic link; name the file that it points to") from None
+        raise failed(source, error) from None
+    try:
+        found = os.fstat(descriptor)
+        check_regular(source, found)
+        if found.st_uid != os.geteuid():
+            raise _refused(source, f"it belongs to uid {found.st_uid}; use one of your own")
+        if found.st_mode & 0o077:
+            raise _refused(
+                source,
+                f"others have rights to it (mode {stat.S_IMODE(found.st_mode):04o}); run "
+                f"`chmod 600 {os.fspath(path)}`, and change the passphrase if someone may have read it",
+            )
+        return read_passphrase(source, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def passphrase_of_descriptor(number: int) -> bytearray:
+    """The passphrase that comes from an open descriptor, which is read to its end; waits for that.
+
+    Raises:
+        PassphraseSourceError: it is not open, is a terminal, or what came is no passphrase.
+    """
+    source = f"file descriptor {number}"
+    if number >= 0 and os.isatty(number):  # false where it is not open: reading says so
+        raise _refused(source, "it is a terminal, which would show what is typed; leave the option out")
+    return read_passphrase(source, number)
+
+
+def read_passphrase(source: str, descriptor: int) -> bytearray:
+    """What can be read up to the end, without a newline at its end; `source` is its name in refusals."""
+    # Of one size from the beginning: a bytearray that grows or shrinks leaves copies in freed memory.
+    room = bytearray(MAX_PASSPHRASE_BYTES + 2)
+    try:
+        with memoryview(room) as view:
+            size = _fill(descriptor, view)
+            if size and view[size - 1] == ord("\n"):
+                size -= 1
+            if size == 0:
+                raise PassphraseSourceError(f"{source} holds no passphrase; write one into it")
+            if size > MAX_PASSPHRASE_BYTES:
+                raise PassphraseSourceError(
+                    f"{source} holds more than {MAX_PASSPHRASE_BYTES} bytes; that is no passphrase"
+                )
+            if 0 in view[:size]:
+                raise PassphraseSourceError(
+                    f"{source} holds a NUL byte, and a passphrase none; write it as UTF-8"
+                )
+            return copy(view[:size])
+    except OSError as error:
+        raise failed(source, error) from None
+    finally:
+        wipe(room)
+
+
+def check_regular(source: str, found: os.stat_result) -> None:
+    """Raise `PassphraseSourceError` where this is no regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        raise _refused(source, "it is not a regular file")
+
+
+def failed(source: str, error: OSError) -> PassphraseSourceError:
+    """What the system said, as a refusal of that source."""
+    return PassphraseSourceError(f"{source} cannot be read: {error.strerror}")
+
+
+def copy(view: memoryview) -> bytearray:
+    """A bytearray of that size and content, and no other copy."""
+    made = bytearray(len(view))
+    # Assigned to directly, a bytearray would make a copy of its own first.
+    with memoryview(made) as target:
+        target[:] = view
+    return made
+
+
+def wipe(secret: bytearray) -> None:
+    """Overwrite it with zeros."""
+    secret[:] = bytes(len(secret))
+
+
+def _fill(descriptor: int, view: memoryview) -> int:
+    filled = 0
+    while filled < len(view):
+        count = os.readv(descriptor, [view[filled:]])
+        if count == 0:
+            break
+        filled += count
+    return filled
+
+
+def _refused(source: str, reason: str) -> PassphraseSourceError:
+    return PassphraseSourceError(f"{source} is refused: {reason}")
