@@ -221,7 +221,8 @@ class Agent:
         """Start a core with this passphrase, when it is this peer's turn. Of one that is unlocked: nothing.
 
         Raises:
-            PassphraseError: it is another, or too many attempts wait.
+            PassphraseError: it is another.
+            TooManyAttemptsError: it was not looked at.
             KeyFileError, StoreError: the passphrase is right and the core cannot be started; it stays locked.
         """
         if self._running is None:
@@ -238,7 +239,8 @@ class Agent:
             by: the peer that asks.
 
         Raises:
-            PassphraseError: the old one is wrong, or the new one is none, or too many attempts wait.
+            PassphraseError: the old one is wrong, or the new one is none.
+            TooManyAttemptsError: they were not looked at.
             KeyFileError: the key file could not be written.
         """
         if old is None and new is None:

@@ -33,8 +33,8 @@ def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> 
     given = unattended_passphrase(settings, descriptor)
     if given is not None or not ask:
         return given
-    from agentd_client.cli.passphrase.asking import Terminal
     from agentd_client.cli.passphrase.asking import new_passphrase as typed
+    from agentd_client.cli.passphrase.terminal import Terminal
 
     if not Terminal.is_there():
         raise PassphraseError("there is no terminal to ask on; use --passphrase-fd or --passphrase-file")

@@ -69,11 +69,11 @@ def test_every_kind_of_event_and_every_method_is_documented():
 def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
     shown_bytes = section("Worked bytes") + section("The second door")
     blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", shown_bytes)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for shown, bytes_ in blocks:
         (message,) = Decoder().receive(bytes.fromhex(bytes_))
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
-        python = shown.replace("nil", "None").replace("false", "False")
+        python = shown.replace("nil", "None").replace("false", "False").replace("true", "True")
         assert [kind, *message] == ast.literal_eval(python)
 
 

@@ -13,8 +13,8 @@ from .finding import Finding, error, note, ok, warning
 from .scene import SERVICE_UNIT, Scene
 
 ANSWER, VERSION, PLACES, ALONE = "agent.answer", "agent.version", "agent.places", "agent.alone"
-SUPERVISOR = "agent.supervisor"
-NAMES = (ANSWER, VERSION, PLACES, ALONE, SUPERVISOR)
+LOCK, SUPERVISOR = "agent.lock", "agent.supervisor"
+NAMES = (ANSWER, VERSION, PLACES, ALONE, LOCK, SUPERVISOR)
 
 
 class Facts(NamedTuple):
@@ -105,6 +105,15 @@ def _judge_status(facts: Facts, status: Status) -> Iterator[Finding]:
             f"the agent uses the store {status.store_path}, and the settings here say {facts.store_path}",
             "restart it, or call the doctor with the --state, --config and XDG_STATE_HOME that it has",
         )
+    yield _judge_lock(status)
+
+
+def _judge_lock(status: Status) -> Finding:
+    if status.locked:
+        return note(LOCK, f"the agent is locked ({status.lock_reason}); `agentctl unlock` unlocks it")
+    if status.protected:
+        return ok(LOCK, "the agent is unlocked; `agentctl lock` locks it")
+    return ok(LOCK, "the agent is unlocked, and without a passphrase it cannot be locked")
 
 
 def _judge_supervisor(facts: Facts) -> Finding:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from agentd_client.errors import PassphraseError
+from agentd_client.errors import PassphraseError, TooManyAttemptsError
 
 Result = TypeVar("Result")
 
@@ -70,7 +70,7 @@ class UnlockQueue:
         `work` says that the passphrase is wrong by raising PassphraseError. Its other errors count for
         nothing, and are raised as they are.
 
-        Raises PassphraseError, without running `work`, where too many attempts wait.
+        Raises TooManyAttemptsError, without running `work`, where too many wait.
         """
         await self._turn(self._enter(peer))
         try:
@@ -161,5 +161,5 @@ class UnlockQueue:
         self._changed = trio.Event()
 
     @staticmethod
-    def _refusal() -> PassphraseError:
-        return PassphraseError("too many attempts wait; try again later")
+    def _refusal() -> TooManyAttemptsError:
+        return TooManyAttemptsError("too many passphrases wait to be looked at; try again later")

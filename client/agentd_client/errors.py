@@ -135,7 +135,7 @@ class CannotBindError(AgentdError):
 
 
 class AgentLockedError(AgentdError):
-    """The agent is locked and cannot know; unlock it with `agentctl unlock`."""
+    """The agent is locked; it cannot know whether a token is valid."""
 
     code = "LOCKED"
 
@@ -213,6 +213,12 @@ class NoPassphraseError(PassphraseError):
     """The key file has no passphrase, and an agent without one could not be unlocked again."""
 
     code, number = "NO_PASSPHRASE", FAILED
+
+
+class TooManyAttemptsError(AgentdError):
+    """Too many passphrases wait to be looked at; this one was not."""
+
+    code = "TOO_MANY_ATTEMPTS"
 
 
 # --- life cycle -------------------------------------------------------------------------------------
@@ -437,6 +443,7 @@ __all__ = [
     "TokenFileBusyError",
     "TokenFileError",
     "TokenNotValidError",
+    "TooManyAttemptsError",
     "TransactionConflictError",
     "TransactionEndedError",
     "UnknownMethodError",

@@ -91,6 +91,7 @@ def test_the_codes_are_stable() -> None:
         "KEY_UNAVAILABLE",
         "PASSPHRASE",
         "NO_PASSPHRASE",
+        "TOO_MANY_ATTEMPTS",
         "LIFECYCLE",
         "SESSION_RUNNING",
         "SESSION_DESTROYED",

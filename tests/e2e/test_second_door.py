@@ -15,10 +15,11 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from agentd_client import Client
+from agentd_client import AgentLockedError, Client, UnknownMethodError
 from agentd_client.protocol.limits import MAX_VERIFY_CONNECTIONS_OF_UID
 from tests.agentd.handing_over import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
+from tests.e2e.locked import PASSPHRASE, protect, unlocked
 from tests.other_user import NOBODY, as_user, needs_root
 
 OWNER = os.geteuid()
@@ -31,6 +32,9 @@ OTHERS = (
     ("list_audit",),
     ("revoke_token", "v4.local.x"),
     ("reset_key",),
+    ("lock",),
+    ("unlock", "passphrase"),
+    ("change_passphrase", "old", "new"),
     ("subscribe",),
 )
 
@@ -146,6 +150,22 @@ def test_another_user_learns_whether_a_token_is_good_and_for_what(opened, door):
         judged = as_user(ask(door, "judge_token", created.token, audience="web"))
         assert judged == [False, "REVOKED", None, None]
     assert created.token not in opened.log.read_text()
+
+
+@needs_root
+def test_a_locked_agent_says_so_at_the_second_door_too(home, configure, door):
+    protect(home)
+    configure('verify_socket_mode = "0666"')
+    with unlocked(home) as daemon, daemon.client() as agent:
+        token = agent.create_token().token
+        assert as_user(ask(door, "verify_token", token)) is True
+        agent.lock()
+        with pytest.raises(AgentLockedError):
+            ask(door, "judge_token", token)()
+        with at(door) as other, pytest.raises(UnknownMethodError):
+            other.unlock(PASSPHRASE)
+        assert as_user(ask(door, "hello"))[2] == ["hello", "verifyToken"]
+        assert agent.get_status().locked
 
 
 @needs_root

@@ -90,6 +90,7 @@ _BY_CLASS: dict[type[BaseException], int] = {
     errors.KeyFileError: CONFIG,
     errors.KeyUnavailableError: UNAVAILABLE,
     errors.PassphraseError: REFUSED,
+    errors.TooManyAttemptsError: TRY_AGAIN,
     errors.SessionManagerNotRunningError: UNAVAILABLE,
     errors.DBNotRunningError: UNAVAILABLE,
     errors.KeyRingNotRunningError: UNAVAILABLE,
