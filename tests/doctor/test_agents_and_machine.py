@@ -41,6 +41,8 @@ AGENTS = agents.Facts("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", F
         ({}, "agent.answer", "ok"),
         ({}, "agent.version", "ok"),
         ({}, "agent.places", "ok"),
+        ({}, "agent.lock", "ok"),
+        ({"status": STATUS._replace(locked=True, lock_reason="idle")}, "agent.lock", "note"),
         ({"storing": [8]}, "agent.alone", "error"),
         ({"serving": [], "storing": [8], "status": None}, "agent.alone", "error"),
         ({"status": None, "failure": "no agent answers; start one"}, "agent.answer", "error"),
