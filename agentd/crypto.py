@@ -95,7 +95,15 @@ def _opened(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> bool:
     secret, box = _key(key), ffi.from_buffer(sealed)
     room = ffi.from_buffer(target, require_writable=True)
     done = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
-        room, ffi.NULL, ffi.NULL, box + NONCE_BYTES, len(box) - NONCE_BYTES, context, len(context), box, secret
+        room,
+        ffi.NULL,
+        ffi.NULL,
+        box + NONCE_BYTES,
+        len(box) - NONCE_BYTES,
+        context,
+        len(context),
+        box,
+        secret,
     )
     return bool(done == 0)
 
