@@ -172,7 +172,7 @@ def agent_story(disk: SmallDisk) -> None:
             more = create_through(agent)
             say(revoked=1000, created_in_their_room=len(more))
             # The audit log is still on its way to its bound, and takes its part of the room.
-            assert len(more) > 250
+            assert len(more) > 100
             assert home.agentctl("reset-key", "--yes").returncode == 0
             agent.reset_key()
             assert not any(agent.verify_token(token) for token in tokens + more)
@@ -180,18 +180,17 @@ def agent_story(disk: SmallDisk) -> None:
             full = agent.get_status()
             say(resets=2, created_in_their_room=len(swept), store_mib=full.store_bytes / MIB)
             disk.make_room()
+            assert home.agentctl("login").returncode == 0
             again = create_through(agent)
             grown = agent.get_status()
             say(created_with_room_again=len(again), store_mib=grown.store_bytes / MIB)
             assert grown.store_bytes > full.store_bytes
             assert all(agent.verify_token(token) for token in swept + again)
-            assert agent.revoke_token(again.pop())
-            assert home.agentctl("login").returncode == 0
             assert home.agentctl("verify").returncode == 0
         assert daemon.stop() == 0
         log = daemon.log.read_text()
         assert "Traceback" not in log, log
-        assert log.count("cannot grow") <= 2, log
+        assert log.count("cannot grow") <= 3, log
 
 
 def main(story: str, kind: str) -> int:
