@@ -26,6 +26,7 @@ from tests.faults.small_disk import CANNOT_MOUNT, MIB, CannotMountError, SmallDi
 
 TASKS = 64
 THREADS = 8
+SCOPES = [f"{number:064}" for number in range(10)]
 GIVE_UP_SECONDS = 60.0  # far beyond what a slow machine needs
 
 
@@ -115,7 +116,7 @@ async def store_story(disk: SmallDisk) -> None:
 
 
 class Creator(threading.Thread):
-    """Creates sessions until one is refused."""
+    """Creates sessions until one is refused, large ones first, so that it is soon."""
 
     def __init__(self, agent: Client) -> None:
         super().__init__()
@@ -124,11 +125,12 @@ class Creator(threading.Thread):
         self.refusal: AgentdError | None = None
 
     def run(self) -> None:
-        try:
-            while True:
-                self.tokens.append(self.agent.create_token().token)
-        except AgentdError as error:
-            self.refusal = error
+        for scopes in (SCOPES, None):
+            try:
+                while True:
+                    self.tokens.append(self.agent.create_token(scopes=scopes).token)
+            except AgentdError as error:
+                self.refusal = error
 
 
 def create_through(agent: Client) -> list[str]:
@@ -147,7 +149,7 @@ def create_once_swept(agent: Client) -> str:
     last = time.monotonic() + GIVE_UP_SECONDS
     while True:
         try:
-            return agent.create_token().token
+            return agent.create_token(scopes=SCOPES).token
         except StoreFullError:
             assert time.monotonic() < last
 
@@ -168,15 +170,15 @@ def agent_story(disk: SmallDisk) -> None:
             assert home.agentctl("logout").returncode == 0
             assert not home.token_file.exists()
             with ThreadPoolExecutor(THREADS) as threads:
-                assert all(threads.map(agent.revoke_token, tokens[:1000]))
+                assert all(threads.map(agent.revoke_token, tokens[:300]))
             more = create_through(agent)
-            say(revoked=1000, created_in_their_room=len(more))
+            say(revoked=300, created_in_their_room=len(more))
             # The audit log is still on its way to its bound, and takes its part of the room.
             assert len(more) > 100
             assert home.agentctl("reset-key", "--yes").returncode == 0
             agent.reset_key()
             assert not any(agent.verify_token(token) for token in tokens + more)
-            swept = [create_once_swept(agent) for _ in range(300)]
+            swept = [create_once_swept(agent) for _ in range(100)]
             full = agent.get_status()
             say(resets=2, created_in_their_room=len(swept), store_mib=full.store_bytes / MIB)
             disk.make_room()

@@ -99,9 +99,10 @@ def _run(*command: str) -> None:
 
 
 def in_a_namespace_of_its_own(module: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a module where it may mount what it likes; nobody else sees it."""
+    """Run a module where it may mount what it likes; nobody else sees it, and no process outlives it."""
+    processes = ("--pid", "--fork", "--kill-child", "--mount-proc")
     return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", module, *args],
+        ["unshare", "--mount", "--propagation", "private", *processes, sys.executable, "-m", module, *args],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
