@@ -113,6 +113,8 @@ class Creator:
 
     async def create(self, asked: Asked) -> CreatedToken:
         """Open the session; answered once it is on the disk."""
+        if asked.is_bound:
+            await self._binder.make_room()
         now = self._clock.read()
         record = _record(asked, now)
         bound_to = self._bind(record, asked)

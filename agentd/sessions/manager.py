@@ -86,7 +86,7 @@ class SessionManager(SessionOperations):
         parts = (db, self._keys, self._verifier)
         self._changer = Changer(*parts, minter, self._journal, self._clock)
         self._ender = Ender(*parts, self._journal, self._clock)
-        self._binder = Binder(db, self._ender, self._clock, self._log)
+        self._binder = Binder(db, self._ender, self._verifier, self._clock, self._log)
         self._sweeper = Sweeper(*parts, self._journal, self._clock)
         self._creator = Creator(
             *parts,
@@ -224,6 +224,7 @@ class SessionManager(SessionOperations):
 
     async def _sweep(self) -> None:
         await self.sweep()
+        await self._binder.forget_ended()
 
     async def _now_and_then(
         self,

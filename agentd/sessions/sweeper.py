@@ -14,7 +14,7 @@ import trio
 
 from agentd_client.protocol.results import SESSION_EXPIRED
 
-from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, session_path
+from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, bound_path, session_path
 from .rules import counts_as_earlier, has_expired
 from .standing import Readable, keys_that_count, present_key
 
@@ -143,5 +143,6 @@ def _session_path(path: StorePath) -> SessionPath:
 
 
 def _delete_all(view: View, paths: Sequence[SessionPath]) -> int:
-    # What was noted of a process that one of them was bound to goes at the next start.
+    for path in paths:
+        view.delete(bound_path(path))
     return sum(view.delete(path) for path in paths)
