@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from agentd.sessions import selection
 from agentd.sessions.records import SESSIONS_PATH
@@ -123,6 +124,41 @@ async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, cl
     assert not any([await manager.verify_token(created.token) for created in [*ten, below]])
     assert await manager.verify_token(other.token)
     assert await manager.revoke_sessions(label="session*") == 0
+
+
+async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_clock_goes(manager, clock):
+    seen = await manager.open_session(60, "seen")
+    child = await manager.open_session(60, "child", parent=seen.token)
+    unseen = await manager.open_session(600, "unseen")
+    clock.advance(100)
+    assert not await manager.verify_token(seen.token)
+    clock.set_wall(clock.wall - 100)
+    clock.reboot()
+    assert not await manager.verify_token(child.token)
+    assert sorted(labels(manager.list_sessions(state="expired"))) == ["child", "seen"]
+    assert labels(manager.list_sessions(state="active")) == ["unseen"]
+    assert await manager.revoke_sessions(state="active") == 1
+    assert not await manager.verify_token(unseen.token)
+
+
+async def test_others_have_their_turn_while_many_are_looked_at_and_none_fits(manager, clock, monkeypatch):
+    from agentd.sessions import ender
+
+    monkeypatch.setattr(ender, "STEP_RECORDS", 1)
+    await opened(manager, clock, 10)
+    turns = 0
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        assert await manager.revoke_sessions(label="none such") == 0
+        nursery.cancel_scope.cancel()
+    assert turns > 5
 
 
 @pytest.mark.parametrize("wrong", [{"state": "dead"}, {"pid": "1"}])
