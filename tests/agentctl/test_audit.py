@@ -36,11 +36,11 @@ def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
     assert ended.out == (
         "TIME      WHAT     SESSION   LABEL  WHY                       BY\n"
         "-- 2025-06-14 --\n"
-        "14:06:40  created  0197043e  desk                             agentctl 4712\n"
+        "14:06:40  created  0197043e  desk                             4712 agentctl\n"
         "-- 2025-06-15 --\n"
-        "14:16:40  refused  0197043e  desk   EXPIRED x 12 until 14:33  make 4712\n"
+        "14:16:40  refused  0197043e  desk   EXPIRED x 12 until 14:33  4712 make\n"
         "15:05:00  refused                   MALFORMED                 pid 9\n"
-        "15:05:50  revoked  0197143e  build                            agentctl 4712\n"
+        "15:05:50  revoked  0197143e  build                            4712 agentctl\n"
     )
 
 
