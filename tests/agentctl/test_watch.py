@@ -85,6 +85,7 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
         CREATED,
         CREATED._replace(kind="refused", reason="SUPERSEDED", label="", missed=1),
         Event("keyReset", NOW, None, "", None, 4713, missed=12),
+        Event("missed", NOW, None, "", None, None, missed=3),
         STOPPING,
     )
     ended = in_process("watch", terminal=True)
@@ -96,6 +97,7 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
         "15:06:40  refused   0197043e-2c40  SUPERSEDED  pid 4712\n"
         "you missed 12 events\n"
         "15:06:40  keyReset                 pid 4713\n"
+        "you missed 3 events\n"
         "15:06:40  stopping\n"
     )
 

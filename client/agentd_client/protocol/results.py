@@ -143,9 +143,9 @@ class Subscribed(NamedTuple):
 class Event(NamedTuple):
     """Something happened to a session, or to all of them.
 
-    kind: one of `EVENT_KINDS`. at: when. session_id: whose; None where it is about none or all. reason: why
-    something was refused. peer_pid: the process that did it, where one did. missed: how many events were
-    lost before this one, because the subscriber took them too slowly.
+    kind: one of `EVENT_KINDS`, or `MISSED`. at: when. session_id: whose; None where it is about none or all.
+    reason: why something was refused. peer_pid: the process that did it, where one did. missed: how many
+    events were lost before this one, because the subscriber took them too slowly.
     """
 
     kind: str
@@ -161,6 +161,9 @@ CREATED, RENEWED, REVOKED, SESSION_EXPIRED = "created", "renewed", "revoked", "e
 REFUSED, KEY_RESET, STOPPING = "refused", "keyReset", "stopping"
 EVENT_KINDS = (CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING)
 """What an event, or an entry of the audit log, tells of."""
+
+MISSED = "missed"
+"""The kind of an event that tells of no more than its own `missed`."""
 
 
 class AuditEntry(NamedTuple):

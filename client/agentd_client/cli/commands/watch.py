@@ -10,6 +10,7 @@ from ...errors import AgentUnreachableError
 from ...protocol.results import (
     CREATED,
     KEY_RESET,
+    MISSED,
     REFUSED,
     RENEWED,
     REVOKED,
@@ -77,6 +78,8 @@ def _show(settings: Settings, event: Event) -> None:
 def _lines(event: Event, width: int) -> Iterator[str]:
     if event.missed:
         yield colour(f"you missed {event.missed} event{'' if event.missed == 1 else 's'}", "red")
+    if event.kind == MISSED:
+        return
     kind = printable(event.kind).ljust(_KIND_WIDTH)
     about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)
     rest = [text for text in (printable(event.reason or ""), process_name(event.peer_pid, None)) if text]
