@@ -243,6 +243,7 @@ class SessionManager(SessionOperations):
     async def _write_notes(self) -> None:
         await self._audit.flush()
         await self._changer.write_last_uses()
+        await self._changer.forget_stored_sights()
         if self._audit.needs_trim:
             await self._audit.trim()
 

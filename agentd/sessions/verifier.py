@@ -178,6 +178,11 @@ class Verifier:
                 self._seen[path] = (generation, now)
                 self._on_first_seen(path, generation)
 
+    @property
+    def first_sights(self) -> list[tuple[SessionPath, int]]:
+        """The sessions whose newest token was seen for the first time, as far as that is kept in memory."""
+        return [(path, generation) for path, (generation, _) in self._seen.items()]
+
     def first_seen_is_stored(self, path: SessionPath, generation: int) -> None:
         """The record says it now, or there is none any more."""
         if self._seen.get(path, (None,))[0] == generation:

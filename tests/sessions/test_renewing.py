@@ -58,6 +58,21 @@ async def test_what_was_seen_is_known_after_a_restart(db, manager, clock):
     assert not await manager.verify_token(created.token)
 
 
+async def test_what_was_seen_is_kept_in_memory_until_the_store_tells_it(db, manager, clock, monkeypatch):
+    created = [await manager.open_session(3600) for _ in range(3)]
+    stored, refused, ended = [await manager.renew_token(each.token) for each in created]
+    assert await manager.verify_token(stored.token)
+    assert await manager.verify_token(ended.token)
+    with monkeypatch.context() as patched:
+        patched.setattr(db, "submit", lambda function: None)  # as a store that is full, a moment later
+        assert await manager.verify_token(refused.token)
+    await manager.revoke_token(ended.token)
+    await manager._write_notes()
+    assert [path[2] for path, _ in manager._verifier.first_sights] == [refused.id]
+    clock.advance(OVERLAP_SECONDS)
+    assert not any([await manager.verify_token(each.token) for each in created])
+
+
 async def test_looking_at_the_new_token_does_not_end_the_earlier_one(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
