@@ -7,7 +7,7 @@ from collections import deque
 from agentd_client.protocol.codec import Encoder
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING
 from agentd_client.protocol.methods import EVENT
-from agentd_client.protocol.results import Event
+from agentd_client.protocol.results import MISSED, Event
 from agentd_client.protocol.wire import to_wire
 
 
@@ -21,6 +21,7 @@ class Subscription:
         self._encoder = Encoder()
         self._waiting: deque[Event] = deque()
         self._missed = 0
+        self._missed_at = 0.0
 
     def __bool__(self) -> bool:
         """Whether an event waits."""
@@ -30,6 +31,7 @@ class Subscription:
         """Keep an event, or count it as missed where `MAX_EVENTS_WAITING` wait."""
         if len(self._waiting) >= MAX_EVENTS_WAITING:
             self._missed += 1
+            self._missed_at = event.at
         else:
             self.add_last(event)
 
@@ -39,5 +41,11 @@ class Subscription:
         self._missed = 0
 
     def take(self) -> bytes:
-        """The next event as a notification; there has to be one."""
-        return self._encoder.notification(EVENT, to_wire(self._waiting.popleft()))
+        """The next event as a notification; there has to be one.
+
+        After the last one that waits comes how many were lost since: another event may be long in coming.
+        """
+        event = self._waiting.popleft()
+        if self._missed and not self._waiting:
+            self.add_last(Event(MISSED, self._missed_at, None, "", None, None))
+        return self._encoder.notification(EVENT, to_wire(event))

@@ -211,7 +211,8 @@ class AuditLog:
             found = self._db.iterate(folder, after=after, reverse=True, limit=step)
             for path, stored in found:
                 cursor = path[-1]
-                yield cursor, AuditRecord.decode(stored)
+                # What was counted since the last writing is told already.
+                yield cursor, self._refusals.counted((*folder, cursor)) or AuditRecord.decode(stored)
             if len(found) < step:
                 return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Hashable
 
-    from ..store import DB
+    from ..store import DB, View
     from .clock import Clock
     from .ender import Ender
-    from .records import SessionRecord
+    from .records import SessionPath, SessionRecord
+    from .verifier import Verifier
 
 
 class Binder:
     """Watches the processes of bound sessions, by the sessions' ids, and ends a session with its process."""
 
-    def __init__(self, db: DB, ender: Ender, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(
+        self, db: DB, ender: Ender, verifier: Verifier, clock: Clock, logger: logging.Logger
+    ) -> None:
         self._db = db
         self._ender = ender
+        self._verifier = verifier
         self._clock = clock
         self._watch = ProcessWatch(logger)
         self._is_running = False
@@ -62,6 +67,24 @@ class Binder:
         """The session was not opened after all."""
         self._watch.forget(session_id)
 
+    async def make_room(self) -> None:
+        """If as many processes are watched as may be, see whose sessions have ended."""
+        if self._watch.is_full:
+            await self.forget_ended()
+
+    async def forget_ended(self) -> None:
+        """Watch no longer for sessions that ended in another way than with their process."""
+        ids = [str(key) for key in self._watch.keys]
+        if not ids:
+            return
+        # By the writing thread, after whatever was handed over before: one may be on its way to the disk.
+        found = await self._db.write(partial(_standing, ids=ids, clock=self._clock), reserved=True)
+        now = self._clock.read()
+        for session_id in ids:
+            path, record = found.get(session_id, (None, None))
+            if path is None or record is None or self._verifier.is_over(path, record, now, is_telling=True):
+                self._watch.forget(session_id)
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._watch.close()
@@ -92,3 +115,14 @@ class Binder:
         path = await self._db.write(lambda view: path_of(view, str(session_id), self._clock), reserved=True)
         if path is not None:
             await self._ender.end(path, by=None, reason=PROCESS_ENDED)
+
+
+def _standing(view: View, ids: list[str], clock: Clock) -> dict[str, tuple[SessionPath, SessionRecord]]:
+    """Those of the sessions that count, with their records."""
+    found = {}
+    for session_id in ids:
+        path = path_of(view, session_id, clock)
+        counting = None if path is None else standing(view, path, clock.read())
+        if path is not None and counting is not None:
+            found[session_id] = path, counting.record
+    return found

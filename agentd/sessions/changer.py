@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from agentd_client.errors import AgentdError, TokenNotValidError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.reasons import sentence
@@ -145,6 +147,14 @@ class Changer:
 
         with suppress(AgentdError):  # a store that refuses: what the verifier knows has to do
             self._db.submit(note)
+
+    async def forget_stored_sights(self) -> None:
+        """Let go of the first sights that the records tell of by now."""
+        for path, generation in self._verifier.first_sights:
+            record = record_at(self._db, path)
+            if record is None or record.generation != generation or record.superseded is not None:
+                self._verifier.first_seen_is_stored(path, generation)
+            await trio.lowlevel.checkpoint()
 
     async def write_last_uses(self) -> None:
         """Write when sessions were last used, as far as that is known in memory only."""

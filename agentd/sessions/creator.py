@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from agentd_client.errors import CannotBindError, NotWithinParentError, ParentNotValidError
+from agentd_client.errors import (
+    CannotBindError,
+    NotWithinParentError,
+    ParentNotValidError,
+    StoreFullError,
+)
 from agentd_client.protocol.limits import MAX_DEPTH
 from agentd_client.protocol.reasons import sentence
 from agentd_client.protocol.results import CREATED, CreatedToken, Opener, Verification
@@ -53,6 +58,7 @@ class Creator:
     """Opens sessions.
 
     Args:
+        on_full: called when there is no room for a session.
         expiry, max_lifetime: for whoever does not say; whole seconds, None is never and without end.
     """
 
@@ -66,6 +72,7 @@ class Creator:
         binder: Binder,
         clock: Clock,
         *,
+        on_full: Callable[[], None],
         expiry: int | None,
         max_lifetime: int | None,
     ) -> None:
@@ -76,6 +83,7 @@ class Creator:
         self._journal = journal
         self._binder = binder
         self._clock = clock
+        self._on_full = on_full
         self._expiry = expiry
         self._max_lifetime = max_lifetime
 
@@ -105,6 +113,8 @@ class Creator:
 
     async def create(self, asked: Asked) -> CreatedToken:
         """Open the session; answered once it is on the disk."""
+        if asked.is_bound:
+            await self._binder.make_room()
         now = self._clock.read()
         record = _record(asked, now)
         bound_to = self._bind(record, asked)
@@ -117,10 +127,12 @@ class Creator:
             )
         try:
             created, entered = await self._store_and_mint(record, asked, now)
-        except Exception:
+        except Exception as error:
             # Not where it was cancelled: the session may be opened all the same, and has to be watched.
             if bound_to is not None:
                 self._binder.unbind(record.session_id)
+            if isinstance(error, StoreFullError):
+                self._on_full()
             raise
         self._journal.tell(CREATED, entered.record, by=asked.opened_by)
         return created

@@ -6,11 +6,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import trio
+
 from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
 from agentd_client.protocol.calls import is_sendable_token
 from agentd_client.protocol.results import KEY_RESET, REVOKED, Opener, Verification
 
 from .records import KeyRecord, SessionPath, SessionRecord, bound_path, session_path, sessions_of_key
+from .selection import Selection, state_of
 from .standing import Readable, keys_that_count, record_at
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .journal import Journal
     from .key_holder import KeyHolder
-    from .selection import Selection
     from .verifier import Verifier
 
 T = TypeVar("T")
@@ -85,16 +87,19 @@ class Ender:
 
         In steps, each on the disk by itself. One that is opened meanwhile may stay.
         """
+
+        def fits(path: SessionPath, stored: bytes) -> bool:
+            record = SessionRecord.decode(stored)
+            return selection.fits(record, state_of(self._verifier, path, record, self._clock.read()))
+
         ended = 0
         for key_id in keys_that_count(self._db, self._clock.read()):
             after: tuple[bytes, ...] | None = None
             while True:
+                await trio.lowlevel.checkpoint()  # also where none of the many fits
                 found = self._db.iterate(sessions_of_key(key_id), after=after, limit=STEP_RECORDS)
-                paths = [
-                    session_path(key_id, path[2].decode())
-                    for path, stored in found
-                    if selection.fits(SessionRecord.decode(stored), self._clock.read())
-                ]
+                at = ((session_path(key_id, path[2].decode()), stored) for path, stored in found)
+                paths = [path for path, stored in at if fits(path, stored)]
                 if paths:
                     records = await self._write(REVOKED, by, partial(self._end_all, paths, by))
                     for record in records:

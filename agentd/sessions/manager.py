@@ -93,17 +93,18 @@ class SessionManager(SessionOperations):
         parts = (db, self._keys, self._verifier)
         self._changer = Changer(*parts, minter, self._journal, self._clock)
         self._ender = Ender(*parts, self._journal, self._clock)
-        self._binder = Binder(db, self._ender, self._clock, self._log)
+        self._binder = Binder(db, self._ender, self._verifier, self._clock, self._log)
+        self._sweeper = Sweeper(*parts, self._journal, self._clock)
         self._creator = Creator(
             *parts,
             minter,
             self._journal,
             self._binder,
             self._clock,
+            on_full=self._sweeper.want_room,
             expiry=expiry_seconds(expiry, None),
             max_lifetime=expiry_seconds(max_lifetime, None),
         )
-        self._sweeper = Sweeper(*parts, self._journal, self._clock)
 
     @classmethod
     async def create_session_manager(
@@ -245,8 +246,9 @@ class SessionManager(SessionOperations):
         async with trio.open_nursery() as standing_tasks:
             await standing_tasks.start(self._binder.run)
             task_status.started()
-            standing_tasks.start_soon(self._now_and_then, NOTING_INTERVAL_SECONDS, self._write_notes)
-            standing_tasks.start_soon(self._now_and_then, sweep_interval_seconds, self._sweep)
+            noting, sweeping = NOTING_INTERVAL_SECONDS, sweep_interval_seconds
+            standing_tasks.start_soon(self._now_and_then, trio.sleep, noting, self._write_notes)
+            standing_tasks.start_soon(self._now_and_then, self._sweeper.until_due, sweeping, self._sweep)
 
     async def sweep(self) -> int:
         """Delete the records of every session that has ended, in small steps; returns how many."""
@@ -255,10 +257,16 @@ class SessionManager(SessionOperations):
 
     async def _sweep(self) -> None:
         await self.sweep()
+        await self._binder.forget_ended()
 
-    async def _now_and_then(self, seconds: float, task: Callable[[], Awaitable[None]]) -> None:
+    async def _now_and_then(
+        self,
+        pause: Callable[[float], Awaitable[None]],
+        seconds: float,
+        task: Callable[[], Awaitable[None]],
+    ) -> None:
         while True:
-            await trio.sleep(seconds)
+            await pause(seconds)
             if self._lifecycle.is_running:
                 try:
                     await task()
@@ -268,6 +276,7 @@ class SessionManager(SessionOperations):
     async def _write_notes(self) -> None:
         await self._audit.flush()
         await self._changer.write_last_uses()
+        await self._changer.forget_stored_sights()
         if self._audit.needs_trim:
             await self._audit.trim()
 

@@ -92,13 +92,23 @@ class ProcessWatch:
     def __len__(self) -> int:
         return len(self._watched)
 
+    @property
+    def keys(self) -> list[Hashable]:
+        """Those that a process is watched for."""
+        return list(self._watched)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no other key."""
+        return len(self._watched) >= MAX_WATCHED
+
     def watch(self, key: Hashable, process: Process) -> bool:
         """Watch a process for a key, instead of the one that the key may have had; False where it has ended.
 
         Raises:
             CannotBindError: too many are watched, or this system does not let the agent watch it.
         """
-        if key not in self._watched and len(self._watched) >= MAX_WATCHED:
+        if key not in self._watched and self.is_full:
             raise CannotBindError(
                 f"the agent watches {MAX_WATCHED} processes, and no more; end a session that is bound to one"
             )

@@ -101,7 +101,8 @@ class SessionRecord(_Record):
     audience, scopes: None is all. uses_left: None is without limit.
     ancestors: the ids of the sessions that this one ends with, the topmost first.
     generation: of the newest token; superseded: when it was first seen, so that the one before is on its way
-    out, on the wall clock and on that of the boot `superseded_boot_id`.
+    out, on the wall clock and on that of the boot `superseded_boot_id`. overlaps: the same three for the one
+    two before, the one three before, and so on, as long as they are good.
     bound_...: the process that it ends with, told apart from later ones of the same pid by its start.
     """
 
@@ -128,6 +129,7 @@ class SessionRecord(_Record):
     superseded: float | None = None
     superseded_boot_id: str = ""
     superseded_boot: float = 0.0
+    overlaps: list[tuple[float, str, float]] = field(default_factory=list)
     bound_pid: int | None = None
     bound_started: int = 0
     bound_boot_id: str = ""

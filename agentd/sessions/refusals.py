@@ -93,6 +93,11 @@ class Refusals:
         else:
             counted.record = _together(counted.record, refusal)
 
+    def counted(self, path: AuditPath) -> AuditRecord | None:
+        """The entry at that path as far as it is counted; None where that is in the store."""
+        found = self._counted.get(path)
+        return None if found is None else found.record
+
     async def flush(self) -> None:
         """Write what was counted since; what cannot be written stays counted, for the next time."""
         try:

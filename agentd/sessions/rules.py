@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from agentd_client.errors import InvalidExpiryError, InvalidGraceError
@@ -19,6 +20,10 @@ GRACE_SECONDS = 1.0
 OVERLAP_SECONDS = 10.0
 """For which a token stays good after its successor was seen: longer than any program takes from reading the
 token file to sending what it read."""
+
+MAX_OVERLAPS = 8
+"""Generations before the last two that a record remembers while they are good. Whoever renews more often than
+that within `OVERLAP_SECONDS` lets the oldest go at once; a record has a size."""
 
 
 def expiry_seconds(expiry: object, default: int | None) -> int | None:
@@ -94,24 +99,37 @@ def counts_as_earlier(record: KeyRecord, key_id: str, now: Instant) -> bool:
 def is_superseded(record: SessionRecord, generation: int, now: Instant) -> bool:
     """Whether a token of that generation is no longer good, because a later one took its place.
 
-    The one before the newest is good until the newest was seen, and `OVERLAP_SECONDS` more: programs that
-    share a token file may have read it just before it was rewritten.
+    Each is good until the one after it was seen, and `OVERLAP_SECONDS` more: programs that share a token file
+    may have read it just before it was rewritten, however often it is.
     """
-    if generation >= record.generation:
+    behind = record.generation - generation
+    if behind <= 0:
         return False
-    if generation < record.generation - 1:
-        return True
-    if record.superseded is None:
-        return False
-    if now.wall < record.superseded:  # the clock was set back: how long ago it was is not known
-        return record.superseded_boot_id != now.boot_id or _is_past_overlap(record.superseded_boot, now.boot)
-    return _is_past_overlap(record.superseded, now.wall) or (
-        record.superseded_boot_id == now.boot_id != "" and _is_past_overlap(record.superseded_boot, now.boot)
-    )
+    if behind == 1:
+        since = record.superseded
+        return since is not None and _is_past_overlap(
+            since, record.superseded_boot_id, record.superseded_boot, now
+        )
+    remembered = record.overlaps[behind - 2 : behind - 1]
+    return not remembered or _is_past_overlap(*remembered[0], now)
 
 
-def _is_past_overlap(since: float, now: float) -> bool:
-    return now >= since + OVERLAP_SECONDS
+def _is_past_overlap(wall: float, boot_id: str, boot: float, now: Instant) -> bool:
+    is_past_on_boot = now.boot >= boot + OVERLAP_SECONDS
+    if now.wall < wall:  # the clock was set back: how long ago it was is not known
+        return boot_id != now.boot_id or is_past_on_boot
+    return now.wall >= wall + OVERLAP_SECONDS or (boot_id == now.boot_id != "" and is_past_on_boot)
+
+
+def _overlaps(record: SessionRecord, now: Instant) -> list[tuple[float, str, float]]:
+    """What a new generation remembers of those that it leaves two and more behind, the latest first."""
+    if record.generation == 0:
+        return []
+    seen = first_seen(record, now) if record.superseded is None else record  # to renew with it is to see it
+    assert seen.superseded is not None
+    times = [(seen.superseded, seen.superseded_boot_id, seen.superseded_boot), *record.overlaps]
+    # The older, the earlier superseded: from the first that is over on, all are.
+    return list(takewhile(lambda since: not _is_past_overlap(*since, now), times))[:MAX_OVERLAPS]
 
 
 def first_seen(record: SessionRecord, now: Instant) -> SessionRecord:
@@ -147,4 +165,5 @@ def renewed(record: SessionRecord, parent: SessionRecord | None, now: Instant) -
         superseded=None,
         superseded_boot_id="",
         superseded_boot=0.0,
+        overlaps=_overlaps(record, now),
     )

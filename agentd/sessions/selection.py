@@ -10,7 +10,6 @@ from agentd_client.protocol.limits import MAX_PAGE_SESSIONS
 from agentd_client.protocol.results import ACTIVE, EXPIRED, SessionInfo, SessionPage
 
 from .records import SessionPath, SessionRecord, session_path, sessions_of_key
-from .rules import has_expired
 from .standing import keys_that_count, standing
 
 if TYPE_CHECKING:
@@ -31,10 +30,10 @@ class Selection(NamedTuple):
     pid: int | None
     parent: str | None
 
-    def fits(self, record: SessionRecord, now: Instant) -> bool:
-        """Whether a record fits all of them."""
+    def fits(self, record: SessionRecord, state: str) -> bool:
+        """Whether a record that is in that state fits all of them."""
         return (
-            (self.state is None or self.state == (EXPIRED if has_expired(record, now) else ACTIVE))
+            (self.state is None or self.state == state)
             and (self.label is None or fnmatchcase(record.label, self.label.replace("[", "[[]")))
             and (self.pid is None or self.pid == record.opened_pid)
             and (self.parent is None or self.parent in record.ancestors)
@@ -63,6 +62,11 @@ def checked_limit(limit: object, most: int) -> int:
     return limit
 
 
+def state_of(verifier: Verifier, path: SessionPath, record: SessionRecord, now: Instant) -> str:
+    """The state of a session, as whoever verifies a token of it is told."""
+    return EXPIRED if verifier.is_over(path, record, now) else ACTIVE
+
+
 def page(
     db: DB, verifier: Verifier, clock: Clock, selection: Selection, after: object, limit: object
 ) -> SessionPage:
@@ -88,8 +92,8 @@ def page(
                 looked_at += 1
                 place = session_path(key_id, path[2].decode())
                 record = SessionRecord.decode(stored)
-                if selection.fits(record, now) and _counts(db, place, record, now):
-                    state = EXPIRED if has_expired(record, now) else ACTIVE
+                state = state_of(verifier, place, record, now)
+                if selection.fits(record, state) and _counts(db, place, record, now):
                     found.append(verifier.describe(place, record)._replace(state=state))
                     if len(found) == most:
                         return SessionPage(found, _cursor(place))

@@ -14,7 +14,7 @@ import trio
 
 from agentd_client.protocol.results import SESSION_EXPIRED
 
-from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, session_path
+from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, bound_path, session_path
 from .rules import counts_as_earlier, has_expired
 from .standing import Readable, keys_that_count, present_key
 
@@ -32,6 +32,10 @@ _SCATTERED_RECORDS = 16
 """Records deleted in one go wherever they lie: each may change pages of its own, and a full store has room
 for some changed pages only."""
 
+_REST_SECONDS = 1.0
+_REST_SHARE = 10
+"""A store that is full of sessions in use is gone through for nothing; not more than a tenth of the time."""
+
 StorePath = tuple[bytes, ...]
 
 
@@ -48,9 +52,29 @@ class Sweeper:
         self._verifier = verifier
         self._journal = journal
         self._clock = clock
+        self._room_wanted = trio.Event()
+        self._rest_seconds = 0.0
+
+    def want_room(self) -> None:
+        """A session was refused for want of room, which what has ended may be taking."""
+        self._room_wanted.set()
+
+    async def until_due(self, interval_seconds: float) -> None:
+        """Wait for the interval to pass, or for somebody to want room once the last sweep is rested from."""
+        with trio.move_on_after(interval_seconds):
+            await trio.sleep(self._rest_seconds)
+            await self._room_wanted.wait()
+        self._room_wanted = trio.Event()
 
     async def sweep(self) -> int:
         """Go through every record once, in small steps; returns how many were deleted."""
+        begun = trio.current_time()
+        try:
+            return await self._sweep()
+        finally:
+            self._rest_seconds = max(_REST_SECONDS, _REST_SHARE * (trio.current_time() - begun))
+
+    async def _sweep(self) -> int:
         await self._end_grace()
         swept = await self.delete_seen_expired()
         after: StorePath | None = None
@@ -119,5 +143,6 @@ def _session_path(path: StorePath) -> SessionPath:
 
 
 def _delete_all(view: View, paths: Sequence[SessionPath]) -> int:
-    # What was noted of a process that one of them was bound to goes at the next start.
+    for path in paths:
+        view.delete(bound_path(path))
     return sum(view.delete(path) for path in paths)

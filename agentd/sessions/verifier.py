@@ -178,6 +178,11 @@ class Verifier:
                 self._seen[path] = (generation, now)
                 self._on_first_seen(path, generation)
 
+    @property
+    def first_sights(self) -> list[tuple[SessionPath, int]]:
+        """The sessions whose newest token was seen for the first time, as far as that is kept in memory."""
+        return [(path, generation) for path, (generation, _) in self._seen.items()]
+
     def first_seen_is_stored(self, path: SessionPath, generation: int) -> None:
         """The record says it now, or there is none any more."""
         if self._seen.get(path, (None,))[0] == generation:
@@ -193,6 +198,23 @@ class Verifier:
     def describe(self, path: SessionPath, record: SessionRecord) -> SessionInfo:
         """A record as callers see it, with its last use."""
         return describe(record, self.used.get(path))
+
+    def is_over(
+        self, path: SessionPath, record: SessionRecord, now: Instant, *, is_telling: bool = False
+    ) -> bool:
+        """Whether a session's time is over, or was once seen to be; one above it may have taken it along.
+
+        With `is_telling`, on the event loop's thread, what is seen now stays so and subscribers hear of it.
+        """
+        above = (session_path(path[1], ancestor) for ancestor in record.ancestors)
+        if path in self.seen_expired or any(each in self.seen_expired for each in above):
+            return True
+        if not has_expired(record, now):
+            return False
+        if is_telling:
+            self.seen_expired.add(path)
+            self._on_expired(record)
+        return True
 
     def _current(self, token: object) -> OpenedToken | Verification:
         """The token opened, with its record as it is now; `record` is None where that does not count."""
@@ -277,25 +299,12 @@ class Verifier:
         path, generation = opened.path, opened.claims.gen
         if record is None or generation > record.generation:
             return _gone(opened.claims, now)
-        if self._is_over(opened, record, now, is_telling):
+        if self.is_over(path, record, now, is_telling=is_telling):
             return Verification(False, reasons.EXPIRED, describe(record, self.used.get(path), EXPIRED))
         if is_superseded(self._as_seen(path, record), generation, now):
             return Verification(False, reasons.SUPERSEDED, self.describe(path, record))
         reason = fits(record)
         return None if reason is None else Verification(False, reason, self.describe(path, record))
-
-    def _is_over(self, opened: OpenedToken, record: SessionRecord, now: Instant, is_telling: bool) -> bool:
-        path = opened.path
-        if path in self.seen_expired:
-            return True
-        if any(session_path(opened.key_id, ancestor) in self.seen_expired for ancestor in record.ancestors):
-            return True
-        if not has_expired(record, now):
-            return False
-        if is_telling:  # on the event loop's thread
-            self.seen_expired.add(path)
-            self._on_expired(record)
-        return True
 
 
 def _gone(claims: Claims, now: Instant) -> Verification:

@@ -29,6 +29,7 @@ def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
         entry("created", 90_000),
         entry("refused", 3000, until=NOW - 2000, reason="EXPIRED", peer_exe="/bin/make", times=12),
         entry("refused", 100, session_id=None, label="", reason="MALFORMED", peer_exe=None, peer_pid=9),
+        entry("refused", 90, until=NOW - 85, reason="USED_UP", peer_exe=None, peer_pid=9, times=2),
         entry("revoked", 50, session_id=SECOND, label="build"),
     ]
     ended = in_process("audit", terminal=True)
@@ -36,11 +37,12 @@ def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
     assert ended.out == (
         "TIME      WHAT     SESSION   LABEL  WHY                       BY\n"
         "-- 2025-06-14 --\n"
-        "14:06:40  created  0197043e  desk                             agentctl 4712\n"
+        "14:06:40  created  0197043e  desk                             4712 agentctl\n"
         "-- 2025-06-15 --\n"
-        "14:16:40  refused  0197043e  desk   EXPIRED x 12 until 14:33  make 4712\n"
+        "14:16:40  refused  0197043e  desk   EXPIRED x 12 until 14:33  4712 make\n"
         "15:05:00  refused                   MALFORMED                 pid 9\n"
-        "15:05:50  revoked  0197143e  build                            agentctl 4712\n"
+        "15:05:10  refused  0197043e  desk   USED_UP x 2               pid 9\n"
+        "15:05:50  revoked  0197143e  build                            4712 agentctl\n"
     )
 
 

@@ -46,11 +46,11 @@ def test_list_is_a_table_with_the_tree_newest_first_and_marks_a_child_alone(agen
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
         "ID        LABEL       OPENED  ENDS     USED       LEFT  BY\n"
-        "0197543e  ┄─ alone    14:58   in 7 h   never            make 4712\n"
-        "0197043e  desk        14:06   in 7 h   2 min ago        bash 4712\n"
+        "0197543e  ┄─ alone    14:58   in 7 h   never            4712 make\n"
+        "0197043e  desk        14:06   in 7 h   2 min ago        4712 bash\n"
         "0197343e  ├─ lint     15:03   in 7 h   never            pid 4800\n"
-        "0197143e  └─ build    14:56   in 7 h   never      3     make 4712\n"
-        "0197243e     └─ test  15:01   never    never            make 4712\n"
+        "0197143e  └─ build    14:56   in 7 h   never      3     4712 make\n"
+        "0197243e     └─ test  15:01   never    never            4712 make\n"
         "0197443e  nightly     Jun 14  expired  never\n"
         "┄─ below a session that is not shown\n"
     )
@@ -66,6 +66,7 @@ def test_a_table_of_long_and_wide_labels_fits_into_80_columns(agent):
     columns = {width_of(line[: line.index("15:0")]) for line in lines[1:]}
     assert len(columns) == 1, "what follows a wide label stands where it stands in the other lines"
     assert sum("…" in line for line in lines) == 3
+    assert sum("  4194304" in line for line in lines) == 1, "of a process the number is never cut"
 
 
 def test_wide_cuts_nothing_and_tells_more(agent):

@@ -88,6 +88,16 @@ def test_logout_all_of_someone_not_logged_in_ends_every_session_too(agent):
     assert agent.sessions == {}
 
 
+def test_logout_all_ends_every_session_though_the_file_cannot_be_removed(agent, token_file):
+    agent.open()
+    token_file.mkdir()
+    ended = in_process("logout", "--all")
+    assert (ended.code, ended.out) == (77, "")
+    assert agent.methods == ["resetKey"]
+    assert "warning: every session has ended all the same" in ended.err
+    assert f"cannot remove token file {token_file}: Is a directory" in ended.err
+
+
 def test_logout_all_without_an_agent_is_an_error_because_nothing_was_ended(token_file):
     token_file.write_text("v4.local.token\n")
     token_file.chmod(0o600)

@@ -89,6 +89,7 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
         Event("locked", NOW, None, "", None, 4713),
         Event("unlocked", NOW, None, "", None, 4713),
         Event("passphraseChanged", NOW, None, "", None, 4713),
+        Event("missed", NOW, None, "", None, None, missed=3),
         STOPPING,
     )
     ended = in_process("watch", terminal=True)
@@ -104,6 +105,7 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
         "15:06:40  locked                     pid 4713\n"
         "15:06:40  unlocked                   pid 4713\n"
         "15:06:40  passphrase                 changed  pid 4713\n"
+        "you missed 3 events\n"
         "15:06:40  stopping\n"
     )
 

@@ -22,9 +22,11 @@ def shown(value: Figure | None) -> str:
 
 def line(row: Row) -> str:
     told = f"{row.name:<34} {shown(row.ours):>28} {row.unit:<3}"
-    if row.theirs is None:
-        return told
-    return f"{told} {row.beside:<28} {shown(row.theirs):>28} {row.unit:<3} x {shown(row.ratio)}"
+    if row.theirs is not None:
+        told += f" {row.beside:<28} {shown(row.theirs):>28} {row.unit:<3} x {shown(row.ratio)}"
+    if row.aim is not None:
+        told += f" (aim {'>=' if row.is_rate else '<='} {row.aim:g}{'' if row.is_reached else ': missed'})"
+    return told
 
 
 def plot(rows: list[Row]) -> str:

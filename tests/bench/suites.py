@@ -24,7 +24,7 @@ from agentd.sessions.rules import ends_after, millisecond
 from agentd.store import DB, View
 from agentd_client import Session
 from tests.bench import load
-from tests.bench.figures import Row, alone, compare
+from tests.bench.figures import RATE, Row, alone, compare
 from tests.e2e.daemon import Daemon, Home, scratch_home, serving
 
 CALLS = 3_000
@@ -53,55 +53,43 @@ def tokens(daemon: Daemon, count: int) -> list[str]:
         return [agent.create_token(label="bench").token for _ in range(count)]
 
 
-def verifying(home: Home, daemon: Daemon, rounds: int) -> Iterator[Row]:
+def one_by_one(path: str, requests: list[bytes]) -> float:
+    """The median of calls one after the other, in microseconds."""
+    return statistics.median(load.one_client(path, requests)) * MICROSECONDS
+
+
+def verifying(home: Home, daemon: Daemon, bare: str, rounds: int) -> Iterator[Row]:
     """verifyToken in its four shapes, beside a bare echo of the same message."""
     agent = str(home.socket)
     known = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 1)] * CALLS
-    with echo(home.path) as bare:
+    beside = "bare trio + msgpack echo"
+    yield compare(
+        "verifyToken, one client, p50", "µs", lambda: one_by_one(agent, known),
+        beside, lambda: one_by_one(bare, known), rounds, aim=1.3,
+    )  # fmt: skip
 
-        def p50(path: str, requests: list[bytes]) -> float:
-            return statistics.median(load.one_client(path, requests)) * MICROSECONDS
+    def unseen() -> float:
+        new = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, CALLS // 10)]
+        return one_by_one(agent, new)
 
-        beside = "bare trio + msgpack echo"
-        yield compare(
-            "verifyToken, one client, p50",
-            "µs",
-            lambda: p50(agent, known),
-            beside,
-            lambda: p50(bare, known),
-            rounds,
-        )
-
-        def unseen() -> float:
-            new = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, CALLS // 10)]
-            return p50(agent, new)
-
-        yield compare(
-            "verifyToken, every token new, p50", "µs", unseen, beside, lambda: p50(bare, known), rounds
-        )
-        many = known * 3
-        yield compare(
-            f"verifyToken, {CONNECTIONS} connections",
-            "/s",
-            lambda: load.many_clients(agent, many, CONNECTIONS),
-            beside,
-            lambda: load.many_clients(bare, many, CONNECTIONS),
-            rounds,
-        )
-        token = tokens(daemon, 1)[0]
-        distinct = [load.request(at, "verifyToken", {"token": token}) for at in range(CALLS * 3)]
-        yield compare(
-            f"verifyToken, {DEPTH} in flight",
-            "/s",
-            lambda: load.in_flight(agent, distinct, DEPTH),
-            beside,
-            lambda: load.in_flight(bare, distinct, DEPTH),
-            rounds,
-        )
+    yield compare(
+        "verifyToken, every token new, p50", "µs", unseen, beside, lambda: one_by_one(bare, known), rounds
+    )
+    many = known * 3
+    yield compare(
+        f"verifyToken, {CONNECTIONS} connections", RATE, lambda: load.many_clients(agent, many, CONNECTIONS),
+        beside, lambda: load.many_clients(bare, many, CONNECTIONS), rounds, aim=0.7,
+    )  # fmt: skip
+    token = tokens(daemon, 1)[0]
+    distinct = [load.request(at, "verifyToken", {"token": token}) for at in range(CALLS * 3)]
+    yield compare(
+        f"verifyToken, {DEPTH} in flight", RATE, lambda: load.in_flight(agent, distinct, DEPTH),
+        beside, lambda: load.in_flight(bare, distinct, DEPTH), rounds, aim=0.4,
+    )  # fmt: skip
 
 
-def creating(home: Home, daemon: Daemon, rounds: int) -> Iterator[Row]:
-    """createToken, beside one raw LMDB commit of a record of the same size."""
+def creating(home: Home, bare: str, rounds: int) -> Iterator[Row]:
+    """createToken, beside one raw LMDB commit of a record of the same size, without and with an echo."""
     agent = str(home.socket)
     request = load.request(1, "createToken", {"label": "bench"})
     folder = home.path / "raw"
@@ -117,22 +105,19 @@ def creating(home: Home, daemon: Daemon, rounds: int) -> Iterator[Row]:
             seconds.append(time.perf_counter() - begun)
         return statistics.median(seconds) * MICROSECONDS
 
+    def create() -> float:
+        return one_by_one(agent, [request] * 200)
+
+    yield compare("createToken, one client, p50", "µs", create, "one LMDB commit", commit, rounds)
     yield compare(
-        "createToken, one client, p50",
-        "µs",
-        lambda: statistics.median(load.one_client(agent, [request] * 200)) * MICROSECONDS,
-        "one LMDB commit",
-        commit,
-        rounds,
-    )
+        "createToken, one client, p50", "µs", create,
+        "one LMDB commit + one echo", lambda: commit() + one_by_one(bare, [request] * 200), rounds, aim=1.5,
+    )  # fmt: skip
     yield compare(
-        f"createToken, {CONNECTIONS} clients",
-        "/s",
+        f"createToken, {CONNECTIONS} clients", RATE,
         lambda: load.many_clients(agent, [request] * 4000, CONNECTIONS),
-        "one client's rate",
-        lambda: 200 / sum(load.one_client(agent, [request] * 200)),
-        rounds,
-    )
+        "one client's rate", lambda: 200 / sum(load.one_client(agent, [request] * 200)), rounds, aim=10,
+    )  # fmt: skip
     environment.close()
 
 
@@ -205,6 +190,7 @@ def starting(home: Home, rounds: int) -> Iterator[Row]:
         yield compare(
             "agentctl verify", "ms", lambda: process_seconds(agentctl, "verify", environ=home.environ),
             "python -c 'import click'", lambda: process_seconds(python, "-c", "import click"), rounds * 3,
+            aim=1.7,
         )  # fmt: skip
     yield compare(
         "import agentd_client", "ms", lambda: process_seconds(python, "-c", "import agentd_client"),
@@ -262,23 +248,16 @@ def scaling(few: int, many: int, rounds: int) -> Iterator[Row]:
         beside = f"the same with {few:,} sessions"
         yield compare(
             f"start to ready, {many:,} sessions", "ms", lambda: start_to_ready(large),
-            beside, lambda: start_to_ready(small), rounds,
+            beside, lambda: start_to_ready(small), rounds, aim=1.2,
         )  # fmt: skip
         with serving(small) as one, serving(large) as other:
 
-            def p50(home: Home, daemon: Daemon) -> Callable[[], float]:
-                requests = [
-                    load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 100)
-                ] * 20
-                return lambda: statistics.median(load.one_client(str(home.socket), requests)) * MICROSECONDS
+            def p50(daemon: Daemon) -> Callable[[], float]:
+                known = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 100)]
+                return lambda: one_by_one(str(daemon.home.socket), known * 20)
 
             yield compare(
-                f"verifyToken p50, {many:,} sessions",
-                "µs",
-                p50(large, other),
-                beside,
-                p50(small, one),
-                rounds,
+                f"verifyToken p50, {many:,} sessions", "µs", p50(other), beside, p50(one), rounds, aim=1.1
             )
 
 
@@ -291,16 +270,13 @@ def controlling(few: int, many: int, rounds: int) -> Iterator[Row]:
         beside = f"the same with {few:,} sessions"
         with serving(small) as one, serving(large) as other:
 
-            def p50(daemon: Daemon, requests: list[bytes]) -> float:
-                return statistics.median(load.one_client(str(daemon.home.socket), requests)) * MICROSECONDS
-
             def verify(daemon: Daemon) -> Callable[[], float]:
                 known = [load.request(1, "verifyToken", {"token": token}) for token in tokens(daemon, 1)]
-                return lambda: p50(daemon, known * CALLS)
+                return lambda: one_by_one(str(daemon.home.socket), known * CALLS)
 
             def reset(daemon: Daemon) -> float:
                 # Their records stay until they are swept: every reset meets as many as the first.
-                return p50(daemon, [load.request(1, "resetKey", {})] * 20)
+                return one_by_one(str(daemon.home.socket), [load.request(1, "resetKey", {})] * 20)
 
             yield compare(
                 f"agentctl list --limit 20, {many:,}", "ms",
@@ -324,10 +300,10 @@ def private_memory(daemon: Daemon) -> float:
 
 def every_row(rounds: int, many: int) -> Iterator[Row]:
     with scratch_home() as home:
-        with serving(home) as daemon:
-            yield alone("idle private memory", "MiB", lambda: private_memory(daemon), 1)
-            yield from verifying(home, daemon, rounds)
-            yield from creating(home, daemon, rounds)
+        with serving(home) as daemon, echo(home.path) as bare:
+            yield alone("idle private memory", "MiB", lambda: private_memory(daemon), 1, aim=40)
+            yield from verifying(home, daemon, bare, rounds)
+            yield from creating(home, bare, rounds)
         yield from token_file(home, rounds)
         yield from ssh_agent(home, rounds)
     with scratch_home() as home:

@@ -1,11 +1,11 @@
 """Damage a real store in hundreds of ways, and see what it says yes to.
 
-`python -m tests.faults.damage [HOW_MANY [SEED]]` prints a table. Each damaged store is opened in a process
-of its own, so that a death by a signal is seen.
+Each damaged store is opened in a process of its own, so that a death by a signal is seen. This prints a table.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -212,14 +212,21 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def main(how_many: str = "500", seed: str = "1") -> None:
-    outcomes = run_all(int(how_many), int(seed))
-    for outcome in outcomes:
-        if outcome.end not in ("served", "refused") or outcome.wrong:
-            print(outcome)
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.damage", description=__doc__)
+    parser.add_argument("how_many", nargs="?", type=int, default=500, help="stores to damage  [default: 500]")
+    parser.add_argument("seed", nargs="?", type=int, default=1, help="of chance  [default: 1]")
+    wanted = parser.parse_args()
+    if wanted.how_many < 1:
+        parser.error("it takes one store at least")
+    outcomes = run_all(wanted.how_many, wanted.seed)
+    faulty = [outcome for outcome in outcomes if outcome.end not in ("served", "refused") or outcome.wrong]
+    for outcome in faulty:
+        print(outcome)
     print(Counter(outcome.told.partition(":")[0] for outcome in outcomes if outcome.told))
     print(table(outcomes))
+    return 1 if faulty else 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main())

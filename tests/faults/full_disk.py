@@ -12,19 +12,22 @@ import random
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
 import trio
 
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager
-from agentd.store import DB, growth
+from agentd.store import DB
 from agentd_client import AgentdError, Client, StoreFullError
 from tests.e2e.daemon import scratch_home, serving
 from tests.faults.small_disk import CANNOT_MOUNT, MIB, CannotMountError, SmallDisk, small_disk
 
 TASKS = 64
 THREADS = 8
+SCOPES = [f"{number:064}" for number in range(10)]
+GIVE_UP_SECONDS = 60.0  # far beyond what a slow machine needs
 
 
 def say(**figures: object) -> None:
@@ -86,7 +89,7 @@ async def store_story(disk: SmallDisk) -> None:
         more = await create_until_full(manager)
         say(revoked=len(scattered + ended), created_in_their_room=len(more))
         # Not in that of the scattered ones: where a page is a little emptier it stays a page.
-        assert len(more) > len(ended) * 0.9
+        assert len(more) > len(ended) * 0.8
 
         for _ in range(3):
             await manager.reset_key()
@@ -113,7 +116,7 @@ async def store_story(disk: SmallDisk) -> None:
 
 
 class Creator(threading.Thread):
-    """Creates sessions until one is refused."""
+    """Creates sessions until one is refused, large ones first, so that it is soon."""
 
     def __init__(self, agent: Client) -> None:
         super().__init__()
@@ -122,11 +125,12 @@ class Creator(threading.Thread):
         self.refusal: AgentdError | None = None
 
     def run(self) -> None:
-        try:
-            while True:
-                self.tokens.append(self.agent.create_token().token)
-        except AgentdError as error:
-            self.refusal = error
+        for scopes in (SCOPES, None):
+            try:
+                while True:
+                    self.tokens.append(self.agent.create_token(scopes=scopes).token)
+            except AgentdError as error:
+                self.refusal = error
 
 
 def create_through(agent: Client) -> list[str]:
@@ -140,12 +144,12 @@ def create_through(agent: Client) -> list[str]:
     return [token for tokens in together for token in tokens if token]
 
 
-def create_once_noticed(agent: Client) -> str:
-    """A disk that was full a moment ago is not asked again at once."""
-    last = time.monotonic() + 2 * growth.RETRY_SECONDS
+def create_once_swept(agent: Client) -> str:
+    """Being refused is what has the room of ended sessions swept; it is not there at once."""
+    last = time.monotonic() + GIVE_UP_SECONDS
     while True:
         try:
-            return agent.create_token().token
+            return agent.create_token(scopes=SCOPES).token
         except StoreFullError:
             assert time.monotonic() < last
 
@@ -165,24 +169,30 @@ def agent_story(disk: SmallDisk) -> None:
             assert all(agent.verify_token(token) for token in tokens)
             assert home.agentctl("logout").returncode == 0
             assert not home.token_file.exists()
-            assert all(agent.revoke_token(token) for token in tokens[:1000])
+            with ThreadPoolExecutor(THREADS) as threads:
+                assert all(threads.map(agent.revoke_token, tokens[:300]))
             more = create_through(agent)
-            say(revoked=1000, created_in_their_room=len(more))
+            say(revoked=300, created_in_their_room=len(more))
             # The audit log is still on its way to its bound, and takes its part of the room.
-            assert len(more) > 250
+            assert len(more) > 100
             assert home.agentctl("reset-key", "--yes").returncode == 0
             agent.reset_key()
             assert not any(agent.verify_token(token) for token in tokens + more)
+            swept = [create_once_swept(agent) for _ in range(100)]
+            full = agent.get_status()
+            say(resets=2, created_in_their_room=len(swept), store_mib=full.store_bytes / MIB)
             disk.make_room()
-            again = [create_once_noticed(agent) for _ in range(2000)]
-            assert all(agent.verify_token(token) for token in again)
             assert home.agentctl("login").returncode == 0
+            again = create_through(agent)
+            grown = agent.get_status()
+            say(created_with_room_again=len(again), store_mib=grown.store_bytes / MIB)
+            assert grown.store_bytes > full.store_bytes
+            assert all(agent.verify_token(token) for token in swept + again)
             assert home.agentctl("verify").returncode == 0
-            say(created_with_room_again=len(again), store_mib=agent.get_status().store_bytes / MIB)
         assert daemon.stop() == 0
         log = daemon.log.read_text()
         assert "Traceback" not in log, log
-        assert log.count("cannot grow") <= 2, log
+        assert log.count("cannot grow") <= 3, log
 
 
 def main(story: str, kind: str) -> int:

@@ -1,11 +1,11 @@
 """Let the kernel fail: the Nth system call of a kind returns an error, or the process dies in it.
 
-`python -m tests.faults.inject [SUBJECT ...]` prints a table; the subjects are those of `SUBJECTS`. Afterwards, with
-nothing failing any more, all that was acknowledged has to be true.
+Afterwards, with nothing failing any more, all that was acknowledged has to be true. This prints a table.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -224,7 +224,17 @@ def run(subject: str, case: Case) -> str:
         return f"FAULTY: {error}"
 
 
-def main(subjects: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.inject", description=__doc__)
+    parser.add_argument(
+        "subjects",
+        nargs="*",
+        metavar="SUBJECT",
+        help=f"of {', '.join(SUBJECTS)}; all of them where none is named",
+    )
+    subjects = parser.parse_args().subjects
+    if unknown := [subject for subject in subjects if subject not in SUBJECTS]:
+        parser.error(f"there is no subject {unknown[0]!r}; there are {', '.join(SUBJECTS)}")
     if reason := why_not():
         print(reason)
         return 77
@@ -249,4 +259,4 @@ def main(subjects: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.small_disk import CANNOT_MOUNT, KINDS, in_a_namespace_of_its_own, why_not
+from tests.faults.small_disk import (
+    CANNOT_MOUNT,
+    KINDS,
+    TIMEOUT_SECONDS,
+    in_a_namespace_of_its_own,
+    why_not,
+)
 
 
+@pytest.mark.timeout(TIMEOUT_SECONDS + 50)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("story", ["store", "agent"])
 def test_on_a_full_disk_creating_is_refused_and_ending_works_until_room_returns(

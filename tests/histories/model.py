@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
-from agentd.sessions.rules import GRACE_SECONDS, OVERLAP_SECONDS
+from agentd.sessions.rules import GRACE_SECONDS, MAX_OVERLAPS, OVERLAP_SECONDS
 from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_DEPTH
 
@@ -55,7 +56,15 @@ class Session(NamedTuple):
     uses: int | None
     above: tuple[int, ...]
     superseded: float | None = None
+    overlaps: tuple[float, ...] = ()
     is_there: bool = True
+
+    def superseded_since(self, generation: int) -> float | None:
+        """When the generation after it was first seen; None where it was not, -inf where that is forgotten."""
+        behind = self.generation - generation
+        if behind < 2:
+            return self.superseded if behind else None
+        return self.overlaps[behind - 2] if behind - 2 < len(self.overlaps) else -inf
 
 
 class Token(NamedTuple):
@@ -116,15 +125,13 @@ def _refusals(state: State, token: Token) -> list[str | None]:
         return [ended]
     if state.is_over(session.expires):
         return [reasons.EXPIRED]
-    if token.generation < session.generation - 1:
-        return [reasons.SUPERSEDED]
     used_up = reasons.USED_UP if session.uses == 0 else None
-    if token.generation < session.generation and session.superseded is not None:
-        if not state.overlap_is_known:
-            return [reasons.SUPERSEDED, used_up]
-        if state.now >= session.superseded + OVERLAP_SECONDS:
-            return [reasons.SUPERSEDED]
-    return [used_up]
+    since = session.superseded_since(token.generation)
+    if since is None:
+        return [used_up]
+    if since > -inf and not state.overlap_is_known:
+        return [reasons.SUPERSEDED, used_up]
+    return [reasons.SUPERSEDED if state.now >= since + OVERLAP_SECONDS else used_up]
 
 
 def _judgements(state: State, operation: Operation) -> list[tuple[Judged, Token, Session]]:
@@ -218,7 +225,14 @@ def _renewed(state: State, session: Session) -> Session:
     expires = None if lasts is None else state.now + lasts
     if session.above:
         expires = _earlier(expires, state.sessions[session.above[-1]].expires)
-    return session._replace(generation=session.generation + 1, expires=expires, superseded=None)
+    overlaps: tuple[float, ...] = ()
+    if session.generation > 0:
+        seen = state.now if session.superseded is None else session.superseded
+        times = (seen, *session.overlaps)
+        overlaps = tuple(since for since in times if state.now < since + OVERLAP_SECONDS)[:MAX_OVERLAPS]
+    return session._replace(
+        generation=session.generation + 1, expires=expires, superseded=None, overlaps=overlaps
+    )
 
 
 def revoke(state: State, operation: Operation) -> list[Found]:

@@ -41,11 +41,20 @@ def test_as_many_wait_as_are_allowed_and_the_next_one_tells_how_many_were_lost(s
     subscription.add(event(number=1000))
     subscription.add(event(number=1001))  # no room again
     found = taken(subscription)
-    assert [each.at for each in found] == [*range(1, MAX_EVENTS_WAITING), 1000]
-    assert [each.missed for each in found] == [0] * (MAX_EVENTS_WAITING - 1) + [7]
-    subscription.add(event(number=1002))
+    assert [each.at for each in found] == [*range(1, MAX_EVENTS_WAITING), 1000, 1001]
+    assert [each.missed for each in found] == [0] * (MAX_EVENTS_WAITING - 1) + [7, 1]
+    assert (found.pop().kind, found.pop().at) == ("missed", 1000)
+
+
+def test_what_was_lost_is_told_when_all_that_waited_was_taken(subscription):
+    for n in range(MAX_EVENTS_WAITING + 7):
+        subscription.add(event(number=n))
+    found = taken(subscription)
+    assert len(found) == MAX_EVENTS_WAITING + 1
+    assert {each.missed for each in found[:-1]} == {0}
+    assert found[-1] == Event("missed", MAX_EVENTS_WAITING + 6, None, "", None, None, 7)
     subscription.add(event(number=1003))
-    assert [each.missed for each in taken(subscription)] == [1, 0]
+    assert [(each.kind, each.missed) for each in taken(subscription)] == [(event().kind, 0)]
 
 
 def test_the_last_event_has_room_however_many_wait_and_tells_what_was_lost_before_it(subscription):

@@ -96,6 +96,11 @@ def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
     return found
 
 
+def stored(db: DB) -> list[AuditRecord]:
+    """The refusals as they are in the store, the oldest first."""
+    return [AuditRecord.decode(stored) for _, stored in db.iterate(REFUSALS)]
+
+
 # --- what was done ---
 
 
@@ -345,6 +350,18 @@ async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log,
     assert db.commits == commits + 1  # nothing new, nothing written
 
 
+async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
+    for _ in range(40):
+        clock.advance(1)
+        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    await written(db)
+    assert [record.times for record in stored(db)] == [1]
+    commits = db.commits
+    assert [(entry.times, entry.until) for entry in entries(log)] == [(40, clock.wall)]
+    assert [entry.times for entry in entries(log, since=clock.wall)] == [40]
+    assert db.commits == commits, "looking changes nothing"
+
+
 async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
     for session in ("one", "two", "one"):
         log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
@@ -427,9 +444,9 @@ async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dr
             log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
     assert len(log._refusals._counted) == len(log._refusals._latest) == refusals.MAX_COUNTED
     await written(db)
-    assert [entry.times for entry in entries(log)[::-1]][:6] == [3] * 5 + [1]
+    assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
     await log.flush()
-    assert {entry.times for entry in entries(log)} == {3}
+    assert {record.times for record in stored(db)} == {3}
     clock.advance(refusals.COUNTED_SECONDS)
     await log.flush()
     assert len(log._refusals._counted) == len(log._refusals._latest) == 0
@@ -445,9 +462,9 @@ async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next
         await trio.testing.wait_all_tasks_blocked()
         log.refused(reasons.EXPIRED, clock.read(), by=PEER)
         gate.set()
-    assert [entry.times for entry in entries(log)] == [2]
+    assert [record.times for record in stored(db)] == [2]
     await log.flush()
-    assert [entry.times for entry in entries(log)] == [3]
+    assert [record.times for record in stored(db)] == [3]
 
 
 # --- when an entry cannot be written ---

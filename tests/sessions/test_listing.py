@@ -1,8 +1,9 @@
-"""Sessions listed, chosen and ended in numbers; looking changes nothing."""
+"""Sessions listed, chosen and ended in numbers."""
 
 from __future__ import annotations
 
 import pytest
+import trio
 
 from agentd.sessions import selection
 from agentd.sessions.records import SESSIONS_PATH
@@ -125,6 +126,41 @@ async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, cl
     assert await manager.revoke_sessions(label="session*") == 0
 
 
+async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_clock_goes(manager, clock):
+    seen = await manager.open_session(60, "seen")
+    child = await manager.open_session(60, "child", parent=seen.token)
+    unseen = await manager.open_session(600, "unseen")
+    clock.advance(100)
+    assert not await manager.verify_token(seen.token)
+    clock.set_wall(clock.wall - 100)
+    clock.reboot()
+    assert not await manager.verify_token(child.token)
+    assert sorted(labels(manager.list_sessions(state="expired"))) == ["child", "seen"]
+    assert labels(manager.list_sessions(state="active")) == ["unseen"]
+    assert await manager.revoke_sessions(state="active") == 1
+    assert not await manager.verify_token(unseen.token)
+
+
+async def test_others_have_their_turn_while_many_are_looked_at_and_none_fits(manager, clock, monkeypatch):
+    from agentd.sessions import ender
+
+    monkeypatch.setattr(ender, "STEP_RECORDS", 1)
+    await opened(manager, clock, 10)
+    turns = 0
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        assert await manager.revoke_sessions(label="none such") == 0
+        nursery.cancel_scope.cancel()
+    assert turns > 5
+
+
 @pytest.mark.parametrize("wrong", [{"state": "dead"}, {"pid": "1"}])
 async def test_revoking_by_a_condition_that_is_none_ends_nothing(manager, wrong):
     token = await manager.create_token()
@@ -142,43 +178,6 @@ async def test_inspecting_by_id(manager, clock):
     for wrong in ({"id": ""}, {"id": 1}, {"id": "x" * 65}, {"token": "x", "id": "y"}):
         with pytest.raises(InvalidParamsError):
             manager.inspect(**wrong)
-
-
-async def test_looking_extends_and_changes_nothing(db, manager, clock):
-    """Every method that reads, over sessions of every kind: not a byte of the store is another afterwards."""
-    limited = await manager.open_session(60, max_uses=2)
-    renewed = await manager.renew_token((await manager.open_session(60)).token)
-    child = await manager.open_session(parent=renewed.token)
-    await manager.reset_key(grace_seconds=600)
-    fresh = await manager.open_session(60)
-    tokens = [limited.token, renewed.token, child.token, fresh.token, "nonsense", None, 7]
-
-    def look():
-        for token in tokens:
-            manager.inspect(token, audience="a", scopes=["b"])
-            manager.inspect(token)
-        for created in (limited, renewed, child, fresh):
-            manager.inspect(id=created.id)
-        manager.list_sessions()
-        manager.list_sessions(state="expired")
-        manager.list_audit()
-        return manager.session_count, manager.key_id
-
-    def everything():
-        return sorted(db.iterate())
-
-    def last_uses():
-        return {session.id: session.last_used_at for session in manager.list_sessions().sessions}
-
-    before, generation, uses = everything(), db.generation, last_uses()
-    look()
-    clock.advance(1000)  # expired now
-    look()
-    await db.delete("nothing")  # whatever was handed over without waiting is done
-    assert everything() == before
-    assert db.generation == generation + 1
-    clock.advance(-1000)
-    assert last_uses() == uses
 
 
 async def test_the_last_use_is_known_at_once_and_written_later(db, manager, clock):

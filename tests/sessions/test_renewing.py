@@ -58,6 +58,21 @@ async def test_what_was_seen_is_known_after_a_restart(db, manager, clock):
     assert not await manager.verify_token(created.token)
 
 
+async def test_what_was_seen_is_kept_in_memory_until_the_store_tells_it(db, manager, clock, monkeypatch):
+    created = [await manager.open_session(3600) for _ in range(3)]
+    stored, refused, ended = [await manager.renew_token(each.token) for each in created]
+    assert await manager.verify_token(stored.token)
+    assert await manager.verify_token(ended.token)
+    with monkeypatch.context() as patched:
+        patched.setattr(db, "submit", lambda function: None)  # as a store that is full, a moment later
+        assert await manager.verify_token(refused.token)
+    await manager.revoke_token(ended.token)
+    await manager._write_notes()
+    assert [path[2] for path, _ in manager._verifier.first_sights] == [refused.id]
+    clock.advance(OVERLAP_SECONDS)
+    assert not any([await manager.verify_token(each.token) for each in created])
+
+
 async def test_looking_at_the_new_token_does_not_end_the_earlier_one(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
@@ -88,16 +103,46 @@ async def test_a_lost_answer_is_asked_for_again(db, manager, clock):
     assert await manager.verify_token(lost.token), "both are of the newest generation"
 
 
-async def test_a_generation_is_renewed_in_turn_and_two_before_is_never_good(manager, clock):
+async def test_each_generation_has_its_overlap_however_often_a_session_is_renewed(manager, clock):
     tokens = [(await manager.open_session(3600)).token]
     for _ in range(3):
+        clock.advance(3)
+        tokens.append((await manager.renew_token(tokens[-1])).token)  # to renew with one is to see it
+
+    def good():
+        return [manager.inspect(token).valid for token in tokens]
+
+    assert good() == [True, True, True, True]
+    clock.advance(OVERLAP_SECONDS - 3)  # the second was seen 3 s before the third
+    assert good() == [False, True, True, True]
+    clock.advance(3)
+    assert good() == [False, False, True, True], "the fourth has not been seen"
+    clock.advance(1000)
+    assert good() == [False, False, True, True]
+    assert await manager.verify_token(tokens[3])
+    clock.advance(OVERLAP_SECONDS)
+    assert good() == [False, False, False, True]
+
+
+async def test_in_its_overlap_an_older_generation_is_renewed_to_the_newest(manager):
+    first = await manager.open_session(3600)
+    second = await manager.renew_token(first.token)
+    await manager.renew_token(second.token)
+    assert manager.inspect((await manager.renew_token(first.token)).token).session.generation == 2
+
+
+async def test_an_older_generation_comes_back_neither_by_renewing_on_nor_by_a_restart(manager, clock):
+    tokens = [(await manager.open_session(3600)).token]
+    for _ in range(20):
         tokens.append((await manager.renew_token(tokens[-1])).token)
-    assert [manager.inspect(token).reason for token in tokens] == [
-        reasons.SUPERSEDED,
-        reasons.SUPERSEDED,
-        None,
-        None,
-    ]
+    assert [manager.inspect(token).valid for token in tokens] == [False] * 11 + [True] * 10
+    await manager.stop()
+    await manager.start()
+    assert manager.inspect(tokens[-3]).valid
+    clock.advance(OVERLAP_SECONDS)
+    clock.set_wall(clock.wall - 1000)
+    tokens.append((await manager.renew_token(tokens[-1])).token)
+    assert not any(manager.inspect(token).valid for token in tokens[:-3])
 
 
 async def test_renewing_many_at_once_makes_one_generation(manager):

@@ -49,6 +49,55 @@ async def test_run_sweeps_now_and_then_also_across_stop_and_start(db, manager, c
         nursery.cancel_scope.cancel()
 
 
+def refuse_what_is_written(db, monkeypatch):
+    def refuse(function):
+        raise StoreFullError
+
+    monkeypatch.setattr(db, "begin_write", refuse)
+
+
+async def test_a_session_refused_for_want_of_room_has_what_ended_swept_at_once(
+    db, manager, clock, autojump_clock, monkeypatch
+):
+    await manager.create_token(5)
+    clock.advance(10)
+    with monkeypatch.context() as patched:
+        refuse_what_is_written(db, patched)
+        with pytest.raises(StoreFullError):
+            await manager.create_token()
+    with trio.move_on_after(0.5):
+        await manager.run(sweep_interval_seconds=600)
+    await db.delete("nothing")
+    assert manager.session_count == 0
+
+
+async def test_however_many_are_refused_sweeping_takes_a_tenth_of_the_time_at_the_most(
+    db, manager, autojump_clock, monkeypatch
+):
+    sweeps = []
+
+    async def sweep_slowly(sweeper):
+        sweeps.append(trio.current_time())
+        await trio.sleep(3)
+        return 0
+
+    monkeypatch.setattr(sweeper.Sweeper, "_sweep", sweep_slowly)
+    refuse_what_is_written(db, monkeypatch)
+
+    async def ask():
+        while True:
+            with pytest.raises(StoreFullError):
+                await manager.create_token()
+            await trio.sleep(1)
+
+    with trio.move_on_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: manager.run(sweep_interval_seconds=600))
+            nursery.start_soon(ask)
+    begun = [round(at - sweeps[0]) for at in sweeps]
+    assert begun == [0, 33, 66, 99]
+
+
 async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock, monkeypatch, caplog):
     async def fail():
         raise StoreFullError

@@ -123,10 +123,13 @@ def ago(seconds: float | None, now: float) -> str:
 
 
 def process_name(pid: int | None, exe: str | None) -> str:
-    """A process by its program's name and its number: "bash 4712"; nothing where neither is known."""
+    """A process by its number and its program's name: "4712 bash"; nothing where neither is known.
+
+    The number comes first: in a narrow terminal the end is cut, and a name alone says not which process.
+    """
     if pid is None:
         return ""
-    return f"{printable(os.path.basename(exe)) if exe else 'pid'} {pid}"
+    return f"{pid} {printable(os.path.basename(exe))}" if exe else f"pid {pid}"
 
 
 def listed(given: list[str] | None, everything: str) -> str:

@@ -181,9 +181,9 @@ class Subscribed(NamedTuple):
 class Event(NamedTuple):
     """Something happened to a session, to all of them, or to the agent.
 
-    kind: one of `EVENT_KINDS`. at: when. session_id: whose; None where it is about none or all. reason: why
-    something was refused, or the agent locked. peer_pid: the process that did it, where one did. missed: how
-    many events were lost before this one, because the subscriber took them too slowly.
+    kind: one of `EVENT_KINDS`, or `MISSED`. at: when. session_id: whose; None where it is about none or all.
+    reason: why something was refused, or the agent locked. peer_pid: the process that did it, where one did.
+    missed: how many events were lost before this one, because the subscriber took them too slowly.
     """
 
     kind: str
@@ -204,6 +204,9 @@ EVENT_KINDS = (
     *(LOCKED, UNLOCKED, PASSPHRASE_CHANGED, PASSPHRASE_REFUSED),
 )
 """What an event, or an entry of the audit log, tells of."""
+
+MISSED = "missed"
+"""The kind of an event that tells of no more than its own `missed`."""
 
 
 class AuditEntry(NamedTuple):

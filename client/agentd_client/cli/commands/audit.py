@@ -107,7 +107,10 @@ def _row(entry: AuditEntry, ids: dict[str, str]) -> tuple[str, ...]:
 
 def _why(entry: AuditEntry) -> str:
     _, why = what_and_why(entry.kind, entry.reason)
-    return f"{why} x {entry.times} until {clock(entry.until)[:5]}".lstrip() if entry.times > 1 else why
+    if entry.times == 1:
+        return why
+    since, until = clock(entry.at)[:5], clock(entry.until)[:5]
+    return f"{why} x {entry.times}{'' if until == since else f' until {until}'}".lstrip()
 
 
 def _for_pipe(entry: AuditEntry) -> str:

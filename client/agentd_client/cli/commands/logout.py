@@ -24,7 +24,13 @@ def command(settings: Settings, everything: bool) -> None:
     it expires: a warning says so, and with --all, which then has ended nothing, it is an error. The session
     of a token in AGENTD_TOKEN or AGENTD_TOKEN_FD goes on: `agentctl revoke` ends that.
     """
-    token, removed = _take(settings)
+    try:
+        token, removed = _take(settings)
+    except TokenFileError:
+        if everything:  # what ends every session needs no file
+            _end(settings, None, everything)
+            warn(settings, "every session has ended all the same")
+        raise
     session_ended = False
     try:
         session_ended = _end(settings, token, everything)

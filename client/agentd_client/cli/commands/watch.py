@@ -11,6 +11,7 @@ from ...protocol.results import (
     CREATED,
     KEY_RESET,
     LOCKED,
+    MISSED,
     REFUSED,
     RENEWED,
     REVOKED,
@@ -82,6 +83,8 @@ def _show(settings: Settings, event: Event) -> None:
 def _lines(event: Event, width: int) -> Iterator[str]:
     if event.missed:
         yield colour(f"you missed {event.missed} event{'' if event.missed == 1 else 's'}", "red")
+    if event.kind == MISSED:
+        return
     word, why = what_and_why(event.kind, event.reason)
     kind = word.ljust(_KIND_WIDTH)
     about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)

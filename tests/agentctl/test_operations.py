@@ -1,0 +1,65 @@
+"""Which methods each command asks for: all that there are, by some command, and by those that look none that does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from agentd_client.cli.group import COMMANDS
+from tests.agentctl.running import COMMAND, in_process
+from tests.operations import EVERY, LOOKING
+
+LOOKS = {
+    "status": ["status"],
+    "token": ["token"],
+    "inspect": ["inspect"],
+    "list": ["list"],
+    "watch": ["watch"],
+    "audit": ["audit"],
+    "completion": ["completion", "bash"],
+}
+DOES = {
+    "login": ["login"],
+    "logout": ["logout"],
+    "verify": ["verify"],
+    "renew": ["renew"],
+    "exec": ["exec", "--", "true"],
+    "revoke": ["revoke", "session-1"],
+    "reset-key": ["reset-key", "--yes"],
+}
+REVOKE_MANY = ["revoke", "--label", "x*", "--yes"]
+
+
+def asked_by(agent, args):
+    """The methods that a command asks for."""
+    if args[0] in ("exec", "watch"):  # the one becomes another program, the other waits for its agent's end
+        with subprocess.Popen([*COMMAND, *args], env=os.environ, stdout=subprocess.DEVNULL) as child:
+            if args[0] == "watch":
+                assert agent.subscribed.wait(60)
+                agent.hang_up()
+            child.wait(60)
+    else:
+        ended = in_process(*args)
+        assert ended.code == 0, (args, ended)
+    return set(agent.methods)
+
+
+def test_every_command_is_known_to_look_or_to_do_something():
+    assert set(COMMANDS) == set(LOOKS) | set(DOES)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_command_that_looks_asks_for_nothing_that_does_something(agent, logged_in, token_file, name):
+    before = token_file.read_text(), token_file.stat()
+    assert asked_by(agent, LOOKS[name]) <= LOOKING
+    assert (token_file.read_text(), token_file.stat().st_ino) == (before[0], before[1].st_ino)
+
+
+def test_every_method_is_asked_for_by_some_command(agent, logged_in):
+    agent.open(label="x1")
+    one_by_one = ("verify", "exec", "renew", "revoke", "login", "reset-key")
+    for args in [*LOOKS.values(), REVOKE_MANY, *(DOES[name] for name in one_by_one)]:
+        asked_by(agent, args)
+    assert set(agent.methods) == EVERY - {"hello"}  # which is for those who do not know the agent

@@ -1,0 +1,174 @@
+"""Looking extends and changes nothing: of the session manager, and over the wire with all that is behind it.
+
+A method that is added has to be told to be one that looks, with a way to call it here, or one that does something.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import msgpack
+import pytest
+
+from agentd.main import Core, _status
+from agentd.server import agent_dispatch
+from agentd.server.traffic import Traffic
+from agentd.sessions import SessionManager
+from agentd_client.errors import AgentdError
+from agentd_client.protocol.codec import Request
+from tests.operations import DOING, EVERY, LOOKING
+from tests.server.talk import FakeCaller
+
+
+def every_question(token, id):
+    """All forms of the two ways to ask about a session."""
+    asker = ({}, {"audience": "a"}, {"scopes": ["b"]}, {"audience": "a", "scopes": ["b"]})
+    return [{**what, **more} for what in ({"token": token}, {"id": id}) for more in asker]
+
+
+def inspect(manager, token, id):
+    return [manager.inspect(**question) for question in every_question(token, id)]
+
+
+async def inspect_token(manager, token, id):
+    async with manager._db.transaction() as tran:
+        through = await manager.inspect_token(token, tran)
+    return [await manager.inspect_token(token), through]
+
+
+def list_sessions(manager, token, id):
+    conditions = ({}, {"state": "active"}, {"state": "expired"}, {"label": "*"}, {"pid": 1}, {"parent": id})
+    pages = [manager.list_sessions(limit=2, **each) for each in conditions]
+    return [*pages, *(manager.list_sessions(after=page.next) for page in pages)]
+
+
+def list_audit(manager, token, id):
+    first = manager.list_audit(limit=1)
+    return [first, manager.list_audit(after=first.next), manager.list_audit(since=0)]
+
+
+LOOKS = {
+    "inspect": inspect,
+    "inspect_token": inspect_token,
+    "list_sessions": list_sessions,
+    "list_audit": list_audit,
+    "session_count": lambda manager, token, id: manager.session_count,
+    "key_id": lambda manager, token, id: manager.key_id,
+    "state": lambda manager, token, id: manager.state,
+    "observe": lambda manager, token, id: manager.observe(lambda event: None)(),
+    "on_event": lambda manager, token, id: manager.on_event(lambda event: None)(),
+}
+DOES = {
+    "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
+    "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
+    "verify_token", "verify_at_once", "verify_counted",
+}  # fmt: skip
+
+ASKS = {
+    "hello": [{}, {"client": "test", "protocol": 1}],
+    "getStatus": [{}],
+    "inspectToken": lambda token, id: every_question(token, id),
+    "listSessions": lambda token, id: [{}, {"state": "expired"}, {"label": "*", "limit": 1}, {"parent": id}],
+    "listAudit": [{}, {"since": 0, "limit": 1}],
+    "subscribe": [{}],
+}
+
+
+def test_every_method_is_known_to_look_or_to_do_something():
+    public = {name for name in dir(SessionManager) if not name.startswith("_")}
+    assert public == set(LOOKS) | DOES
+    assert not set(LOOKS) & DOES
+    assert EVERY == LOOKING | DOING
+    assert not LOOKING & DOING
+    assert set(ASKS) == LOOKING
+
+
+class Sessions:
+    """Sessions of every kind, as tokens and ids, and all that could be changed by looking at them."""
+
+    def __init__(self, db, manager, clock):
+        self._db, self._manager, self._clock = db, manager, clock
+        self.looked_at = [("nonsense", "unknown"), (None, "x"), (7, "0" * 64)]
+
+    async def open(self):
+        manager = self._manager
+        under_earlier_key = await manager.open_session(600, "earlier")
+        renewed_once = await manager.renew_token(under_earlier_key.token)
+        await manager.reset_key(grace_seconds=6000)
+        limited = await manager.open_session(60, "limited", max_uses=2)
+        narrow = await manager.open_session(600, "narrow", audience=["a"], scopes=["b"])
+        first = await manager.open_session(600, "renewed")
+        unseen = await manager.renew_token(first.token)
+        child = await manager.open_session(60, "child", parent=unseen.token)
+        used = await manager.open_session(600, "used")
+        assert await manager.verify_token(used.token)
+        ended = await manager.open_session(600, "ended")
+        await manager.revoke_token(ended.token)
+        made = (under_earlier_key, renewed_once, limited, narrow, first, unseen, child, used, ended)
+        self.looked_at += [(created.token, created.id) for created in made]
+
+    async def everything(self):
+        """What is stored, how often something was, and what is noted in memory until it is."""
+        await self._db.delete("nothing")  # whatever was handed over without waiting is done
+        verifier = self._manager._verifier
+        return sorted(self._db.iterate()), dict(verifier.used), dict(verifier._seen), self._db.generation
+
+    async def assert_that_nothing_changes(self, look):
+        """While they go on, and when some of them have expired."""
+        for seconds in (0, 100):
+            self._clock.advance(seconds)
+            *before, generation = await self.everything()
+            for token, id in self.looked_at:
+                await look(token, id)
+            *after, generation_after = await self.everything()
+            assert after == before
+            assert generation_after == generation + 1, "the commit of everything() itself"
+
+
+@pytest.fixture
+async def sessions(db, manager, clock):
+    sessions = Sessions(db, manager, clock)
+    await sessions.open()
+    return sessions
+
+
+@pytest.mark.parametrize("name", LOOKS)
+async def test_looking_with_the_manager_changes_nothing(manager, sessions, name):
+    async def look(token, id):
+        found = LOOKS[name](manager, token, id)
+        if hasattr(found, "__await__"):
+            await found
+
+    await sessions.assert_that_nothing_changes(look)
+
+
+@pytest.mark.parametrize("method", sorted(LOOKING))
+async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, clock, sessions, method):
+    traffic = Traffic()
+    status = _status(Core(key_ring, db, manager), traffic, "/socket", clock, clock.read())
+    dispatch = agent_dispatch(manager, status, version="1", logger=logging.getLogger("test"), traffic=traffic)
+    answered = 0
+
+    async def look(token, id):
+        nonlocal answered
+        asked = ASKS[method]
+        for params in asked if isinstance(asked, list) else asked(token, id):
+            reply = dispatch.answer(Request(1, method, [params]), FakeCaller())
+            if reply is None:
+                reply = await dispatch.answer_waiting(Request(1, method, [params]), FakeCaller())
+            _, _, error, _ = msgpack.unpackb(reply)
+            answered += error is None
+
+    await sessions.assert_that_nothing_changes(look)
+    assert answered >= 2 * len(sessions.looked_at)
+
+
+@pytest.mark.parametrize("name", ["verify_token", "renew_token", "create_token", "revoke_token"])
+async def test_what_does_something_would_be_noticed(manager, sessions, name):
+    async def do(token, id):
+        with suppress(AgentdError):  # what cannot be renewed
+            await (manager.create_token() if name == "create_token" else getattr(manager, name)(token))
+
+    with pytest.raises(AssertionError):
+        await sessions.assert_that_nothing_changes(do)
