@@ -6,7 +6,10 @@ from agentd_client.protocol import methods
 
 LOOKING = {"hello", "getStatus", "inspectToken", "listSessions", "listAudit", "subscribe"}
 
-DOING = {"createToken", "verifyToken", "renewToken", "revokeToken", "revokeSessions", "resetKey"}
+DOING = {
+    *("createToken", "verifyToken", "renewToken", "revokeToken", "revokeSessions", "resetKey"),
+    *("lock", "unlock", "changePassphrase"),
+}
 """A verification is a use of a token."""
 
 EVERY = {value.name for value in vars(methods).values() if isinstance(value, methods.Method)}

@@ -21,7 +21,7 @@ def python_name(method: str) -> str:
 
 
 def public(kind: type) -> dict[str, object]:
-    return {name: found for name, found in vars(kind).items() if not name.startswith("_")}
+    return {name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")}
 
 
 def test_the_document_has_a_section_for_every_method_and_for_no_other():

@@ -28,6 +28,9 @@ DOES = {
     "exec": ["exec", "--", "true"],
     "revoke": ["revoke", "session-1"],
     "reset-key": ["reset-key", "--yes"],
+    "passwd": ["passwd", "--new-passphrase-file"],
+    "lock": ["lock"],
+    "unlock": ["unlock", "--passphrase-file"],
 }
 REVOKE_MANY = ["revoke", "--label", "x*", "--yes"]
 
@@ -57,9 +60,12 @@ def test_a_command_that_looks_asks_for_nothing_that_does_something(agent, logged
     assert (token_file.read_text(), token_file.stat().st_ino) == (before[0], before[1].st_ino)
 
 
-def test_every_method_is_asked_for_by_some_command(agent, logged_in):
+def test_every_method_is_asked_for_by_some_command(agent, logged_in, folder):
     agent.open(label="x1")
-    one_by_one = ("verify", "exec", "renew", "revoke", "login", "reset-key")
+    secret = folder / "passphrase"
+    secret.touch(mode=0o600)
+    secret.write_text("secret")
+    one_by_one = ("verify", "exec", "renew", "revoke", "login", "reset-key", "passwd", "lock", "unlock")
     for args in [*LOOKS.values(), REVOKE_MANY, *(DOES[name] for name in one_by_one)]:
-        asked_by(agent, args)
+        asked_by(agent, [*args, str(secret)] if args[-1].endswith("-file") else args)
     assert set(agent.methods) == EVERY - {"hello"}  # which is for those who do not know the agent

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def change_once(change: str, keys: Path) -> int:
     try:
         trio.run(lambda: change_passphrase(keys, *CHANGES[change], cost=CHEAP))
     except AgentdError as error:
-        print(error.code, error.sentence, file=sys.stderr)
+        with suppress(OSError):  # the fault may strike here too
+            print(error.code, error.sentence, file=sys.stderr)
         return REFUSED
     return 0
 

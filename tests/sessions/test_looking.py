@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from types import SimpleNamespace
 
 import msgpack
 import pytest
 
-from agentd.main import Core, _status
+from agentd.agent import Core
 from agentd.server import agent_dispatch
 from agentd.server.traffic import Traffic
 from agentd.sessions import SessionManager
+from agentd.status import status_reader
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Request
 from tests.operations import DOING, EVERY, LOOKING
-from tests.server.talk import FakeCaller
+from tests.server.talk import FakeCaller, FakeLocking
 
 
 def every_question(token, id):
@@ -62,7 +64,7 @@ LOOKS = {
 DOES = {
     "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
     "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
-    "verify_token", "verify_at_once", "verify_counted",
+    "verify_token", "verify_at_once", "verify_counted", "note",
 }  # fmt: skip
 
 ASKS = {
@@ -146,8 +148,19 @@ async def test_looking_with_the_manager_changes_nothing(manager, sessions, name)
 @pytest.mark.parametrize("method", sorted(LOOKING))
 async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, clock, sessions, method):
     traffic = Traffic()
-    status = _status(Core(key_ring, db, manager), traffic, "/socket", clock, clock.read())
-    dispatch = agent_dispatch(manager, status, version="1", logger=logging.getLogger("test"), traffic=traffic)
+    agent = SimpleNamespace(
+        core=Core(key_ring, db, manager),
+        commits=1,
+        memory_locked=True,
+        locked_at=None,
+        lock_reason=None,
+        is_protected=False,
+        wrong_passphrases=0,
+    )
+    settings = SimpleNamespace(store_path=db.path)
+    status = status_reader(agent, settings, "/socket", traffic, clock, clock.read())
+    logger = logging.getLogger("test")
+    dispatch = agent_dispatch(manager, FakeLocking(), status, version="1", logger=logger, traffic=traffic)
     answered = 0
 
     async def look(token, id):
