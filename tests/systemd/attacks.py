@@ -1,0 +1,80 @@
+"""What a program of the same user can learn of an agent's memory, and of a process that does not guard itself.
+
+Run with the installed agent's Python and a folder to work in; prints what was refused and what was not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PTRACE_ATTACH, PTRACE_DETACH = 16, 17
+SYS_PIDFD_GETFD = 438
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def ptrace(pid: int) -> None:
+    if LIBC.ptrace(PTRACE_ATTACH, pid, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    os.waitpid(pid, 0)
+    LIBC.ptrace(PTRACE_DETACH, pid, 0, 0)
+
+
+def pidfd_getfd(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    if LIBC.syscall(SYS_PIDFD_GETFD, pidfd, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+
+
+ATTACKS = {
+    "mem": lambda pid: Path(f"/proc/{pid}/mem").open("rb", buffering=0).close(),
+    "environ": lambda pid: Path(f"/proc/{pid}/environ").read_bytes(),
+    "maps": lambda pid: Path(f"/proc/{pid}/maps").read_bytes(),
+    "fd": lambda pid: os.listdir(f"/proc/{pid}/fd"),
+    "ptrace": ptrace,
+    "pidfd_getfd": pidfd_getfd,
+}
+
+
+def attack(pid: int) -> dict[str, str]:
+    found = {}
+    for name, way in ATTACKS.items():
+        try:
+            way(pid)
+        except PermissionError:
+            found[name] = "refused"
+        else:
+            found[name] = "open"
+    return found
+
+
+def main(folder: Path) -> None:
+    os.chdir(folder)
+    socket, state = folder / "agentd" / "agent.sock", folder / "state"
+    command = [sys.executable, "-I", "-m", "agentd", "serve", "--socket", str(socket), "--state", str(state)]
+    agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not socket.is_socket():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ordinary = subprocess.Popen([sys.executable, "-I", "-c", "input()"], stdin=subprocess.PIPE)
+    while b"-c" not in Path(f"/proc/{ordinary.pid}/cmdline").read_bytes():
+        pass
+    told = {"agent": attack(agent.pid), "ordinary": attack(ordinary.pid)}
+    ordinary.kill()
+    os.kill(agent.pid, signal.SIGSEGV)
+    _, status = os.waitpid(agent.pid, 0)
+    told["died_of"] = os.WTERMSIG(status)
+    told["dumped_core"] = os.WCOREDUMP(status)
+    told["left"] = sorted(path.name for path in folder.iterdir())
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
