@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from agentd.gate import AT_ONCE, WAITING, Gate
-from agentd.server import Sessions
+from agentd.server import Sessions, Verifying
 from agentd_client.errors import AgentLockedError, SessionManagerNotRunningError, StoreError
 from tests.server.talk import VALID, FakeSessions
 
@@ -21,7 +21,9 @@ def gate(sessions) -> Gate:
 
 
 def test_it_knows_every_operation_of_the_interface():
-    operations = {name for name in vars(Sessions) if not name.startswith("_")}
+    operations = {
+        name for part in (Sessions, Verifying) for name in vars(part) if not name.startswith("_")
+    }
     assert {*AT_ONCE, *WAITING, "on_event"} == operations
 
 
