@@ -21,9 +21,7 @@ def gate(sessions) -> Gate:
 
 
 def test_it_knows_every_operation_of_the_interface():
-    operations = {
-        name for part in (Sessions, Verifying) for name in vars(part) if not name.startswith("_")
-    }
+    operations = {name for part in (Sessions, Verifying) for name in vars(part) if not name.startswith("_")}
     assert {*AT_ONCE, *WAITING, "on_event"} == operations
 
 
