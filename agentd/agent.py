@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from agentd_client.errors import (
     AgentdError,
     AgentLockedError,
     InvalidParamsError,
+    KeyFileError,
     NoPassphraseError,
     PassphraseError,
     StoreError,
@@ -197,13 +198,11 @@ class Agent:
         Raises:
             NoPassphraseError: nobody could unlock it again.
         """
-        if not self._is_protected:
-            raise NoPassphraseError(
-                "without a passphrase the agent cannot be locked; set one with `agentctl passwd`"
-            )
+        self._require_passphrase()
         # Half a lock is none: from here on whoever asked for it may go.
         with trio.CancelScope(shield=True):
             async with self._changing:
+                self._require_passphrase()  # it may have been taken away while this waited
                 if self._running is None:
                     return
                 self.gate.close()
@@ -245,10 +244,7 @@ class Agent:
         """
         if old is None and new is None:
             raise InvalidParamsError("changePassphrase takes old, new or both")
-        if new is None and self._running is None:
-            raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
-        if old is None and self._is_protected:
-            raise PassphraseError("the key file has a passphrase; the present one is needed too")
+        self._require_changeable(old, new)
         if new is not None:
             Passphrase(new).wipe()  # one that is none is refused before it waits, and is no attempt
         await self._queue.attempt(by.pid, partial(self._change, old, new))
@@ -282,17 +278,44 @@ class Agent:
 
     async def _change(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
         async with self._changing:
-            await change_passphrase(self._keys_path, old, new, cost=self._cost, logger=self._log)
+            self._require_changeable(old, new)  # locked, or changed by another, while this waited
+            try:
+                await change_passphrase(self._keys_path, old, new, cost=self._cost, logger=self._log)
+            except KeyFileError:
+                await self._look_at_key_file()
+                raise
             self._protect(new is not None)
+
+    async def _look_at_key_file(self) -> None:
+        # A file that was renamed into a folder that cannot be synced is the key file from then on.
+        with trio.CancelScope(shield=True), suppress(KeyFileError):
+            protected = await trio.to_thread.run_sync(is_protected, self._keys_path / KEY_FILE)
+            if protected is not None:
+                self._protect(protected)
+
+    def _require_passphrase(self) -> None:
+        if not self._is_protected:
+            raise NoPassphraseError(
+                "without a passphrase the agent cannot be locked; set one with `agentctl passwd`"
+            )
+
+    def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
+        if new is None and self._running is None:
+            raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
+        if old is None and self._is_protected:
+            raise PassphraseError("the key file has a passphrase; the present one is needed too")
 
     async def _open(self, passphrase: PassphraseText | None) -> None:
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._open_core(passphrase))
-            self._running = running = _Running(core, stack.pop_all())
+            running = _Running(core)
+            if self._tasks is not None:
+                await self._tasks.start(self._look_after, running)
+            running.stack = stack.pop_all()
+        # From there on without a checkpoint: whoever is cancelled leaves a whole core, or none.
+        self._running = running
         self._memory_locked = core.key_ring.memory_locked
         self.locked_at = self.lock_reason = None
-        if self._tasks is not None:
-            await self._tasks.start(self._look_after, running)
         self.gate.open(core.manager)
 
     async def _close(self) -> None:
@@ -362,7 +385,7 @@ class Agent:
 class _Running:
     """A core, how it is taken down, and the scope of its standing tasks."""
 
-    def __init__(self, core: Core, stack: AsyncExitStack) -> None:
+    def __init__(self, core: Core) -> None:
         self.core = core
-        self.stack = stack
+        self.stack = AsyncExitStack()
         self.scope = trio.CancelScope()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -25,6 +30,7 @@ from agentd_client.errors import (
 )
 from agentd_client.protocol.results import Opener
 from tests.clocks import ManualClock
+from tests.locking.cancelling import CancelAt
 
 LOGGER = logging.getLogger("agentd.test")
 CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
@@ -300,3 +306,103 @@ async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, ma
     await agent.lock(by=ME)
     assert agent.core is None
     assert "a restart may unlock the agent" in caplog.text
+
+
+def is_valid(agent: Agent, token: str) -> bool:
+    found = agent.gate.sessions.verify_at_once(token)
+    return found is not None and found.valid
+
+
+async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
+    """Cancel it before its nth step; whether it took that many."""
+    cancelling = CancelAt(step)
+    trio.lowlevel.add_instrument(cancelling)
+    try:
+        with cancelling.scope:
+            async with trio.open_nursery() as cancelling.nursery:
+                cancelling.nursery.start_soon(work)
+    finally:
+        trio.lowlevel.remove_instrument(cancelling)
+    return cancelling.left <= 0
+
+
+async def test_an_unlock_that_is_cancelled_anywhere_leaves_it_locked_or_unlocked_and_nothing_between(agent):
+    token = await opened(agent)
+    for step in itertools.count(1):
+        await agent.lock(by=ME)
+        was_cancelled = await cancelled_at(step, partial(agent.unlock, PASSPHRASE, ME))
+        if agent.core is None:
+            assert agent.locked_at is not None
+            with pytest.raises(AgentLockedError):
+                agent.gate.sessions.verify_at_once(token)
+            await agent.unlock(PASSPHRASE, ME)
+        assert agent.locked_at is None
+        assert is_valid(agent, token)
+        if not was_cancelled:
+            break
+    assert step > 5
+
+
+async def test_a_lock_that_waits_while_the_passphrase_is_taken_away_is_refused(agent):
+    """Locked without a passphrase, nothing would unlock it but a restart."""
+    refused = []
+
+    async def lock() -> None:
+        with pytest.raises(NoPassphraseError) as caught:
+            await agent.lock("suspend")
+        refused.append(caught.value)
+
+    async with trio.open_nursery() as both:
+        both.start_soon(agent.change_passphrase, PASSPHRASE, None, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        both.start_soon(lock)
+    assert refused
+    assert agent.core is not None
+
+
+async def test_a_passphrase_is_not_taken_away_from_an_agent_that_was_locked_while_that_waited(agent):
+    async def change() -> None:
+        with pytest.raises(AgentLockedError, match="while the agent is unlocked"):
+            await agent.change_passphrase(PASSPHRASE, None, STRANGER)
+
+    async with trio.open_nursery() as three:
+        three.start_soon(agent.change_passphrase, PASSPHRASE, PASSPHRASE, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        three.start_soon(change)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+
+
+async def test_of_two_first_passphrases_the_second_is_told_that_there_is_one(machine):
+    agent = machine.agent()
+    await agent.start(None)
+
+    async def change() -> None:
+        with pytest.raises(PassphraseError, match="present one is needed"):
+            await agent.change_passphrase(None, OTHER, STRANGER)
+
+    async with trio.open_nursery() as both:
+        both.start_soon(agent.change_passphrase, None, PASSPHRASE, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        both.start_soon(change)
+    await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+    await agent.stop()
+
+
+async def test_a_change_whose_folder_cannot_be_synced_is_known_all_the_same(agent, monkeypatch):
+    """The file is renamed already: what the agent takes for true must be what the file says."""
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+
+    for old, new in ((PASSPHRASE, None), (None, OTHER)):
+        with monkeypatch.context() as broken:
+            broken.setattr("agentd.keys.key_file.os.fsync", fails)
+            with pytest.raises(KeyFileError):
+                await agent.change_passphrase(old, new, ME)
+        assert agent.is_protected == (new is not None)
+    await agent.lock(by=ME)
+    await agent.unlock(OTHER, ME)
