@@ -27,7 +27,6 @@ from agentd_client.errors import (
 from agentd_client.protocol.results import (
     LOCKED,
     PASSPHRASE_CHANGED,
-    PASSPHRASE_REFUSED,
     UNLOCKED,
     Event,
     Opener,
@@ -46,11 +45,9 @@ from .keys import (
     is_protected,
 )
 from .locking import ASKED, START, LockMark
+from .notes import Note, Notes
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
-
-NOTING_SECONDS = 1.0
-"""For the audit log's entry before the keys go: whoever locks wants them gone, and soon."""
 
 
 class Core(NamedTuple):
@@ -101,11 +98,13 @@ class Agent:
         self._on_unlock = on_unlock
         self._cost = cost
         self._queue = UnlockQueue()
-        self._noted_attempts = 0
+        self._notes = Notes(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
         # Held while a core is started or stopped, so that a lock in the middle of an unlock comes after it.
         self._changing = trio.Lock()
         self._running: _Running | None = None
+        self._is_marked = False
+        self._locks = 0
         self._is_protected = False
         self._protection_changed = trio.Event()
         self._memory_locked = SecretMemory().locked
@@ -190,27 +189,33 @@ class Agent:
         """Stop the core, if there is one."""
         with trio.CancelScope(shield=True):  # bounded by what stopping a core is bounded by
             async with self._changing:
+                await self._note(*self._notes.waiting())
                 await self._close()
 
     async def lock(self, reason: str = ASKED, *, by: Opener | None = None) -> None:
-        """Wipe keys and caches from memory; done when it returns. Of an agent that is locked: nothing.
+        """Wipe keys and caches from memory; done when it returns.
+
+        An agent that is locked already is locked on purpose from then on, and nothing else.
 
         Raises:
             NoPassphraseError: nobody could unlock it again.
         """
         self._require_passphrase()
+        self._locks += 1
         # Half a lock is none: from here on whoever asked for it may go.
         with trio.CancelScope(shield=True):
             async with self._changing:
                 self._require_passphrase()  # it may have been taken away while this waited
                 if self._running is None:
+                    if not self._is_marked:  # it started so, or the disk was full: now it is on purpose
+                        await trio.to_thread.run_sync(self._set_mark)
                     return
                 self.gate.close()
                 self.locked_at, self.lock_reason = self._clock.read().wall, reason
                 try:
                     async with trio.open_nursery() as both:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
-                        await self._note(LOCKED, by, reason=reason)
+                        await self._note(*self._notes.waiting(), Note(LOCKED, by, reason))
                         await self._close()
                 finally:
                     self._log.info("locked: %s", reason)
@@ -222,10 +227,11 @@ class Agent:
         Raises:
             PassphraseError: it is another.
             TooManyAttemptsError: it was not looked at.
+            AgentLockedError: it was locked while this waited for its turn, and stays so.
             KeyFileError, StoreError: the passphrase is right and the core cannot be started; it stays locked.
         """
         if self._running is None:
-            await self._queue.attempt(by.pid, partial(self._unlock, passphrase, by))
+            await self._queue.attempt(by.pid, partial(self._unlock, passphrase, by, self._locks))
 
     async def change_passphrase(
         self, old: PassphraseText | None, new: PassphraseText | None, by: Opener
@@ -247,9 +253,7 @@ class Agent:
         self._require_changeable(old, new)
         if new is not None:
             Passphrase(new).wipe()  # one that is none is refused before it waits, and is no attempt
-        await self._queue.attempt(by.pid, partial(self._change, old, new))
-        await self._note(PASSPHRASE_CHANGED, by)
-        self._publish(PASSPHRASE_CHANGED, by)
+        await self._queue.attempt(by.pid, partial(self._change, old, new, by))
         return self._is_protected
 
     async def while_protected(self, watch: Callable[[], Awaitable[None]]) -> None:
@@ -263,20 +267,22 @@ class Agent:
 
     # --- inside ---
 
-    async def _unlock(self, passphrase: PassphraseText, by: Opener) -> None:
+    async def _unlock(self, passphrase: PassphraseText, by: Opener, locks: int) -> None:
         async with self._changing:
             if self._running is not None:  # somebody else was quicker
                 return
+            if self._locks != locks:
+                # Undone by what was asked before it, a lock would be none: the machine may be going to sleep.
+                raise AgentLockedError("the agent was locked after this was asked; ask again to unlock it")
             await self._open(passphrase)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
-                await self._note(UNLOCKED, by)
-                await self._note_attempts()
+                await self._note(Note(UNLOCKED, by), *self._notes.waiting())
         self._on_unlock()
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
 
-    async def _change(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
+    async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: Opener) -> None:
         async with self._changing:
             self._require_changeable(old, new)  # locked, or changed by another, while this waited
             try:
@@ -285,6 +291,15 @@ class Agent:
                 await self._look_at_key_file()
                 raise
             self._protect(new is not None)
+            self._publish(PASSPHRASE_CHANGED, by)
+            with trio.CancelScope(shield=True):
+                await self._note_change(by)
+
+    async def _note_change(self, by: Opener) -> None:
+        if self._running is None:
+            self._notes.keep_change(by)
+        else:
+            await self._note(Note(PASSPHRASE_CHANGED, by))
 
     async def _look_at_key_file(self) -> None:
         # A file that was renamed into a folder that cannot be synced is the key file from then on.
@@ -342,22 +357,9 @@ class Agent:
                 self.failed.set()
                 standing.cancel_scope.cancel()
 
-    async def _note(self, kind: str, by: Opener | None, *, reason: str | None = None, times: int = 1) -> None:
-        if self._running is None:
-            return
-        with trio.move_on_after(NOTING_SECONDS) as noting:
-            try:
-                await self._running.core.manager.note(kind, by=by, reason=reason, times=times)
-            except AgentdError as error:
-                self._log.error("not in the audit log: %s (%s)", kind, error.sentence)
-        if noting.cancelled_caught:
-            self._log.error("not in the audit log: %s (the store takes too long)", kind)
-
-    async def _note_attempts(self) -> None:
-        wrong = self._queue.wrong_attempts - self._noted_attempts
-        if wrong:
-            self._noted_attempts += wrong
-            await self._note(PASSPHRASE_REFUSED, None, times=wrong)
+    async def _note(self, *notes: Note) -> None:
+        if self._running is not None:
+            await self._notes.write(self._running.core.manager, *notes)
 
     def _publish(self, kind: str, by: Opener | None, reason: str | None = None) -> None:
         now = self._clock.read().wall
@@ -372,10 +374,12 @@ class Agent:
     def _set_mark(self) -> None:
         try:
             self._mark.set()
+            self._is_marked = True
         except OSError as error:
             self._log.error("a restart may unlock the agent: its mark cannot be written: %s", error.strerror)
 
     def _clear_mark(self) -> None:
+        self._is_marked = False
         try:
             self._mark.clear()
         except OSError as error:

@@ -406,3 +406,91 @@ async def test_a_change_whose_folder_cannot_be_synced_is_known_all_the_same(agen
         assert agent.is_protected == (new is not None)
     await agent.lock(by=ME)
     await agent.unlock(OTHER, ME)
+
+
+async def test_an_unlock_that_waits_for_its_turn_does_not_undo_a_lock_that_came_after_it(agent):
+    """Otherwise a machine would go to sleep with the keys that were just wiped."""
+    await agent.lock(by=ME)
+    told = []
+
+    async def wait_and_unlock() -> None:
+        with pytest.raises(AgentLockedError) as refused:
+            await agent.unlock(PASSPHRASE, STRANGER)
+        told.append(refused.value.sentence)
+
+    async with trio.open_nursery() as three:
+        three.start_soon(agent.unlock, PASSPHRASE, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        three.start_soon(wait_and_unlock)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.lock("suspend")
+    assert (agent.core, agent.lock_reason) == (None, "suspend")
+    assert told == ["the agent was locked after this was asked; ask again to unlock it"]
+    assert agent.wrong_passphrases == 0
+    await agent.unlock(PASSPHRASE, STRANGER)
+
+
+async def test_an_agent_that_started_locked_and_is_locked_on_purpose_stays_so_over_a_restart(machine):
+    await machine.protect()
+    agent = machine.agent()
+    await agent.start(OTHER)
+    await agent.lock(by=ME)
+    assert (agent.lock_reason, machine.events) == ("start", []), "there is nothing to tell"
+    again = machine.agent()
+    await again.start(PASSPHRASE)
+    assert again.core is None
+
+
+async def test_a_mark_that_could_not_be_written_is_written_at_the_next_lock(agent, machine):
+    machine.settings.lock_mark_path.mkdir()
+    await agent.lock(by=ME)
+    machine.settings.lock_mark_path.rmdir()
+    await agent.lock(by=ME)
+    assert LockMark(machine.settings.lock_mark_path, machine.boot_id).is_set()
+
+
+async def test_wrong_passphrases_of_changes_are_in_the_audit_log_when_it_is_locked_or_stopped(agent, machine):
+    for pid in (50, 51):
+        with pytest.raises(PassphraseError):
+            await agent.change_passphrase(OTHER, OTHER, Opener(1000, pid))
+    await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+    assert ("passphraseRefused", None, 2) in await audited(agent)
+    with pytest.raises(PassphraseError):
+        await agent.change_passphrase(OTHER, OTHER, STRANGER)
+    await agent.stop()
+    again = machine.agent()
+    await again.start(PASSPHRASE)
+    assert [entry for entry in await audited(again) if entry[0] == "passphraseRefused"] == [
+        ("passphraseRefused", None, 1),
+        ("passphraseRefused", None, 2),
+    ]
+    await again.stop()
+
+
+async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once_it_is_unlocked(agent):
+    await agent.lock(by=ME)
+    await agent.change_passphrase(PASSPHRASE, OTHER, STRANGER)
+    await agent.unlock(OTHER, ME)
+    page = agent.gate.sessions.list_audit().entries
+    assert [entry.peer_pid for entry in page if entry.kind == "passphraseChanged"] == [STRANGER.pid]
+    assert [entry.kind for entry in page].count("passphraseChanged") == 1
+
+
+async def test_a_change_that_was_made_is_told_of_though_whoever_asked_was_cancelled(agent, machine):
+    key_file = machine.settings.keys_path / "root.key"
+
+    async def told() -> tuple[int, int]:
+        audit = [kind for kind, _, _ in await audited(agent)]
+        return audit.count("passphraseChanged"), machine.events.count(("passphraseChanged", None))
+
+    changes = 0
+    for step in itertools.count(1):
+        before = key_file.read_bytes()
+        change = partial(agent.change_passphrase, PASSPHRASE, PASSPHRASE, ME)
+        was_cancelled = await cancelled_at(step, change)
+        changes += key_file.read_bytes() != before
+        assert await told() == (changes, changes), step
+        if not was_cancelled:
+            break
+    assert changes > 1
