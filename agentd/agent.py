@@ -44,7 +44,7 @@ from .keys import (
     change_passphrase,
     is_protected,
 )
-from .locking import ASKED, START, LockMark
+from .locking import ASKED, IDLE, START, LockMark
 from .notes import Note, Notes
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
@@ -96,6 +96,7 @@ class Agent:
         self._log = logger
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
+        self._at_lock: list[Callable[[], None]] = []
         self._cost = cost
         self._queue = UnlockQueue()
         self._notes = Notes(lambda: self.wrong_passphrases, logger)
@@ -192,6 +193,10 @@ class Agent:
                 await self._note(*self._notes.waiting())
                 await self._close()
 
+    def at_lock(self, forget: Callable[[], None]) -> None:
+        """Have whoever keeps something of the sessions forget it at every lock, once nothing can follow."""
+        self._at_lock.append(forget)
+
     async def lock(self, reason: str = ASKED, *, by: Opener | None = None) -> None:
         """Wipe keys and caches from memory; done when it returns.
 
@@ -201,6 +206,8 @@ class Agent:
             NoPassphraseError: nobody could unlock it again.
         """
         self._require_passphrase()
+        if reason == IDLE and self._running is None:
+            return  # nor may it wait for the unlock that is under way, which is a use
         self._locks += 1
         # Half a lock is none: from here on whoever asked for it may go.
         with trio.CancelScope(shield=True):
@@ -212,6 +219,8 @@ class Agent:
                     return
                 self.gate.close()
                 self.locked_at, self.lock_reason = self._clock.read().wall, reason
+                for forget in self._at_lock:
+                    forget()
                 try:
                     async with trio.open_nursery() as both:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
@@ -275,10 +284,10 @@ class Agent:
                 # Undone by what was asked before it, a lock would be none: the machine may be going to sleep.
                 raise AgentLockedError("the agent was locked after this was asked; ask again to unlock it")
             await self._open(passphrase)
+            self._on_unlock()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
                 await self._note(Note(UNLOCKED, by), *self._notes.waiting())
-        self._on_unlock()
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
 

@@ -152,6 +152,7 @@ async def serve(
                 logger=logger,
                 traffic=traffic,
             )
+            agent.at_lock(dispatch.forget)
             stop = trio.Event()
             listener = socket_file.bind() if passed is None else passed
             second_door.bind()

@@ -130,6 +130,10 @@ class Dispatch:
         except Exception as error:
             return self._refusal(msgid, name, error)
 
+    def forget(self) -> None:
+        """Keep none of the results that were kept so far."""
+        self._kept.clear()
+
     def _keep(self, result: Result) -> tuple[Result, bytes]:
         kept = (result, self._encoder.encoded(to_wire(result)))
         if len(self._kept) >= MAX_KEPT_RESULTS:

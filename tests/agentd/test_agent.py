@@ -494,3 +494,36 @@ async def test_a_change_that_was_made_is_told_of_though_whoever_asked_was_cancel
         if not was_cancelled:
             break
     assert changes > 1
+
+
+async def test_an_idle_time_that_ends_while_it_is_being_unlocked_does_not_lock_it_again(agent):
+    await agent.lock("screen lock")
+    async with trio.open_nursery() as both:
+        both.start_soon(agent.unlock, PASSPHRASE, ME)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.lock("idle")
+    assert agent.core is not None
+
+
+async def test_unlocking_is_a_use_from_the_moment_it_can_be_used(agent, monkeypatch):
+    """Not after what is then written to the disk: an idle time that ends meanwhile would lock it again."""
+    newest = []
+    monkeypatch.setattr(
+        agent, "_on_unlock", lambda: newest.append(agent.gate.sessions.list_audit().entries[0].kind)
+    )
+    await agent.lock(by=ME)
+    await agent.unlock(PASSPHRASE, ME)
+    assert newest == ["locked"]
+
+
+async def test_what_was_kept_of_sessions_elsewhere_is_forgotten_before_a_lock_is_answered(agent):
+    forgotten = []
+
+    def forget() -> None:
+        with pytest.raises(AgentLockedError):  # nothing can come to what is forgotten
+            agent.gate.sessions.verify_at_once("")
+        forgotten.append(agent.core)
+
+    agent.at_lock(forget)
+    await agent.lock(by=ME)
+    assert len(forgotten) == 1

@@ -265,3 +265,15 @@ def test_results_are_kept_only_where_that_was_asked_for():
     known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER)
     del known
     assert sys.getrefcount(result) == before
+
+
+def test_what_was_kept_can_be_forgotten():
+    """The agent was locked: nothing of its sessions stays in memory."""
+    result = KeyReset(SECRET)
+    before = sys.getrefcount(result)
+    known = table(lambda params, caller: result, keeps_results=True)
+    reply = known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER)
+    assert sys.getrefcount(result) == before + 1
+    known.forget()
+    assert sys.getrefcount(result) == before
+    assert known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER) == reply
