@@ -49,6 +49,10 @@ from .notes import Note, Notes
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
 
+WIPING_SECONDS = 3.5
+"""For a lock; then the keys go, whatever the store waits for. More than noting and the manager's stop may
+take, and less than a machine waits with its sleep."""
+
 
 class Core(NamedTuple):
     """What there is while the agent is unlocked: key ring, store and manager, all running."""
@@ -224,8 +228,11 @@ class Agent:
                 try:
                     async with trio.open_nursery() as both:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
-                        await self._note(*self._notes.waiting(), Note(LOCKED, by, reason))
-                        await self._close()
+                        async with trio.open_nursery() as wiping:
+                            wiping.start_soon(self._wipe_in_time, self._running.core.key_ring)
+                            await self._note(*self._notes.waiting(), Note(LOCKED, by, reason))
+                            await self._close()
+                            wiping.cancel_scope.cancel()
                 finally:
                     self._log.info("locked: %s", reason)
                     self._publish(LOCKED, by, reason)
@@ -354,6 +361,12 @@ class Agent:
                 AgentdError
             ) as error:  # the store failed in its last moments: the keys are gone all the same
                 self._log.error("while it was stopped: %s", error.sentence)
+
+    async def _wipe_in_time(self, key_ring: KeyRing) -> None:
+        """Have no disk that hangs keep the keys: what the store still has to write is refused then."""
+        await trio.sleep(WIPING_SECONDS)
+        self._log.error("the store takes too long to close: the keys are wiped all the same")
+        await key_ring.stop()
 
     async def _look_after(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
         """A core's standing tasks, and its failure, which is the agent's."""

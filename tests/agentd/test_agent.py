@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -19,6 +20,7 @@ from agentd.config import load
 from agentd.keys import Cost, KeyRing
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from agentd.locking import LockMark
+from agentd.locking.logind_watch import LOCK_SECONDS
 from agentd.main import running_core
 from agentd.sessions import Subscribers
 from agentd_client.errors import (
@@ -28,6 +30,7 @@ from agentd_client.errors import (
     NoPassphraseError,
     PassphraseError,
 )
+from agentd_client.lifecycle import State
 from agentd_client.protocol.results import Opener
 from tests.clocks import ManualClock
 from tests.locking.cancelling import CancelAt
@@ -527,3 +530,26 @@ async def test_what_was_kept_of_sessions_elsewhere_is_forgotten_before_a_lock_is
     agent.at_lock(forget)
     await agent.lock(by=ME)
     assert len(forgotten) == 1
+
+
+async def test_a_disk_that_hangs_does_not_keep_the_keys_in_memory(autojump_clock, machine):
+    await machine.protect()
+    agent = machine.agent()
+    await agent.start(PASSPHRASE)
+    assert agent.core is not None
+    key_ring, disk, answered = agent.core.key_ring, threading.Event(), trio.Event()
+    agent.core.db.submit(lambda view: disk.wait())
+
+    async def lock() -> None:
+        await agent.lock("suspend")
+        answered.set()
+
+    async with trio.open_nursery() as locking:
+        try:
+            locking.start_soon(lock)
+            await trio.sleep(LOCK_SECONDS)
+            assert (key_ring.state, answered.is_set()) == (State.STOPPED, False)
+        finally:
+            disk.set()
+    await agent.unlock(PASSPHRASE, ME)
+    await agent.stop()
