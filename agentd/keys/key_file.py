@@ -13,11 +13,13 @@ a lock on the folder, so that a temporary found by whoever holds the lock is wha
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,11 @@ from agentd_client.errors import KeyFileError
 from ..crypto import KEY_BYTES
 from .paserk import HEADER, TEXT_CHARACTERS
 
+LOCK_SECONDS = 2.0
+"""For the writers before: one takes as long as a sync. Whoever holds the lock for ever, on purpose or
+stopped, must not keep an agent that waits here from being locked."""
+
+_LOCK_PAUSE_SECONDS = 0.02
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _LINE_BYTES = TEXT_CHARACTERS + 1
@@ -199,10 +206,22 @@ def _remove_leftovers(path: Path) -> None:
 def _locked(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed
+        _lock_in_time(descriptor)  # until it is closed
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock_in_time(descriptor: int) -> None:
+    last = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= last:
+                raise OSError(errno.EAGAIN, "another process holds the lock on its folder") from None
+        time.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def _write_and_sync(descriptor: int, content: memoryview) -> None:

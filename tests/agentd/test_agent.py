@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import logging
 import os
@@ -234,6 +235,20 @@ async def test_changes_that_are_none_are_refused_before_they_wait(agent):
         await agent.change_passphrase(PASSPHRASE, None, ME)
     assert await agent.change_passphrase(PASSPHRASE, OTHER, ME), "another one can be set all the same"
     await agent.unlock(OTHER, ME)
+
+
+async def test_a_folder_that_another_keeps_locked_holds_up_no_lock_of_the_agent(agent, machine, monkeypatch):
+    monkeypatch.setattr("agentd.keys.key_file.LOCK_SECONDS", 0.0)
+    folder = os.open(machine.settings.keys_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(KeyFileError, match="another process holds the lock"):
+            await agent.change_passphrase(PASSPHRASE, OTHER, ME)
+        await agent.lock(by=ME)
+        assert agent.core is None
+    finally:
+        os.close(folder)
+    await agent.unlock(PASSPHRASE, ME)
 
 
 async def test_what_locks_runs_for_as_long_as_there_is_a_passphrase(agent, nursery):
