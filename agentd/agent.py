@@ -122,8 +122,8 @@ class Agent:
 
     @property
     def core(self) -> Core | None:
-        """The core; None while the agent is locked."""
-        return None if self._running is None else self._running.core
+        """The core; None while the agent is locked, and from the moment that a lock begins."""
+        return None if self._running is None or self.locked_at is not None else self._running.core
 
     @property
     def is_protected(self) -> bool:

@@ -562,6 +562,8 @@ async def test_a_disk_that_hangs_does_not_keep_the_keys_in_memory(autojump_clock
     async with trio.open_nursery() as locking:
         try:
             locking.start_soon(lock)
+            await trio.sleep(0.1)
+            assert agent.core is None, "it is locked as soon as it refuses"
             await trio.sleep(LOCK_SECONDS)
             assert (key_ring.state, answered.is_set()) == (State.STOPPED, False)
         finally:
