@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from agentd_client import Client
 from tests.agentctl.running import in_process
 
 
@@ -21,6 +22,18 @@ def test_lock_in_a_pipe_and_as_json_says_what_the_wire_says(agent):
     agent.passphrase = b"secret"
     assert in_process("lock").out == "locked\ttrue\n"
     assert json.loads(in_process("lock", "--json").out) == {"locked": True}
+
+
+@pytest.mark.parametrize(
+    ("args", "seconds"), [([], 15.0), (["--timeout", "7"], 7.0), (["--timeout", "90"], 90.0)]
+)
+def test_the_agent_is_given_time_for_what_comes_before_a_lock(agent, monkeypatch, args, seconds):
+    given = []
+    lock = Client.lock
+    monkeypatch.setattr(Client, "lock", lambda self: given.append(self.timeout) or lock(self))
+    agent.passphrase = b"secret"
+    assert in_process("lock", *args).code == 0
+    assert given == [seconds]
 
 
 def test_an_agent_without_a_passphrase_is_not_locked_and_says_why_and_what_to_do(agent):
