@@ -9,8 +9,8 @@ from ..options import AgentctlCommand, Settings
 from ..output import show
 
 LOCK_SECONDS = 15.0
-"""How long the agent may take: an unlock or a change of the passphrase that is under way comes first, a second
-or two, and a slow disk has some seconds before the keys go without it."""
+"""How long the agent may take: an unlock or a change of the passphrase that is under way comes first, some
+seconds, and a slow disk has some more before the keys go without it."""
 
 
 @click.command("lock", cls=AgentctlCommand)
