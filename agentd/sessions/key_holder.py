@@ -101,6 +101,8 @@ class KeyHolder:
 
     def accepting(self, key_id: str, now: Instant) -> SessionKey | None:
         """The key of that id if its tokens verify, by the record that `current` was last given."""
+        if not self._is_open:  # it cannot be known, which is not a no
+            raise SessionManagerNotRunningError
         if self._record is None:
             return None
         return self.of_id(self._record, key_id, now)

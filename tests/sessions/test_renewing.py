@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import trio
+import trio.testing
 
 from agentd.sessions import SessionManager
 from agentd.sessions.rules import OVERLAP_SECONDS
 from agentd_client import Opener
-from agentd_client.errors import TokenNotValidError
+from agentd_client.errors import SessionManagerNotRunningError, TokenNotValidError
 from agentd_client.protocol import reasons
 
 
@@ -273,3 +276,27 @@ async def test_a_child_that_never_ends_by_itself_is_renewed_to_its_parents_end(m
     child = await manager.open_session("never", parent=parent.token)
     clock.advance(50)
     assert (await manager.renew_token(child.token)).expires_at == parent.expires_at
+
+
+async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_that_the_token_is_not_valid(
+    db, manager
+):
+    created = await manager.open_session(60)
+    disk, told = threading.Event(), []
+
+    async def renew() -> None:
+        with pytest.raises((SessionManagerNotRunningError, TokenNotValidError)) as refused:
+            await manager.renew_token(created.token)
+        told.append(type(refused.value))
+
+    async with trio.open_nursery() as renewing:
+        try:
+            db.submit(lambda view: disk.wait())
+            renewing.start_soon(renew)
+            await trio.testing.wait_all_tasks_blocked()
+            await manager.stop()
+        finally:
+            disk.set()
+    assert told == [SessionManagerNotRunningError]
+    await manager.start()
+    assert await manager.verify_token(created.token)
