@@ -176,11 +176,17 @@ class Agent:
                     return
                 except PassphraseError as error:
                     why = f"the passphrase that it was started with: {error.sentence}"
-            self.locked_at, self.lock_reason = self._clock.read().wall, START
-            self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
+            self._stay_locked(why)
             return
         await self._open(passphrase)
         self._protect(passphrase is not None)
+        if locked and self._is_protected:  # its key file was made just now
+            await self._close()
+            self._stay_locked("as it was told to")
+
+    def _stay_locked(self, why: str) -> None:
+        self.locked_at, self.lock_reason = self._clock.read().wall, START
+        self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The standing tasks of whatever core there is; started once those of the present one run."""

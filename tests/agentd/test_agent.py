@@ -193,6 +193,16 @@ async def test_a_first_start_with_a_passphrase_makes_a_key_file_that_has_it(mach
     await agent.stop()
 
 
+async def test_told_to_start_locked_it_does_so_the_first_time_too(machine):
+    agent = machine.agent()
+    await agent.start(PASSPHRASE, locked=True)
+    assert (agent.core, agent.lock_reason) == (None, "start")
+    with pytest.raises(AgentLockedError):
+        await agent.gate.sessions.open_session()
+    await agent.unlock(PASSPHRASE, ME)
+    await agent.stop()
+
+
 async def test_a_passphrase_that_nothing_needs_ends_the_start(machine):
     async with await KeyRing.create_key_ring(keys_path=machine.settings.keys_path):
         pass
