@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from agentd_client.errors import DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
+from agentd_client.errors import AgentdError, DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
 
 from .batch import Batch
 from .counts import apply_changes
@@ -280,7 +280,13 @@ class Writer:
             if operation.waiter is not None:
                 trio.lowlevel.reschedule(operation.waiter)
             elif operation.error is not None:
-                self._log.error("a write that nobody waits for failed", exc_info=operation.error)
+                self._log_failure(operation.error)
+
+    def _log_failure(self, error: BaseException) -> None:
+        if isinstance(error, AgentdError):  # what has a sentence needs no traceback
+            self._log.error("a write that nobody waits for failed: %s", error.sentence)
+        else:
+            self._log.error("a write that nobody waits for failed", exc_info=error)
 
 
 def _refuse(operations: Sequence[Operation[Any]], error: StoreError) -> None:

@@ -10,7 +10,7 @@ import trio.testing
 
 from agentd.store import DB, View
 from agentd.store.writer import MAX_BATCH_OPERATIONS
-from agentd_client.errors import DBNotRunningError
+from agentd_client.errors import DBNotRunningError, KeyRingNotRunningError
 
 from .fakes import FakeKeyRing
 
@@ -126,6 +126,18 @@ async def test_a_failure_that_nobody_waits_for_is_logged(db: DB, caplog: pytest.
     assert db.get("a") == b"1"
     assert [record.getMessage() for record in caplog.records] == ["a write that nobody waits for failed"]
     assert "mine" in caplog.text
+
+
+async def test_one_that_can_be_told_in_a_sentence_is(db: DB, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(view: View) -> None:
+        raise KeyRingNotRunningError
+
+    with caplog.at_level(logging.ERROR, "agentd.store"):
+        db.submit(fails)
+        await db.put("b", b"2")
+    (record,) = caplog.records
+    assert record.getMessage() == f"a write that nobody waits for failed: {KeyRingNotRunningError().sentence}"
+    assert record.exc_info is None
 
 
 async def test_the_writing_thread_is_a_daemon_and_never_blocks_the_event_loop(db: DB) -> None:
