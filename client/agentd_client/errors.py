@@ -210,7 +210,7 @@ class PassphraseError(AgentdError):
 
 
 class NoPassphraseError(PassphraseError):
-    """The key file has no passphrase, and an agent without one could not be unlocked again."""
+    """Without a passphrase the agent cannot be locked; set one with `agentctl passwd`."""
 
     code, number = "NO_PASSPHRASE", FAILED
 
