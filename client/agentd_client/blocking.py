@@ -79,7 +79,7 @@ class Client(Caller):
             audience: who may take the token for good; None is everyone.
             scopes: what the session is good for; None is everything.
             max_uses: how often it verifies; None is without limit.
-            max_lifetime: whole seconds beyond which renewing does not go, `NEVER`, or None for the agent's own.
+            max_lifetime: whole seconds beyond which renewing does not go; `NEVER`; None for the agent's own.
             parent: a token of the session that this one narrows and ends with.
             bound: it ends with this process, or with the program that this process becomes (execve(2)).
 
