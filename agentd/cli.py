@@ -71,7 +71,7 @@ def _with_paths(command: Callable[..., R]) -> Callable[..., R]:
     command = click.option("--state", "state_path", metavar="FOLDER", help="Where keys and store live.")(
         command
     )
-    command = click.option("--socket", "socket_path", metavar="PATH", help="Where to listen.")(command)
+    command = click.option("--socket", "socket_path", metavar="PATH", help="The agent's socket.")(command)
     return click.pass_obj(command)
 
 
@@ -129,14 +129,15 @@ def init(
     wants_passphrase: bool,
     yes: bool,
 ) -> None:
-    """Make the key file and the store without serving; what is there stays.
+    """Make the key file and the store, and do not serve.
 
-    With a passphrase a new key file is locked with it; `agentctl passwd` sets, changes or removes one later.
+    What is there stays. With a passphrase a new key file is locked with it; `agentctl passwd` sets, changes
+    or removes one later.
     """
     settings = given.settings(socket_path, state_path, passphrase_file)
     if fresh and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("--fresh ends every session for good; say --yes too")
+            raise click.UsageError("--fresh ends every session for good; say --yes too.")
         click.confirm(f"Delete every session and the keys in {settings.state_path}?", abort=True)
     from . import main
 

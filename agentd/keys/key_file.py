@@ -38,7 +38,9 @@ _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _LINE_BYTES = TEXT_CHARACTERS + 1
 _RANDOM_BYTES = 8  # in the names of temporaries
-_RESTORE = "restore the key file from a backup"
+
+RESTORE = "restore the key file from a backup, or begin anew with `agentd init --fresh`"
+"""What helps where a key file is of no use."""
 
 
 def _refuse(path: Path, reason: str, remedy: str) -> KeyFileError:
@@ -73,13 +75,13 @@ class KeyFile:
     def __init__(self, path: Path, descriptor: int) -> None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _refuse(path, "it is not a regular file", _RESTORE)
+            raise _refuse(path, "it is not a regular file", RESTORE)
         _check(path, found)
         if found.st_size not in (KEY_BYTES, _LINE_BYTES):
             raise _refuse(
                 path,
                 f"it has {found.st_size} bytes; a key has {KEY_BYTES}, a protected one {_LINE_BYTES}",
-                _RESTORE,
+                RESTORE,
             )
         self._path, self._descriptor = path, descriptor
         self.is_protected = found.st_size == _LINE_BYTES
@@ -87,13 +89,13 @@ class KeyFile:
     def read_key(self, target: memoryview) -> None:
         """Read a raw key into locked memory."""
         if os.preadv(self._descriptor, [target], 0) != KEY_BYTES:
-            raise _refuse(self._path, "it became shorter while it was read", _RESTORE)
+            raise _refuse(self._path, "it became shorter while it was read", RESTORE)
 
     def read_text(self) -> str:
         """The PASERK string of a protected key; its beginning and its length are as they should be."""
         line = os.pread(self._descriptor, _LINE_BYTES, 0)
         if not line.startswith(HEADER.encode()) or not line.endswith(b"\n") or not line.isascii():
-            raise _refuse(self._path, f"it is not one line that begins with {HEADER}", _RESTORE)
+            raise _refuse(self._path, f"it is not one line that begins with {HEADER}", RESTORE)
         return line[:-1].decode("ascii")
 
 

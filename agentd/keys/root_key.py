@@ -10,7 +10,7 @@ from agentd_client.errors import AgentLockedError, KeyFileError, PassphraseError
 from ..crypto import NONCE_BYTES, SALT_BYTES, TooLittleMemoryError, random_bytes, random_into
 from . import paserk
 from .argon2 import Cost, CostError, calibrated
-from .key_file import KeyFile, line_of, opened, prepare_folder, remove_leftovers, write_key
+from .key_file import RESTORE, KeyFile, line_of, opened, prepare_folder, remove_leftovers, write_key
 from .passphrase import Passphrase
 
 KEY_FILE = "root.key"
@@ -85,7 +85,7 @@ def wrapped_key(file: Path, found: KeyFile) -> paserk.Wrapped:
     try:
         return paserk.parse(found.read_text())
     except (paserk.PaserkError, CostError) as error:
-        raise KeyFileError(f"{file} is refused: {error}; restore the key file from a backup") from error
+        raise KeyFileError(f"{file} is refused: {error}; {RESTORE}") from error
 
 
 def _too_little_memory(file: Path, cost: Cost) -> KeyFileError:

@@ -32,7 +32,7 @@ class Access(NamedTuple):
     gid: int | None
 
 
-OWNERS = Access("AGENTD_SOCKET", is_private=True, mode=PRIVATE_MODE, gid=None)
+OWNERS = Access("AGENTD_SOCKET or --socket", is_private=True, mode=PRIVATE_MODE, gid=None)
 """The socket over which everything can be asked."""
 
 

@@ -254,6 +254,7 @@ class SessionOperations:
 
         Raises:
             TokenNotValidError: the token is not valid, or was superseded.
+            StoreError: nothing was written; the token is as good as before.
         """
         self._lifecycle.require_running()
         try:

@@ -102,7 +102,7 @@ class AsyncClient:
         audience: Sequence[str] | None = None,
         scopes: Sequence[str] | None = None,
         max_uses: int | None = None,
-        max_lifetime: int | None = None,
+        max_lifetime: int | str | None = None,
         parent: str | None = None,
         bound: bool = False,
     ) -> CreatedToken:

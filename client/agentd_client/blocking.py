@@ -43,6 +43,8 @@ class Client(Caller):
     - `OutcomeUnknownError`: the answer to a call that changes something was lost; it was carried out or not.
     - `ForeignAgentError`: another user listens there than the one that is trusted; nothing was sent.
     - `ProtocolError`: what listens there is no agent.
+    - `InvalidParamsError`: an argument is of another type or outside of the range that is said.
+    - `AgentLockedError`: the agent is locked and cannot know.
     - `ClientClosedError`: this client was closed.
 
     `timeout` is the seconds for a whole call, connecting and repeating included, and `patience` how many of
@@ -65,7 +67,7 @@ class Client(Caller):
         audience: Sequence[str] | None = None,
         scopes: Sequence[str] | None = None,
         max_uses: int | None = None,
-        max_lifetime: int | None = None,
+        max_lifetime: int | str | None = None,
         parent: str | None = None,
         bound: bool = False,
     ) -> CreatedToken:
@@ -77,7 +79,7 @@ class Client(Caller):
             audience: who may take the token for good; None is everyone.
             scopes: what the session is good for; None is everything.
             max_uses: how often it verifies; None is without limit.
-            max_lifetime: whole seconds beyond which renewing does not go; None for the agent's default.
+            max_lifetime: whole seconds beyond which renewing does not go; `NEVER`; None for the agent's own.
             parent: a token of the session that this one narrows and ends with.
             bound: it ends with this process, or with the program that this process becomes (execve(2)).
 
@@ -227,7 +229,7 @@ class Client(Caller):
     ) -> int:
         """End every session that fits all conditions, with those below it; how many fitted.
 
-        The conditions are those of `list_sessions`; one has to be given.
+        The conditions are those of `list_sessions`; one has to be given (InvalidParamsError).
         """
         return self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
 
@@ -257,6 +259,9 @@ class Client(Caller):
 
         Args:
             grace_seconds: for so long tokens of the earlier key verify, and do nothing else. None is 0.
+
+        Raises:
+            InvalidGraceError: not a whole number of seconds from 0 to 604,800 (a week).
         """
         return self._carry_out(calls.reset_key(grace_seconds))
 
@@ -280,6 +285,8 @@ class Client(Caller):
 
         Raises:
             PassphraseError: it is wrong, or cannot be a passphrase.
+            TooManyAttemptsError: too many passphrases wait; this one was not looked at.
+            KeyFileError, StoreError: the key file or the store cannot be used; the agent stays locked.
         """
         return self._carry_out(calls.unlock(passphrase))
 
@@ -295,8 +302,10 @@ class Client(Caller):
             new: what takes its place; None for a plain key file.
 
         Raises:
-            PassphraseError: the old one is wrong, or one of them cannot be a passphrase.
-            AgentLockedError: there is an old one, and it was not given.
+            PassphraseError: the old one is wrong or was not given, or one of them cannot be a passphrase.
+            AgentLockedError: a locked agent was to have none.
+            TooManyAttemptsError: too many passphrases wait; this one was not looked at.
+            KeyFileError: the key file cannot be read or written.
         """
         return self._carry_out(calls.change_passphrase(old, new))
 

@@ -24,12 +24,17 @@ class AgentdError(Exception):
     number = FAILED
 
     def __init__(self, sentence: str = "") -> None:
-        super().__init__(sentence or (self.__doc__ or "").partition("\n")[0].rstrip("."))
+        super().__init__(sentence or self._usual_sentence())
 
     @property
     def sentence(self) -> str:
         """What happened and what to do, in words; never a token, a key or a traceback."""
         return str(self.args[0])
+
+    def _usual_sentence(self) -> str:
+        # It is shown behind a name and a colon, as every other sentence is: without a capital letter.
+        text = (self.__doc__ or "").partition("\n")[0].rstrip(".")
+        return text[:1].lower() + text[1:]
 
 
 # --- the request ------------------------------------------------------------------------------------
@@ -210,7 +215,7 @@ class PassphraseError(AgentdError):
 
 
 class NoPassphraseError(PassphraseError):
-    """The key file has no passphrase, and an agent without one could not be unlocked again."""
+    """Without a passphrase the agent cannot be locked; set one with `agentctl passwd`."""
 
     code, number = "NO_PASSPHRASE", FAILED
 

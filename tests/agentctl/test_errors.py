@@ -220,6 +220,7 @@ def test_an_agent_that_does_not_know_the_method_is_older_than_agentctl(agent, lo
     ended = in_process("inspect")
     assert ended.code == 76
     assert "agentctl is newer than the agent" in ended.err
+    assert "a socket that only verifies" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,10 @@ def test_inspect_in_a_pipe_tells_no_restriction_from_nothing_allowed(agent):
 def test_inspect_of_an_id_asks_for_no_token_and_needs_none(agent):
     told = json.loads(in_process("inspect", "session-9", "--json").out)
     assert (told["valid"], told["reason"]) == (False, "REVOKED")
+    assert told["explanation"] == "no session has this id: it was ended, or there never was one"
     assert agent.calls == [("inspectToken", {"id": "session-9"})]
+    shown = in_process("inspect", "session-9", terminal=True).out
+    assert "no session has this id: it was ended, or there never was one (REVOKED)" in shown
 
 
 def test_inspect_says_which_of_what_was_asked_for_is_missing(agent, monkeypatch):

@@ -40,8 +40,7 @@ def test_an_agent_without_a_passphrase_is_not_locked_and_says_why_and_what_to_do
     ended = in_process("lock")
     assert (ended.code, ended.out) == (77, "")
     assert ended.err == (
-        "agentctl: The key file has no passphrase, and an agent without one could not be unlocked again\n"
-        "agentctl: give it one with `agentctl passwd`\n"
+        "agentctl: without a passphrase the agent cannot be locked; set one with `agentctl passwd`\n"
     )
     assert not agent.locked
 

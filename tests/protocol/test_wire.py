@@ -25,6 +25,7 @@ from agentd_client.protocol.results import (
     SessionPage,
     Status,
     Subscribed,
+    Verdict,
     Verification,
 )
 from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, from_wire, to_wire
@@ -63,6 +64,8 @@ EXAMPLES = [
     SessionPage([], None),
     SessionPage([], "n"),
     Verification(False, "MALFORMED", None),
+    Verdict(False, "EXPIRED", None, None),
+    Verdict(True, None, ["a"], ["s", "t"]),
     Revocation(True),
     Revocations(3),
     KeyReset("k"),

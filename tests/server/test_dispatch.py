@@ -17,7 +17,7 @@ from tests.server.talk import LOGGER, FakeCaller
 
 CALLER = FakeCaller()
 SECRET = "v4.local." + "s3cret" * 20
-INTERNAL = [0, "INTERNAL: The agent failed for a reason of its own; its log has the details"]
+INTERNAL = [0, "INTERNAL: the agent failed for a reason of its own; its log has the details"]
 
 
 class NumberParams(Params, frozen=True):

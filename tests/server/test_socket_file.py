@@ -79,7 +79,9 @@ def test_nobody_is_told_to_close_a_folder_that_has_other_uses(tmp_path, name, bi
     folder = tmp_path / name
     folder.mkdir()
     folder.chmod(bits)
-    with pytest.raises(SocketPathError, match="set AGENTD_SOCKET to a path in a folder of its own") as caught:
+    with pytest.raises(
+        SocketPathError, match="set AGENTD_SOCKET or --socket to a path in a folder of its own"
+    ) as caught:
         SocketFile(folder / "agent.sock").__enter__()
     assert "chmod" not in str(caught.value)
 

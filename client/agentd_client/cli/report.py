@@ -24,7 +24,8 @@ _NEXT: dict[type[BaseException], str] = {
     errors.AgentStoppingError: "start it again with `agentd serve` or `systemctl --user start agentd`",
     errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
     errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",
-    errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent",
+    errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent; "
+    "or it is a socket that only verifies, where `agentctl verify` works and nothing else",
     LocalParamsError: "nothing was sent; look at what the command line says",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
@@ -33,7 +34,6 @@ _NEXT: dict[type[BaseException], str] = {
     errors.NotWithinParentError: "`agentctl inspect` shows what the session has to give",
     errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
     errors.AgentLockedError: "unlock it with `agentctl unlock`",
-    errors.NoPassphraseError: "give it one with `agentctl passwd`",
     errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
     NotExecutedError: "the session that was opened for it has ended",
     errors.StartError: "once that is mended, the next command starts it",

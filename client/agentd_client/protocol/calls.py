@@ -86,7 +86,7 @@ def create_token(
     audience: Sequence[str] | None = None,
     scopes: Sequence[str] | None = None,
     max_uses: int | None = None,
-    max_lifetime: int | None = None,
+    max_lifetime: int | str | None = None,
     parent: str | None = None,
     bound: bool = False,
 ) -> Call[CreatedToken]:

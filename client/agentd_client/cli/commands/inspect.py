@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from ...durations import format_duration
-from ...protocol.reasons import sentence
+from ...protocol.reasons import REVOKED, sentence
 from ...protocol.results import SessionInfo, Verification
 from ...protocol.wire import to_wire
 from ..current_token import require_token, stdin_or_id, token_from_stdin
@@ -15,6 +15,9 @@ from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
 from ..parameters import asked_audience, asked_scopes, names
 from ..wording import ends, listed, moment, why_not
+
+_NO_SUCH_ID = "no session has this id: it was ended, or there never was one"
+"""Of ended sessions the agent keeps nothing, so a slip of the pen looks the same."""
 
 
 @click.command("inspect", cls=AgentctlCommand)
@@ -38,18 +41,19 @@ def command(settings: Settings, which: str | None, audience: str | None, scopes:
         answer = agent.inspect_token(
             token, id=which if token is None else None, audience=audience, scopes=names(scopes)
         )
-    explanation = None if answer.reason is None else sentence(answer.reason)
+    no_such_id = which not in (None, "-") and answer.reason == REVOKED and answer.session is None
+    explanation = _NO_SUCH_ID if no_such_id else None if answer.reason is None else sentence(answer.reason)
     show(
         settings,
         to_wire(answer) | {"explanation": explanation},
-        human=lambda: aligned(_rows(answer, settings.now())),
+        human=lambda: aligned(_rows(answer, no_such_id, settings.now())),
     )
 
 
-def _rows(answer: Verification, now: float) -> Iterator[Row]:
+def _rows(answer: Verification, no_such_id: bool, now: float) -> Iterator[Row]:
     yield ("valid", colour("yes", "green") if answer.valid else colour("no", "red"))
     if not answer.valid:
-        yield ("why", why_not(answer.reason))
+        yield ("why", f"{_NO_SUCH_ID} ({REVOKED})" if no_such_id else why_not(answer.reason))
     if answer.session is not None:
         yield from _session_rows(answer.session, now)
 
