@@ -296,7 +296,11 @@ class Agent:
             if self._locks != locks:
                 # Undone by what was asked before it, a lock would be none: the machine may be going to sleep.
                 raise AgentLockedError("the agent was locked after this was asked; ask again to unlock it")
-            await self._open(passphrase)
+            try:
+                await self._open(passphrase)
+            except (KeyFileError, StoreError) as error:
+                self._log.error("cannot be unlocked: %s", error.sentence)
+                raise
             self._on_unlock()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
@@ -363,9 +367,7 @@ class Agent:
             self._earlier_commits += running.core.db.commits
             try:
                 await running.stack.aclose()
-            except (
-                AgentdError
-            ) as error:  # the store failed in its last moments: the keys are gone all the same
+            except AgentdError as error:  # the store failed in its last moments: the keys are gone
                 self._log.error("while it was stopped: %s", error.sentence)
 
     async def _wipe_in_time(self, key_ring: KeyRing) -> None:

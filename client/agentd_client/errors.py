@@ -140,7 +140,7 @@ class CannotBindError(AgentdError):
 
 
 class AgentLockedError(AgentdError):
-    """The agent is locked; it cannot know whether a token is valid."""
+    """The agent is locked; until it is unlocked it knows nothing of sessions and tokens."""
 
     code = "LOCKED"
 
