@@ -7,8 +7,8 @@ starts another one. So there is one way for keys to come and go, and nothing has
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,6 @@ from agentd_client.errors import (
     AgentLockedError,
     InvalidParamsError,
     KeyFileError,
-    NoPassphraseError,
     PassphraseError,
     StoreError,
 )
@@ -34,18 +33,16 @@ from agentd_client.protocol.results import (
 
 from .gate import Gate
 from .keys import (
-    KEY_FILE,
     Cost,
     KeyRing,
     Passphrase,
     PassphraseText,
     SecretMemory,
     UnlockQueue,
-    change_passphrase,
-    is_protected,
 )
 from .locking import ASKED, IDLE, START, LockMark
 from .notes import Note, Notes
+from .protection import Protection
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
 
@@ -93,7 +90,7 @@ class Agent:
         cost: Cost | None = None,
     ) -> None:
         self._open_core = open_core
-        self._keys_path = keys_path
+        self.protection = Protection(keys_path, logger, cost)
         self._mark = mark
         self._subscribers = subscribers
         self._clock = clock
@@ -101,7 +98,6 @@ class Agent:
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
         self._at_lock: list[Callable[[], None]] = []
-        self._cost = cost
         self._queue = UnlockQueue()
         self._notes = Notes(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
@@ -110,8 +106,6 @@ class Agent:
         self._running: _Running | None = None
         self._is_marked = False
         self._locks = 0
-        self._is_protected = False
-        self._protection_changed = trio.Event()
         self._memory_locked = SecretMemory().locked
         self.gate = Gate(subscribers.subscribe)
         self.locked_at: float | None = None
@@ -124,11 +118,6 @@ class Agent:
     def core(self) -> Core | None:
         """The core; None while the agent is locked, and from the moment that a lock begins."""
         return None if self._running is None or self.locked_at is not None else self._running.core
-
-    @property
-    def is_protected(self) -> bool:
-        """Whether the key file has a passphrase."""
-        return self._is_protected
 
     @property
     def wrong_passphrases(self) -> int:
@@ -160,10 +149,7 @@ class Agent:
             KeyFileError, StoreError: the core cannot be started.
             PassphraseError: there is a passphrase, and the key file has none.
         """
-        file = self._keys_path / KEY_FILE
-        protected = await trio.to_thread.run_sync(is_protected, file)
-        self._is_protected = bool(protected)
-        if protected:
+        if await self.protection.look():
             if locked:
                 why = "as it was told to"
             elif await trio.to_thread.run_sync(self._mark.is_set):
@@ -179,8 +165,8 @@ class Agent:
             self._stay_locked(why)
             return
         await self._open(passphrase)
-        self._protect(passphrase is not None)
-        if locked and self._is_protected:  # its key file was made just now
+        self.protection.set(passphrase is not None)
+        if locked and self.protection:  # its key file was made just now
             await self._close()
             self._stay_locked("as it was told to")
 
@@ -215,14 +201,14 @@ class Agent:
         Raises:
             NoPassphraseError: nobody could unlock it again.
         """
-        self._require_passphrase()
+        self.protection.require()
         if reason == IDLE and self._running is None:
             return  # nor may it wait for the unlock that is under way, which is a use
         self._locks += 1
         # Half a lock is none: from here on whoever asked for it may go.
         with trio.CancelScope(shield=True):
             async with self._changing:
-                self._require_passphrase()  # it may have been taken away while this waited
+                self.protection.require()  # it may have been taken away while this waited
                 if self._running is None:
                     if not self._is_marked:  # it started so, or the disk was full: now it is on purpose
                         await trio.to_thread.run_sync(self._set_mark)
@@ -276,16 +262,7 @@ class Agent:
         if new is not None:
             Passphrase(new).wipe()  # one that is none is refused before it waits, and is no attempt
         await self._queue.attempt(by.pid, partial(self._change, old, new, by))
-        return self._is_protected
-
-    async def while_protected(self, watch: Callable[[], Awaitable[None]]) -> None:
-        """Run something that locks the agent for as long as it has a passphrase, again and again."""
-        while True:
-            async with trio.open_nursery() as watching:
-                if self._is_protected:
-                    watching.start_soon(watch)
-                await self._protection_changed.wait()
-                watching.cancel_scope.cancel()
+        return bool(self.protection)
 
     # --- inside ---
 
@@ -311,12 +288,7 @@ class Agent:
     async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: Opener) -> None:
         async with self._changing:
             self._require_changeable(old, new)  # locked, or changed by another, while this waited
-            try:
-                await change_passphrase(self._keys_path, old, new, cost=self._cost, logger=self._log)
-            except KeyFileError:
-                await self._look_at_key_file()
-                raise
-            self._protect(new is not None)
+            await self.protection.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             with trio.CancelScope(shield=True):
                 await self._note_change(by)
@@ -327,23 +299,10 @@ class Agent:
         else:
             await self._note(Note(PASSPHRASE_CHANGED, by))
 
-    async def _look_at_key_file(self) -> None:
-        # A file that was renamed into a folder that cannot be synced is the key file from then on.
-        with trio.CancelScope(shield=True), suppress(KeyFileError):
-            protected = await trio.to_thread.run_sync(is_protected, self._keys_path / KEY_FILE)
-            if protected is not None:
-                self._protect(protected)
-
-    def _require_passphrase(self) -> None:
-        if not self._is_protected:
-            raise NoPassphraseError(
-                "without a passphrase the agent cannot be locked; set one with `agentctl passwd`"
-            )
-
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
         if new is None and self._running is None:
             raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
-        if old is None and self._is_protected:
+        if old is None and self.protection:
             raise PassphraseError("the key file has a passphrase; the present one is needed too")
 
     async def _open(self, passphrase: PassphraseText | None) -> None:
@@ -394,12 +353,6 @@ class Agent:
     def _publish(self, kind: str, by: Opener | None, reason: str | None = None) -> None:
         now = self._clock.read().wall
         self._subscribers.publish(Event(kind, now, None, "", reason, None if by is None else by.pid))
-
-    def _protect(self, is_protected: bool) -> None:
-        if is_protected != self._is_protected:
-            self._is_protected = is_protected
-            self._protection_changed.set()
-            self._protection_changed = trio.Event()
 
     def _set_mark(self) -> None:
         try:

@@ -229,8 +229,8 @@ def _start_locking(
         on_screen_lock=settings.lock_on_screen_lock,
         logger=logger.getChild("locking"),
     )
-    standing.start_soon(agent.while_protected, watch)
-    standing.start_soon(agent.while_protected, partial(idle.run, lock))
+    standing.start_soon(agent.protection.while_there, watch)
+    standing.start_soon(agent.protection.while_there, partial(idle.run, lock))
     if signals is not None:
         standing.start_soon(watch_signal, lock, signals)
 

@@ -43,7 +43,7 @@ def status_reader(
             locked=core is None,
             locked_at=agent.locked_at,
             lock_reason=agent.lock_reason,
-            protected=agent.is_protected,
+            protected=bool(agent.protection),
             wrong_passphrases=agent.wrong_passphrases,
         )
 

@@ -154,7 +154,7 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
         memory_locked=True,
         locked_at=None,
         lock_reason=None,
-        is_protected=False,
+        protection=False,
         wrong_passphrases=0,
     )
     settings = SimpleNamespace(store_path=db.path)
