@@ -199,7 +199,9 @@ class FakeAgent(FakeLocking):
             expires_at,
             Opener(1000, 4712),
             renewed_at=at,
-            max_expires_at=None if params.get("maxLifetime") is None else at + params["maxLifetime"],
+            max_expires_at=None
+            if params.get("maxLifetime") in (None, "never")
+            else at + params["maxLifetime"],
             audience=params.get("audience"),
             scopes=params.get("scopes"),
             uses_left=params.get("maxUses"),

@@ -127,7 +127,12 @@ def test_login_narrows_the_session_as_it_is_told_to(agent):
     }
 
 
-@pytest.mark.parametrize("args", [["--max-lifetime", "never"], ["--max-uses", "0"], ["--max-uses", "x"]])
+def test_a_session_may_be_renewable_without_end(agent):
+    assert in_process("login", "--max-lifetime", "never").code == 0
+    assert agent.calls[0][1]["maxLifetime"] == "never"
+
+
+@pytest.mark.parametrize("args", [["--max-lifetime", "soon"], ["--max-uses", "0"], ["--max-uses", "x"]])
 def test_a_limit_of_another_form_is_a_usage_error(agent, args):
     assert in_process("login", *args).code == 64
     assert agent.calls == []

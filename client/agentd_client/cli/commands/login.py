@@ -11,7 +11,7 @@ from ...blocking import Client
 from ...errors import AgentdError
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
-from ..parameters import expiry, given_audience, given_scopes, given_uses, names, seconds
+from ..parameters import expiry, given_audience, given_scopes, given_uses, names
 from ..report import warn
 from ..wording import ends, named
 
@@ -27,8 +27,8 @@ from ..wording import ends, named
 )
 @click.option(
     "--max-lifetime",
-    callback=seconds,
-    metavar="7d",
+    callback=expiry,
+    metavar="7d|never",
     help="How long it lasts at the most, however often it is renewed.  [default: the agent's own]",
 )
 @given_scopes
@@ -39,7 +39,7 @@ def command(
     settings: Settings,
     label: str | None,
     lifetime: int | str | None,
-    max_lifetime: int | None,
+    max_lifetime: int | str | None,
     scopes: tuple[str, ...],
     audience: tuple[str, ...],
     max_uses: int | None,
