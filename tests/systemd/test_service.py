@@ -97,9 +97,7 @@ def test_after_kill_9_it_answers_within_two_seconds_and_the_sessions_are_there(s
         seconds.append(time.monotonic() - began)
         assert main_pid_after(service, before)
     print(f"{KILLS} kills: an answer after {min(seconds):.2f} to {max(seconds):.2f} s")
-    # What it takes is the manager's pause and the start. A machine that is busy with something else makes some of
-    # them longer, which is not what is tested.
-    assert min(seconds) < ANSWER_SECONDS
+    assert max(seconds) < ANSWER_SECONDS
 
 
 def test_an_agent_that_hangs_is_restarted_by_the_watchdog_and_the_journal_says_where_it_hung(service):
