@@ -1,6 +1,23 @@
-"""`python -m agentd`: the same as the command `agentd`."""
+"""The command `agentd`, however it is started. Before anything else is imported, the process is hardened.
 
-from .cli import main
+What another process of the user opened before (/proc/PID/mem) stays open: the fewer milliseconds, the better.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from . import process
+
+
+def main() -> None:
+    """Entry point of the command; ends in `SystemExit`."""
+    with suppress(OSError):  # whatever needs it asks again, and says why it is refused
+        process.harden()
+    from .cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

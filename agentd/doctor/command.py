@@ -36,7 +36,6 @@ def carry_out(
         ConfigError, PassphraseError: the passphrase cannot be read from where it should be.
         OSError: standard output cannot be written.
     """
-    limits = own_limits()  # before one of them is changed for this process
     process.harden()
     with _passphrase(passphrase_file, passphrase_fd) as passphrase:
         findings = examined(
@@ -44,7 +43,7 @@ def carry_out(
                 settings,
                 config_path=config_path,
                 config_failure=config_failure,
-                limits=limits,
+                limits=own_limits(),
                 passphrase=passphrase,
             )
         )

@@ -14,6 +14,7 @@ from agentd_client.blocking import Client
 from agentd_client.errors import AgentdError, PassphraseError
 from agentd_client.protocol.results import Status
 
+from .. import process
 from ..config import Settings
 from ..keys import PassphraseText, store_opener
 from ..sessions.dating import DATED
@@ -59,11 +60,9 @@ class StoreLook(NamedTuple):
 
 
 def own_limits() -> Limits:
-    """Of this process; to be read before `process.harden` changes one of them."""
-    memlock, core = (
-        resource.getrlimit(which)[0] for which in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_CORE)
-    )
-    return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in (memlock, core)))
+    """Of this process, as it was started."""
+    found = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], process.core_limit_of_caller()
+    return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
 
 
 class Scene:

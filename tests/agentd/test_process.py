@@ -27,6 +27,41 @@ def test_a_hardened_process_dumps_no_core_and_is_closed_to_others_of_its_user():
     assert asked.stdout == "0 (0, 0)\n"
 
 
+STARTS = {
+    "python -m agentd": "import runpy; runpy.run_module('agentd', run_name='__main__', alter_sys=True)",
+    "the installed command": "from importlib.metadata import entry_points as found;"
+    "found(group='console_scripts', name='agentd')['agentd'].load()()",
+}
+LOADED_AT_FIRST = """
+import sys
+def heard(event, arguments):
+    if event == "resource.setrlimit" and arguments == (4, (0, 0)) and not told:  # RLIMIT_CORE
+        told.append(sorted({name.partition(".")[0] for name in sys.modules}))
+        print(*told[0], file=sys.stderr)
+told = []
+sys.addaudithook(heard)
+sys.argv = ["agentd", "--version"]
+"""
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_command_is_hardened_before_anything_heavy_is_imported(start):
+    started = python(LOADED_AT_FIRST + STARTS[start])
+    loaded = set(started.stderr.split())
+    assert {"agentd", "resource", "ctypes"} <= loaded
+    assert not loaded & {"click", "msgspec", "trio", "lmdb", "nacl", "asyncio", "logging", "agentd_client"}
+    assert started.stdout.startswith("agentd 0")
+
+
+def test_the_core_limit_that_the_process_was_started_with_is_known_afterwards():
+    asked = python(
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096));"
+        "from agentd import process; before = process.core_limit_of_caller();"
+        "process.harden(); process.harden(); print(before, process.core_limit_of_caller())"
+    )
+    assert asked.stdout == "4096 4096\n"
+
+
 def test_what_the_kernel_refuses_is_an_error(monkeypatch):
     class Refusing:
         def prctl(self, *arguments: int) -> int:
