@@ -15,6 +15,7 @@ SOCKET_VARIABLE = "AGENTD_SOCKET"
 TOKEN_PATH_VARIABLE = "AGENTD_SESSION_TOKEN_PATH"  # noqa: S105 - a variable's name
 TOKEN_VARIABLE = "AGENTD_TOKEN"  # noqa: S105 - a variable's name
 TOKEN_FD_VARIABLE = "AGENTD_TOKEN_FD"  # noqa: S105 - a variable's name
+TOKEN_VARIABLES = (TOKEN_VARIABLE, TOKEN_FD_VARIABLE, TOKEN_PATH_VARIABLE)
 
 _USER_RUNTIME = "/run/user/{uid}"
 
@@ -73,6 +74,11 @@ def token_variable(environ: Mapping[str, str] = os.environ) -> str | None:
         if environ.get(variable, "").strip():
             return variable
     return None
+
+
+def without_tokens(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for another program: without the variables that name a token or hold one."""
+    return {name: value for name, value in environ.items() if name not in TOKEN_VARIABLES}
 
 
 def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:

@@ -13,10 +13,18 @@ import stat
 from .errors import TokenFileError
 from .paths import TOKEN_FD_VARIABLE
 from .token_file import MAX_FILE_BYTES
-from .token_text import stripped_token, token_text
+from .token_text import TOKEN_PREFIX, stripped_token, token_text
 
 LOWEST_DESCRIPTOR = 10
 """Below it stand the standard streams and the numbers that shell scripts redirect by hand."""
+
+_NAME = "agentd-token"
+_LINK = f"/memfd:{_NAME}"
+"""How /proc/PID/fd shows the memory, with " (deleted)" behind it (memfd_create(2))."""
+
+_STANDARD_STREAMS = 3
+_MOST_DESCRIPTORS = 65_536
+"""How many numbers are tried where there is no /proc that lists them."""
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -29,7 +37,7 @@ def sealed_descriptor(token: str) -> int:
         OSError: the system gives no memory or no descriptor.
     """
     content = stripped_token(token).encode("ascii") + b"\n"
-    memory = os.memfd_create("agentd-token", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.fchmod(memory, 0o600)
         os.pwrite(memory, content, 0)  # the offset, which all who inherit it share, stays at the beginning
@@ -37,6 +45,29 @@ def sealed_descriptor(token: str) -> int:
         return fcntl.fcntl(memory, fcntl.F_DUPFD, LOWEST_DESCRIPTOR)
     finally:
         os.close(memory)
+
+
+def withhold_tokens() -> list[int]:
+    """Keep tokens that are open here from the program that this process becomes.
+
+    Returns the standard streams that held one.
+
+    That is every descriptor of memory that `sealed_descriptor` made, whatever its number and whoever made it,
+    and every one of a file that holds one token and nothing else. They are closed by execve(2). Standard
+    streams, which a program expects to be open, lead to /dev/null from now on.
+    """
+    streams = []
+    for descriptor in _open_descriptors():
+        if not _holds_token(descriptor):
+            continue
+        if descriptor >= _STANDARD_STREAMS:
+            os.set_inheritable(descriptor, False)
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        streams.append(descriptor)
+    return streams
 
 
 def read_token(number: str) -> str:
@@ -67,6 +98,31 @@ def read_token(number: str) -> str:
     if text is None:
         raise _refusal(number, "does not hold one token")
     return text
+
+
+def _open_descriptors() -> list[int]:
+    try:
+        return sorted(map(int, os.listdir("/proc/self/fd")))
+    except OSError:
+        return list(range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS)))
+
+
+def _holds_token(descriptor: int) -> bool:
+    # By its name first: memory that was passed on opened for writing or with O_PATH cannot be read here, but
+    # could be opened again through /proc.
+    try:
+        if os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)") == _LINK:
+            return True
+    except OSError:
+        pass  # no /proc; or the descriptor that listed the folder, which is closed by now
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
+            return False
+        text = os.pread(descriptor, MAX_FILE_BYTES, 0).decode("ascii", "replace").strip()
+    except OSError:
+        return False
+    return text.startswith(TOKEN_PREFIX) and token_text(text) is not None
 
 
 def _refusal(number: str, reason: str) -> TokenFileError:

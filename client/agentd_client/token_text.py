@@ -7,6 +7,8 @@ from typing import cast
 from .errors import InvalidTokenError
 from .protocol.calls import is_sendable_token
 
+TOKEN_PREFIX = "v4.local."  # noqa: S105 - what every token begins with, not one
+
 
 def token_text(token: object) -> str | None:
     """The token as a plain `str`, or None for what cannot be a token and need not travel to be refused.

@@ -112,6 +112,38 @@ def test_a_session_can_be_narrowed_further_inside(agent, logged_in, way):
     assert json.loads(ended.stdout)["session"]["parent"] == "session-2"
 
 
+@pytest.mark.parametrize("way", ["--fd", "--file", "--env"])
+@pytest.mark.parametrize("outer", ["--fd", "--file", "--env"])
+def test_a_command_inherits_its_own_token_and_no_wider_one(agent, logged_in, outer, way):
+    ended = process("exec", "--label", "wide", outer, "--", *COMMAND, "exec", way, "--", *LOOK)
+    assert ended.returncode == 0, ended.stderr
+    seen = json.loads(ended.stdout)
+    own = [int(seen["variables"]["AGENTD_TOKEN_FD"])] if way == "--fd" else []
+    assert seen["descriptors"] == [0, 1, 2, *own]
+    assert len(seen["variables"]) == 1
+    wide = next(token for token, session in agent.sessions.items() if session.label == "wide")
+    assert wide not in json.dumps(seen)
+
+
+def test_a_token_on_another_number_or_in_an_open_file_is_not_inherited_either(agent, logged_in, token_file):
+    inner = [*COMMAND, "exec", "--", *LOOK]
+    script = f'exec 5<&"$AGENTD_TOKEN_FD" 6<{token_file} 7</dev/null; exec "$@"'
+    # bash: not every sh duplicates a descriptor with two digits.
+    ended = process("exec", "--", "bash", "-c", script, "bash", *inner)
+    assert ended.returncode == 0, ended.stderr
+    seen = json.loads(ended.stdout)
+    assert seen["descriptors"] == [0, 1, 2, 7, int(seen["variables"]["AGENTD_TOKEN_FD"])]
+
+
+def test_a_token_on_standard_input_is_not_handed_on_and_that_is_said(agent, logged_in):
+    script = 'exec "$@" <&"$AGENTD_TOKEN_FD"'
+    ended = process("exec", "--", "bash", "-c", script, "bash", *COMMAND, "exec", "--", "cat")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == (
+        "agentctl: warning: standard input held a session token; the command does not get it, only its own\n"
+    )
+
+
 def test_the_options_narrow_the_session(agent, logged_in):
     args = ["--scope", "a", "--scope", "b", "--audience", "ci", "--ttl", "20m", "--max-uses", "5"]
     look(*args, "--label", "mine")

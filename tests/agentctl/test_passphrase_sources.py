@@ -170,6 +170,18 @@ def test_an_askpass_program_is_asked_twice_for_a_new_passphrase(agent, folder, p
     assert asked.read_text() == "New passphrase of agentd: |The new passphrase again: |"
 
 
+TOKENS = {"AGENTD_TOKEN": "v4.local.x", "AGENTD_TOKEN_FD": "9", "AGENTD_SESSION_TOKEN_PATH": "/x"}
+"""What hands a token over, which is no business of a program that asks for a passphrase."""
+
+
+def test_an_askpass_program_inherits_no_token(folder, path, monkeypatch):
+    for name, value in TOKENS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AGENTD_SOCKET", "/kept")
+    text = "import os\nprint(sorted(name for name in os.environ if name.startswith('AGENTD_')))"
+    assert Askpass(script(path, text)).ask("") == b"['AGENTD_SOCKET']"
+
+
 def test_a_wrong_answer_of_a_program_is_tried_once(locked, path):
     ended = in_process("unlock", "--askpass", script(path, "print('hunter2')"))
     assert ended == (77, "", "agentctl: that is not the passphrase of the key file\n")
@@ -239,6 +251,16 @@ def test_pinentry_is_told_what_to_ask_and_its_answer_is_decoded(locked, pinentry
         "SETPROMPT Passphrase:",
         "GETPIN",
     ]
+
+
+def test_pinentry_inherits_no_token(locked, pinentry, monkeypatch):
+    for name, value in TOKENS.items():
+        monkeypatch.setenv(name, value)
+    log = pinentry(
+        "import os; print('ERR 1', sorted(name for name in os.environ if name.startswith('AGENTD_')), flush=True)"
+    )
+    assert in_process("unlock", "--pinentry").err == "agentctl: pinentry gave no passphrase: []\n"
+    assert log.exists()
 
 
 def test_pinentry_asks_again_and_shows_what_was_wrong(locked, pinentry):

@@ -9,7 +9,13 @@ import pytest
 
 from agentd_client import paths
 from agentd_client.errors import InvalidTokenError, TokenFileError
-from agentd_client.token_descriptor import LOWEST_DESCRIPTOR, read_token, sealed_descriptor
+from agentd_client.token_descriptor import (
+    LOWEST_DESCRIPTOR,
+    read_token,
+    sealed_descriptor,
+    withhold_tokens,
+)
+from tests.other_user import as_user, needs_root
 
 TOKEN = "v4.local.handed-over"
 
@@ -82,6 +88,52 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: by
     with open(tmp_path / "file", "rb") as file, pytest.raises(TokenFileError, match=reason) as refused:
         read_token(str(file.fileno()))
     assert "words" not in str(refused.value)
+
+
+def _reopened(descriptor: int, flags: int) -> int:
+    return os.open(f"/proc/self/fd/{descriptor}", flags)
+
+
+def test_whatever_number_a_token_has_it_is_withheld_from_what_this_process_becomes(
+    descriptor: int, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(f"  {TOKEN}\n")
+    (tmp_path / "notes").write_text(f"{TOKEN} and more\n")
+    opened = [
+        descriptor,
+        os.dup(descriptor),
+        _reopened(descriptor, os.O_PATH),
+        _reopened(descriptor, os.O_WRONLY),
+        os.open(tmp_path / "token", os.O_RDONLY),
+    ]
+    others = [os.open(tmp_path / "notes", os.O_RDONLY), os.open("/dev/null", os.O_RDWR), *os.pipe()]
+    for each in opened + others:
+        os.set_inheritable(each, True)
+    assert withhold_tokens() == []
+    assert [os.get_inheritable(each) for each in opened] == [False] * len(opened)
+    assert [os.get_inheritable(each) for each in others] == [True] * len(others)
+    assert read_token(str(descriptor)) == TOKEN, "it stays open here"
+    for each in (*opened[1:], *others):
+        os.close(each)
+
+
+def test_without_proc_a_token_is_found_by_what_it_is(descriptor: int, monkeypatch) -> None:
+    def nothing(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "listdir", nothing)
+    monkeypatch.setattr(os, "readlink", nothing)
+    withhold_tokens()
+    assert not os.get_inheritable(descriptor)
+
+
+@needs_root
+def test_a_token_of_another_user_is_withheld_as_well(descriptor: int) -> None:
+    def inherited() -> bool:
+        withhold_tokens()
+        return os.get_inheritable(descriptor)
+
+    assert as_user(inherited) is False
 
 
 def test_the_token_itself_is_stronger_than_the_descriptor_and_both_than_the_file(descriptor: int) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import sys
+
 from tests.e2e import sharing, uses
+
+AGENTCTL = [sys.executable, "-m", "agentd_client.cli"]
 
 
 def test_limited_uses_are_counted_exactly_however_many_ask_at_once(daemon):
@@ -14,6 +18,24 @@ def test_a_kill_in_the_middle_never_gives_a_use_back(home):
     assert after > 0
     # What was counted and not answered is lost: at most one use for each connection.
     assert uses.USES - uses.CONNECTIONS <= before + after <= uses.USES
+
+
+def test_a_narrower_session_inside_a_wider_one_cannot_use_the_token_of_that(daemon):
+    home = daemon.home
+    assert home.agentctl("login").returncode == 0
+    # Every file or memory that the innermost command inherited, and what it finds by itself.
+    asks = """
+        for each in /proc/self/fd/*; do [ ! -f "$each" ] || "$@" --scope deploy - <"$each"; done
+        "$@" --scope deploy; "$@" --scope read
+    """
+    for way in ("--fd", "--file", "--env"):
+        ended = home.agentctl(
+            "exec", "--scope", "deploy", "--scope", "read", "--", *AGENTCTL, "exec", way, "--scope", "read", "--",
+            "sh", "-c", asks, "sh", *AGENTCTL, "verify",
+        )  # fmt: skip
+        answers = ended.stdout.split("\n")
+        assert answers[-3:] == ["invalid MISSING_SCOPE", "valid", ""], ended.stderr
+        assert "valid" not in answers[:-2]
 
 
 def test_processes_that_share_a_token_file_renew_once_each_period_and_never_fail(daemon):

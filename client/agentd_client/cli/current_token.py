@@ -15,11 +15,10 @@ import click
 from .. import paths
 from ..errors import InvalidTokenError
 from ..protocol.limits import MAX_TOKEN_CHARACTERS
+from ..token_text import TOKEN_PREFIX
 
 if TYPE_CHECKING:
     from .options import Settings
-
-TOKEN_PREFIX = "v4.local."  # noqa: S105 - what every token begins with, not one
 
 _MAX_STDIN_BYTES = 2 * MAX_TOKEN_CHARACTERS
 """Standard input: the longest token, and as much white space around it."""

@@ -14,7 +14,6 @@ from ..token_folder import TokenFolder
 
 FD, FILE, ENV = "fd", "file", "env"
 
-_VARIABLES = (paths.TOKEN_VARIABLE, paths.TOKEN_FD_VARIABLE, paths.TOKEN_PATH_VARIABLE)
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The file, and what is beside it while its token is renewed.
@@ -33,8 +32,7 @@ class Handover:
 
     def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The command's environment: of the variables that can name a token, only this one."""
-        kept = {name: value for name, value in environ.items() if name not in _VARIABLES}
-        return kept | {self._variable: self._value}
+        return paths.without_tokens(environ) | {self._variable: self._value}
 
 
 def hand_over(created: CreatedToken, way: str) -> Handover:

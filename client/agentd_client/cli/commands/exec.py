@@ -18,6 +18,9 @@ from ..options import AgentctlCommand, Settings
 from ..output import printable
 from ..parameters import expiry, given_audience, given_scopes, given_uses, names
 from ..program import become
+from ..report import warn
+
+_STREAMS = ("input", "output", "error")
 
 
 @click.command("exec", cls=AgentctlCommand, context_settings={"allow_interspersed_args": False})
@@ -64,10 +67,11 @@ def command(
             command starts inherits it, and it may end up in logs and
             crash reports. For programs that know nothing else.
 
-    The other variables that can name a token are removed, so that `agentctl verify` and the client library
-    find this session inside. Only the one in a file can be renewed: what runs for long needs a --ttl that
-    is long enough. Where the command cannot be started the session is ended, and the exit code is
-    127 where there is no such command, else 126.
+    The command gets no other token: the other variables that can name one are removed, and open descriptors
+    that hold one are closed, whatever their number. So `agentctl verify` and the client library find the new
+    session inside. Only the one in a file can be renewed: what runs for long needs a --ttl that is long
+    enough. Where the command cannot be started the session is ended, and the exit code is 127 where there
+    is no such command, else 126.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     parent = require_token(settings)
     with settings.connect() as agent:
@@ -82,11 +86,23 @@ def command(
         )
         handover: Handover | None = None
         try:
+            _withhold_others(settings)
             handover = hand_over(created, way or FD)
             become(arguments, handover.environ(_environ(settings)))
         except BaseException:  # Ctrl-C too: a session that nobody has the token of must not live on
             _take_back(agent, created, handover)
             raise
+
+
+def _withhold_others(settings: Settings) -> None:
+    # Before the command's own is laid ready: those open now are wider, or of other sessions.
+    from ...token_descriptor import withhold_tokens
+
+    for stream in withhold_tokens():
+        warn(
+            settings,
+            f"standard {_STREAMS[stream]} held a session token; the command does not get it, only its own",
+        )
 
 
 def _environ(settings: Settings) -> dict[str, str]:

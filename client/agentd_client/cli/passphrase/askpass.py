@@ -6,6 +6,7 @@ import subprocess
 from typing import ClassVar
 
 from ...handed_over import PassphraseSourceError, read_passphrase, wipe
+from ...paths import without_tokens
 
 ASKPASS_VARIABLE = "AGENTD_ASKPASS"
 """The program's path, which is no secret."""
@@ -27,7 +28,9 @@ class Askpass:
             PassphraseSourceError: it cannot be started, ends with another status than 0, or prints nothing.
         """
         try:
-            child = subprocess.Popen([self._program, prompt], stdout=subprocess.PIPE, bufsize=0)  # noqa: S603 - the user named it
+            child = subprocess.Popen(  # noqa: S603 - the user named it
+                [self._program, prompt], stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
+            )
         except OSError as error:
             raise PassphraseSourceError(f"{self._program} cannot be started: {error.strerror}") from None
         with child:

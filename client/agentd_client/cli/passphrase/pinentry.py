@@ -14,6 +14,7 @@ from typing import ClassVar
 import click
 
 from ...handed_over import PassphraseSourceError, copy, wipe
+from ...paths import without_tokens
 from ...protocol.limits import MAX_PASSPHRASE_BYTES
 from .terminal import Terminal
 
@@ -48,7 +49,11 @@ class Pinentry:
             )
         try:
             child = subprocess.Popen(  # noqa: S603 - the user asked for it
-                [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+                [program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=without_tokens(),
             )
         except OSError as error:
             raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
