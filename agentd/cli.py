@@ -98,7 +98,7 @@ def serve(
     passphrase_file: str | None,
     passphrase_descriptor: int | None,
 ) -> None:
-    """Serve in the foreground until SIGTERM or SIGINT.
+    """Serve in the foreground until SIGTERM, SIGINT or SIGHUP.
 
     The first start makes a key file and a store, and says where. If the key file has a passphrase, the agent
     starts locked, unless the passphrase is handed over: by one of these options, by `passphrase_file` in
@@ -199,7 +199,9 @@ def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) 
     from . import process
 
     process.harden()
-    return trio.run(entry, settings, logs.configure(settings.log_level, settings.log_format), *more)
+    logger = logs.configure(settings.log_level, settings.log_format)
+    logs.take_over()
+    return trio.run(entry, settings, logger, *more)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -214,14 +216,17 @@ def _carry_out(arguments: list[str]) -> int:
         code = agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
+        trace = ""
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exception(caught)
+            trace = "".join(traceback.format_exception(caught)).rstrip()
         sentence = _sentence(error)
-        logs.last_words(sentence)
+        logs.last_words(sentence, trace)
         _tell_who_waits(passed, sentence)
         return exit_code(error)
+    finally:
+        logs.finish()
     return code if isinstance(code, int) else STOPPED
 
 

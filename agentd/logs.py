@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import math
 import sys
+import threading
+import time
 import traceback
 from typing import TextIO
 
 from . import systemd
+from .log_limit import LogLimit
+from .log_writer import LogWriter
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "json")
+
+FINISH_SECONDS = 1.0
+"""At the end, for a reader to take what is left. One that has stopped does not keep the process alive."""
 
 LOGGER = logging.getLogger("agentd")
 """The root of the agent's loggers."""
@@ -50,42 +57,120 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document)
 
 
+class LogHandler(logging.Handler):
+    """Limits what peers can cause, and hands the lines to the thread that writes them: it never waits."""
+
+    def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._limit = LogLimit()
+        self._writer = LogWriter(stream, self._describe_loss, self._sum_up)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written, or counted."""
+        try:
+            if self._limit.admits(record, time.monotonic()):
+                self._writer.put(self.format(record))
+        except (
+            Exception
+        ):  # a template and arguments that do not fit; logging's own way is to print, and to wait
+            template = f"a line of the log could not be made: {record.msg!s}"
+            self._writer.put(
+                self.format(logging.LogRecord(record.name, record.levelno, "", 0, template, None, None))
+            )
+
+    def say(self, text: str) -> None:
+        """Have text written as it is, after all that was logged, however full the queue."""
+        self._writer.put(text, must=True)
+
+    def finish(self, seconds: float) -> None:
+        """Write what waits and what was counted, in that many seconds at most."""
+        self.acquire()
+        try:
+            for record in self._limit.due(math.inf):
+                self._writer.put(self.format(record))
+        finally:
+            self.release()
+        self._writer.flush(seconds)
+
+    def _sum_up(self) -> float | None:
+        self.acquire()
+        try:
+            now = time.monotonic()
+            for record in self._limit.due(now):
+                self._writer.put(self.format(record))
+            due = self._limit.next_due() - now
+        except RuntimeError:  # garbage was collected in the middle, and what that found was logged
+            return 1.0
+        finally:
+            self.release()
+        return None if due == math.inf else due
+
+    def _describe_loss(self, lines: int) -> str:
+        text = f"log: {lines} lines are missing here: nothing took them"
+        return self.format(logging.LogRecord(LOGGER.name, logging.WARNING, "", 0, text, None, None))
+
+
 def configure(level: str, form: str = "auto") -> logging.Logger:
     """Send every record of the `agentd` loggers to standard error; returns the root of them."""
+    finish()
     LOGGER.handlers[:] = [_handler(form)]
     LOGGER.setLevel(level.upper())
     LOGGER.propagate = False
     return LOGGER
 
 
-def last_words(sentence: str) -> None:
+def take_over() -> None:
+    """Send what else is written to standard error by itself the same way: it must not hold up the event loop.
+
+    That is warnings, records of other loggers, and exceptions that nobody can catch. For a process of its
+    own; after `configure`.
+    """
+    logging.captureWarnings(True)
+    logging.getLogger().handlers[:] = LOGGER.handlers
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_unraisable
+
+
+def finish() -> None:
+    """Wait until all that was logged is written, for `FINISH_SECONDS` at most."""
+    for handler in LOGGER.handlers:
+        if isinstance(handler, LogHandler):
+            handler.finish(FINISH_SECONDS)
+
+
+def last_words(sentence: str, trace: str = "") -> None:
     """Say why this process ends: to machines in the log's form, to people as every command does."""
     if not LOGGER.handlers:  # it ended before the settings were known
         configure("error")
-    if any(isinstance(handler.formatter, JsonFormatter | JournalFormatter) for handler in LOGGER.handlers):
-        LOGGER.error(sentence)
-    elif sys.stderr is not None:
-        try:
-            print(f"agentd: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - not a log line
-        except OSError:
-            # Nobody reads any more; the exit code still tells. What is left in the buffer would be tried
-            # again at the interpreter's end, which would change that code.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stderr.fileno())
-            os.close(nowhere)
+    for handler in LOGGER.handlers:
+        if isinstance(handler, LogHandler):
+            if trace:
+                handler.say(trace)
+            if isinstance(handler.formatter, JsonFormatter | JournalFormatter):
+                record = logging.LogRecord(LOGGER.name, logging.ERROR, "", 0, sentence, None, None)
+                handler.say(handler.format(record))
+            else:
+                handler.say(f"agentd: {sentence}")
+    finish()
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> None:
+    from .server.failures import describe_failure
+
+    if unraisable.exc_value is not None:
+        LOGGER.error("an exception that nobody could catch: %s", describe_failure(unraisable.exc_value))
 
 
 def _handler(form: str) -> logging.Handler:
     if sys.stderr is None:  # closed by whoever started it
         return logging.NullHandler()
-    handler = logging.StreamHandler(sys.stderr)
     if form == "json":
-        handler.setFormatter(JsonFormatter())
-    elif _is_journal(sys.stderr):
-        handler.setFormatter(JournalFormatter("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    return handler
+        return LogHandler(sys.stderr, JsonFormatter())
+    if _is_journal(sys.stderr):
+        return LogHandler(sys.stderr, JournalFormatter("%(message)s"))
+    readable = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    return LogHandler(sys.stderr, readable)
 
 
 def _is_journal(stream: TextIO) -> bool:

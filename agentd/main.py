@@ -101,7 +101,7 @@ async def serve(
     passed_verify: socket.socket | None = None,
     passphrase_descriptor: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then answer what was asked, and stop.
+    """Serve until SIGTERM, SIGINT or SIGHUP; then answer what was asked, and stop.
 
     The order is the point. The socket's lock comes first, so that of many agents that start at once
     one goes on; the socket itself comes last, so that whoever can connect is answered.
@@ -122,7 +122,7 @@ async def serve(
     """
     socket_path = settings.socket_path if passed is None else passed.getsockname()
     with (
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
         SocketFile(socket_path) as socket_file,
         SecondDoor(settings, passed_verify) as second_door,
@@ -189,6 +189,12 @@ async def _start(agent: Agent, settings: Settings, descriptor: int | None) -> No
     finally:
         if passphrase is not None:
             wipe(passphrase)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """What ends the agent; SIGHUP, that its terminal is gone, not where nohup(1) had it ignored."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [signal.SIGHUP])]
 
 
 @contextmanager

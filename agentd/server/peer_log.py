@@ -1,6 +1,6 @@
-"""Log lines about peers that misbehave, as many as a reader can use.
+"""What peers are refused and cut off for: counted, and told to the log.
 
-Whoever can connect can misbehave ten thousand times a second; the log must not be the victim.
+Whoever can connect can misbehave ten thousand times a second; `agentd.log_limit` keeps the log readable.
 """
 
 from __future__ import annotations
@@ -8,13 +8,8 @@ from __future__ import annotations
 import logging
 from enum import Enum
 
-import trio
-
 from .peer import Peer
 from .traffic import Traffic
-
-QUIET_SECONDS = 1.0
-"""After a line, the next one of the same reason waits this long; what came in between is counted."""
 
 
 class Reason(Enum):
@@ -36,36 +31,20 @@ _REFUSED = {Reason.FOREIGN_USER, Reason.TOO_MANY, Reason.NO_CREDENTIALS}
 
 
 class PeerLog:
-    """One line for each reason and second, with the number of those that were left out."""
+    """A line for each, whose template is the reason's: so the log's limit knows one kind for each reason."""
 
     def __init__(self, logger: logging.Logger, traffic: Traffic) -> None:
         self._logger = logger
         self._traffic = traffic
-        self._quiet_until: dict[Reason, float] = {}
-        self._left_out: dict[Reason, int] = {}
 
     def write(self, reason: Reason, peer: Peer | None = None, detail: str = "") -> None:
-        """Log it, or count it; `detail` never holds what the peer sent."""
+        """Count it and log it; `detail` never holds what the peer sent."""
         if reason in _REFUSED:
             self._traffic.peers_refused += 1
         elif reason is not Reason.NOT_ACCEPTED:
             self._traffic.connections_cut_off += 1
-        now = trio.current_time()
-        if now < self._quiet_until.get(reason, now):
-            self._left_out[reason] = self._left_out.get(reason, 0) + 1
-            return
-        self._quiet_until[reason] = now + QUIET_SECONDS
-        left_out = self._left_out.pop(reason, 0)
-        self._logger.warning(
-            "%s%s%s%s",
-            f"peer uid={peer.uid} pid={peer.pid} " if peer is not None else "",
-            reason.value,
-            f" ({detail})" if detail else "",
-            f" [{left_out} more since the last such line]" if left_out else "",
-        )
-
-    def close(self) -> None:
-        """Tell what was counted and not yet told."""
-        for reason, count in self._left_out.items():
-            self._logger.warning("%s [%d more since the last such line]", reason.value, count)
-        self._left_out.clear()
+        about = f" ({detail})" if detail else ""
+        if peer is None:
+            self._logger.warning(f"{reason.value}%s", about)
+        else:
+            self._logger.warning(f"peer uid=%d pid=%d {reason.value}%s", peer.uid, peer.pid, about)

@@ -64,21 +64,18 @@ async def serve_connections(
     """
     server = _Server(listener, dispatch, logger, admission or owner_only())
     listener.setblocking(False)
-    try:
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(server.accept_connections, connections)
-                task_status.started()
-                await stop.wait()
-                accepting.cancel_scope.cancel()
-            if owns_listener:
-                server.accept_the_rest(connections)
-            connections.cancel_scope.deadline = trio.current_time() + drain_seconds
-            server.stop_reading()
-        if connections.cancel_scope.cancelled_caught:
-            logger.warning("stopped with requests unanswered after %g s", drain_seconds)
-    finally:
-        server.log.close()
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(server.accept_connections, connections)
+            task_status.started()
+            await stop.wait()
+            accepting.cancel_scope.cancel()
+        if owns_listener:
+            server.accept_the_rest(connections)
+        connections.cancel_scope.deadline = trio.current_time() + drain_seconds
+        server.stop_reading()
+    if connections.cancel_scope.cancelled_caught:
+        logger.warning("stopped with requests unanswered after %g s", drain_seconds)
 
 
 class _Server:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ def standard_error(path, monkeypatch, *, is_journal=False):
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}" if is_journal else "1:1")
         monkeypatch.setattr(sys, "stderr", stream)
         yield
+        logs.finish()
     monkeypatch.undo()
 
 
@@ -99,6 +101,7 @@ def test_with_standard_error_closed_nothing_is_said_and_nothing_fails(monkeypatc
 def test_standard_error_without_a_descriptor_is_for_people(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     logs.configure("info").info("hello")
+    logs.finish()
     assert sys.stderr.getvalue().endswith(" INFO hello\n")
 
 
@@ -136,3 +139,56 @@ def test_a_percent_sign_in_the_last_words_is_one(tmp_path, monkeypatch):
 
 def test_the_loggers_are_those_of_the_package():
     assert logs.LOGGER is logging.getLogger("agentd")
+
+
+def test_a_flood_of_one_line_is_one_line_and_a_count(tmp_path, monkeypatch):
+    with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
+        logger = logs.configure("info").getChild("sessions")
+        for _ in range(5000):
+            logger.warning("a superseded token of session %s was used by process %s", "s1", 7)
+        logger.warning("another thing")
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "<4>a superseded token of session s1 was used by process 7",
+        "<4>another thing",
+        "<4>a superseded token of session s1 was used by process 7 [4999 more since the last such line]",
+    ]
+
+
+def test_a_line_that_cannot_be_made_is_told_and_prints_nothing_by_itself(tmp_path, monkeypatch):
+    with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
+        logs.configure("info").info("%d sessions", "many")
+    assert (tmp_path / "log").read_text() == "<6>a line of the log could not be made: %d sessions\n"
+
+
+def test_what_python_itself_would_print_goes_the_same_way_and_without_its_text():
+    program = """if True:
+        import logging, sys, threading, warnings
+        from agentd import logs
+
+        class Secret:
+            def __del__(self):
+                raise ValueError("hunter2")
+
+        logs.configure("info")
+        logs.take_over()
+        warnings.warn("look here")
+        logging.getLogger("trio.something").warning("of trio")
+        Secret()
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        sys.stderr = None  # nobody writes to it directly
+        logs.finish()
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    for told in ("look here", "WARNING of trio", "builtins.ValueError", "builtins.ZeroDivisionError"):
+        assert told in ended.stderr
+    assert "hunter2" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,168 @@
+"""Real pipes and terminals, because what they do when nobody takes anything is the point."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import pty
+import select
+import termios
+import threading
+
+import pytest
+
+from agentd import log_writer
+from agentd.log_writer import LogWriter
+
+SECONDS = 30.0
+
+
+def describe_loss(lines):
+    return f"{lines} missing"
+
+
+def read_lines(descriptor, last):
+    """What comes up to the line `last`."""
+    read = b""
+    while not read.endswith(last + b"\n"):
+        assert select.select([descriptor], [], [], SECONDS)[0], read[-200:]
+        read += os.read(descriptor, 65536)
+    return read.decode().splitlines()
+
+
+@pytest.fixture
+def pipe():
+    """Its reading end, and a stream on the other end that is full."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    os.write(writing, b"x" * 4095 + b"\n")
+    os.set_blocking(writing, True)
+    with os.fdopen(writing, "w") as stream:
+        yield reading, stream
+        os.close(reading)
+
+
+def test_lines_are_written_in_their_order(tmp_path):
+    with (tmp_path / "log").open("w") as stream:
+        writer = LogWriter(stream, describe_loss)
+        for number in range(100):
+            writer.put(f"line {number}")
+        assert writer.flush(SECONDS)
+    assert (tmp_path / "log").read_text().splitlines() == [f"line {number}" for number in range(100)]
+
+
+def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_where_it_was(pipe, monkeypatch):
+    monkeypatch.setattr(log_writer, "MAX_WAITING_CHARACTERS", 30)
+    reading, stream = pipe
+    writer = LogWriter(stream, describe_loss)
+    for number in range(100):
+        writer.put(f"line {number}")
+    assert not writer.flush(0)
+    writer.put("the last one", must=True)
+    expected = 0
+    for line in read_lines(reading, b"the last one")[1:-1]:
+        number, _, missing = line.partition(" ")
+        if missing == "missing":
+            expected += int(number)
+        else:
+            assert line == f"line {expected}"
+            expected += 1
+    assert expected == 100
+
+
+def test_the_loss_is_told_also_where_nothing_comes_after_it(pipe, monkeypatch):
+    monkeypatch.setattr(log_writer, "MAX_WAITING_CHARACTERS", 10)
+    reading, stream = pipe
+    writer = LogWriter(stream, describe_loss)
+    writer.put("a line that is longer")
+    writer.put("b" * 20)
+    writer.put("c" * 20)
+    lines = read_lines(reading, b"missing")
+    assert lines[1] == "a line that is longer"
+    assert lines[-1].endswith(" missing")
+
+
+def test_a_terminal_that_was_stopped_holds_nobody_up():
+    ours, theirs = pty.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)  # what Ctrl-S does
+    with os.fdopen(theirs, "w") as stream:
+        writer = LogWriter(stream, describe_loss)
+        writer.put("held")
+        assert not writer.flush(0)
+        termios.tcflow(stream.fileno(), termios.TCOON)
+        assert writer.flush(SECONDS)
+    assert os.read(ours, 100) == b"held\r\n"
+    os.close(ours)
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe):
+    reading, stream = pipe
+    os.set_blocking(stream.fileno(), False)
+    writer = LogWriter(stream, describe_loss)
+    writer.put("y" * 10_000)
+    writer.put("end")
+    assert read_lines(reading, b"end")[1:] == ["y" * 10_000, "end"]
+
+
+class Failing(io.StringIO):
+    """A stream without a descriptor whose first writes fail."""
+
+    def __init__(self, failures):
+        super().__init__()
+        self.left = failures
+
+    def write(self, text):
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.ENOSPC, "full")
+        return super().write(text)
+
+
+def test_what_could_not_be_written_is_counted_until_it_can_be_told():
+    stream = Failing(4)
+    writer = LogWriter(stream, describe_loss)
+    for line in ("a", "b", "c"):  # "b" has the count of "a" before it, which fails as well
+        writer.put(line)
+        assert writer.flush(SECONDS)
+    writer.put("d")
+    assert writer.flush(SECONDS)
+    lines = stream.getvalue().splitlines()
+    assert "d" in lines
+    told = sum(int(line.split()[0]) for line in lines if line.endswith(" missing"))
+    assert told + len([line for line in lines if line in "abcd"]) == 4
+
+
+def test_a_pipe_that_nobody_reads_is_no_failure():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        writer = LogWriter(stream, describe_loss)
+        writer.put("unheard")
+        assert writer.flush(SECONDS)
+
+
+def test_the_thread_is_there_once_something_is_written_and_keeps_no_process_alive(tmp_path):
+    with (tmp_path / "log").open("w") as stream:
+        writer = LogWriter(stream, describe_loss)
+        assert writer._thread is None
+        writer.put("a line")
+        assert writer.flush(SECONDS)
+        assert writer._thread in threading.enumerate()
+        assert writer._thread.daemon
+
+
+def test_it_comes_back_after_the_time_that_it_was_told(tmp_path):
+    called = threading.Semaphore(0)
+
+    def between_lines():
+        called.release()
+        return 0.001
+
+    with (tmp_path / "log").open("w") as stream:
+        LogWriter(stream, describe_loss, between_lines).put("a line")
+        for _ in range(5):
+            assert called.acquire(timeout=SECONDS)
+        stream.flush()
