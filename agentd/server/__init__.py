@@ -2,9 +2,10 @@
 
 from .admission import Admission, anybody, owner_only
 from .caller import Caller
-from .dispatch import Dispatch, Params
+from .dispatch import Dispatch
 from .interface import Locking, ReadStatus, Sessions, Verifying
 from .methods import agent_dispatch
+from .parameters import Params
 from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,18 +19,11 @@ from agentd_client.protocol.wire import error_to_wire, to_wire
 
 from .caller import Caller
 from .failures import describe_failure
+from .parameters import Converter, P, Params, converter_of
 from .traffic import Traffic
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 
-_convert = msgspec.convert
-
-
-class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """The base of every method's parameters; the methods without any use it as it is."""
-
-
-P = TypeVar("P", bound=Params)
 Result = tuple[Any, ...]
 """One of the named tuples of `agentd_client.protocol.results`."""
 
@@ -41,6 +34,7 @@ MAX_KEPT_RESULTS = 1024
 
 class _Entry(NamedTuple):
     params: type[Params]
+    convert: Converter[Any]
     at_once: Callable[[Any, Caller], Result | None] | None
     waiting: Callable[[Any, Caller], Awaitable[Result]] | None
     keeps_results: bool
@@ -84,13 +78,13 @@ class Dispatch:
         With `keeps_results`, for handlers that often give the very same object again: results are kept
         encoded. They must be immutable all the way down, and no secrets.
         """
-        self._add(method, _Entry(params, handler, otherwise, keeps_results))
+        self._add(method, _Entry(params, converter_of(params), handler, otherwise, keeps_results))
 
     def register_waiting(
         self, method: Method, params: type[P], handler: Callable[[P, Caller], Awaitable[Result]]
     ) -> None:
         """Add a method that waits for something; a name that is taken raises ValueError."""
-        self._add(method, _Entry(params, None, handler, False))
+        self._add(method, _Entry(params, converter_of(params), None, handler, False))
 
     def _add(self, method: Method, entry: _Entry) -> None:
         if method.name in self._entries:
@@ -107,7 +101,7 @@ class Dispatch:
                 raise UnknownMethodError(f"no method {_shown(name)}")
             if entry.at_once is None:
                 return None
-            result = entry.at_once(_read(name, params, entry.params), caller)
+            result = entry.at_once(_read(name, params, entry), caller)
             if result is None:
                 if entry.waiting is None:
                     raise TypeError("a method that never waits gave no result")
@@ -125,7 +119,7 @@ class Dispatch:
         try:
             entry = self._entries[name]
             assert entry.waiting is not None
-            result = await entry.waiting(_read(name, params, entry.params), caller)
+            result = await entry.waiting(_read(name, params, entry), caller)
             return self._encoder.result(msgid, to_wire(result))
         except Exception as error:
             return self._refusal(msgid, name, error)
@@ -152,7 +146,7 @@ class Dispatch:
         return self._encoder.error(msgid, error_to_wire(AgentInternalError()))
 
 
-def _read(name: str, params: list[Any], kind: type[P]) -> P:
+def _read(name: str, params: list[Any], entry: _Entry) -> Any:
     if len(params) == 1 and type(params[0]) is dict:
         given = params[0]
     elif params in ([], [[]]):  # what Lua and other clients without a difference between array and map send
@@ -160,9 +154,9 @@ def _read(name: str, params: list[Any], kind: type[P]) -> P:
     else:
         raise InvalidParamsError(f"{name}: params is an array that holds one map")
     try:
-        return _convert(given, kind)
+        return entry.convert(given, entry.params)
     except msgspec.ValidationError as error:
-        raise _refused_params(name, given, kind, error) from None
+        raise _refused_params(name, given, entry.params, error) from None
 
 
 def _refused_params(

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
-
 from agentd_client.protocol import methods
-from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 from agentd_client.protocol.results import LockState, Protection
 
 from .caller import Caller
-from .dispatch import Dispatch, Params
+from .dispatch import Dispatch
 from .interface import Locking
+from .parameters import Params, ParamsWithSecrets, PassphraseBytes
 from .peer import opener_of
 
-PassphraseBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_PASSPHRASE_BYTES)]
-"""What msgspec says of one that does not fit names the parameter and the limit, never the value."""
 
-
-class UnlockParams(Params, frozen=True):
+class UnlockParams(ParamsWithSecrets, frozen=True):
     """The passphrase, as the person typed it."""
 
     passphrase: PassphraseBytes
 
-    def __repr__(self) -> str:
-        return "UnlockParams(<secret>)"
 
-
-class ChangePassphraseParams(Params, frozen=True):
+class ChangePassphraseParams(ParamsWithSecrets, frozen=True):
     """The present one and the next one; nil where there is none, or is to be none."""
 
     old: PassphraseBytes | None = None
     new: PassphraseBytes | None = None
-
-    def __repr__(self) -> str:
-        return "ChangePassphraseParams(<secret>)"
 
 
 class LockingMethods:
@@ -51,13 +38,14 @@ class LockingMethods:
 
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
         """Bring them back."""
-        await self._agent.unlock(params.passphrase, opener_of(caller.peer))
+        await self._agent.unlock(params.passphrase.bytes, opener_of(caller.peer))
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
         """Lock the key file with another passphrase, or with none."""
         by = opener_of(caller.peer)
-        return Protection(await self._agent.change_passphrase(params.old, params.new, by))
+        old, new = (None if each is None else each.bytes for each in (params.old, params.new))
+        return Protection(await self._agent.change_passphrase(old, new, by))
 
 
 def register_locking(dispatch: Dispatch, agent: Locking) -> None:

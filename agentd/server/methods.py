@@ -31,9 +31,10 @@ from agentd_client.protocol.results import (
 )
 
 from .caller import Caller
-from .dispatch import Dispatch, Params
+from .dispatch import Dispatch
 from .interface import Locking, ReadStatus, Sessions
 from .locking_methods import register_locking
+from .parameters import Params, ParamsWithSecrets, TokenText, ascii_text, presented_token
 from .peer import opener_of
 from .traffic import Traffic
 
@@ -45,7 +46,7 @@ class HelloParams(Params, frozen=True):
     protocol: int | None = None
 
 
-class CreateTokenParams(Params, frozen=True):
+class CreateTokenParams(ParamsWithSecrets, frozen=True):
     """Untyped where the sessions' own rules refuse a value, with a code of its own."""
 
     expiry: Any = None
@@ -54,12 +55,12 @@ class CreateTokenParams(Params, frozen=True):
     scopes: Any = None
     max_uses: Any = None
     max_lifetime: Any = None
-    parent: str | None = None
+    parent: TokenText | None = None
     bound: bool | None = None
 
 
 class VerifyTokenParams(Params, frozen=True):
-    """Untyped: what is no text is no token, and that is an answer, not an error."""
+    """Untyped: what is neither text nor bytes is no token, and that is an answer, not an error."""
 
     token: Any
     audience: Any = None
@@ -75,16 +76,16 @@ class InspectTokenParams(Params, frozen=True):
     scopes: Any = None
 
 
-class RenewTokenParams(Params, frozen=True):
+class RenewTokenParams(ParamsWithSecrets, frozen=True):
     """The session's newest token, or the one before while the newest is not seen."""
 
-    token: str
+    token: TokenText
 
 
-class RevokeTokenParams(Params, frozen=True):
+class RevokeTokenParams(ParamsWithSecrets, frozen=True):
     """Exactly one of the two."""
 
-    token: str | None = None
+    token: TokenText | None = None
     id: str | None = None
 
 
@@ -139,23 +140,26 @@ class AgentMethods:
 
     def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
         """Whether a token is good for this; None where the answer takes a write."""
+        token = params.token
+        if type(token) is bytes:  # by hand: it costs a verification nothing
+            token = ascii_text(token)
         return self._sessions.verify_at_once(
-            params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+            token, audience=params.audience, scopes=params.scopes, by=caller.opener
         )
 
     async def verify_counted(self, params: VerifyTokenParams, caller: Caller) -> Verification:
         """The same, where a yes is counted."""
+        token = presented_token(params.token)
         return await self._sessions.verify_counted(
-            params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+            token, audience=params.audience, scopes=params.scopes, by=caller.opener
         )
 
     def inspect_token(self, params: InspectTokenParams, caller: Caller) -> Verification:
         """All that is known of a session."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("inspectToken takes either token or id")
-        return self._sessions.inspect(
-            params.token, id=params.id, audience=params.audience, scopes=params.scopes
-        )
+        token = presented_token(params.token)
+        return self._sessions.inspect(token, id=params.id, audience=params.audience, scopes=params.scopes)
 
     async def create_token(self, params: CreateTokenParams, caller: Caller) -> CreatedToken:
         """Open a session for the peer."""
@@ -167,20 +171,20 @@ class AgentMethods:
             scopes=params.scopes,
             max_uses=params.max_uses,
             max_lifetime=params.max_lifetime,
-            parent=params.parent,
+            parent=_text(params.parent),
             bound=params.bound is True,
         )
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
         """A new token for the same session."""
-        return await self._sessions.renew_token(params.token, by=opener_of(caller.peer))
+        return await self._sessions.renew_token(params.token.text, by=opener_of(caller.peer))
 
     async def revoke_token(self, params: RevokeTokenParams, caller: Caller) -> Revocation:
         """End one session."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("revokeToken takes either token or id")
         by = opener_of(caller.peer)
-        return Revocation(await self._sessions.revoke_token(params.token, id=params.id, by=by))
+        return Revocation(await self._sessions.revoke_token(_text(params.token), id=params.id, by=by))
 
     async def revoke_sessions(self, params: ChoosingParams, caller: Caller) -> Revocations:
         """End some sessions."""
@@ -209,6 +213,10 @@ class AgentMethods:
         """Send events on this connection from now on."""
         caller.subscribe(self._sessions.on_event)
         return Subscribed(True)
+
+
+def _text(token: TokenText | None) -> str | None:
+    return None if token is None else token.text
 
 
 def _check_state(name: str, params: ChoosingParams) -> None:

@@ -17,6 +17,7 @@ from .caller import Caller
 from .dispatch import Dispatch
 from .interface import Verifying
 from .methods import HelloParams, VerifyTokenParams
+from .parameters import presented_token
 from .traffic import Traffic
 
 
@@ -34,7 +35,7 @@ class VerifyOnlyMethods:
     def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verdict | None:
         """Whether a token is good for this; None where the answer takes a write."""
         found = self._sessions.verify_at_once(
-            params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.opener
         )
         return None if found is None else _told(found)
 
@@ -42,7 +43,10 @@ class VerifyOnlyMethods:
         """The same, where a yes is counted."""
         return _told(
             await self._sessions.verify_counted(
-                params.token, audience=params.audience, scopes=params.scopes, by=caller.opener
+                presented_token(params.token),
+                audience=params.audience,
+                scopes=params.scopes,
+                by=caller.opener,
             )
         )
 

@@ -62,7 +62,9 @@ async def test_a_wrong_passphrase_is_refused_by_its_code(ask):
         ("unlock", {"passphrase": b"right", "path": "/etc/passwd"}),
         ("lock", {"reason": "x"}),
         ("changePassphrase", {"old": ["x"]}),
-        ("changePassphrase", {"new": SECRET.decode() + "\N{GREEK SMALL LETTER ALPHA}"}),
+        ("changePassphrase", {"new": {"of": SECRET}}),
+        ("changePassphrase", {"old": SECRET, "new": True}),
+        ("changePassphrase", {"new": "\N{GREEK SMALL LETTER ALPHA}" * 513}),
     ],
 )
 async def test_params_of_another_form_are_refused_without_being_repeated(ask, locking, method, params):
@@ -72,7 +74,18 @@ async def test_params_of_another_form_are_refused_without_being_repeated(ask, lo
     assert locking.asked == []
 
 
+@pytest.mark.parametrize("text", ["password", "hunter2", "cGFzcw==", "\N{GREEK SMALL LETTER ALPHA}" * 512])
+async def test_a_passphrase_as_text_is_its_utf_8_and_nothing_else(ask, locking, text):
+    await ask("changePassphrase", new=text)
+    await ask("changePassphrase", old=text, new=text.encode())
+    with pytest.raises(errors.PassphraseError):
+        await ask("unlock", passphrase=text)
+    sent = text.encode()
+    assert [asked[1:-1] for asked in locking.asked] == [(None, sent), (sent, sent), (sent,)]
+
+
 def test_no_repr_shows_a_passphrase():
-    unlock = locking_methods.UnlockParams(passphrase=SECRET)
-    change = locking_methods.ChangePassphraseParams(old=SECRET, new=SECRET)
+    secret = locking_methods.PassphraseBytes(SECRET)
+    unlock = locking_methods.UnlockParams(passphrase=secret)
+    change = locking_methods.ChangePassphraseParams(old=secret, new=secret)
     assert SECRET.decode() not in f"{unlock!r} {unlock} {change!r} {change}"

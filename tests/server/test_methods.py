@@ -99,9 +99,23 @@ async def test_a_valid_token_is_described(ask, method):
 
 
 @pytest.mark.parametrize("method", ["verifyToken", "inspectToken"])
-@pytest.mark.parametrize("token", ["bad", "", 1, True, 1.5, b"good", ["good"], {"token": "good"}])
+@pytest.mark.parametrize(
+    "token", ["bad", "", 1, True, 1.5, b"bad", b"good\xff", b" good", ["good"], {"token": "good"}]
+)
 async def test_a_token_of_whatever_type_is_answered_not_refused(ask, method, token):
     assert from_wire(Verification, await ask(method, token=token)) == (False, "MALFORMED", None)
+
+
+async def test_a_token_as_bytes_is_the_token_that_they_spell_in_every_method(ask, sessions):
+    for method in ("verifyToken", "inspectToken"):
+        assert await ask(method, token=b"good") == to_wire(VALID)
+    await ask("verifyToken", token=b"counted")
+    await ask("renewToken", token=b"good")
+    await ask("revokeToken", token=b"good")
+    await ask("createToken", parent=b"good")
+    assert sessions.asked[0][:2] == ("count", "counted")
+    assert sessions.asked[1:3] == [("renew", "good", FULL), ("revoke", "good", None, FULL)]
+    assert sessions.asked[3][8] == "good"
 
 
 async def test_nil_is_a_malformed_token_where_a_token_is_all_that_can_be_asked_about(ask):
@@ -207,7 +221,7 @@ async def test_create_token_leaves_it_to_the_sessions_to_refuse_values(ask, sess
 
 @pytest.mark.parametrize(
     "params",
-    [{"parent": 1}, {"parent": b"good"}, {"parent": ["good"]}, {"bound": 1}, {"bound": "yes"}],
+    [{"parent": 1}, {"parent": 1.5}, {"parent": ["good"]}, {"bound": 1}, {"bound": "yes"}],
 )
 async def test_create_token_refuses_a_parent_or_a_binding_of_another_type_by_name(ask, sessions, params):
     with pytest.raises(errors.InvalidParamsError, match=next(iter(params))):
@@ -220,8 +234,8 @@ async def test_renew_token_answers_a_new_token(ask, sessions):
     assert sessions.asked == [("renew", "good", FULL)]
 
 
-@pytest.mark.parametrize("params", [{}, {"token": None}, {"token": 1}, {"token": b"good"}])
-async def test_renew_token_refuses_what_is_no_text_by_name(ask, sessions, params):
+@pytest.mark.parametrize("params", [{}, {"token": None}, {"token": 1}, {"token": ["good"]}])
+async def test_renew_token_refuses_what_is_neither_text_nor_bytes_by_name(ask, sessions, params):
     with pytest.raises(errors.InvalidParamsError, match="token"):
         await ask("renewToken", **params)
     assert sessions.asked == []
@@ -246,8 +260,8 @@ async def test_a_token_and_an_id_together_are_refused_and_so_is_neither(ask, ses
     assert sessions.asked == []
 
 
-@pytest.mark.parametrize("params", [{"token": 1}, {"token": b"good"}, {"id": 1}, {"id": ["a"]}])
-async def test_revoke_token_refuses_what_is_no_text_by_name(ask, sessions, params):
+@pytest.mark.parametrize("params", [{"token": 1}, {"token": ["good"]}, {"id": 1}, {"id": b"id"}])
+async def test_revoke_token_refuses_what_is_of_another_type_by_name(ask, sessions, params):
     with pytest.raises(errors.InvalidParamsError, match=next(iter(params))):
         await ask("revokeToken", **params)
     assert sessions.asked == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentd.server import locking_methods, methods, verify_only
-from agentd.server.dispatch import Params
+from agentd.server.parameters import Params
 
 KNOWN = {
     *("client", "protocol"),  # text that is looked at by nobody

@@ -84,10 +84,14 @@ async def test_of_a_token_that_is_not_valid_only_the_reason_is_told(ask, session
     ]
 
 
-@pytest.mark.parametrize("token", [None, 5, b"good", ["good"], {"token": "good"}, ""])
+@pytest.mark.parametrize("token", [None, 5, b"good ", ["good"], {"token": "good"}, ""])
 async def test_whatever_is_no_token_is_an_answer(ask, token):
     _, answer = await ask("verifyToken", token=token)
     assert (answer["valid"], answer["reason"]) == (False, "MALFORMED")
+
+
+async def test_a_token_as_bytes_is_the_token_that_they_spell(ask):
+    assert await ask("verifyToken", token=b"good") == await ask("verifyToken", token="good")
 
 
 async def test_audience_and_scopes_that_are_asked_for_are_handed_on_with_the_peer(ask, sessions):
