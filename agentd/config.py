@@ -17,6 +17,7 @@ import msgspec
 from agentd_client import paths
 from agentd_client.durations import parse_duration
 from agentd_client.errors import ConfigError
+from agentd_client.private import folders_fault
 from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
 from agentd_client.protocol.methods import NEVER
 
@@ -250,6 +251,10 @@ def _read(config_path: str | None) -> dict[str, object]:
         raise ConfigError("--config is empty; write a path, or leave it out for the default")
     path = Path(config_path or paths.config_path())
     try:
+        # Where there is no file too: whoever could remove it decides.
+        fault = folders_fault(path)
+        if fault is not None:
+            raise ConfigError(f"the settings: {fault}")
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
 from .server import SocketFile, Traffic, agent_dispatch, serve_connections
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
+from .state_folder import prepare_state
 from .status import status_reader, tell_manager
 from .store import DB
 
@@ -78,9 +79,11 @@ async def init(
 ) -> str:
     """Make key file and store where they are missing, or anew; returns the agent's id.
 
-    Raises what `running_core` raises, and AlreadyServingError where an agent serves meanwhile.
+    Raises what `running_core` raises, StateFolderError where keys and store cannot be kept there, and
+    AlreadyServingError where an agent serves meanwhile.
     """
     with SocketFile(settings.socket_path):
+        await trio.to_thread.run_sync(prepare_state, settings)
         # Asked for before anything is forgotten.
         ask = partial(new_passphrase, settings, passphrase_descriptor, ask=wants_passphrase)
         passphrase = await trio.to_thread.run_sync(ask)
@@ -116,6 +119,7 @@ async def serve(
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
+        StateFolderError: keys and store cannot be kept where the settings say.
         StoreError: the store cannot be opened, or it failed and nothing more can be answered.
         KeyFileError: the key file is refused.
         PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
@@ -127,6 +131,7 @@ async def serve(
         SocketFile(socket_path) as socket_file,
         SecondDoor(settings, passed_verify) as second_door,
     ):
+        await trio.to_thread.run_sync(prepare_state, settings)
         clock = SystemClock()
         started = clock.read()
         subscribers = Subscribers(logger.getChild("sessions"))

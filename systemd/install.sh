@@ -53,11 +53,14 @@ state=$("$python" -I -c 'if True:
     import sys
     from agentd.config import load
     from agentd_client import AgentdError
+    from agentd_client.private import make_folders
     try:
-        print(load().state_path)
+        state = load().state_path
+        # From outside of the sandbox, where it can be seen who owns the folders above.
+        fault = make_folders(state)
+        sys.exit(f"agentd: {fault}") if fault else print(state)
     except AgentdError as error:
         sys.exit("agentd: " + error.sentence)')
-mkdir -p "$state"
 chmod 700 "$state"
 mkdir -p "$units"
 socket_changed=false

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentd_client.errors import KeyFileError
+from agentd_client.private import Fault, folders_fault, make_folders, private_fault, sync_folder
 
 from ..crypto import KEY_BYTES
 from .paserk import HEADER, TEXT_CHARACTERS
@@ -35,7 +36,6 @@ stopped, must not keep an agent that waits here from being locked."""
 
 _LOCK_PAUSE_SECONDS = 0.02
 _FILE_MODE = 0o600
-_FOLDER_MODE = 0o700
 _LINE_BYTES = TEXT_CHARACTERS + 1
 _RANDOM_BYTES = 8  # in the names of temporaries
 
@@ -51,22 +51,19 @@ def _failed(path: Path, error: OSError) -> KeyFileError:
     return KeyFileError(f"{path} cannot be used: {error.strerror}")
 
 
-def _check(path: Path, found: os.stat_result) -> None:
-    if found.st_uid != os.geteuid():
-        raise _refuse(path, f"it belongs to uid {found.st_uid}", "give it to the user who runs the agent")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        kind = "700" if stat.S_ISDIR(found.st_mode) else "600"
-        raise _refuse(path, "others may open it", f"run `chmod {kind} {path}`")
+def _check(fault: Fault | None) -> None:
+    if fault is not None:
+        raise KeyFileError(str(fault))
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the key folder and its missing parents, or make sure that only its owner can enter it."""
+    """Make the key folder and its missing parents, or see that nobody else can enter or replace it."""
     try:
-        _make_folder(folder)
-        found = folder.stat()
+        _check(make_folders(folder))
+        _check(private_fault(folder, folder.stat()))
+        _check(folders_fault(folder))  # it may be a link to somewhere else
     except OSError as error:
         raise _failed(folder, error) from error
-    _check(folder, found)
 
 
 class KeyFile:
@@ -76,7 +73,7 @@ class KeyFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise _refuse(path, "it is not a regular file", RESTORE)
-        _check(path, found)
+        _check(private_fault(path, found))
         if found.st_size not in (KEY_BYTES, _LINE_BYTES):
             raise _refuse(
                 path,
@@ -104,9 +101,11 @@ def opened(path: Path) -> Iterator[KeyFile | None]:
     """The key file for the time of a `with`; None where there is none.
 
     Raises:
-        KeyFileError: not a regular file of a key's size, another's, or open to others; says the remedy.
+        KeyFileError: not a regular file of a key's size, another's, open to others, or in a folder in which
+            others could replace it; says the remedy.
     """
     try:
+        _check(folders_fault(path.parent))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
@@ -171,26 +170,13 @@ def remove_key(path: Path) -> None:
     """Remove the key file, and its folder where nothing else is in it."""
     try:
         path.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
     except FileNotFoundError:
         return
     except OSError as error:
         raise _failed(path, error) from error
-
-
-def _make_folder(folder: Path) -> None:
-    # Its parents too, each private: mkdir(parents=True) would leave theirs to the umask.
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    try:
-        folder.mkdir(_FOLDER_MODE)
-    except FileExistsError:
-        return  # made by another meanwhile, or no folder: what follows tells
-    folder.chmod(_FOLDER_MODE)  # whatever the umask took away
-    _sync_folder(folder.parent)
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -243,11 +229,3 @@ def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,8 @@ import os
 import secrets
 from pathlib import Path
 
+from agentd_client.private import sync_folder
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN = "unknown"
 
@@ -48,7 +50,7 @@ class LockMark:
         except OSError:
             new.unlink()
             raise
-        self._sync_folder()
+        sync_folder(self._path.parent)
 
     def clear(self) -> None:
         """Take the mark away: somebody who knows the passphrase unlocked the agent. Without one, do nothing.
@@ -59,7 +61,7 @@ class LockMark:
             self._path.unlink()
         except FileNotFoundError:
             return
-        self._sync_folder()
+        sync_folder(self._path.parent)
 
     def is_set(self) -> bool:
         """Whether the agent was locked on purpose in this boot.
@@ -73,10 +75,3 @@ class LockMark:
         except OSError:
             return True
         return marked == self._boot_id or _UNKNOWN in (marked, self._boot_id)
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import NamedTuple
 
 from agentd_client.errors import SocketPathError
+from agentd_client.private import OTHERS, OTHERS_WRITE, folders_fault, make_folders
 
 PRIVATE_MODE = 0o600
 """A socket's, until it is given to others on purpose."""
 
 _FOLDER_NAME = "agentd"
-_FOLDER_MODE = 0o700
-_OTHERS = 0o077
-_OTHERS_WRITE = 0o022
 
 
 class Access(NamedTuple):
@@ -39,9 +36,10 @@ OWNERS = Access("AGENTD_SOCKET or --socket", is_private=True, mode=PRIVATE_MODE,
 def prepare_folder(folder: str, access: Access) -> None:
     """Make a socket's folder, or see that it is safe; raises SocketPathError, or the system's OSError."""
     setting = access.setting
-    if access.is_private:
-        _make_folder(folder)
-    elif not os.path.lexists(folder):
+    fault = make_folders(folder) if access.is_private else folders_fault(os.path.dirname(folder))
+    if fault is not None:
+        raise SocketPathError(f"{fault}, or set {setting} to another path")
+    if not os.path.lexists(folder):
         raise SocketPathError(
             f"{folder} does not exist; make it so that others can pass through it, "
             f"or set {setting} to a path in another folder"
@@ -53,8 +51,8 @@ def prepare_folder(folder: str, access: Access) -> None:
         raise SocketPathError(
             f"{folder} belongs to uid {found.st_uid}; set {setting} to a path in a folder of your own"
         )
-    others = stat.S_IMODE(found.st_mode) & _OTHERS
-    if not access.is_private and others & _OTHERS_WRITE:
+    others = stat.S_IMODE(found.st_mode) & OTHERS
+    if not access.is_private and others & OTHERS_WRITE:
         # They could put a socket of their own in its place.
         raise SocketPathError(
             f"others may write to {folder}; take that right from them (chmod go-w), "
@@ -67,15 +65,3 @@ def prepare_folder(folder: str, access: Access) -> None:
         raise SocketPathError(
             f"others may enter {folder}; {closing}set {setting} to a path in a folder of its own"
         )
-
-
-def _make_folder(folder: str) -> None:
-    missing = []
-    parent = folder
-    while not os.path.lexists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
-    for made in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another agent starts as well
-            os.mkdir(made, _FOLDER_MODE)
-            os.chmod(made, _FOLDER_MODE)  # whatever the umask took away

@@ -2,9 +2,21 @@
 
 from .db import DB
 from .examination import Examined, Seals, examine
+from .files import check_folder
 from .keypath import KeyPath
 from .sealing import KeyRing
 from .transaction import Transaction
 from .view import Entry, View
 
-__all__ = ["DB", "Entry", "Examined", "KeyPath", "KeyRing", "Seals", "Transaction", "View", "examine"]
+__all__ = [
+    "DB",
+    "Entry",
+    "Examined",
+    "KeyPath",
+    "KeyRing",
+    "Seals",
+    "Transaction",
+    "View",
+    "check_folder",
+    "examine",
+]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
+from agentd_client.private import Fault, make_folders, private_fault, sync_folder
 
 DATA_NAME = "data.mdb"  # this and the next are LMDB's own names
 LMDB_LOCK_NAME = "lock.mdb"
@@ -52,12 +52,12 @@ class StoreFolder:
 
         Raises:
             StoreInUseError: another agent holds the lock, be it in this process.
-            StoreError: the folder belongs to another user or can be reached by others.
+            StoreError: the folder, or one above it, belongs to another user or is open to others.
         """
         with os_errors_translated():
             for _ in range(_LOCK_ATTEMPTS):
-                _make_folder(self.path)
-                _check(self.path, "store folder", 0o700, stat.S_ISDIR)
+                _refuse("store folder", make_folders(self.path))
+                _check(self.path, "store folder", stat.S_ISDIR)
                 fd = self._try_lock()
                 if fd is not None:
                     self._lock_fd = fd
@@ -102,11 +102,11 @@ class StoreFolder:
     def check_files(self) -> None:
         """Refuse files that are not regular, private and the user's own; make a missing lock file."""
         with os_errors_translated():
-            _check(self.data_file, "data file", 0o600, stat.S_ISREG)
+            _check(self.data_file, "data file", stat.S_ISREG)
             lock = self.path / LMDB_LOCK_NAME
             if not os.path.lexists(lock):
                 _make_file(lock)
-            _check(lock, "lock file", 0o600, stat.S_ISREG)
+            _check(lock, "lock file", stat.S_ISREG)
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
@@ -126,7 +126,7 @@ class StoreFolder:
             _make_file(made / LMDB_LOCK_NAME)
             yield made
             os.rename(made / DATA_NAME, self.data_file)
-            _sync_folder(self.path)
+            sync_folder(self.path)
             self._remove(CREATING_NAME)
 
     def remove_data(self) -> None:
@@ -134,7 +134,7 @@ class StoreFolder:
         with os_errors_translated():
             for name in (STOP_MARK_NAME, DATA_NAME, LMDB_LOCK_NAME, CREATING_NAME):
                 self._remove(name)
-            _sync_folder(self.path)
+            sync_folder(self.path)
 
     def remove_stop_mark(self) -> None:
         """Remove the mark of a clean stop: from now on the data may change."""
@@ -152,7 +152,7 @@ class StoreFolder:
                 if error.errno != errno.ENOTEMPTY:
                     raise
                 return False
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         return True
 
     def _remove(self, name: str) -> None:
@@ -165,16 +165,10 @@ class StoreFolder:
             shutil.rmtree(path)
 
 
-def _make_folder(path: Path) -> None:
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    try:
-        path.mkdir(0o700)
-    except FileExistsError:
-        return  # made by another meanwhile, or no folder: the check that follows tells
-    path.chmod(0o700)
-    _sync_folder(path.parent)
+def check_folder(path: Path) -> None:
+    """See that a store can be kept there and no other agent has it; raises as `StoreFolder.acquire`."""
+    with StoreFolder(path).locked():
+        pass
 
 
 def _make_file(path: Path) -> None:
@@ -185,20 +179,16 @@ def _make_file(path: Path) -> None:
         os.close(fd)
 
 
-def _check(path: Path, what: str, mode: int, is_kind: Callable[[int], bool]) -> None:
+def _check(path: Path, what: str, is_kind: Callable[[int], bool]) -> None:
     found = os.lstat(path)
     if not is_kind(found.st_mode):
         raise StoreError(f"{path} is not a {what}; move it away")
-    uid = os.geteuid()
-    if found.st_uid != uid:
-        raise StoreError(
-            f"the {what} {path} belongs to uid {found.st_uid}, not to you (uid {uid}); use a path of your own"
-        )
-    if found.st_mode & 0o077:
-        raise StoreError(
-            f"the {what} {path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"run: chmod {mode:o} {shlex.quote(str(path))}"
-        )
+    _refuse(what, private_fault(path, found))
+
+
+def _refuse(what: str, fault: Fault | None) -> None:
+    if fault is not None:
+        raise StoreError(f"{what} {fault}")
 
 
 def _is_at(fd: int, path: Path) -> bool:
@@ -206,14 +196,6 @@ def _is_at(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -373,6 +373,12 @@ class SocketPathError(StartError):
     code = "SOCKET_PATH"
 
 
+class StateFolderError(StartError):
+    """Keys and store cannot be kept in that folder."""
+
+    code = "STATE_FOLDER"
+
+
 class ConfigError(StartError):
     """A setting is unknown or of the wrong form."""
 
@@ -440,6 +446,7 @@ __all__ = [
     "SessionRunningError",
     "SocketPathError",
     "StartError",
+    "StateFolderError",
     "StoreDamagedError",
     "StoreError",
     "StoreFullError",

@@ -10,6 +10,7 @@ import os
 import stat
 
 from .errors import PassphraseError
+from .private import folders_fault, private_fault
 from .protocol.limits import MAX_PASSPHRASE_BYTES
 
 # O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
@@ -36,14 +37,13 @@ def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
     try:
         found = os.fstat(descriptor)
         check_regular(source, found)
-        if found.st_uid != os.geteuid():
-            raise _refused(source, f"it belongs to uid {found.st_uid}; use one of your own")
-        if found.st_mode & 0o077:
-            raise _refused(
-                source,
-                f"others have rights to it (mode {stat.S_IMODE(found.st_mode):04o}); run "
-                f"`chmod 600 {os.fspath(path)}`, and change the passphrase if someone may have read it",
-            )
+        fault = private_fault(path, found)
+        if fault is not None:
+            remedy = f"{fault.remedy}, and change the passphrase if someone may have read it"
+            raise _refused(source, f"{fault.reason}; {remedy}")
+        fault = folders_fault(os.path.dirname(os.path.abspath(path)))
+        if fault is not None:
+            raise PassphraseSourceError(f"the folder of {source}: {fault}")
         return read_passphrase(source, descriptor)
     finally:
         os.close(descriptor)

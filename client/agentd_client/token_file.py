@@ -10,17 +10,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 
 from .errors import TokenFileBusyError, TokenFileError
 from .paths import TOKEN_PATH_VARIABLE
-from .token_folder import TokenFolder
+from .private import folders_fault, private_fault
+from .token_folder import TokenFolder, folder_refused
 from .token_text import stripped_token, token_text
 
 MAX_FILE_BYTES = 16 * 1024
 """The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
+
+JUDGED_SECONDS = 1.0
+"""For how long the folders of a file that is read again and again are taken to be as they were."""
 
 _ELSEWHERE = f"choose another path ({TOKEN_PATH_VARIABLE})"
 
@@ -46,10 +51,12 @@ class TokenFile:
         # One name for all, made and removed under the lock: what a killed writer leaves, the next one clears.
         self._new_name = f".{self._name}.new"
         self._lock_name = f"{self._name}.lock"
+        self._judge_at = 0.0
 
     def read(self) -> str | None:
         """The token, or None where there is no file or it is empty; white space around it is stripped."""
         with self._translated("read"):
+            self._check_folders()
             try:
                 descriptor = os.open(self.path, _READ_FLAGS)
             except FileNotFoundError:
@@ -162,12 +169,11 @@ class TokenFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise self._refusal("it is not a regular file", _ELSEWHERE)
-        if found.st_uid != os.geteuid():
-            raise self._refusal(f"it belongs to uid {found.st_uid}", _ELSEWHERE)
-        if found.st_mode & 0o077:
+        fault = private_fault(self.path, found)
+        if fault is not None:
             raise self._refusal(
-                f"others have rights to it (mode {stat.S_IMODE(found.st_mode):04o})",
-                f"run `chmod 600 {self.path}`, and end the session if someone may have read its token",
+                fault.reason,
+                f"{fault.remedy}, and end the session if someone may have read its token; or {_ELSEWHERE}",
             )
         # None is fine: it was replaced between open and here, and its token was whole.
         if found.st_nlink > 1:
@@ -176,6 +182,15 @@ class TokenFile:
             )
         if found.st_size > MAX_FILE_BYTES:
             raise self._refusal(f"it is larger than {MAX_FILE_BYTES} bytes", _ELSEWHERE)
+
+    def _check_folders(self) -> None:
+        # Not at every read: that would cost a third of it, and whoever reads has judged a moment ago.
+        now = time.monotonic()
+        if now >= self._judge_at:
+            fault = folders_fault(self._folder_path)
+            if fault is not None:
+                raise folder_refused(fault)
+            self._judge_at = now + JUDGED_SECONDS
 
     def _refusal(self, reason: str, remedy: str) -> TokenFileError:
         return TokenFileError(f"token file {self.path} is refused: {reason}; {remedy}")

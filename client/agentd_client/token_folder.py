@@ -1,7 +1,7 @@
 """The folder of the token file: made private, checked, locked for one writer at a time.
 
 Everything in it is done through one open descriptor (openat(2) and its family), so that a folder that was
-checked cannot be swapped for another before it is used.
+checked cannot be swapped for another before it is used: not by those whom the check (`private`) keeps out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from .errors import TokenFileBusyError, TokenFileError
 from .file_lock import lock_within
+from .private import FILE_MODE, Fault, folders_fault, make_folders
 
 LOCK_SECONDS = 5.0
 """For another writer to let go of the lock; a write takes milliseconds, even where the disk is slow."""
@@ -34,9 +35,10 @@ class TokenFolder:
     @contextmanager
     def opened_for_writing(cls, path: str) -> Iterator[TokenFolder]:
         """Make the folder where it is missing, and refuse one in which others could replace our files."""
-        _make(path)
+        fault = make_folders(path) or folders_fault(path)
+        if fault is not None:
+            raise folder_refused(fault)
         with cls.opened(path) as folder:
-            folder._check()
             yield folder
 
     @classmethod
@@ -91,7 +93,7 @@ class TokenFolder:
             os.close(descriptor)
 
     def _lock(self, name: str, seconds: float) -> int | None:
-        descriptor = self.open(name, _LOCK_FLAGS, 0o600)
+        descriptor = self.open(name, _LOCK_FLAGS, FILE_MODE)
         kept = False
         try:
             ours = os.fstat(descriptor)
@@ -100,8 +102,8 @@ class TokenFolder:
                 raise TokenFileError(
                     f"the token file's lock {path} is not a file of your own; choose another path"
                 )
-            if stat.S_IMODE(ours.st_mode) != 0o600:
-                os.fchmod(descriptor, 0o600)  # a umask took our own rights, or others could hold the lock
+            if stat.S_IMODE(ours.st_mode) != FILE_MODE:
+                os.fchmod(descriptor, FILE_MODE)  # a umask took our own rights, or others could hold the lock
             if not lock_within(descriptor, seconds):
                 path = os.path.join(self.path, name)
                 raise TokenFileBusyError(
@@ -122,28 +124,7 @@ class TokenFolder:
             return False
         return os.path.samestat(named, ours)
 
-    def _check(self) -> None:
-        found = os.fstat(self._descriptor)
-        if found.st_uid not in (os.geteuid(), 0):
-            reason, remedy = f"it belongs to uid {found.st_uid}", "choose a path in a folder of your own"
-        elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-            reason = f"others may replace files in it (mode {stat.S_IMODE(found.st_mode):04o})"
-            remedy = f"run `chmod go-w {self.path}`, or choose another path"
-        else:
-            return
-        raise TokenFileError(f"the token file's folder {self.path} is refused: {reason}; {remedy}")
 
-
-def _make(path: str) -> None:
-    if os.path.lexists(path):
-        return
-    parent = os.path.dirname(path)
-    _make(parent)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:  # another made it meanwhile
-        return
-    if stat.S_IMODE(os.lstat(path).st_mode) & 0o700 != 0o700:
-        os.chmod(path, 0o700)  # the umask took our own rights
-    with TokenFolder.opened(parent) as above:
-        above.sync()
+def folder_refused(fault: Fault) -> TokenFileError:
+    """Others could replace the token file there."""
+    return TokenFileError(f"the token file's folder {fault}")

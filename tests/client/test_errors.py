@@ -115,5 +115,6 @@ def test_the_codes_are_stable() -> None:
         "START",
         "ALREADY_SERVING",
         "SOCKET_PATH",
+        "STATE_FOLDER",
         "CONFIG",
     }

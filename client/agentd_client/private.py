@@ -1,0 +1,194 @@
+"""Files and folders that nobody else may read, change or replace: judged and made here, for client and agent.
+
+Whoever can rename a folder decides what is in it, so a private file is worth what every folder above it is
+worth. They are judged as sshd's StrictModes judges those of authorized_keys: each belongs to this user or to
+root, and nobody else can write to it. A sticky folder such as /tmp passes, because there nobody can rename or
+remove what belongs to another. Symbolic links are followed, and the folders of a link are judged as those of
+its target are.
+
+Nothing here raises an error of its own kind: what is wrong comes back as a `Fault`, and whoever asked says
+what it means.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+OTHERS = 0o077
+"""Every right of the group and of all others."""
+
+OTHERS_WRITE = 0o022
+
+_MAX_LINKS = 40
+"""As many as the kernel follows in one path, path_resolution(7)."""
+
+_ALL_UIDS = 2**32 - 1
+"""As many as the first user namespace maps, user_namespaces(7); uid -1 is none."""
+
+
+class Fault(NamedTuple):
+    """Why a file or folder cannot be trusted, and the command or the change that mends it."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is refused: {self.reason}; {self.remedy}"
+
+
+def folders_fault(path: str | os.PathLike[str]) -> Fault | None:
+    """The first file or folder on the way from / to `path` that another user could replace or change.
+
+    `path` itself is judged too, a file as a folder is. What is not there yet is no fault: it is made
+    by this process, in folders that passed.
+
+    Raises:
+        OSError: the way cannot be followed, for want of a right or because links go in circles.
+    """
+    here = "/"
+    fault = _fault(here, found := os.lstat(here), None)
+    to_go = os.path.abspath(path).split("/")[::-1]
+    links = 0
+    while to_go and fault is None:
+        name = to_go.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":  # of a link's target; `here` holds no links, so its text is right
+            here = os.path.dirname(here)
+            found = os.lstat(here)
+            continue
+        child = f"{here.rstrip('/')}/{name}"
+        node = _lstat(child)
+        if node is None:
+            return None
+        fault = _fault(child, node, found)
+        if not stat.S_ISLNK(node.st_mode):
+            here, found = child, node
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+        target = os.readlink(child)
+        if target.startswith("/"):
+            here, found = "/", os.lstat("/")
+        to_go.extend(target.split("/")[::-1])
+    return fault
+
+
+def private_fault(path: str | os.PathLike[str], found: os.stat_result) -> Fault | None:
+    """Why that file or folder is not this user's alone: another owner, or rights of others."""
+    name, uid = os.fspath(path), os.geteuid()
+    if found.st_uid != uid:
+        return Fault(
+            name,
+            f"it belongs to uid {found.st_uid}, not to you (uid {uid})",
+            "use one of your own",
+        )
+    if found.st_mode & OTHERS:
+        mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
+        return Fault(
+            name,
+            f"it is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"run `chmod {mode:o} {_quoted(name)}`",
+        )
+    return None
+
+
+def make_folders(path: str | os.PathLike[str]) -> Fault | None:
+    """Make a folder and its missing parents, each with mode 0700; a fault where a folder above has one.
+
+    The names are on the disk when this returns. A folder that is there stays as it is, and is for the caller
+    to judge.
+
+    Raises:
+        OSError: as `folders_fault`, or the folder cannot be made.
+    """
+    folder = os.path.abspath(path)
+    fault = folders_fault(os.path.dirname(folder))
+    if fault is not None or not _make(folder):
+        return fault
+    # Again: in a sticky folder another user may have been faster.
+    return folders_fault(folder)
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Bring the names in a folder to the disk: a file's own fsync(2) does not."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make(path: str) -> bool:
+    if os.path.lexists(path):
+        return False
+    parent = os.path.dirname(path)
+    _make(parent)
+    try:
+        os.mkdir(path, FOLDER_MODE)
+    except FileExistsError:  # another process made it meanwhile
+        return True
+    if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
+        os.chmod(path, FOLDER_MODE)  # the umask took our own rights, or the parent's setgid bit came along
+    sync_folder(parent)
+    return True
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):  # using the path says the latter, in the system's words
+        return None
+
+
+def _fault(path: str, found: os.stat_result, above: os.stat_result | None) -> Fault | None:
+    uid = os.geteuid()
+    if found.st_uid not in (uid, 0) and not _may_be_roots(found, above):
+        owner = f"it belongs to uid {found.st_uid}, and you are uid {uid}"
+        if uid == 0:  # who is told to take a user's own folder away does harm with it
+            return Fault(path, owner, "run this as that user, or choose a path in a folder of your own")
+        return Fault(
+            path,
+            owner,
+            f"have root run `chown {uid} {_quoted(path)}`, or choose a path in a folder of your own",
+        )
+    shared = found.st_mode & OTHERS_WRITE
+    if not shared or stat.S_ISLNK(found.st_mode) or stat.S_ISCHR(found.st_mode) or _is_sticky(found):
+        return None
+    mode = stat.S_IMODE(found.st_mode)
+    return Fault(path, f"others may write to it (mode {mode:04o})", f"run `chmod go-w {_quoted(path)}`")
+
+
+def _is_sticky(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX)
+
+
+def _may_be_roots(found: os.stat_result, above: os.stat_result | None) -> bool:
+    """Whether this is somebody whom this user namespace has no number for, and who may be root.
+
+    There (a service with PrivateUsers=yes, a rootless container) root and every other user have one number,
+    the overflow uid. It passes where nobody but the owner of the folder above can have put it there: not in
+    a folder that all can write to.
+    """
+    if above is not None and above.st_mode & OTHERS_WRITE:
+        return False
+    try:
+        with open("/proc/sys/kernel/overflowuid") as number, open("/proc/self/uid_map") as uid_map:
+            is_overflow = found.st_uid == int(number.read())
+            return is_overflow and sum(int(line.split()[2]) for line in uid_map) < _ALL_UIDS
+    except OSError:
+        return False
+
+
+def _quoted(path: str) -> str:
+    from shlex import quote  # only where something is refused
+
+    return quote(path)
