@@ -1,88 +1,91 @@
 """The thin client of agentd: does this caller belong to a session that the user opened and has not ended.
 
-Importing this package needs msgpack and nothing else. `agentd_client.aio` has the async twins.
+Importing this package needs msgpack and nothing else. Each name is loaded when it is first used, so that the
+entry points of programs run within a moment of their start. `agentd_client.aio` has the async twins.
 """
 
 from __future__ import annotations
 
-from .blocking import Client
-from .errors import (
-    ERRORS,
-    AgentdError,
-    AgentInternalError,
-    AgentLockedError,
-    AgentStoppingError,
-    AgentTimeoutError,
-    AgentUnreachableError,
-    AlreadyServingError,
-    CannotBindError,
-    ClientClosedError,
-    ConfigError,
-    DBDestroyedError,
-    DBNotRunningError,
-    DBRunningError,
-    ForeignAgentError,
-    InvalidAudienceError,
-    InvalidExpiryError,
-    InvalidGraceError,
-    InvalidLabelError,
-    InvalidParamsError,
-    InvalidPathError,
-    InvalidScopesError,
-    InvalidTokenError,
-    InvalidUsesError,
-    KeyFileError,
-    KeyRingDestroyedError,
-    KeyRingNotRunningError,
-    KeyRingRunningError,
-    KeyUnavailableError,
-    LifecycleError,
-    NoPassphraseError,
-    NotWithinParentError,
-    OutcomeUnknownError,
-    ParentNotValidError,
-    PassphraseError,
-    ProtocolError,
-    RequestError,
-    SessionDestroyedError,
-    SessionManagerDestroyedError,
-    SessionManagerNotRunningError,
-    SessionManagerRunningError,
-    SessionRunningError,
-    SocketPathError,
-    StartError,
-    StateFolderError,
-    StoreDamagedError,
-    StoreError,
-    StoreFullError,
-    StoreInUseError,
-    StoreKeyMismatchError,
-    TokenFileBusyError,
-    TokenFileError,
-    TokenNotValidError,
-    TooManyAttemptsError,
-    TransactionConflictError,
-    TransactionEndedError,
-    UnknownMethodError,
-)
-from .lifecycle import LifecycleEvent
-from .protocol.methods import NEVER
-from .protocol.results import (
-    AuditEntry,
-    AuditPage,
-    CreatedToken,
-    Event,
-    Hello,
-    LockState,
-    Opener,
-    Protection,
-    SessionInfo,
-    SessionPage,
-    Status,
-    Verdict,
-    Verification,
-)
-from .session import Session
+TYPE_CHECKING = False  # known to type checkers by its name; the module typing itself takes its time to import
+if TYPE_CHECKING:
+    from .blocking import Client
+    from .errors import (
+        ERRORS,
+        AgentdError,
+        AgentInternalError,
+        AgentLockedError,
+        AgentStoppingError,
+        AgentTimeoutError,
+        AgentUnreachableError,
+        AlreadyServingError,
+        CannotBindError,
+        ClientClosedError,
+        ConfigError,
+        DBDestroyedError,
+        DBNotRunningError,
+        DBRunningError,
+        ForeignAgentError,
+        InvalidAudienceError,
+        InvalidExpiryError,
+        InvalidGraceError,
+        InvalidLabelError,
+        InvalidParamsError,
+        InvalidPathError,
+        InvalidScopesError,
+        InvalidTokenError,
+        InvalidUsesError,
+        KeyFileError,
+        KeyRingDestroyedError,
+        KeyRingNotRunningError,
+        KeyRingRunningError,
+        KeyUnavailableError,
+        LifecycleError,
+        NoPassphraseError,
+        NotWithinParentError,
+        OutcomeUnknownError,
+        ParentNotValidError,
+        PassphraseError,
+        ProtocolError,
+        RequestError,
+        SessionDestroyedError,
+        SessionManagerDestroyedError,
+        SessionManagerNotRunningError,
+        SessionManagerRunningError,
+        SessionRunningError,
+        SocketPathError,
+        StartError,
+        StateFolderError,
+        StoreDamagedError,
+        StoreError,
+        StoreFullError,
+        StoreInUseError,
+        StoreKeyMismatchError,
+        TokenFileBusyError,
+        TokenFileError,
+        TokenNotValidError,
+        TooManyAttemptsError,
+        TransactionConflictError,
+        TransactionEndedError,
+        UnknownMethodError,
+    )
+    from .lifecycle import LifecycleEvent
+    from .protocol.methods import NEVER
+    from .protocol.results import (
+        AuditEntry,
+        AuditPage,
+        CreatedToken,
+        Event,
+        Hello,
+        LockState,
+        Opener,
+        Protection,
+        SessionInfo,
+        SessionPage,
+        Status,
+        Verdict,
+        Verification,
+    )
+    from .session import Session
 
 __version__ = "0.1.0"
 
@@ -163,3 +166,23 @@ __all__ = [
     "Verification",
     "__version__",
 ]
+
+_MODULES = ("errors", "session", "blocking", "lifecycle", "protocol.methods", "protocol.results")
+"""Where the names live."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in __all__:
+            for module in _MODULES:
+                found = vars(import_module(f"{__name__}.{module}"))
+                if name in found:
+                    return globals().setdefault(name, found[name])
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return __all__

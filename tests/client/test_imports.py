@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import agentd_client
 from agentd_client import errors
 
@@ -25,6 +27,15 @@ def test_the_bare_client_imports_msgpack_and_nothing_heavy() -> None:
     third_party = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names)
     # msgpack is compiled by Cython, which leaves its own names in sys.modules.
     assert {name for name in third_party if "cython" not in name} == {"agentd_client", "msgpack"}
+
+
+def test_a_name_is_loaded_when_it_is_used_and_an_unknown_one_is_refused() -> None:
+    loaded = _loaded_by("import agentd_client") - _loaded_by("pass")
+    assert {name for name in loaded if name.startswith("agentd_client")} == {"agentd_client"}
+    assert "agentd_client.blocking" not in _loaded_by("from agentd_client import AgentdError")
+    assert set(agentd_client.__all__) <= set(dir(agentd_client))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        agentd_client.nonsense  # noqa: B018 - asking is the test
 
 
 def test_what_few_programs_need_is_imported_when_it_is_used() -> None:
