@@ -84,9 +84,9 @@ async def init(
     """
     with SocketFile(settings.socket_path):
         await trio.to_thread.run_sync(prepare_state, settings)
-        # Asked for before anything is forgotten.
-        ask = partial(new_passphrase, settings, passphrase_descriptor, ask=wants_passphrase)
-        passphrase = await trio.to_thread.run_sync(ask)
+        # Asked for before anything is forgotten, and on the main thread: it handles signals, because the
+        # terminal does not show what is typed. Nobody else waits for this event loop.
+        passphrase = new_passphrase(settings, passphrase_descriptor, ask=wants_passphrase)
         try:
             if fresh:
                 await _forget_everything(settings)

@@ -1,6 +1,6 @@
 """Where the passphrase of the command `agentd` comes from; never from an argument or the environment.
 
-All of it blocks: call it in a thread. The buffer is the caller's to wipe.
+All of it blocks. The buffer is the caller's to wipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def unattended_passphrase(settings: Settings, descriptor: int | None) -> bytearr
 
 
 def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> bytearray | None:
-    """The passphrase of a key file that is to be made; with `ask`, typed twice where none is handed over."""
+    """The passphrase of a key file that is to be made; with `ask`, typed twice where none is handed over.
+
+    In the main thread only.
+    """
     given = unattended_passphrase(settings, descriptor)
     if given is not None or not ask:
         return given

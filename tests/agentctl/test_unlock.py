@@ -70,9 +70,11 @@ def without_coverage_variables() -> dict[str, str]:
     return {name: "" for name in os.environ if name.startswith("COVERAGE_")}
 
 
-def test_ctrl_z_does_not_hand_a_silent_terminal_to_the_shell(locked):
-    typed = SECRET[:3].encode() + b"\x1a" + SECRET[3:].encode() + b"\n"
-    assert in_conversation("unlock", answers=[(QUESTION, typed)]).code == 0
+def test_after_ctrl_z_it_is_asked_again(locked):
+    answers = [(QUESTION, SECRET[:3].encode() + b"\x1a"), (QUESTION, SECRET.encode() + b"\n")]
+    ended = in_conversation("unlock", answers=answers)
+    assert ended.code == 0
+    assert locked.wrong_passphrases == 0
 
 
 def test_what_was_typed_before_the_question_is_no_answer(locked):

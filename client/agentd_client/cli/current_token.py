@@ -5,6 +5,7 @@ Arguments are seen by everyone who can list processes, and stay in the shell's h
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -81,18 +82,31 @@ def token_from_stdin() -> str:
     """
     if sys.stdin is None:  # the shell's `<&-`
         return ""
+    too_long = InvalidTokenError(
+        f"standard input holds more than {_MAX_STDIN_BYTES} bytes, which is no session token; "
+        "hand over the token alone"
+    )
     if sys.stdin.isatty():
-        from getpass import getpass
-
-        return getpass("Token: ").strip()
+        return _typed_token(sys.stdin.fileno(), too_long)
     # One byte beyond the limit: a part of the input must never be judged as if it were the whole.
     content = sys.stdin.buffer.read(_MAX_STDIN_BYTES + 1)
     if len(content) > _MAX_STDIN_BYTES:
-        raise InvalidTokenError(
-            f"standard input holds more than {_MAX_STDIN_BYTES} bytes, which is no session token; "
-            "hand over the token alone"
-        )
+        raise too_long
     return content.decode("utf-8", "replace").strip()
+
+
+def _typed_token(descriptor: int, too_long: InvalidTokenError) -> str:
+    from .hidden_input import read_hidden
+
+    try:  # standard input alone may be open for reading only
+        terminal = os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        terminal = os.dup(descriptor)
+    try:
+        typed = read_hidden(terminal, "Token: ", _MAX_STDIN_BYTES, too_long)
+    finally:
+        os.close(terminal)
+    return typed.decode("utf-8", "replace").strip()
 
 
 def refuse_tokens(arguments: Sequence[str]) -> None:
