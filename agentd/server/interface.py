@@ -15,6 +15,8 @@ from agentd_client.protocol.results import (
     Verification,
 )
 
+from ..process_identity import Process
+
 ReadStatus = Callable[[], Status]
 """The agent at a glance; answered at once."""
 
@@ -69,10 +71,12 @@ class Sessions(Verifying, Protocol):
         max_lifetime: object = None,
         parent: str | None = None,
         bound: bool = False,
+        process: Process | None = None,
     ) -> CreatedToken:
         """Open a session, once it is on the disk.
 
-        `parent` is a token of the session above; with `bound` it ends with its opener.
+        `parent` is a token of the session above; with `bound` it ends with its opener,
+        which is `process`.
         """
         ...
 

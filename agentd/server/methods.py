@@ -173,6 +173,7 @@ class AgentMethods:
             max_lifetime=params.max_lifetime,
             parent=_text(params.parent),
             bound=params.bound is True,
+            process=caller.peer.process,
         )
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import Opener
 
+from ..process_identity import PROC, Process, identify_peer, is_alive
+
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
-_PROC = "/proc"
 _UNIT_SUFFIXES = (b".service", b".scope")
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # as in labels
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -21,29 +22,39 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class Peer(NamedTuple):
     """A snapshot made when the peer connected, unix(7).
 
-    After a fork, an exec or a setuid it still shows the first process: decide by `uid`, show `pid`.
+    After a fork, an exec or a setuid it still shows the first process: decide by `uid`, show `pid`. Whatever
+    depends on which process it is goes by `process`, because a pid passes on.
     """
 
     uid: int
     gid: int
-    pid: int
+    process: Process
+
+    @property
+    def pid(self) -> int:
+        """For display."""
+        return self.process.pid
 
 
 def peer_of(connection: socket.socket) -> Peer:
     """SO_PEERCRED of a connected Unix socket; raises OSError where the kernel has none."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(uid, gid, pid)
+    return Peer(uid, gid, identify_peer(connection, pid))
 
 
 def opener_of(peer: Peer) -> Opener:
     """The peer with its executable and its systemd unit as they are now, both for display only.
 
+    Neither is known of a process that has ended: its pid may be another's by now.
+
     Where the executable cannot be read, the process's own name for itself stands in brackets, as ps(1) shows
     it: so it is from within a user namespace of the agent's own (systemd's PrivateUsers=). None stands for
     what cannot be read at all. The command line is never read: it may hold secrets.
     """
-    folder = f"{_PROC}/{peer.pid}"
-    return Opener(peer.uid, peer.pid, _executable(folder), _unit(folder))
+    folder = f"{PROC}/{peer.pid}"
+    exe, unit = _executable(folder), _unit(folder)
+    # Asked afterwards: what lives now has lived while the files were read.
+    return Opener(peer.uid, peer.pid, exe, unit) if is_alive(peer.process) else Opener(peer.uid, peer.pid)
 
 
 def _executable(folder: str) -> str | None:

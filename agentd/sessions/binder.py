@@ -10,8 +10,9 @@ import trio
 from agentd_client.errors import CannotBindError
 from agentd_client.protocol.reasons import PROCESS_ENDED
 
+from ..process_identity import Process
 from .ender import path_of
-from .processes import Process, ProcessWatch, identify
+from .processes import ProcessWatch
 from .records import BOUND_PATH, session_path
 from .standing import record_at, standing
 
@@ -48,8 +49,12 @@ class Binder:
         finally:
             self._is_running = False
 
-    def bind(self, session_id: str, pid: int) -> Process:
+    def bind(self, session_id: str, process: Process | None) -> Process:
         """Watch the process of a session that is about to be opened.
+
+        Args:
+            session_id: of that session.
+            process: None where there was none with the opener's pid.
 
         Raises:
             CannotBindError: it has ended, cannot be watched, or nobody would notice its end.
@@ -58,9 +63,11 @@ class Binder:
             raise CannotBindError(
                 "this session manager watches no processes: nothing runs its standing tasks"
             )
-        process = identify(pid)
         if process is None or not self._watch.watch(session_id, process):
-            raise CannotBindError("the process that asks has ended; nothing was stored")
+            raise CannotBindError(
+                "the process that made this connection has ended, or the agent cannot see it in /proc; "
+                "nothing was stored: connect from the process that the session is to end with"
+            )
         return process
 
     def unbind(self, session_id: str) -> None:

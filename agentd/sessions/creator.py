@@ -18,6 +18,7 @@ from agentd_client.protocol.reasons import sentence
 from agentd_client.protocol.results import CREATED, CreatedToken, Opener, Verification
 
 from ..crypto import random_bytes
+from ..process_identity import identify
 from . import identifiers
 from .grants import Grant, checked_grant, checked_label, within
 from .records import KEY_PATH, KeyRecord, SessionRecord, bound_path, session_path
@@ -26,6 +27,7 @@ from .rules import earlier, ends_after, expiry_seconds, millisecond
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..process_identity import Process
     from ..store import DB, View
     from .binder import Binder
     from .clock import Clock, Instant
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from .key_holder import KeyHolder
     from .minter import Minter
     from .opened_token import OpenedToken
-    from .processes import Process
     from .verifier import Verifier
 
 
@@ -45,6 +46,7 @@ class Asked(NamedTuple):
     label: str
     grant: Grant
     opened_by: Opener | None
+    process: Process | None
     parent: object
     is_bound: bool
 
@@ -96,6 +98,7 @@ class Creator:
         scopes: object,
         max_uses: object,
         opened_by: Opener | None,
+        process: Process | None,
         parent: object,
         bound: bool,
     ) -> Asked:
@@ -109,7 +112,7 @@ class Creator:
         else:
             max_lasts = max(lasts, self._max_lifetime)
         grant = checked_grant(audience, scopes, max_uses)
-        return Asked(lasts, max_lasts, checked_label(label), grant, opened_by, parent, bound)
+        return Asked(lasts, max_lasts, checked_label(label), grant, opened_by, process, parent, bound)
 
     async def create(self, asked: Asked) -> CreatedToken:
         """Open the session; answered once it is on the disk."""
@@ -119,6 +122,7 @@ class Creator:
         record = _record(asked, now)
         bound_to = self._bind(record, asked)
         if bound_to is not None:
+            assert bound_to.started is not None, "only what lives is bound to"
             record = replace(
                 record,
                 bound_pid=bound_to.pid,
@@ -240,7 +244,7 @@ class Creator:
             return None
         if asked.opened_by is None:
             raise CannotBindError("there is no process to bind the session to; nothing was stored")
-        return self._binder.bind(record.session_id, asked.opened_by.pid)
+        return self._binder.bind(record.session_id, asked.process or identify(asked.opened_by.pid))
 
 
 def _record(asked: Asked, now: Instant) -> SessionRecord:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from agentd_client.lifecycle import Lifecycle
 
+    from ..process_identity import Process
     from ..store import DB, Transaction
     from .audit import AuditLog
     from .changer import Changer
@@ -126,6 +127,7 @@ class SessionOperations:
         max_lifetime: object = None,
         parent: object = None,
         bound: bool = False,
+        process: Process | None = None,
         tran: Transaction | None = None,
     ) -> CreatedToken:
         """Open a session.
@@ -140,6 +142,8 @@ class SessionOperations:
             max_lifetime: whole seconds beyond which renewing does not go.
             parent: a token of the session that this one lies within and ends with.
             bound: it ends with the process that opens it.
+            process: the identity of that process, taken when it connected; None for whichever process has the
+                opener's pid now.
             tran: the transaction to write through.
 
         Raises:
@@ -150,7 +154,7 @@ class SessionOperations:
         """
         self._lifecycle.require_running()
         asked = self._creator.checked(
-            expiry, max_lifetime, label, audience, scopes, max_uses, opened_by, parent, bound
+            expiry, max_lifetime, label, audience, scopes, max_uses, opened_by, process, parent, bound
         )
         if tran is not None:
             return self._creator.create_through(tran, asked)

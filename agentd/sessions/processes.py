@@ -1,4 +1,4 @@
-"""Processes that sessions are bound to: which process it is, and being told when it ends."""
+"""Processes that sessions are bound to: being told when one ends."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Hashable
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
 from agentd_client.errors import AgentdError, CannotBindError
+
+from ..process_identity import Process, is_alive
 
 MAX_WATCHED = 512
 """Processes that are watched at a time. Each takes a file descriptor; with as many connections as there may
@@ -22,45 +21,7 @@ RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 60.0
 """The pause after which the end of a process is told once more; it doubles up to the second one."""
 
-_PROC = Path("/proc")
-_ENDED_STATES = {b"Z", b"X", b"x"}
-_STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted from the third
 _SENTENCE = "the agent cannot watch that process"
-
-
-class Process(NamedTuple):
-    """One process, told apart from any other that has its pid at another time.
-
-    started: when, in clock ticks since the machine started. boot_id: which start that was, random(4).
-    """
-
-    pid: int
-    started: int
-    boot_id: str
-
-
-def identify(pid: int) -> Process | None:
-    """The process that has this pid now; None where there is none, or only what is left of one (a zombie)."""
-    try:
-        stat = (_PROC / str(pid) / "stat").read_bytes()
-        boot_id = _boot_id()
-    except OSError:  # it may end at any moment
-        return None
-    # The second field is the command in parentheses, and may itself hold spaces and parentheses.
-    fields = stat.rpartition(b")")[2].split()
-    if len(fields) <= _START_TIME or fields[_STATE] in _ENDED_STATES:
-        return None
-    return Process(pid, int(fields[_START_TIME]), boot_id)
-
-
-def is_alive(process: Process) -> bool:
-    """Whether that very process still runs; a zombie has ended."""
-    return identify(process.pid) == process
-
-
-@lru_cache(1)
-def _boot_id() -> str:
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 class _Watched:
@@ -116,7 +77,7 @@ class ProcessWatch:
         if fd is None:
             return False
         # From here on the descriptor means one process. If the pid had passed to another, this shows it.
-        if not is_alive(process):
+        if not is_alive(process) or process.serial not in (None, os.fstat(fd).st_ino):
             os.close(fd)
             return False
         self.forget(key)

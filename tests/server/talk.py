@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import msgpack
 import trio
 
+from agentd.process_identity import Process
 from agentd.server import agent_dispatch
 from agentd.server.connection import Connection
 from agentd.server.dispatch import Dispatch
@@ -52,6 +53,7 @@ class FakeSessions:
         self.gates: dict[object, trio.Event] = {}
         self.asked: list[tuple[object, ...]] = []
         self.subscribers: list[Callable[[Event], None]] = []
+        self.processes: list[Process | None] = []
         self.waiting = 0
         self.most_waiting = 0
 
@@ -104,7 +106,9 @@ class FakeSessions:
         max_lifetime: object = None,
         parent: str | None = None,
         bound: bool = False,
+        process: Process | None = None,
     ) -> CreatedToken:
+        self.processes.append(process)
         grant = (audience, scopes, max_uses, max_lifetime, parent, bound)
         self.asked.append(("open", expiry, label, opened_by, *grant))
         await self._wait(label)
@@ -177,7 +181,7 @@ class FakeCaller:
     """What a handler sees of a connection, with what it subscribed to."""
 
     def __init__(self) -> None:
-        self.peer = Peer(1000, 100, 42)
+        self.peer = Peer(1000, 100, Process(42, 1, "boot"))
         self.opener = Opener(1000, 42)
         self.sources: list[object] = []
 

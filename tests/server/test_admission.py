@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.process_identity import Process
 from agentd.server import anybody, owner_only, serve_connections, server, verify_dispatch
 from agentd.server.admission import VERIFY_SLICE_MESSAGES, Admission
 from agentd.server.connection import SLICE_MESSAGES
@@ -37,7 +38,7 @@ def peers(monkeypatch):
     uids: list[int] = []
 
     def peer_of(sock):
-        return Peer(uids.pop(0) if uids else OWNER, 100, 42)
+        return Peer(uids.pop(0) if uids else OWNER, 100, Process(42, 1, "boot"))
 
     monkeypatch.setattr(server, "peer_of", peer_of)
     return uids

@@ -190,6 +190,11 @@ async def test_create_token_hands_on_what_narrows_the_session(ask, sessions):
     assert sessions.asked == [("open", None, None, FULL, ["a"], ["read"], 5, 3600, "token", True)]
 
 
+async def test_create_token_hands_on_which_process_connected(ask, sessions, caller):
+    await ask("createToken", bound=True)
+    assert sessions.processes == [caller.peer.process]
+
+
 @pytest.mark.parametrize(
     "names",
     [

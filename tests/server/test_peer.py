@@ -7,18 +7,20 @@ import sys
 
 import pytest
 
+from agentd.process_identity import Process, identify, is_alive
 from agentd.server import peer
 from agentd.server.peer import Peer, opener_of, peer_of
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import Opener
 
-PEER = Peer(1000, 100, 42)
+PEER = Peer(1000, 100, Process(42, 7, "boot"))
 
 
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
     """A stand-in for /proc/42 that tells what a test wants."""
-    monkeypatch.setattr(peer, "_PROC", str(tmp_path))
+    monkeypatch.setattr(peer, "PROC", str(tmp_path))
+    monkeypatch.setattr(peer, "is_alive", lambda process: process == PEER.process)
     folder = tmp_path / "42"
     folder.mkdir()
     return folder
@@ -37,23 +39,34 @@ def unit(proc, *lines: bytes) -> str | None:
 def test_the_peer_is_who_the_kernel_reports():
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other:
-        assert peer_of(one) == (os.geteuid(), os.getegid(), os.getpid())
+        found = peer_of(one)
+    assert (found.uid, found.gid, found.pid) == (os.geteuid(), os.getegid(), os.getpid())
+    assert is_alive(found.process)
 
 
 def test_a_running_process_is_described_by_what_it_executes():
-    me = opener_of(Peer(os.geteuid(), os.getegid(), os.getpid()))
+    mine = identify(os.getpid())
+    assert mine is not None
+    me = opener_of(Peer(os.geteuid(), os.getegid(), mine))
     assert me[:3] == (os.geteuid(), os.getpid(), os.path.realpath(sys.executable))
 
 
 def test_a_process_that_is_gone_is_described_by_its_numbers():
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert opener_of(Peer(5, 6, gone.pid)) == Opener(5, gone.pid, None, None)
+    assert opener_of(Peer(5, 6, Process(gone.pid, 7, "boot"))) == Opener(5, gone.pid, None, None)
+
+
+def test_a_process_whose_pid_is_anothers_by_now_is_described_by_its_numbers(proc):
+    os.symlink("/bin/another", proc / "exe")
+    (proc / "cgroup").write_text("0::/another.service\n")
+    for earlier in (PEER.process._replace(started=6), PEER.process._replace(started=None)):
+        assert opener_of(PEER._replace(process=earlier)) == Opener(1000, 42, None, None)
 
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_peer_of_another_pid_namespace_is_described_by_its_numbers(pid):
-    assert opener_of(Peer(5, 6, pid)) == Opener(5, pid, None, None)
+    assert opener_of(Peer(5, 6, Process(pid, None, ""))) == Opener(5, pid, None, None)
 
 
 def test_what_may_not_be_read_is_not_known(proc):

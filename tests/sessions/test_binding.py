@@ -7,6 +7,7 @@ import os
 import pytest
 import trio
 
+from agentd.process_identity import identify
 from agentd.sessions import processes
 from agentd.sessions.records import BOUND_PATH
 from agentd_client import Opener
@@ -63,6 +64,16 @@ async def test_a_session_that_ended_takes_no_room_from_those_that_are_opened_lat
         assert not await running.verify_token(session.token)
     descriptors = len(running._binder._watch)
     assert descriptors <= ROOM
+
+
+async def test_a_session_is_bound_to_the_process_that_connected_and_to_no_other_with_its_pid(running):
+    me = identify(os.getpid())
+    assert me is not None
+    await opened(running, process=me)
+    for other in (me._replace(started=me.started - 1), me._replace(started=None), me._replace(serial=1)):
+        with pytest.raises(CannotBindError, match="ended"):
+            await opened(running, process=other)
+    assert running.session_count == len(running._binder._watch) == 1
 
 
 async def test_sessions_that_go_on_keep_their_room(running):

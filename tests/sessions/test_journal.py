@@ -196,7 +196,7 @@ async def test_a_session_of_another_boot_or_another_process_of_that_pid_is_ended
     for change in ({"bound_boot_id": "another"}, {"bound_started": 1}):
         created = await manager.open_session(opened_by=ME)
         path = session_path(manager.key_id, created.id)
-        from agentd.sessions.processes import identify
+        from agentd.process_identity import identify
 
         me = identify(os.getpid())
         record = replace(

@@ -4,17 +4,17 @@ import errno
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from agentd import process_identity
+from agentd.process_identity import Process, identify
 from agentd.sessions import processes
-from agentd.sessions.processes import Process, ProcessWatch, identify, is_alive
+from agentd.sessions.processes import ProcessWatch
 from agentd_client.errors import CannotBindError, StoreError
 
 LONG_SECONDS = 30  # nothing waits for it unless something is broken
@@ -94,64 +94,6 @@ async def ended_unwaited(process: subprocess.Popen[bytes]) -> None:
 
 def wait_without_taking_its_status(process: subprocess.Popen[bytes]) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-
-
-# --- which process it is ---
-
-
-def test_a_process_is_its_pid_its_start_and_its_boot(running):
-    found = identity(running)
-    assert found.pid == running.pid
-    assert found.started >= identity_of_self().started
-    assert found.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert is_alive(found)
-
-
-def identity_of_self() -> Process:
-    found = identify(os.getpid())
-    assert found is not None
-    return found
-
-
-def test_another_process_with_the_same_pid_is_not_it(running):
-    found = identity(running)
-    assert not is_alive(found._replace(started=found.started - 1))
-    assert not is_alive(found._replace(boot_id="another"))
-
-
-@pytest.mark.parametrize("name", ["a) S 1 1 (b", "R S T", ") Z ) 1 2 3", "((", "))"])
-def test_a_command_may_be_called_anything(name):
-    code = (
-        f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0);"
-        "print(flush=True); sys.stdin.read()"
-    )
-    before = identity_of_self()
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as named:
-        assert named.stdout is not None
-        assert named.stdout.readline()
-        assert Path(f"/proc/{named.pid}/comm").read_text().rstrip("\n") == name
-        # Were a field taken for another, it would hardly lie between two starts.
-        with child() as later:
-            assert before.started <= identity(named).started <= identity(later).started
-        assert named.stdin is not None
-        named.stdin.close()
-
-
-async def test_a_zombie_has_ended(running):
-    found = identity(running)
-    await ended_unwaited(running)
-    os.kill(running.pid, 0)  # the pid is still there
-    assert identify(running.pid) is None
-    assert not is_alive(found)
-    running.wait()
-    assert not is_alive(found)
-
-
-@pytest.mark.parametrize("pid", [0, -1, 2**31 - 1])
-def test_a_pid_that_nobody_has(pid):
-    assert identify(pid) is None
 
 
 # --- watching ---
@@ -426,7 +368,7 @@ async def test_a_pid_that_passed_to_another_between_the_two_looks_is_not_watched
         real = os.pidfd_open
         # The descriptor is of another process, and /proc shows that process under the pid.
         monkeypatch.setattr(os, "pidfd_open", lambda pid: real(other.pid))
-        monkeypatch.setattr(processes, "identify", lambda pid: identity_after(found))
+        monkeypatch.setattr(process_identity, "identify", lambda pid: identity_after(found))
         assert not watch.watch("key", found)
         assert open_files() == []
 

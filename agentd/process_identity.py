@@ -1,0 +1,100 @@
+"""Which process a pid means, told apart from any other process that has the same pid at another time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from functools import lru_cache
+from typing import NamedTuple
+
+SO_PEERPIDFD = 77
+"""asm-generic/socket.h, Linux 6.5 and later; the socket module does not name it."""
+
+PROC = "/proc"
+_ENDED_STATES = {b"Z", b"X", b"x"}
+_STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted from the third
+
+
+class Process(NamedTuple):
+    """The identity of one process.
+
+    started: when, in clock ticks since the machine started; None for one that had ended when it was looked
+    at, or that the agent cannot see in /proc. Such a process can be told apart, and nothing else: no session
+    is bound to it and nothing is read about it.
+    boot_id: which start of the machine that was, random(4).
+    serial: the inode of its pidfd, which Linux 6.9 and later give to one process per boot. It tells apart
+    what has neither a start time nor a pid here, as in another PID namespace. None where it was not asked
+    for; earlier kernels give every process the same one, which tells nothing and does no harm.
+    """
+
+    pid: int
+    started: int | None
+    boot_id: str
+    serial: int | None = None
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this pid now; None where there is none, or only what is left of one (a zombie)."""
+    try:
+        stat = _read_stat(pid)
+        boot_id = _boot_id()
+    except OSError:  # it may end at any moment
+        return None
+    # The second field is the command in parentheses, and may itself hold spaces and parentheses.
+    fields = stat.rpartition(b")")[2].split()
+    if len(fields) <= _START_TIME or fields[_STATE] in _ENDED_STATES:
+        return None
+    return Process(pid, int(fields[_START_TIME]), boot_id)
+
+
+def is_alive(process: Process) -> bool:
+    """Whether that very process still runs; a zombie has ended, and so has one whose start is not known."""
+    found = identify(process.pid)
+    return found is not None and found == process._replace(serial=None)
+
+
+def identify_peer(connection: socket.socket, pid: int) -> Process:
+    """The process that connected a Unix socket, whose pid is that of SO_PEERCRED.
+
+    By the time this runs that process may have ended, its connection may live on in a child, and its pid may
+    be another's. Where the kernel has SO_PEERPIDFD, the descriptor means the process that connected: what
+    /proc shows under the pid is its own as long as it has not ended afterwards. The descriptor is closed at
+    once: from then on the start time identifies the process as well, and takes no descriptor for every
+    connection. Earlier kernels leave the moment between connect(2) and accept(2), in which a pid may pass on.
+    """
+    try:
+        pidfd = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        found = identify(pid) if error.errno == errno.ENOPROTOOPT else None
+        return found or Process(pid, None, "")  # EINVAL, ESRCH: it has ended; EMFILE: nobody can tell
+    try:
+        serial = os.fstat(pidfd).st_ino
+        found = identify(pid)
+        if found is None or _has_ended(pidfd):
+            return Process(pid, None, "", serial)
+        return found._replace(serial=serial)
+    finally:
+        os.close(pidfd)
+
+
+def _read_stat(pid: int) -> bytes:
+    # Once for every connection: a file object would take half as long again.
+    descriptor = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@lru_cache(1)
+def _boot_id() -> str:
+    with open(f"{PROC}/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
