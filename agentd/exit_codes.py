@@ -30,7 +30,7 @@ MEANINGS = {
     SYSTEM: "the operating system refused something",
     ALREADY_SERVING: "another agent serves this socket or uses this store",
     STORE: "the store failed: the disk is full, broken or read-only",
-    CONFIG: "settings, key file, or the path or owner of a file are not usable",
+    CONFIG: "settings, key file, a variable, or the path or owner of a file are not usable",
     INTERRUPTED: "interrupted",
 }
 """Every code in a few words, as `agentd --help` shows them."""
@@ -49,6 +49,7 @@ _BY_CLASS: dict[type[BaseException], int] = {
     OSError: SYSTEM,
     errors.AlreadyServingError: ALREADY_SERVING,
     errors.StartError: CONFIG,
+    errors.EnvironmentVariableError: CONFIG,
     errors.KeyFileError: CONFIG,
     errors.PassphraseError: CONFIG,
     errors.StoreError: STORE,

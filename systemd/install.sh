@@ -3,6 +3,10 @@
 # PYTHON names the interpreter to build on. Nothing outside the user's own folders is touched.
 set -eu
 
+[ -n "${HOME:-}" ] && [ -O "$HOME" ] || {
+    printf 'agentd: HOME is %s, which is not a folder of your own; set it (sudo -H, su -)\n' "${HOME:-not set}" >&2
+    exit 1
+}
 source=$(cd "$(dirname "$0")/.." && pwd)
 data=${XDG_DATA_HOME:-$HOME/.local/share}
 config=${XDG_CONFIG_HOME:-$HOME/.config}

@@ -340,6 +340,12 @@ class ClientClosedError(AgentdError):
     code = "CLIENT_CLOSED"
 
 
+class EnvironmentVariableError(AgentdError):
+    """A variable of the environment does not lead to a place of this user's."""
+
+    code = "ENVIRONMENT"
+
+
 class TokenFileError(AgentdError):
     """The token file is refused."""
 
@@ -416,6 +422,7 @@ __all__ = [
     "DBDestroyedError",
     "DBNotRunningError",
     "DBRunningError",
+    "EnvironmentVariableError",
     "ForeignAgentError",
     "InvalidAudienceError",
     "InvalidExpiryError",

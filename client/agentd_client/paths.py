@@ -3,6 +3,10 @@
 Rules: XDG Base Directory Specification (an empty or relative value counts as unset), and with no
 XDG_RUNTIME_DIR (a bare container, cron, root) /run/user/UID where that folder is the user's own, else
 the state folder; so client and daemon find the same place without a word to each other.
+
+What is another user's, and what would lead into the current folder, is refused by the variable's name: `sudo`
+and `su` hand variables on that were meant for somebody else, and what was made in their places would be in
+the way of their owner. Every function raises `EnvironmentVariableError` for that.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+
+from .errors import EnvironmentVariableError
 
 SOCKET_VARIABLE = "AGENTD_SOCKET"
 TOKEN_PATH_VARIABLE = "AGENTD_SESSION_TOKEN_PATH"  # noqa: S105 - a variable's name
@@ -24,8 +30,50 @@ def _folder(environ: Mapping[str, str], variable: str, *default: str) -> str:
     value = environ.get(variable, "")
     if value and os.path.isabs(value):
         return value
-    home = environ.get("HOME") or os.path.expanduser("~")
-    return os.path.join(home, *default)
+    return os.path.join(_home(environ, variable), *default)
+
+
+def _home(environ: Mapping[str, str], variable: str) -> str:
+    """The user's own home; `variable` is what could be set instead, for the refusal."""
+    home, origin = environ.get("HOME"), "HOME is"
+    if home is None:
+        home, origin = _home_of_user(), "HOME is not set, and this user's home is"
+    if home is None:
+        reason = f"HOME is not set, and uid {os.geteuid()} is not in the password database"
+    elif not home:
+        reason = "HOME is empty"
+    elif not os.path.isabs(home):
+        reason = f"{origin} {home!r}, which is not an absolute path"
+    else:
+        owner = _owner(home)
+        if owner == os.geteuid():
+            return home
+        reason = f"{origin} {home}, which {_whose(owner)}"
+    raise EnvironmentVariableError(
+        f"{reason}; set HOME to a folder of your own (`sudo -H`, `su -`), or {variable}"
+    )
+
+
+def _home_of_user() -> str | None:
+    import pwd  # needed by few
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return None
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
+
+
+def _whose(owner: int | None) -> str:
+    if owner is None:
+        return "does not exist"
+    return f"belongs to uid {owner}, and you are uid {os.geteuid()}"
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> str:
@@ -41,9 +89,15 @@ def config_path(environ: Mapping[str, str] = os.environ) -> str:
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
     """The folder of the socket and the token file; gone after the last logout where systemd keeps it."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isabs(runtime):
-        return os.path.join(runtime, "agentd")
     uid = os.geteuid()
+    if runtime and os.path.isabs(runtime):
+        owner = _owner(runtime)
+        if owner not in (uid, None):  # none is there yet: whoever makes it is its owner
+            raise EnvironmentVariableError(
+                f"XDG_RUNTIME_DIR is {runtime}, which {_whose(owner)}; unset it, or set it to your own "
+                f"({_USER_RUNTIME.format(uid=uid)})"
+            )
+        return os.path.join(runtime, "agentd")
     candidate = _USER_RUNTIME.format(uid=uid)
     try:
         found = os.lstat(candidate)

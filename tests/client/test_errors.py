@@ -115,6 +115,7 @@ def test_the_codes_are_stable() -> None:
         "START",
         "ALREADY_SERVING",
         "SOCKET_PATH",
+        "ENVIRONMENT",
         "STATE_FOLDER",
         "CONFIG",
     }
