@@ -14,7 +14,8 @@ from collections.abc import Callable
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
-from agentd_client.protocol.codec import Decoder, Message, Notification, Request
+from agentd_client.errors import AgentdError, InvalidMessageError
+from agentd_client.protocol.codec import Decoder, Message, Notification, RefusedRequest, Request
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES
 from agentd_client.protocol.results import Event, Opener
 
@@ -26,6 +27,8 @@ from .peer_log import PeerLog, Reason
 
 SLICE_MESSAGES = MAX_IN_FLIGHT
 """Messages, answered or not, after which a connection lets the others have a turn."""
+
+UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
 
 
 class Connection:
@@ -56,6 +59,8 @@ class Connection:
         self._held = ParkingLot()
         self._outbox = Outbox(sock, peer, log, self._held)
         self._unfinished_until = math.inf
+        # Why the agent ends the connection, for the peer, with the msgid that it is about.
+        self._parting: tuple[int, AgentdError] | None = None
         self._handling = False
         self._stopped = False
         self._last_turn = next(turns)
@@ -91,6 +96,7 @@ class Connection:
                     await self._read()
                 finally:
                     self._outbox.end_events()
+                await self._say_why()
         finally:
             self._sock.close()
 
@@ -132,7 +138,7 @@ class Connection:
             if not await self._handle(messages):
                 return
             if decoder.failure is not None:
-                self._log.write(Reason.MALFORMED, self.peer, decoder.failure.sentence)
+                self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
                 return
             self._handling = False
             self._last_turn = next(turns)
@@ -145,7 +151,7 @@ class Connection:
             with trio.move_on_at(self._unfinished_until) as waiting:
                 await wait_readable(self._sock)
             if waiting.cancelled_caught:
-                self._log.write(Reason.UNFINISHED, self.peer)
+                self._cut_off(Reason.UNFINISHED, UNFINISHED_SENTENCE, self._decoder.msgid_of_rest)
                 return False
         else:
             await wait_readable(self._sock)
@@ -173,8 +179,7 @@ class Connection:
             in_slice += 1
             if type(message) is Request:
                 if message.msgid in in_flight:
-                    self._log.write(Reason.MSGID_IN_USE, self.peer)
-                    going_on = False
+                    going_on = self._cut_off_for_msgid(message.msgid)
                     break
                 reply = dispatch.answer(message, self)
                 if reply is not None:
@@ -182,8 +187,13 @@ class Connection:
                 else:
                     in_flight.add(message.msgid)
                     self._tasks.start_soon(self._answer, message)
+            elif type(message) is RefusedRequest:
+                if message.msgid in in_flight:
+                    going_on = self._cut_off_for_msgid(message.msgid)
+                    break
+                replies.append(dispatch.refuse(message.msgid, message.error))
             elif type(message) is not Notification:
-                self._log.write(Reason.UNEXPECTED, self.peer)
+                self._cut_off(Reason.UNEXPECTED, "a response to nothing that was asked")
                 going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
@@ -198,6 +208,26 @@ class Connection:
                     return False
         self._send_all(replies)
         return going_on
+
+    def _cut_off_for_msgid(self, msgid: int) -> bool:
+        self._cut_off(Reason.MSGID_IN_USE, "the msgid of a request that is not answered yet", msgid)
+        return False
+
+    def _cut_off(self, reason: Reason, why: str, msgid: int | None = None) -> None:
+        self._log.write(reason, self.peer, why if reason is Reason.MALFORMED else "")
+        self._parting = (msgid or 0, InvalidMessageError(f"{why}; the agent closes this connection"))
+
+    async def _say_why(self) -> None:
+        """Tell the peer why the connection ends, after every answer that it waits for.
+
+        So an error with the msgid 0, or a second one for a msgid, is never taken for the answer to a request
+        that is still carried out. The peer has the usual time to take it.
+        """
+        if self._parting is None:
+            return
+        while self._in_flight:
+            await self._held.park()
+        self._outbox.send(self._dispatch.refuse(*self._parting))
 
     async def _answer(self, request: Request) -> None:
         try:

@@ -124,6 +124,11 @@ class Dispatch:
         except Exception as error:
             return self._refusal(msgid, name, error)
 
+    def refuse(self, msgid: int, error: AgentdError) -> bytes:
+        """The reply to what came and could not be read as a request."""
+        self.traffic.requests += 1
+        return self._refusal(msgid, "a message", error)
+
     def forget(self) -> None:
         """Keep none of the results that were kept so far."""
         self._kept.clear()

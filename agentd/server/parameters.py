@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from agentd_client.protocol.codec import type_name
 from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 
@@ -37,7 +38,7 @@ class TokenText:
         if type(given) is bytes:
             given = ascii_text(given)
         if type(given) is not str:
-            raise ValueError(f"a token is text or bytes, not {_type_name(given)}")
+            raise ValueError(f"a token is text or bytes, not {type_name(given)}")
         self.text = given
 
     def __repr__(self) -> str:
@@ -53,7 +54,7 @@ class PassphraseBytes:
         if type(given) is str:
             given = given.encode()  # it came as UTF-8: nothing in it cannot be encoded
         if type(given) is not bytes:
-            raise ValueError(f"a passphrase is bytes or text, not {_type_name(given)}")
+            raise ValueError(f"a passphrase is bytes or text, not {type_name(given)}")
         if len(given) > MAX_PASSPHRASE_BYTES:
             raise ValueError(f"a passphrase has at most {MAX_PASSPHRASE_BYTES} bytes")
         self.bytes = given
@@ -91,7 +92,3 @@ def _make(kind: type[Any], given: object) -> Any:
 
 
 _convert_with_secrets: Converter[Any] = partial(msgspec.convert, dec_hook=_make)
-
-
-def _type_name(value: object) -> str:
-    return "nil" if value is None else type(value).__name__

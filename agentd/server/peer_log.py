@@ -31,20 +31,24 @@ _REFUSED = {Reason.FOREIGN_USER, Reason.TOO_MANY, Reason.NO_CREDENTIALS}
 
 
 class PeerLog:
-    """A line for each, whose template is the reason's: so the log's limit knows one kind for each reason."""
+    """A line for each, whose template is its cause: so the log's limit knows one kind for each cause.
+
+    The causes are words of the agent's own, of which there is a bounded number.
+    """
 
     def __init__(self, logger: logging.Logger, traffic: Traffic) -> None:
         self._logger = logger
         self._traffic = traffic
 
     def write(self, reason: Reason, peer: Peer | None = None, detail: str = "") -> None:
-        """Count it and log it; `detail` never holds what the peer sent."""
+        """Count it and log it; `detail` is one of a few, and never holds what the peer sent."""
         if reason in _REFUSED:
             self._traffic.peers_refused += 1
         elif reason is not Reason.NOT_ACCEPTED:
             self._traffic.connections_cut_off += 1
-        about = f" ({detail})" if detail else ""
+        cause = reason.value + (f" ({detail})" if detail else "")
+        template = cause.replace("%", "%%")
         if peer is None:
-            self._logger.warning(f"{reason.value}%s", about)
+            self._logger.warning(template)
         else:
-            self._logger.warning(f"peer uid=%d pid=%d {reason.value}%s", peer.uid, peer.pid, about)
+            self._logger.warning(f"peer uid=%d pid=%d {template}", peer.uid, peer.pid)

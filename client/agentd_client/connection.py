@@ -16,7 +16,14 @@ from time import monotonic
 from typing import NamedTuple, Protocol, TypeVar
 
 from .attempts import Attempts
-from .errors import AgentdError, AgentStoppingError, AgentUnreachableError, ForeignAgentError, ProtocolError
+from .errors import (
+    AgentdError,
+    AgentStoppingError,
+    AgentUnreachableError,
+    ForeignAgentError,
+    InvalidMessageError,
+    ProtocolError,
+)
 from .protocol.calls import Call
 from .protocol.exchange import Answer, Exchange
 from .protocol.limits import READ_BYTES
@@ -122,6 +129,12 @@ class Connection:
                 unsent = unsent[self._socket.send(unsent, socket.MSG_NOSIGNAL) :]
             except BlockingIOError:
                 yield from self._wait(attempts, writable=True)
+            except OSError:
+                # The agent takes no more of it. It may have said why before it closed.
+                answer = self._last_answer(call)
+                if answer is None:
+                    raise
+                return answer
         attempts.sent_whole()
         while True:
             yield from self._wait(attempts, writable=False)
@@ -133,6 +146,14 @@ class Connection:
             answer = self._exchange.receive(data, call)
             if answer is not None:
                 return answer
+
+    def _last_answer(self, call: Call[T]) -> Answer[T] | None:
+        with suppress(OSError):  # nothing is left, or nobody is there
+            while data := self._socket.recv(READ_BYTES):
+                answer = self._exchange.receive(data, call)
+                if answer is not None:
+                    return answer
+        return None
 
     def listen(self) -> Steps[bytes]:
         """Receive what comes next, however long that takes; nothing where the peer has closed.
@@ -196,7 +217,7 @@ def carry_out(pool: Connections, call: Call[T], attempts: Attempts) -> Steps[T]:
         else:
             refusal = answer.refusal
             if not isinstance(refusal, AgentStoppingError):
-                reusable = True
+                reusable = not isinstance(refusal, InvalidMessageError)
                 return answer.unwrap()
             pause = attempts.after_stopping(refusal, monotonic())
         finally:

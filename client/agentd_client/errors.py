@@ -52,6 +52,12 @@ class UnknownMethodError(RequestError):
     code, number = "UNKNOWN_METHOD", INVALID
 
 
+class InvalidMessageError(RequestError):
+    """What was sent breaks the protocol, so the agent closed the connection."""
+
+    code, number = "INVALID_MESSAGE", INVALID
+
+
 class InvalidParamsError(RequestError):
     """A parameter is missing, unknown or of the wrong type."""
 
@@ -428,6 +434,7 @@ __all__ = [
     "InvalidExpiryError",
     "InvalidGraceError",
     "InvalidLabelError",
+    "InvalidMessageError",
     "InvalidParamsError",
     "InvalidPathError",
     "InvalidScopesError",

@@ -16,7 +16,7 @@ from .connection import Connection, Steps, carry_out
 from .errors import ProtocolError
 from .protocol import calls, methods
 from .protocol.calls import Call
-from .protocol.codec import Message, Notification, Request, Response
+from .protocol.codec import Message, Notification, RefusedRequest, Request, Response
 from .protocol.exchange import Answer, Exchange
 from .protocol.results import Event
 from .protocol.wire import error_from_wire
@@ -48,14 +48,10 @@ class EventExchange(Exchange):
         """As `Exchange.receive`; keeps the events."""
         messages = self._decoder.receive(data)
         for number, message in enumerate(messages):
-            match message:
-                case Response(msgid, error, result) if msgid == self._msgid:
-                    self._unread.extend(messages[number + 1 :])
-                    if error is not None:
-                        return Answer(None, error_from_wire(error))
-                    return Answer(call.read(result), None)
-                case Request():
-                    raise ProtocolError("expected an answer, got a request")
+            answer = self._answer(message, call)
+            if answer is not None:
+                self._unread.extend(messages[number + 1 :])
+                return answer
             self._unread.append(message)
         if self._decoder.failure is not None:
             raise self._decoder.failure
@@ -75,7 +71,9 @@ class EventExchange(Exchange):
             match self._unread.popleft():
                 case Notification(methods.EVENT, params):
                     return calls.read_event(params)
-                case Request():
+                case Response(0, error, _) if error is not None:  # the last that the agent says
+                    raise ProtocolError(f"the agent closed the connection: {error_from_wire(error).sentence}")
+                case Request() | RefusedRequest():
                     raise ProtocolError("expected an event, got a request")
         if self._decoder.failure is not None:
             raise self._decoder.failure

@@ -26,6 +26,7 @@ def test_the_number_says_whose_fault_it_is() -> None:
     assert (FAILED, INVALID) == (0, 1), "what Neovim knows as errors"
     assert {error.code for error in EVERY_ERROR if error.number == INVALID} == {
         "UNKNOWN_METHOD",
+        "INVALID_MESSAGE",
         "INVALID_PARAMS",
         "INVALID_EXPIRY",
         "INVALID_LABEL",
@@ -64,6 +65,7 @@ def test_the_codes_are_stable() -> None:
         "ERROR",
         "REQUEST",
         "UNKNOWN_METHOD",
+        "INVALID_MESSAGE",
         "INVALID_PARAMS",
         "INTERNAL",
         "STOPPING",

@@ -14,9 +14,11 @@ from agentd_client.errors import (
     AgentStoppingError,
     AgentTimeoutError,
     AgentUnreachableError,
+    InvalidMessageError,
     OutcomeUnknownError,
     ProtocolError,
 )
+from agentd_client.protocol.codec import Encoder
 from tests.client.flavours import run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, Script, ScriptedAgent
 
@@ -172,6 +174,47 @@ def test_a_call_that_a_stopping_agent_refuses_is_asked_again_whatever_it_is(
     with ScriptedAgent(path, stops, stops) as agent:
         run(flavour, path, scenario)
     assert [seen.connection for seen in agent.seen] == [0, 1, 2]
+
+
+LAST = [1, "INVALID_MESSAGE: malformed message: an extension type; the agent closes this connection"]
+
+
+@pytest.mark.parametrize("msgid", [0, None], ids=["with msgid 0", "with the call's own msgid"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_an_agent_says_before_it_closes_is_the_calls_error_and_the_connection_is_not_used_again(
+    path: Path, flavour: str, change: Callable[[Any], Any], msgid: int | None
+) -> None:
+    def says_why(peer: Peer) -> None:
+        request = peer.receive()
+        peer.refuse(request if msgid is None else request._replace(msgid=msgid), LAST)
+        peer.wait_until_gone()
+
+    async def scenario(agent: Any) -> None:
+        with pytest.raises(InvalidMessageError, match="an extension type") as refused:
+            await change(agent)
+        assert not isinstance(refused.value, OutcomeUnknownError)
+        assert await agent.verify_token("good")
+
+    with ScriptedAgent(path, says_why) as agent:
+        run(flavour, path, scenario)
+    assert agent.connections == 2
+
+
+def test_what_an_agent_says_is_heard_also_where_it_takes_no_more_of_the_request(
+    path: Path, flavour: str, small_send_buffer: None
+) -> None:
+    def refuses_to_read_on(peer: Peer) -> None:
+        peer.wait_for_unread_bytes()
+        peer.send(Encoder().error(0, LAST))
+        # Closed with bytes unread, as an agent does it that stopped at a malformed one.
+
+    async def scenario(agent: Any) -> None:
+        with pytest.raises(InvalidMessageError, match="an extension type"):
+            await agent.create_token(label="x" * 60_000)
+
+    with ScriptedAgent(path, refuses_to_read_on) as agent:
+        run(flavour, path, scenario)
+    assert agent.connections == 1
 
 
 def test_a_call_that_gets_no_answer_ends_at_its_timeout(path: Path, flavour: str) -> None:

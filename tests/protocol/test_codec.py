@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd_client.errors import ProtocolError
+from agentd_client.errors import InvalidParamsError, ProtocolError, UnknownMethodError
 from agentd_client.protocol import limits
-from agentd_client.protocol.codec import Decoder, Encoder, Notification, Request, Response
+from agentd_client.protocol.codec import Decoder, Encoder, Notification, RefusedRequest, Request, Response
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 SCALARS = (
@@ -118,7 +118,7 @@ def test_hostile_bytes_raise_nothing_and_hold_no_more_than_the_limits(pieces):
     decoder = Decoder()
     for piece in pieces:
         for message in decoder.receive(piece):
-            assert isinstance(message, Request | Response | Notification)
+            assert isinstance(message, Request | Response | Notification | RefusedRequest)
             assert depth([*message]) < limits.MAX_NESTING
 
 
@@ -142,10 +142,6 @@ NOT_MESSAGES = {
     "an unknown type": pack(3, 1, "m", []),
     "a request of three": pack(0, 1, "m"),
     "a request of five": pack(0, 1, "m", [], None),
-    "params that are a map": pack(0, 1, "m", {}),
-    "params that are nil": pack(0, 1, "m", None),
-    "a method that is bytes": pack(0, 1, b"m", []),
-    "a method that is too long": pack(0, 1, "m" * 65, []),
     "a msgid that is a boolean": pack(0, True, "m", []),
     "a msgid that is a float": pack(0, 1.0, "m", []),
     "a negative msgid": pack(0, -1, "m", []),
@@ -153,8 +149,11 @@ NOT_MESSAGES = {
     "a response with a msgid of more than 32 bits": pack(1, 2**32, None, None),
     "a response with a msgid that is a boolean": pack(1, True, None, None),
     "a response of three": pack(1, 1, None),
+    "a notification of two": pack(2, "m"),
     "a notification of four": pack(2, 1, "m", []),
-    "a notification with a method that is too long": pack(2, "m" * 65, []),
+    "a notification that is nested too deeply": pack(2, "m", [[[[[[[[1]]]]]]]]),
+    "a notification with the same key twice": b"\x93\x02\xa1m\x91\x82\xa1a\x01\xa1a\x01",
+    "a response with a key that is bytes": pack(1, 1, None, {b"a": 1}),
     "the byte that MessagePack never uses": b"\xc1",
     "text that is not UTF-8": b"\x94\x00\x01\xa1\xff\x90",
     "a surrogate as UTF-8": b"\x94\x00\x01\xa3\xed\xa0\x80\x90",
@@ -193,6 +192,124 @@ def test_what_is_no_message_is_none_byte_by_byte_either(data):
     decoder = Decoder()
     assert [message for byte in data for message in decoder.receive(bytes([byte]))] == []
     assert decoder.failure is not None
+
+
+NOTIFICATIONS_OF_ANOTHER_FORM = {
+    "a method that is bytes": pack(2, b"nvim_set_client_info", ["x", {}, "remote", {}, {}]),
+    "all text as bytes": pack(
+        2, b"nvim_set_client_info", [b"x", {b"major": 1}, b"remote", {b"a": {b"b": 1}}, {}]
+    ),
+    "a key that is a number": pack(2, "m", [{1: 1}]),
+    "a key that is an array": b"\x93\x02\xa1m\x91\x81\x90\x01",
+    "params that are a map": pack(2, "m", {"a": 1}),
+    "params that are nil": pack(2, "m", None),
+    "params that are text": pack(2, "m", "x"),
+    "a method that is nil": pack(2, None, []),
+    "a method that is a number": pack(2, 1, "m"),
+    "a method that is too long": pack(2, "m" * 65, []),
+}
+
+
+@pytest.mark.parametrize("data", NOTIFICATIONS_OF_ANOTHER_FORM.values(), ids=NOTIFICATIONS_OF_ANOTHER_FORM)
+def test_a_notification_of_another_form_is_one_without_effect(data):
+    decoder = Decoder()
+    good = pack(0, 7, "m", [{"a": 1}])
+    before, ignored, after = decoder.receive(good + data + good)
+    assert before == after == Request(7, "m", [{"a": 1}])
+    assert type(ignored) is Notification
+    (ignored,) = (message for byte in data for message in decoder.receive(bytes([byte])))
+    assert type(ignored.method) is str
+    assert type(ignored.params) is list
+    assert decoder.failure is None
+    assert not decoder.has_partial_message
+
+
+REQUESTS_THAT_CANNOT_BE_CARRIED_OUT = {
+    "params that are a map": (pack(0, 9, "m", {}), InvalidParamsError, "holds one map, not map"),
+    "params that are nil": (pack(0, 9, "m", None), InvalidParamsError, "holds one map, not nil"),
+    "params that are text": (pack(0, 9, "m", "x"), InvalidParamsError, "holds one map, not text"),
+    "a method that is bytes": (pack(0, 9, b"m", []), UnknownMethodError, "text (str), not bytes"),
+    "a method that is nil": (pack(0, 9, None, []), UnknownMethodError, "text (str), not nil"),
+    "a method that is too long": (pack(0, 9, "m" * 65, []), UnknownMethodError, "at most 64 characters"),
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    REQUESTS_THAT_CANNOT_BE_CARRIED_OUT.values(),
+    ids=REQUESTS_THAT_CANNOT_BE_CARRIED_OUT,
+)
+def test_a_whole_request_of_another_form_is_one_to_refuse(data, error, words):
+    decoder = Decoder()
+    refused, after = decoder.receive(data + pack(0, 7, "m", []))
+    assert (type(refused), refused.msgid, type(refused.error)) == (RefusedRequest, 9, error)
+    assert words in refused.error.sentence
+    assert after == Request(7, "m", [])
+    assert decoder.failure is None
+
+
+@pytest.mark.parametrize("byte_by_byte", [False, True])
+@pytest.mark.parametrize(
+    ("data", "msgid"),
+    [
+        (pack(0, 5, "m", [{b"a": 1}]), 5),
+        (pack(0, 2**32 - 1, "m", [list(range(65))]), 2**32 - 1),
+        (pack(0, 300, "m", ["x" * 300, {"a": "x"}])[:-3] + b"\xc1", 300),
+        (b"\xdd\x00\x00\x00\x04\xd3" + bytes(8) + b"\xcf" + (77).to_bytes(8) + b"\xa1m\x91\xc1", 77),
+        (b"\x94\x00\x04\xa1m\x91\x82\xa1a\x01\xa1a\x01", 4),
+        (pack(0, 6, "m"), 6),
+        (pack(0, 6, "m", [], 1), 6),
+        (pack(0, -1, "m", [{}]), None),
+        (pack(0, "5", "m", [{}]), None),
+        (pack(0, True, "m", [{}]), None),
+        (pack(0, 2**32, "m", [{}]), None),
+        (pack(1, 5, None), None),
+        (pack(2, 5), None),
+        (pack(3, 5), None),
+        (pack(0), None),
+        (b"\x94\x00\xdd\xff\xff\xff\xff", None),
+        (b"\x94\x00\xdb\xff\xff\xff\xff" + b"x" * 70_000, None),
+        (b"\xdd\xff\xff\xff\xff\xc1", None),
+        (b"\xc1", None),
+        (b"GET / HTTP/1.1", None),
+    ],
+)
+def test_the_msgid_of_a_request_that_failed_is_known_where_its_beginning_tells(data, msgid, byte_by_byte):
+    decoder = Decoder()
+    before = pack(0, 1, "m", [{"a": 2}])
+    if byte_by_byte:
+        for byte in before + data:
+            decoder.receive(bytes([byte]))
+    else:
+        feed(decoder, before + data + b"\x00" * 50)
+    assert decoder.failure is not None
+    assert decoder.msgid_of_rest == msgid
+
+
+@pytest.mark.parametrize("cut", range(3, 19))
+def test_the_msgid_of_an_unfinished_request_is_known_once_it_is_there(cut):
+    decoder = Decoder()
+    decoder.receive(pack(0, 8, "m", []) + pack(0, 70, "method", [{"a": "text"}])[:cut])
+    assert decoder.has_partial_message
+    assert decoder.msgid_of_rest == 70
+
+
+def test_every_cause_of_a_failure_is_one_of_a_few():
+    """A log that keeps each of them apart stays bounded, whatever numbers and bytes a peer makes up."""
+    causes = set()
+    for number in range(200):
+        for data in (
+            b"\x94\x00\x01\xa1m\xdd" + (65 + number).to_bytes(4),
+            b"\x94\x00\x01\xa1m\xdf" + (65 + number).to_bytes(4),
+            b"\x94\x00\x01\xa1m\xdb" + (2**31 + number).to_bytes(4),
+            b"\x94\x00\x01\xa1m\xc9" + (1 + number).to_bytes(4) + b"\x05",
+            pack(3 + number),
+            bytes([0xA1, 0x80 + number % 64]),
+        ):
+            decoder = Decoder()
+            decoder.receive(data)
+            causes.add(str(decoder.failure))
+    assert len(causes) <= 8, causes
 
 
 def test_the_reason_of_a_failure_never_quotes_the_peer():

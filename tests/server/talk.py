@@ -279,6 +279,11 @@ class Talker:
         return found
 
 
+def why(msgid: int, sentence: str) -> list[object]:
+    """What the agent says last on a connection that it closes for what the peer sent."""
+    return [msgid, [1, f"INVALID_MESSAGE: {sentence}; the agent closes this connection"], None]
+
+
 def msgids(replies: list[list[object]]) -> list[object]:
     return [reply[0] for reply in replies]
 

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from agentd.server import connection as connection_module
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
-from tests.server.talk import VALID, connected, create, msgids, request, verify
+from tests.server.talk import VALID, connected, create, msgids, verify, why
 
 SECRET = "v4.local.s3cret"
 
@@ -88,9 +88,22 @@ async def test_a_msgid_in_flight_ends_the_connection_after_what_came_before(sess
         await talker.send(create(1, "slow"), verify(2), verify(1), verify(3))
         assert msgids(await talker.replies(1)) == [2]
         gate.set()
-        assert msgids(await talker.everything()) == [1]
+        answer, last = await talker.everything()
+        assert (answer[0], answer[1]) == (1, None), "the request that had the msgid first is answered first"
+        assert last == why(1, "the msgid of a request that is not answered yet")
     assert len(log.records) == 1
     assert "msgid that is in use" in log.text
+
+
+async def test_a_msgid_in_flight_ends_the_connection_also_where_the_second_request_is_of_another_form(
+    sessions,
+):
+    gate = sessions.gate("slow")
+    async with connected(sessions) as (talker, _):
+        await talker.send(create(1, "slow"), msgpack.packb([0, 1, b"hello", None]), verify(3))
+        await wait_all_tasks_blocked()
+        gate.set()
+        assert msgids(await talker.everything()) == [1, 1]
 
 
 async def test_a_msgid_may_be_used_again_once_it_is_answered(sessions):
@@ -100,19 +113,88 @@ async def test_a_msgid_may_be_used_again_once_it_is_answered(sessions):
             assert (await talker.replies(1))[0][2]["token"] == f"token of {label}"
 
 
+NO_FORM = "malformed message: neither a request, nor a response, nor a notification"
+
+
 @pytest.mark.parametrize(
-    "data", [b"\xc1", b"\x93\x00\x01\xa1m", b"\x94\x00\x04\xa1m\x91\x82\xa1a\x01\xa1a\x01"]
+    ("data", "last"),
+    [
+        (b"\xc1", why(0, "malformed message: a byte that MessagePack does not have")),
+        (b"\x93\x00\x09\xa1m", why(9, NO_FORM)),
+        (
+            b"\x94\x00\x04\xa1m\x91\x82\xa1a\x01\xa1a\x01",
+            why(4, "malformed message: a map holds the same key twice"),
+        ),
+        (b"\x94\x00\x04\xa1m\x91\x81\xc4\x01a\x01", why(4, "malformed message: a map key is not a string")),
+        (b"\x94\x00\x04\xa1m\x91\x81\xa1a\xa1\xff", why(4, "malformed message: text that is not UTF-8")),
+        (msgpack.packb([0, "4", "hello", []]), why(0, NO_FORM)),
+        (b"GET / HTTP/1.1\r\n", why(0, "malformed message: a message is an array that begins with its type")),
+    ],
 )
-async def test_malformed_bytes_end_the_connection_after_what_came_before_is_answered(sessions, log, data):
+async def test_malformed_bytes_end_the_connection_after_what_came_before_is_answered_and_the_peer_is_told_why(
+    sessions, log, data, last
+):
     gate = sessions.gate("slow")
     async with connected(sessions) as (talker, _):
         await talker.send(create(1, "slow"), verify(2), data, verify(3))
         assert msgids(await talker.replies(1)) == [2]
         gate.set()
-        assert msgids(await talker.everything()) == [1]
+        answer, told = await talker.everything()
+        assert (answer[0], answer[1]) == (1, None), "what is in work is answered first"
+        assert told == last
     assert len(log.records) == 1
     assert "closed: malformed" in log.text
     assert "uid=" in log.text
+
+
+async def test_a_peer_is_told_why_before_it_would_send_more_of_a_message_that_is_too_large(sessions):
+    async with connected(sessions) as (talker, _):
+        with pytest.raises(trio.BrokenResourceError):
+            for _ in range(100):
+                await talker.send(verify(7, "x" * 70_000))
+        assert await talker.everything() == [why(7, "malformed message: a message of more than 65536 bytes")]
+
+
+async def test_a_peer_that_takes_nothing_is_not_waited_for_longer_than_for_any_reply(
+    sessions, log, autojump_clock
+):
+    async with connected(sessions, buffer=4096) as (talker, _):
+        began = trio.current_time()
+        await talker.send(*(verify(n) for n in range(60)), b"\xc1")
+        await wait_all_tasks_blocked()
+    assert trio.current_time() - began <= limits.REPLY_SECONDS
+
+
+async def test_the_log_keeps_every_cause_apart(sessions, log):
+    """The limit of the log counts by template: one cause does not hide another."""
+    for data in (
+        b"\xc1",
+        msgpack.packb([0, "4", "hello", []]),
+        b"\xa1\xff",
+        msgpack.packb([1, 1, None, None]),
+    ):
+        async with connected(sessions) as (talker, _):
+            await talker.send(data)
+            await talker.everything()
+    assert len({record.msg for record in log.records}) == 4
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ([0, 5, "hello", None], "INVALID_PARAMS: params is an array that holds one map, not nil"),
+        ([0, 5, "hello", {"client": "x"}], "INVALID_PARAMS: params is an array that holds one map, not map"),
+        ([0, 5, b"hello", [{}]], "UNKNOWN_METHOD: a method's name is text (str), not bytes"),
+        ([0, 5, "x" * 65, [{}]], "UNKNOWN_METHOD: a method's name has at most 64 characters"),
+    ],
+)
+async def test_a_request_of_another_form_is_refused_and_the_connection_goes_on(sessions, log, message, error):
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(1), msgpack.packb(message), verify(2))
+        first, refused, second = await talker.replies(3)
+        assert msgids([first, second]) == [1, 2]
+        assert refused == [5, [1, error], None]
+    assert log.records == []
 
 
 async def test_no_log_line_about_a_peer_quotes_it(sessions, log):
@@ -120,11 +202,13 @@ async def test_no_log_line_about_a_peer_quotes_it(sessions, log):
         msgpack.packb([0, 1, "verifyToken", [{SECRET: 1, 5: 5}]]),
         msgpack.packb([SECRET]),
         msgpack.packb([1, 1, SECRET, None]),
-        request(1, SECRET * 9),
+        b"\xa9" + SECRET[:8].encode() + b"\xff",
     ):
         async with connected(sessions) as (talker, _):
             await talker.send(data)
-            assert await talker.everything() == []
+            (last,) = await talker.everything()
+            assert last[1][1].startswith("INVALID_MESSAGE: ")
+            assert "s3cret" not in last[1][1]
     assert "malformed" in log.text
     assert "s3cret" not in log.text
 
@@ -132,7 +216,7 @@ async def test_no_log_line_about_a_peer_quotes_it(sessions, log):
 async def test_a_response_ends_the_connection_after_what_came_before(sessions, log):
     async with connected(sessions) as (talker, _):
         await talker.send(verify(1), msgpack.packb([1, 1, None, None]), verify(2))
-        assert msgids(await talker.everything()) == [1]
+        assert msgids(await talker.everything()) == [1, 0]
     assert "response to nothing" in log.text
 
 
@@ -142,6 +226,26 @@ async def test_notifications_are_ignored(sessions):
         await talker.send(notification, verify(1), notification * 500, verify(2), notification)
         assert msgids(await talker.replies(2)) == [1, 2]
     assert sessions.asked == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        [2, b"nvim_set_client_info", ["x", {}, "remote", {}, {}]],
+        [2, b"nvim_set_client_info", [b"x", {b"major": 1}, b"remote", {}, {}]],
+        [2, "resetKey", {}],
+        [2, "resetKey", None],
+        [2, None, [{}]],
+        [2, "resetKey" * 9, [{}]],
+    ],
+)
+async def test_notifications_of_another_form_are_ignored_as_well(sessions, log, message):
+    async with connected(sessions) as (talker, _):
+        notification = msgpack.packb(message)
+        await talker.send(notification, verify(1), notification * 100, verify(2), notification)
+        assert msgids(await talker.replies(2)) == [1, 2]
+    assert sessions.asked == []
+    assert log.records == []
 
 
 async def test_notifications_count_towards_a_connections_turn(sessions, monkeypatch):
@@ -195,7 +299,7 @@ async def test_a_message_of_the_largest_size_is_answered_and_a_larger_one_is_not
         await talker.send(sized(limits.MAX_MESSAGE_BYTES) * 2)
         assert [reply[2]["reason"] for reply in await talker.replies(2)] == ["MALFORMED"] * 2
         await talker.send(sized(limits.MAX_MESSAGE_BYTES + 1))
-        assert await talker.everything() == []
+        assert await talker.everything() == [why(1, "malformed message: a message of more than 65536 bytes")]
     assert "65536 bytes" in log.text
 
 
@@ -266,7 +370,7 @@ async def test_a_message_that_is_not_finished_in_time_ends_the_connection(sessio
     async with connected(sessions) as (talker, _):
         began = trio.current_time()
         await talker.send(verify(1), verify(2)[:-1])
-        assert msgids(await talker.everything()) == [1]
+        assert (await talker.everything())[1:] == [why(2, "a message that was not finished within 10 s")]
         assert trio.current_time() - began == pytest.approx(limits.MESSAGE_SECONDS)
     assert "not finished in time" in log.text
 
@@ -285,7 +389,7 @@ async def test_trickling_bytes_does_not_renew_the_deadline(sessions, log, autoju
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trickle)
-            assert await talker.everything() == []
+            assert await talker.everything() == [why(1, "a message that was not finished within 10 s")]
             assert trio.current_time() - began == pytest.approx(limits.MESSAGE_SECONDS)
 
 

@@ -94,7 +94,7 @@ async def test_a_connection_that_broke_the_rules_takes_no_other_down(serving, pa
     async with serving():
         with await Talker.connect(path) as bad, await Talker.connect(path) as good:
             await bad.send(b"\xc1")
-            assert await bad.everything() == []
+            assert msgids(await bad.everything()) == [0]
             await good.send(verify(1))
             assert msgids(await good.replies(1)) == [1]
 

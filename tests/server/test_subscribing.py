@@ -250,7 +250,9 @@ async def test_a_subscriber_that_breaks_the_rules_is_no_subscriber_any_more(sess
     async with connected(sessions) as (talker, _):
         await subscribed(talker)
         await talker.send(end)
-        assert await talker.everything() == []
+        assert [message[1][1].partition(":")[0] for message in await talker.everything()] == [
+            "INVALID_MESSAGE"
+        ]
         assert sessions.subscribers == []
 
 

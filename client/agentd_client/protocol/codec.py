@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 
-from ..errors import ProtocolError
+from ..errors import AgentdError, InvalidParamsError, ProtocolError, UnknownMethodError
 from .limits import (
     MAX_CONTAINER_ITEMS,
     MAX_CONTAINERS,
@@ -25,6 +25,10 @@ from .limits import (
 
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
 _REQUEST_ITEMS = 4
+_NOTIFICATION_ITEMS = 3
+
+_HEAD_BYTES = 5 + 9 + 9
+"""The longest forms in which an array's header, a type and a msgid can be written."""
 
 # Everything that decoding hostile bytes is known to raise. BufferFull is no ValueError, nested headers end
 # in StackError, invalid UTF-8 in UnicodeDecodeError, an unhashable map key in TypeError.
@@ -54,10 +58,25 @@ class Notification(NamedTuple):
     params: list[Any]
 
 
-Message = Request | Response | Notification
+class RefusedRequest(NamedTuple):
+    """A request that came whole and cannot be carried out: `error` is its answer. The connection goes on."""
+
+    msgid: int
+    error: AgentdError
+
+
+Message = Request | Response | Notification | RefusedRequest
 
 # What a named tuple's own constructor calls, without the call around it.
 _new_message = tuple.__new__
+
+
+class _MessageError(ValueError):
+    """What is wrong with a message, in words that stand here: they hold nothing of the peer's."""
+
+
+class UnreadableMap:
+    """Stands for a map with a key that is not text; nothing in it is read."""
 
 
 class _Containers:
@@ -75,46 +94,46 @@ class _Containers:
     def count_array(self, items: list[Any]) -> list[Any]:
         self.found += 1
         if self.found > MAX_CONTAINERS:
-            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+            raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
         return items
 
-    def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any] | UnreadableMap:
         self.found += 1
         if self.found > MAX_CONTAINERS:
-            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+            raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
         # msgpack lets the last of two equal keys win and bytes keys pass: two readers could see two meanings.
         read: dict[str, Any] = {}
         for key, value in pairs:
             if type(key) is not str:
-                raise ValueError("a map key is not a string")
+                # No error yet: clients that send all their text as bytes send such notifications.
+                return UnreadableMap()
             if key in read:
-                raise ValueError("a map holds the same key twice")
+                raise _MessageError("a map holds the same key twice")
             read[key] = value
         return read
 
 
 def _refuse_extension(code: int, data: bytes) -> NoReturn:
     # max_ext_len=0 stops every extension but an empty one.
-    raise ValueError("an extension type")
+    raise _MessageError("an extension type")
 
 
-def _check_nesting(items: Iterable[Any], allowed: int) -> None:
+def _check(items: Iterable[Any], allowed: int, *, is_read: bool = True) -> None:
+    """Raise where containers lie deeper than `allowed`, or where what is read holds an unreadable map."""
     if not allowed:
-        raise ValueError(f"nested more than {MAX_NESTING} deep")
+        raise _MessageError(f"nested more than {MAX_NESTING} deep")
     for item in items:
         kind = type(item)
         if kind is list:
-            _check_nesting(item, allowed - 1)
+            _check(item, allowed - 1, is_read=is_read)
         elif kind is dict:
-            _check_nesting(item.values(), allowed - 1)
+            _check(item.values(), allowed - 1, is_read=is_read)
+        elif kind is UnreadableMap and is_read:
+            raise _MessageError("a map key is not a string")
 
 
 def _is_msgid(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_MSGID
-
-
-def _is_method(value: object) -> bool:
-    return type(value) is str and len(value) <= MAX_METHOD_CHARACTERS
 
 
 def _is_flat(params: list[Any]) -> bool:
@@ -122,9 +141,9 @@ def _is_flat(params: list[Any]) -> bool:
         if type(parameters) is dict:
             for value in parameters.values():
                 kind = type(value)
-                if kind is list or kind is dict:
+                if kind is list or kind is dict or kind is UnreadableMap:
                     return False
-        elif type(parameters) is list and parameters:
+        elif (type(parameters) is list and parameters) or type(parameters) is UnreadableMap:
             return False
     return True
 
@@ -142,20 +161,55 @@ def _request(item: Any) -> Request | None:
     if type(method) is not str or len(method) > MAX_METHOD_CHARACTERS or type(params) is not list:
         return None
     if not _is_flat(params):
-        _check_nesting(params, MAX_NESTING - 1)  # the message itself is one
+        _check(params, MAX_NESTING - 1)  # the message itself is one
     return _new_message(Request, (msgid, method, params))
 
 
 def _other_message(item: Any) -> Message:
     if type(item) is not list or not item or type(item[0]) is not int:
-        raise ValueError("a message is an array that begins with its type")
-    _check_nesting(item, MAX_NESTING)
+        raise _MessageError("a message is an array that begins with its type")
+    if item[0] == _NOTIFICATION and len(item) == _NOTIFICATION_ITEMS:
+        return _notification(item)
+    _check(item, MAX_NESTING)
     match item:
         case [1, msgid, error, result] if _is_msgid(msgid):
             return Response(msgid, error, result)
-        case [2, method, list() as params] if _is_method(method):
+        case [0, msgid, method, params] if _is_msgid(msgid):
+            return RefusedRequest(msgid, _request_error(method, params))
+    raise _MessageError("neither a request, nor a response, nor a notification")
+
+
+def _notification(item: list[Any]) -> Notification:
+    # One of another form has no effect, just as one of an unknown name: editors and libraries introduce
+    # themselves to whatever they connect to, each in its own way.
+    _check(item, MAX_NESTING, is_read=False)
+    match item:
+        case [_, str(method), list(params)] if len(method) <= MAX_METHOD_CHARACTERS:
             return Notification(method, params)
-    raise ValueError("neither a request, nor a response, nor a notification")
+    return Notification("", [])
+
+
+def _request_error(method: object, params: object) -> AgentdError:
+    if type(method) is not str:
+        return UnknownMethodError(f"a method's name is text (str), not {type_name(method)}")
+    if len(method) > MAX_METHOD_CHARACTERS:
+        return UnknownMethodError(f"a method's name has at most {MAX_METHOD_CHARACTERS} characters")
+    return InvalidParamsError(f"params is an array that holds one map, not {type_name(params)}")
+
+
+def type_name(value: object) -> str:
+    """What MessagePack calls the type of a decoded value."""
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
+
+
+_TYPE_NAMES = {
+    type(None): "nil",
+    int: "integer",
+    str: "text",
+    list: "array",
+    dict: "map",
+    UnreadableMap: "map",
+}
 
 
 class Decoder:
@@ -182,12 +236,29 @@ class Decoder:
         )
         self._fed = 0
         self._decoded = 0
+        # The first bytes of a message that is unfinished or failed.
+        self._head = b""
         self.failure: ProtocolError | None = None
 
     @property
     def has_partial_message(self) -> bool:
         """Whether the peer owes the rest of a message; the owner puts a deadline on it."""
         return self._fed != self._decoded
+
+    @property
+    def msgid_of_rest(self) -> int | None:
+        """The msgid of the request that failed or is unfinished, where its first bytes tell."""
+        header = msgpack.Unpacker(
+            max_array_len=MAX_CONTAINER_ITEMS, max_map_len=0, max_str_len=0, max_bin_len=0, max_ext_len=0
+        )
+        header.feed(self._head)
+        try:
+            if header.read_array_header() <= 1:
+                return None
+            kind, msgid = header.unpack(), header.unpack()
+        except _DECODING_ERRORS:
+            return None
+        return msgid if type(kind) is int and kind == _REQUEST and _is_msgid(msgid) else None
 
     def receive(self, data: bytes) -> list[Message]:
         """Take at most `READ_BYTES` bytes; returns the messages that they complete."""
@@ -201,22 +272,51 @@ class Decoder:
             for item in unpacker:
                 end = unpacker.tell()
                 if end - self._decoded > MAX_MESSAGE_BYTES:
-                    raise ValueError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
+                    raise _MessageError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
                 messages.append(_request(item) or _other_message(item))
                 self._decoded = end
                 containers.found = 0
             if self._fed - self._decoded > MAX_MESSAGE_BYTES:
-                raise ValueError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
+                raise _MessageError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
         except _DECODING_ERRORS as error:
-            # The class only where msgpack has no words of its own; its words never hold the peer's bytes.
             self.failure = ProtocolError(f"malformed message: {_describe(error)}")
+        if self._fed != self._decoded:
+            self._keep_head(data)
         return messages
+
+    def _keep_head(self, data: bytes) -> None:
+        begins = len(data) - (self._fed - self._decoded)
+        if begins >= 0:  # in this read
+            self._head = data[begins : begins + _HEAD_BYTES]
+        elif len(self._head) < _HEAD_BYTES:
+            self._head = (self._head + data)[:_HEAD_BYTES]
 
 
 def _describe(error: Exception) -> str:
+    # In words that stand here: whoever logs them can count each cause by itself, and they hold no byte of the
+    # peer's and no number that it can choose.
+    if isinstance(error, _MessageError):
+        return str(error)
     if isinstance(error, UnicodeDecodeError):
         return "text that is not UTF-8"
-    return str(error) or type(error).__name__
+    if isinstance(error, msgpack.exceptions.StackError):
+        return f"nested more than {MAX_NESTING} deep"
+    if isinstance(error, msgpack.exceptions.FormatError):
+        return "a byte that MessagePack does not have"
+    for limit, words in _LIMITS_OF_MSGPACK.items():
+        if limit in str(error):
+            return words
+    return "it is no MessagePack"
+
+
+_LIMITS_OF_MSGPACK = {
+    "max_array_len": f"more than {MAX_CONTAINER_ITEMS} items in an array",
+    "max_map_len": f"more than {MAX_CONTAINER_ITEMS} items in a map",
+    "max_str_len": f"a message of more than {MAX_MESSAGE_BYTES} bytes",
+    "max_bin_len": f"a message of more than {MAX_MESSAGE_BYTES} bytes",
+    "max_ext_len": "an extension type",
+}
+"""What msgpack's own refusals name, beside numbers that are the peer's."""
 
 
 class Encoder:

@@ -17,7 +17,8 @@ from ..errors import (
     ProtocolError,
 )
 from .calls import Call, LocalParamsError
-from .codec import Decoder, Encoder, Request, Response
+from .codec import Decoder, Encoder, Message, RefusedRequest, Request, Response
+from .limits import MAX_MSGID
 from .wire import error_from_wire
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Exchange:
             InvalidExpiryError, InvalidLabelError, InvalidTokenError: that parameter cannot be encoded.
             LocalParamsError: another one cannot, or all of them together make too long a message.
         """
-        self._msgid = (self._msgid + 1) % 2**32
+        self._msgid = self._msgid % MAX_MSGID + 1  # never 0, which is the agent's: see `_answer`
         try:
             return self._encoder.request(self._msgid, call.method.name, call.params)
         except _ENCODING_ERRORS:
@@ -108,13 +109,24 @@ class Exchange:
             ProtocolError: the peer sent something that is no answer; close the connection.
         """
         for message in self._decoder.receive(data):
-            match message:
-                case Response(msgid, error, result) if msgid == self._msgid:
-                    if error is not None:
-                        return Answer(None, error_from_wire(error))
-                    return Answer(call.read(result), None)
-                case Request():
-                    raise ProtocolError("expected an answer, got a request")
+            answer = self._answer(message, call)
+            if answer is not None:
+                return answer
         if self._decoder.failure is not None:
             raise self._decoder.failure
+        return None
+
+    def _answer(self, message: Message, call: Call[T]) -> Answer[T] | None:
+        """The answer, where this message is one to the present call.
+
+        An error with the msgid 0 is the last that the agent says on a connection: it could not read what it
+        got. Whatever it could read was answered before, so the present call was not carried out.
+        """
+        match message:
+            case Response(msgid, error, result) if msgid == self._msgid or (msgid == 0 and error is not None):
+                if error is not None:
+                    return Answer(None, error_from_wire(error))
+                return Answer(call.read(result), None)
+            case Request() | RefusedRequest():
+                raise ProtocolError("expected an answer, got a request")
         return None
