@@ -17,7 +17,16 @@ from agentd_client.errors import ConfigError
 
 from . import __version__
 from .config import Settings
-from .server import Access, SocketFile, Traffic, Verifying, anybody, serve_connections, verify_dispatch
+from .server import (
+    Access,
+    SocketFile,
+    Traffic,
+    Verifying,
+    anybody,
+    keep_in_place,
+    serve_connections,
+    verify_dispatch,
+)
 
 
 class SecondDoor:
@@ -70,15 +79,19 @@ class SecondDoor:
         if listener is None:
             return
         logger.info("others can have tokens verified at %s", listener.getsockname())
-        await serve_connections(
-            listener,
-            verify_dispatch(sessions, version=__version__, logger=logger, traffic=traffic),
-            logger=logger,
-            stop=stop,
-            admission=anybody(),
-            drain_seconds=self._settings.drain_seconds,
-            owns_listener=self._passed is None,
-        )
+        async with trio.open_nursery() as standing:
+            if self._file is not None:
+                standing.start_soon(keep_in_place, self._file, logger)
+            await serve_connections(
+                listener,
+                verify_dispatch(sessions, version=__version__, logger=logger, traffic=traffic),
+                logger=logger,
+                stop=stop,
+                admission=anybody(),
+                drain_seconds=self._settings.drain_seconds,
+                owns_listener=self._passed is None,
+            )
+            standing.cancel_scope.cancel()
 
 
 def _access(settings: Settings) -> Access:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 
+import msgspec
 import trio
 
 from agentd_client.errors import KeyFileError, NoPassphraseError
@@ -21,7 +22,7 @@ from .doors import SecondDoor
 from .keys import KEY_FILE, KeyRing, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
-from .server import SocketFile, Traffic, agent_dispatch, serve_connections
+from .server import SocketFile, Traffic, agent_dispatch, keep_in_place, serve_connections
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
 from .state_folder import prepare_state
 from .status import status_reader, tell_manager
@@ -54,7 +55,12 @@ async def running_core(
         await KeyRing.create_key_ring(
             keys_path=settings.keys_path, passphrase=passphrase, logger=keys_log
         ) as key_ring,
-        await DB.create_db(db_path=settings.store_path, key_ring=key_ring, logger=store_log) as db,
+        await DB.create_db(
+            db_path=settings.store_path,
+            key_ring=key_ring,
+            logger=store_log,
+            served_at=settings.socket_path,
+        ) as db,
         await SessionManager.create_session_manager(
             db=db,
             key_ring=key_ring,
@@ -124,7 +130,9 @@ async def serve(
         KeyFileError: the key file is refused.
         PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
     """
-    socket_path = settings.socket_path if passed is None else passed.getsockname()
+    if passed is not None:
+        settings = msgspec.structs.replace(settings, socket_path=passed.getsockname())
+    socket_path = settings.socket_path
     with (
         trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
@@ -159,6 +167,8 @@ async def serve(
             )
             agent.at_lock(dispatch.forget)
             stop = trio.Event()
+            if passed is not None:
+                socket_file.adopt(passed)
             listener = socket_file.bind() if passed is None else passed
             second_door.bind()
             with passed or nullcontext():
@@ -168,6 +178,7 @@ async def serve(
                     standing.start_soon(_stop_on_failure, agent, stop)
                     _start_locking(standing, agent, settings, idle, lock_signals, logger)
                     standing.start_soon(tell_manager, agent)
+                    standing.start_soon(keep_in_place, socket_file, logger)
                     _log_ready(agent, settings, socket_path, logger)
                     async with trio.open_nursery() as doors:
                         doors.start_soon(second_door.serve, agent.gate.sessions, logger, traffic, stop)

@@ -21,6 +21,7 @@ class Facts(NamedTuple):
     """What is known of agents here.
 
     serving, storing: the processes that hold the lock of the socket and of the store.
+    storing_at: the socket that the latter says it serves; empty where it does not say.
     unit: the systemd unit of the one that serves; empty for none, None where that cannot be known.
     """
 
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     failure: str | None
     unit: str | None
     is_enabled: bool
+    storing_at: str = ""
 
 
 def gather(scene: Scene) -> Facts:
@@ -47,6 +49,7 @@ def gather(scene: Scene) -> Facts:
         scene.answer.failure,
         proc.unit_of(cgroup) if cgroup else None,
         scene.is_enabled,
+        scene.storing_at,
     )
 
 
@@ -83,7 +86,8 @@ def _judge_alone(facts: Facts) -> Iterator[Finding]:
     elif facts.storing:
         yield error(
             ALONE,
-            f"another agent ({storing}) uses the store {facts.store_path}, and serves another socket",
+            f"another agent ({storing}) uses the store {facts.store_path}, and serves "
+            + (facts.storing_at or "another socket"),
             f"stop it (`kill {facts.storing[0]}`), or set AGENTD_SOCKET to the socket that it serves",
         )
 

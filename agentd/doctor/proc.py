@@ -6,15 +6,15 @@ Parsing is apart from reading. Formats: proc(5), proc_locks(5), unix(7).
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
+
+from agentd_client import lock_holder
 
 from .node import Node
 
 PROC = Path("/proc")
 
-_LOCK = re.compile(r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON
 _FIELDS_BEFORE_PATH = 7
 
@@ -28,19 +28,8 @@ def read(*parts: str) -> str:
 
 
 def flock_holders(locks: str, node: Node) -> list[int]:
-    """The processes that hold an flock(2) on a file, by the text of /proc/locks.
-
-    A process of another pid namespace is not in there. btrfs and overlayfs give stat(2) another device than
-    the kernel itself uses: there, where the major number is 0, the inode has to do.
-    """
-    if node.kind is None:
-        return []
-    device = (os.major(node.device), os.minor(node.device))
-    return [
-        int(pid)
-        for pid, major, minor, inode in _LOCK.findall(locks)
-        if int(inode) == node.inode and ((int(major, 16), int(minor, 16)) == device or int(major, 16) == 0)
-    ]
+    """The processes that hold an flock(2) on a file, by the text of /proc/locks."""
+    return [] if node.kind is None else lock_holder.flock_holders(locks, node.device, node.inode)
 
 
 def listeners(sockets: str, path: str) -> int:

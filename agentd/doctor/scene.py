@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agentd_client import paths
 from agentd_client.blocking import Client
 from agentd_client.errors import AgentdError, PassphraseError
+from agentd_client.lock_holder import holder_of
 from agentd_client.protocol.results import Status
 
 from .. import process
@@ -114,7 +115,17 @@ class Scene:
     @cached_property
     def storing(self) -> list[int]:
         """The processes that hold the store's lock."""
-        return proc.flock_holders(self.locks, look(self.settings.store_path / "agentd.lock"))
+        return proc.flock_holders(self.locks, look(self._store_lock))
+
+    @cached_property
+    def storing_at(self) -> str:
+        """The socket that the agent with the store says it serves; empty where it does not say."""
+        holder = holder_of(self._store_lock)
+        return "" if holder is None else holder.socket_path
+
+    @property
+    def _store_lock(self) -> Path:
+        return self.settings.store_path / "agentd.lock"
 
     @cached_property
     def listeners(self) -> int:

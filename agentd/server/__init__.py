@@ -11,6 +11,7 @@ from .refusing import refuse_waiting
 from .server import serve_connections
 from .socket_file import MAX_PATH_BYTES, SocketFile
 from .socket_folder import Access
+from .socket_watch import keep_in_place
 from .traffic import Traffic
 from .verify_only import verify_dispatch
 
@@ -30,6 +31,7 @@ __all__ = [
     "Verifying",
     "agent_dispatch",
     "anybody",
+    "keep_in_place",
     "owner_only",
     "refuse_waiting",
     "serve_connections",

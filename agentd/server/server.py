@@ -92,7 +92,10 @@ class _Server:
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
         while True:
-            await wait_readable(self._listener)
+            try:
+                await wait_readable(self._listener)
+            except trio.ClosedResourceError:
+                continue  # it became another socket, whose path is there again (`SocketFile.renew`)
             try:
                 # No await between accept and the task that owns the socket: a cancellation cannot lose it.
                 self._accept(nursery)

@@ -9,14 +9,16 @@ In two steps: the agent takes the lock before it touches keys and store, and bin
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import socket
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
+from agentd_client import lock_holder
 from agentd_client.errors import AlreadyServingError, SocketPathError
 
 from .socket_folder import OWNERS, PRIVATE_MODE, Access, prepare_folder
@@ -62,14 +64,13 @@ class SocketFile:
             )
         self._lock: int | None = None
         self._listener: socket.socket | None = None
-        self._made: tuple[int, int] | None = None
+        self._file: tuple[int, int] | None = None
+        self._is_ours = False
 
     def __enter__(self) -> Self:
-        try:
+        with self._translated():
             prepare_folder(os.path.dirname(self.path), self._access)
             self._lock = _lock(self.path, self._access.setting)
-        except OSError as error:
-            raise _failed(self.path, error, self._access) from error
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -89,8 +90,55 @@ class SocketFile:
         """
         assert self._lock is not None
         assert self._listener is None
+        with self._translated():
+            self._listener, self._file = self._bound()
+        self._is_ours = True
+        return self._listener
+
+    def adopt(self, listener: socket.socket) -> None:
+        """Take over a socket that a service manager made at this path; its file stays that manager's."""
+        self._listener, self._file = listener, _identity(self.path)
+
+    def is_in_place(self) -> bool:
+        """Whether socket and lock still stand under their names, where others look for them."""
+        assert self._lock is not None
+        return (
+            self._file is not None
+            and _identity(self.path) == self._file
+            and _is_still(self._lock, f"{self.path}.lock")
+        )
+
+    def renew(self, closing: Callable[[socket.socket], None]) -> None:
+        """Make folder, lock and socket again as far as they are gone; the listener stays the same object.
+
+        Who waited to be accepted by the one before is turned away, and connects anew.
+
+        Args:
+            closing: told of the listener before its descriptor becomes another's.
+
+        Raises:
+            SocketPathError: it cannot be made there.
+            AlreadyServingError: another agent has the path by now.
+        """
+        assert self._lock is not None
+        assert self._listener is not None
+        with self._translated():
+            prepare_folder(os.path.dirname(self.path), self._access)
+            if not _is_still(self._lock, f"{self.path}.lock"):
+                before, self._lock = self._lock, _lock(self.path, self._access.setting)
+                os.close(before)
+            if self._file is not None and _identity(self.path) == self._file:
+                return
+            listener, self._file = self._bound()
+        self._is_ours = True
+        with listener:
+            closing(self._listener)
+            os.dup2(listener.fileno(), self._listener.fileno(), inheritable=False)
+
+    def _bound(self) -> tuple[socket.socket, tuple[int, int]]:
+        """A listening socket at the path, and its file's identity."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener = listener
+        made: tuple[int, int] | None = None
         try:
             listener.setblocking(False)
             _remove_stale(self.path, self._access.setting)
@@ -102,7 +150,7 @@ class SocketFile:
             finally:
                 os.umask(umask)
             found = os.lstat(self.path)
-            self._made = (found.st_dev, found.st_ino)
+            made = (found.st_dev, found.st_ino)
             if stat.S_IMODE(found.st_mode) != PRIVATE_MODE:
                 mode = stat.S_IMODE(found.st_mode)
                 raise SocketPathError(
@@ -111,13 +159,10 @@ class SocketFile:
                 )
             self._open_to_others()
             listener.listen(BACKLOG)
-        except OSError as error:
-            self._remove()
-            raise _failed(self.path, error, self._access) from error
         except BaseException:
-            self._remove()
+            _unlink_and_close(self.path, made, listener)
             raise
-        return listener
+        return listener, made
 
     def _open_to_others(self) -> None:
         """Give the file its group and mode; nobody can connect before it listens.
@@ -137,19 +182,36 @@ class SocketFile:
             os.chmod(self.path, mode)
 
     def _remove(self) -> None:
-        listener, made = self._listener, self._made
-        self._listener = self._made = None
-        if listener is None:
-            return
+        listener, file = self._listener, self._file
+        self._listener = self._file = None
+        if listener is not None and self._is_ours:
+            _unlink_and_close(self.path, file, listener)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            # Before the close: an open socket holds its inode, so no other file can have the same number.
-            if made is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.lstat(self.path)
-                    if (found.st_dev, found.st_ino) == made:
-                        os.unlink(self.path)
-        finally:
-            listener.close()
+            yield
+        except OSError as error:
+            raise _failed(self.path, error, self._access) from error
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file stands under that name; None for none, or where that cannot be seen."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _unlink_and_close(path: str, made: tuple[int, int] | None, listener: socket.socket) -> None:
+    try:
+        # Before the close: an open socket holds its inode, so no other file can have the same number.
+        if made is not None and _identity(path) == made:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+    finally:
+        listener.close()
 
 
 def _failed(path: str, error: OSError, access: Access) -> SocketPathError:
@@ -170,12 +232,16 @@ def _lock(path: str, setting: str) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                holder = lock_holder.holder_of(name)
+                which, stop = (f" (process {holder.pid})", f" (`kill {holder.pid}`)") if holder else ("", "")
                 raise AlreadyServingError(
-                    f"another agent already serves {path}; use it, stop it, or set {setting} to another path"
+                    f"another agent already serves {path}{which}; use it, stop it{stop}, "
+                    f"or set {setting} to another path"
                 ) from None
             # A file that was deleted between open and flock can be locked, and so can the one that was
             # made in its place: only the lock on what stands under the name counts.
             if _is_still(descriptor, name):
+                lock_holder.sign(descriptor, path)
                 return descriptor
         except BaseException:
             os.close(descriptor)

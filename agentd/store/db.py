@@ -49,6 +49,7 @@ class DB:
         map_bytes: the map, and the disk space, to begin with.
         max_map_bytes: what the map grows up to.
         clock: seconds that only go forward; tells when to ask a full disk again.
+        served_at: the socket of the agent that has this store, for whoever finds the store in use.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class DB:
         map_bytes: int = DEFAULT_MAP_BYTES,
         max_map_bytes: int = MAX_MAP_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        served_at: str = "",
     ) -> None:
         self.path = Path(db_path)
         self._log = logger or logging.getLogger("agentd.store")
         self._sealer = Sealer(key_ring)
-        self._folder = StoreFolder(self.path)
+        self._folder = StoreFolder(self.path, served_at)
         self._opener = Opener(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
         self._lifecycle = Lifecycle(
             running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
@@ -85,9 +87,10 @@ class DB:
         key_ring: KeyRing,
         fresh: bool = False,
         logger: logging.Logger | None = None,
+        served_at: str = "",
     ) -> Self:
         """Construct and start; raises what `start` raises."""
-        db = cls(db_path, key_ring, logger)
+        db = cls(db_path, key_ring, logger, served_at=served_at)
         await db.start(fresh=fresh)
         return db
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agentd_client import lock_holder
 from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
 from agentd_client.private import Fault, make_folders, private_fault, sync_folder
 
@@ -33,8 +34,9 @@ _LOCK_ATTEMPTS = 16  # each one lost means that a store was destroyed under us a
 class StoreFolder:
     """The files of one store. Every method blocks on the disk: call them in a worker thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, served_at: str = "") -> None:
         self.path = path
+        self._served_at = served_at
         self.data_file = path / DATA_NAME
         self._lock_fd: int | None = None
 
@@ -60,6 +62,7 @@ class StoreFolder:
                 _check(self.path, "store folder", stat.S_ISDIR)
                 fd = self._try_lock()
                 if fd is not None:
+                    lock_holder.sign(fd, self._served_at)
                     self._lock_fd = fd
                     return
         raise StoreInUseError(f"{self.path}: the folder lock changes hands faster than it can be taken")
@@ -88,7 +91,13 @@ class StoreFolder:
                 return fd
         except BlockingIOError:
             os.close(fd)
-            raise StoreInUseError(f"{self.path}: another agent uses this store; stop it first") from None
+            holder = lock_holder.holder_of(path)
+            raise StoreInUseError(
+                f"{self.path}: another agent uses this store; stop it first"
+                if holder is None
+                else f"{self.path}: another agent uses this store: {holder}; "
+                f"use that one, or stop it first (`kill {holder.pid}`)"
+            ) from None
         except BaseException:
             os.close(fd)
             raise

@@ -65,7 +65,7 @@ class Attempts:
         if patience is None:
             patience = timeout
         _check_seconds("patience", patience)
-        self._path = path
+        self.path = path
         self._name = method.name if method is not None else "the connection"
         self._repeatable = method is None or method.repeatable
         self._timeout = timeout
@@ -91,11 +91,11 @@ class Attempts:
         """Connecting failed: an agent that is starting is waited for."""
         if error.errno == _QUEUE_FULL:
             timeout = AgentTimeoutError(
-                f"the agent at {self._path} has taken no connection for {self._timeout:g} s; {_BUSY}"
+                f"the agent at {self.path} has taken no connection for {self._timeout:g} s; {_BUSY}"
             )
             return self._next(timeout, now)
         absent = AgentUnreachableError(
-            f"no agent answers at {self._path} ({error.strerror or error}); {_START}"
+            f"no agent answers at {self.path} ({error.strerror or error}); {_START}"
         )
         if error.errno not in _STARTING:
             raise absent from error
@@ -108,7 +108,7 @@ class Attempts:
     def after_loss(self, error: OSError, now: float, *, reused: bool) -> float:
         """The connection broke; a `reused` one perhaps long ago, so no pause is needed."""
         lost = AgentUnreachableError(
-            f"the agent at {self._path} closed the connection ({error.strerror or error}); "
+            f"the agent at {self.path} closed the connection ({error.strerror or error}); "
             "see whether it still runs, and its log"
         )
         if self._sent and not self._repeatable:
@@ -125,7 +125,7 @@ class Attempts:
             return self._unknown(f"no answer came within {self._timeout:g} s")
         what = "answer" if self._sent else "take"
         return AgentTimeoutError(
-            f"the agent at {self._path} did not {what} {self._name} within {self._timeout:g} s; {_BUSY}"
+            f"the agent at {self.path} did not {what} {self._name} within {self._timeout:g} s; {_BUSY}"
         )
 
     def all_connections_busy(self, connections: int) -> AgentdError:
@@ -139,7 +139,7 @@ class Attempts:
         """The error of a call whose answer made no sense; it is not repeated, the next would be no better."""
         if self._sent and not self._repeatable:
             return self._unknown(f"the answer could not be understood ({error.sentence})")
-        return ProtocolError(f"what listens at {self._path} does not answer as agentd does: {error.sentence}")
+        return ProtocolError(f"what listens at {self.path} does not answer as agentd does: {error.sentence}")
 
     def _next(self, failure: AgentdError, now: float, *, at_once: bool = False) -> float:
         pause = 0.0 if at_once else self._pause
@@ -151,7 +151,7 @@ class Attempts:
 
     def _unknown(self, reason: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(
-            f"{self._name} was sent to the agent at {self._path}, but {reason}; whether it was carried "
+            f"{self._name} was sent to the agent at {self.path}, but {reason}; whether it was carried "
             "out is unknown; look (`agentctl status`) before you repeat it"
         )
 

@@ -197,7 +197,16 @@ def connect(pool: Connections, attempts: Attempts) -> Steps[Connection]:
         try:
             return pool.take()
         except OSError as error:
-            pause = attempts.after_no_connection(error, monotonic())
+            try:
+                pause = attempts.after_no_connection(error, monotonic())
+            except AgentUnreachableError as absent:
+                from .lock_holder import agent_elsewhere  # where there is none, which is rare
+
+                remedy = agent_elsewhere(attempts.path)
+                if remedy is None:
+                    raise
+                reason = absent.sentence.rpartition("; ")[0]
+                raise AgentUnreachableError(f"{reason}; {remedy}") from error
         yield Wait(None, False, pause)
 
 
