@@ -37,8 +37,8 @@ from .keys import (
     KeyRing,
     Passphrase,
     PassphraseText,
-    SecretMemory,
     UnlockQueue,
+    new_pages,
 )
 from .locking import ASKED, IDLE, START, LockMark
 from .notes import Note, Notes
@@ -106,7 +106,8 @@ class Agent:
         self._running: _Running | None = None
         self._is_marked = False
         self._locks = 0
-        self._memory_locked = SecretMemory().locked
+        # What a core would have; once there was one, what that had.
+        _, self.memory_secret, self.memory_locked = new_pages(1)
         self.gate = Gate(subscribers.subscribe)
         self.locked_at: float | None = None
         self.lock_reason: str | None = None
@@ -129,11 +130,6 @@ class Agent:
         """Commits to the store since the agent started."""
         running = self._running
         return self._earlier_commits + (0 if running is None else running.core.db.commits)
-
-    @property
-    def memory_locked(self) -> bool:
-        """Whether keys are kept out of swap."""
-        return self._memory_locked
 
     async def start(self, passphrase: PassphraseText | None, *, locked: bool = False) -> None:
         """Unlock it as far as that can be done without anybody: with no passphrase, or the one that is there.
@@ -314,7 +310,8 @@ class Agent:
             running.stack = stack.pop_all()
         # From there on without a checkpoint: whoever is cancelled leaves a whole core, or none.
         self._running = running
-        self._memory_locked = core.key_ring.memory_locked
+        self.memory_locked = core.key_ring.memory_locked
+        self.memory_secret = core.key_ring.memory_secret
         self.locked_at = self.lock_reason = None
         self.gate.open(core.manager)
 

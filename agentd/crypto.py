@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from Cryptodome.Cipher import ChaCha20
@@ -79,6 +80,12 @@ def lock_memory(buffer: Buffer) -> bool:
     """Keep a buffer's pages out of swap and core dumps (`sodium_mlock`); False where the limit is too low."""
     target = ffi.from_buffer(buffer, require_writable=True)
     return bool(lib.sodium_mlock(target, len(target)) == 0)
+
+
+def view_of_memory(address: int, size: int, release: Callable[[], object]) -> memoryview:
+    """A writable view of memory that is not Python's; `release` is called once no view of it is left."""
+    owner = ffi.gc(ffi.cast("unsigned char *", address), lambda _: release())
+    return memoryview(ffi.buffer(owner, size))
 
 
 def equal(left: bytes, right: bytes) -> bool:

@@ -45,6 +45,7 @@ def status_reader(
             lock_reason=agent.lock_reason,
             protected=bool(agent.protection),
             wrong_passphrases=agent.wrong_passphrases,
+            memory_secret=agent.memory_secret,
         )
 
     return read

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from agentd_client.protocol.results import Status
 
+from ..keys import new_pages
 from . import proc
 from .finding import Finding, note, ok, warning
 from .scene import Limits, Scene
 
-LOCK, SWAP, CORES, PROCESS = "memory.lock", "memory.swap", "memory.cores", "memory.process"
-NAMES = (LOCK, SWAP, CORES, PROCESS)
+LOCK, SECRET, SWAP = "memory.lock", "memory.secret", "memory.swap"
+CORES, PROCESS = "memory.cores", "memory.process"
+NAMES = (LOCK, SECRET, SWAP, CORES, PROCESS)
 
 NEEDED_BYTES = 32 * 1024
 """Some pages for keys, and those for a passphrase at work."""
@@ -27,12 +29,14 @@ class Facts(NamedTuple):
     """limits: of this shell. agent_limits: of the agent's process; None where none runs.
 
     unlimited: whether this shell may lock whatever it likes (CAP_IPC_LOCK).
+    has_secret: whether a process started from here gets secret memory, memfd_secret(2).
     is_closed: whether the agent's memory is closed to others of its user; None where that cannot be told.
     """
 
     limits: Limits
     agent_limits: Limits | None
     unlimited: bool
+    has_secret: bool
     status: Status | None
     swap: list[str]
     core_pattern: str
@@ -46,6 +50,7 @@ def gather(scene: Scene) -> Facts:
         scene.limits,
         None if pid is None else _limits_of(pid),
         _may_lock(proc.read("self", "status")),
+        new_pages(1).is_secret,
         scene.answer.status,
         proc.swap_devices(proc.read("swaps")),
         proc.read("sys", "kernel", "core_pattern").strip(),
@@ -57,6 +62,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     """Findings about the agent where it runs, otherwise about what one started from here would have."""
     is_locked, finding = _judge_lock(facts)
     yield finding
+    yield from _judge_secret(facts)
     yield _judge_swap(facts.swap, is_locked)
     yield _judge_cores(facts)
     yield from _judge_process(facts)
@@ -73,6 +79,28 @@ def _judge_lock(facts: Facts) -> tuple[bool, Finding]:
         return True, ok(LOCK, "an agent started from here can lock the memory of its keys")
     return False, warning(
         LOCK, f"an agent started from here may lock {limit:.0f} bytes of memory, less than it needs", raising
+    )
+
+
+def _judge_secret(facts: Facts) -> Iterator[Finding]:
+    if facts.status is None:
+        if facts.has_secret:
+            yield ok(SECRET, "an agent started from here keeps its keys where no other process can read them")
+        else:
+            yield _not_secret("an agent started from here gets", "this kernel or a limit")
+    elif facts.status.memory_secret:
+        yield ok(SECRET, "the agent's keys are where no other process can read them (memfd_secret)")
+    elif facts.status.memory_secret is not None:  # an older agent does not say
+        yield _not_secret("the agent has", "its unit" if facts.has_secret else "this kernel or a limit")
+
+
+def _not_secret(whose: str, refuser: str) -> Finding:
+    return note(
+        SECRET,
+        f"{whose} no secret memory for its keys, because {refuser} refuses it: whoever opened the agent's "
+        "memory in the first moments of its start can read them",
+        "Linux 5.14 or later with CONFIG_SECRETMEM, before 6.5 also `secretmem.enable=1` at boot; see "
+        'docs/operations.md, "Secret memory"',
     )
 
 

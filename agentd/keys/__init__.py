@@ -6,6 +6,7 @@ from .key_file import is_protected
 from .key_ring import KeyRing
 from .looking import KeyFileForm, key_file_form, store_opener
 from .memory import SecretKey, SecretMemory
+from .pages import new_pages
 from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE
 from .unlocking import UnlockQueue
@@ -23,5 +24,6 @@ __all__ = [
     "change_passphrase",
     "is_protected",
     "key_file_form",
+    "new_pages",
     "store_opener",
 ]

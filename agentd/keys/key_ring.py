@@ -111,6 +111,7 @@ class KeyRing:
                     for key in self._derived.values():
                         key.wipe()
                     self._derived.clear()
+                    self._memory = SecretMemory()  # gives the pages back, with the last key on them
 
     async def destroy(self) -> None:
         """Remove the key file: what was sealed with it can never be opened again."""
@@ -146,8 +147,13 @@ class KeyRing:
         """Whether the keys' memory is kept out of swap."""
         return self._memory.locked
 
+    @property
+    def memory_secret(self) -> bool:
+        """Whether the keys' memory is memfd_secret(2)'s, which no other process can read."""
+        return self._memory.secret
+
     def new_key(self) -> SecretKey:
-        """Draw a new key straight into locked memory."""
+        """Draw a new key straight into secret memory."""
         self._lifecycle.require_running()
         key = self._memory.new_key()
         with key as view:

@@ -1,31 +1,37 @@
-"""Locked memory for keys: whole pages, out of swap and core dumps, cut into slots of 32 bytes.
+"""Memory for keys: whole pages that nobody else reads (`pages.py`), cut into slots of 32 bytes.
 
-Pages of their own because locking works by page: unlocking one key on a shared page would unlock its
-neighbours. A page lives as long as its owner; a slot is zeroed when its key is wiped, and used again.
+A page lives as long as its owner or a key on it; a slot is zeroed when its key is wiped, and used again. No
+page reaches the child of a fork(2): to the child every key made before is gone.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agentd_client.errors import KeyUnavailableError
 
-from ..crypto import KEY_BYTES, lock_memory, wipe
+from ..crypto import KEY_BYTES, wipe
+from .pages import forks, new_pages
 
 
 class SecretMemory:
-    """Key slots; `locked` says whether the system granted every lock so far (RLIMIT_MEMLOCK)."""
+    """Key slots.
+
+    locked: whether all pages so far are kept out of swap. secret: whether they are in the kernel's secret
+    memory.
+    """
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
-        self.locked = True
-        self._add_page()
+        self._forks = forks()
+        self.locked = self.secret = True
 
     def new_key(self) -> SecretKey:
         """A key of 32 zero bytes, to be filled by whoever asked for it."""
+        if self._forks != forks():
+            self._free, self._forks = [], forks()  # the parent's pages are not there
         if not self._free:
             self._add_page()
         slot = self._free.pop()
@@ -33,9 +39,7 @@ class SecretMemory:
 
     def lend(self, size: int) -> memoryview:
         """`size` bytes on pages of their own, for something else than a key; the borrower wipes them."""
-        page = memoryview(mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
-        self.locked = lock_memory(page) and self.locked
-        return page[:size]
+        return self._new_pages(size)[:size]
 
     @contextmanager
     def lent(self, size: int) -> Iterator[memoryview]:
@@ -47,17 +51,29 @@ class SecretMemory:
             wipe(room)
 
     def _add_page(self) -> None:
-        page = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
-        self.locked = lock_memory(page) and self.locked
-        self._free += [page[at : at + KEY_BYTES] for at in range(0, mmap.PAGESIZE, KEY_BYTES)]
+        page = self._new_pages(KEY_BYTES)
+        self._free += [page[at : at + KEY_BYTES] for at in range(0, len(page), KEY_BYTES)]
+
+    def _new_pages(self, size: int) -> memoryview:
+        pages = new_pages(size)
+        self.locked = self.locked and pages.is_locked
+        self.secret = self.secret and pages.is_secret
+        return pages.view
+
+
+_NOTHING = memoryview(b"")
+
+
+def _do_nothing() -> None: ...
 
 
 class SecretKey:
-    """A handle on 32 bytes of locked memory: `len()` is 32, `bytes()` is a copy for the caller to guard.
+    """A handle on 32 bytes of secret memory: `len()` is 32, `bytes()` is a copy for the caller to guard.
 
     Inside a `with` the key is a buffer that cannot be wiped meanwhile: libsodium runs without the GIL, and
     a wipe in one thread must not turn the key into zeros in the middle of another thread's sealing. A wipe
-    from within it is done at its end. Once wiped, every use raises `KeyUnavailableError`.
+    from within it is done at its end. Once wiped, every use raises `KeyUnavailableError`; so it does in the
+    child of a fork, where the pages are missing.
     """
 
     def __init__(self, view: memoryview, released: Callable[[], None]) -> None:
@@ -65,11 +81,12 @@ class SecretKey:
         self._released = released
         self._guard = threading.RLock()
         self._uses = 0
+        self._forks = forks()
         self._is_wiped = False
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if self._is_wiped:
+        if self.is_wiped:
             self._guard.release()
             raise KeyUnavailableError
         self._uses += 1
@@ -89,12 +106,12 @@ class SecretKey:
             return bytes(view)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {'wiped' if self._is_wiped else 'in memory'}>"
+        return f"<{type(self).__name__}, {'wiped' if self.is_wiped else 'in memory'}>"
 
     @property
     def is_wiped(self) -> bool:
         """Whether the key is gone."""
-        return self._is_wiped
+        return self._is_wiped or self._forks != forks()
 
     def wipe(self) -> None:
         """Zero the key and refuse every use from now on; wiping twice does nothing."""
@@ -105,5 +122,7 @@ class SecretKey:
                     self._zero()
 
     def _zero(self) -> None:
-        wipe(self._view)
-        self._released()
+        if self._forks == forks():
+            wipe(self._view)
+            self._released()
+        self._view, self._released = _NOTHING, _do_nothing  # whoever still holds this holds no page

@@ -62,8 +62,9 @@ class Passphrase:
 
     def wipe(self) -> None:
         """Zero it; an empty passphrase is left, which opens nothing."""
-        wipe(self._room)
-        self._size = 0
+        if self._room:
+            wipe(self._room)
+        self._room, self._size = memoryview(b""), 0  # whoever still holds this holds no page
 
     @classmethod
     def taken(cls, given: PassphraseText | None) -> Self | None:

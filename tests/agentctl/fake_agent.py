@@ -63,6 +63,7 @@ class FakeAgent(FakeLocking):
         self.subscribed = threading.Event()
         self._subscribers: list[socket.socket] = []
         self.memory_locked = True
+        self.memory_secret: bool | None = True
         self._mutex = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
@@ -175,6 +176,7 @@ class FakeAgent(FakeLocking):
             store_path="/state/agentd/store",
             store_bytes=12 * 1024 * 1024,
             memory_locked=self.memory_locked,
+            memory_secret=self.memory_secret,
             counters=Counters(90, 3, 2, 1, 1_234, 5, 67),
         )
         return self.seen_through_the_lock(status)

@@ -137,6 +137,15 @@ def test_one_wrong_passphrase_is_one(agent):
     assert "set; 1 wrong one since" in in_process("status", terminal=True).out
 
 
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [(True, "locked; no other process can read the keys"), (False, "locked"), (None, "locked")],
+)
+def test_how_well_the_keys_memory_is_kept_is_shown(agent, secret, shown):
+    agent.memory_secret = secret
+    assert f"memory      {shown}\n" in in_process("status", terminal=True).out
+
+
 def test_memory_that_is_not_locked_is_warned_of(agent):
     agent.memory_locked = False
     ended = in_process("status", terminal=True)

@@ -70,7 +70,7 @@ def test_an_agent_without_a_supervisor_is_no_finding():
     assert "agent.alone" not in judged(agents, AGENTS._replace(storing=[]))
 
 
-CALM = memory.Facts(Limits(8 << 20, 0), None, False, None, [], "core", None)
+CALM = memory.Facts(Limits(8 << 20, 0), None, False, True, None, [], "core", None)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,11 @@ CALM = memory.Facts(Limits(8 << 20, 0), None, False, None, [], "core", None)
         ({"limits": Limits(4096, 0), "unlimited": True}, "memory.lock", "ok"),
         ({"limits": Limits(4096, 0), "status": STATUS}, "memory.lock", "ok"),
         ({"status": STATUS._replace(memory_locked=False)}, "memory.lock", "warning"),
+        ({}, "memory.secret", "ok"),
+        ({"has_secret": False}, "memory.secret", "note"),
+        ({"status": STATUS._replace(memory_secret=True), "has_secret": False}, "memory.secret", "ok"),
+        ({"status": STATUS._replace(memory_secret=False)}, "memory.secret", "note"),
+        ({"status": STATUS._replace(memory_secret=False), "has_secret": False}, "memory.secret", "note"),
         ({}, "memory.swap", "ok"),
         ({"swap": ["/dev/sda2"]}, "memory.swap", "ok"),
         ({"swap": ["/dev/sda2"], "limits": Limits(0, 0)}, "memory.swap", "warning"),
@@ -96,6 +101,19 @@ CALM = memory.Facts(Limits(8 << 20, 0), None, False, None, [], "core", None)
 )
 def test_memory(changed, name, severity):
     assert judged(memory, CALM._replace(**changed))[name] == severity
+
+
+def test_an_agent_that_does_not_say_whether_its_memory_is_secret_is_an_older_one():
+    assert "memory.secret" not in judged(memory, CALM._replace(status=STATUS))
+
+
+def test_who_refuses_secret_memory_is_told_by_who_gets_it():
+    def says(**changed: object) -> str:
+        facts = CALM._replace(status=STATUS._replace(memory_secret=False), **changed)
+        return next(finding.says for finding in memory.judge(facts) if finding.name == "memory.secret")
+
+    assert "because its unit refuses it" in says()
+    assert "because this kernel or a limit refuses it" in says(has_secret=False)
 
 
 def test_of_a_process_that_is_hidden_nothing_is_said():

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from agentd_client import AgentLockedError, Client, NoPassphraseError, PassphraseError
 from tests.e2e.daemon import START_SECONDS, Daemon, serving
 from tests.e2e.locked import PASSPHRASE, descriptor_with, passphrase_file, protect, unlocked
-from tests.keys.scanning import Found, scan
+from tests.keys.ordinary_memory import HAS_SECRET_MEMORY, KINDS, python_file
+from tests.keys.scanning import Found, scan, scan_through
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's memory takes root")
 
@@ -24,7 +29,16 @@ def status_once(agent: Client, *, locked: bool):
     return status
 
 
-def test_after_the_lock_no_key_is_in_memory_and_before_it_only_where_it_should_be(home):
+@pytest.fixture(params=KINDS)
+def kind(request, monkeypatch, tmp_path):
+    """The kind of memory that agents find."""
+    if request.param == "secret" and not HAS_SECRET_MEMORY:
+        pytest.skip("this kernel has no secret memory")
+    monkeypatch.setattr(sys, "executable", python_file(request.param, tmp_path))
+    return request.param
+
+
+def test_after_the_lock_no_key_is_in_memory_and_before_it_only_where_it_should_be(home, kind):
     keys = protect(home)
     with unlocked(home) as daemon, daemon.client() as agent:
         token = agent.create_token().token
@@ -34,12 +48,73 @@ def test_after_the_lock_no_key_is_in_memory_and_before_it_only_where_it_should_b
         with pytest.raises(AgentLockedError):
             agent.verify_token(token)
         assert scan(daemon.process.pid, keys) == dict.fromkeys(keys, Found(0, 0))
-        assert before == {name: Found(0, 0) if name == "root" else Found(1, 1) for name in keys}
+        shown = keys.keys() - {"root"} if kind == "ordinary" else set()  # secret memory shows nobody anything
+        assert before == {name: Found(1, 1) if name in shown else Found(0, 0) for name in keys}
         for _ in range(3):
             agent.unlock(PASSPHRASE)
             assert agent.verify_token(token)
             agent.lock()
         assert scan(daemon.process.pid, keys) == dict.fromkeys(keys, Found(0, 0))
+
+
+def secret_mappings(daemon: Daemon) -> int:
+    return Path(f"/proc/{daemon.process.pid}/maps").read_text().count("/secretmem")
+
+
+def test_the_status_says_what_memory_the_keys_are_in(home, kind):
+    protect(home)
+    with unlocked(home) as daemon, daemon.client() as agent:
+        status = agent.get_status()
+        assert (status.memory_locked, status.memory_secret) == (True, kind == "secret")
+        assert (secret_mappings(daemon) > 0) == (kind == "secret")
+        agent.lock()
+        assert agent.get_status().memory_secret == (kind == "secret")
+        assert secret_mappings(daemon) == 0  # with any of it the machine could not hibernate
+
+
+def test_what_opened_its_memory_before_it_was_closed_reads_no_key(home, kind):
+    keys = protect(home)
+    with stopped_at_its_start(home, kind, "--passphrase-file", passphrase_file(home)) as (pid, go_on):
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
+        go_on()
+        try:
+            with Client.connect(str(home.socket), timeout=START_SECONDS) as agent:
+                agent.create_token()
+            found = scan_through(memory, pid, keys)
+            readable = sum(bool(os.pread(memory, 1, start)) for start in writable_mappings(pid))
+        finally:
+            os.close(memory)
+    assert readable, "what was opened then stays open"
+    assert found["root"] == Found(0, 0)
+    assert any(copies for copies, _ in found.values()) == (kind == "ordinary")
+
+
+@contextmanager
+def stopped_at_its_start(home, kind: str, *args: str) -> Iterator[tuple[int, Callable[[], object]]]:
+    """An agent that has not run an instruction of its interpreter's yet, and what lets it go on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    traceme, cont, detach = 0, 7, 17  # ptrace(2); a traced process stops at each exec
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "agentd", "serve", *args],
+        env=home.environ,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: libc.ptrace(traceme, 0, 0, 0),
+    )
+    try:
+        execs = {"secret": 2, "ordinary": 3}[kind]  # the shell, perhaps Python that sets the filter, Python
+        while execs := execs - (os.WSTOPSIG(os.waitpid(agent.pid, 0)[1]) == signal.SIGTRAP):
+            libc.ptrace(cont, agent.pid, 0, 0)
+        yield agent.pid, lambda: libc.ptrace(detach, agent.pid, 0, 0)
+    finally:
+        agent.terminate()
+        agent.wait(START_SECONDS)
+
+
+def writable_mappings(pid: int) -> list[int]:
+    lines = (line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+    return [
+        int(first.partition("-")[0], 16) for first, mode, *rest in lines if mode == "rw-p" and len(rest) > 3
+    ]
 
 
 def test_while_it_is_locked_what_can_be_known_is_told_and_the_rest_is_locked(home):

@@ -19,7 +19,7 @@ async def hold(folder: Path, passphrase: str | None) -> None:
     ring = await KeyRing.create_key_ring(keys_path=folder, passphrase=passphrase)
     key = ring.unwrap_key((folder.parent / "wrapped").read_bytes(), CONTEXT)
     assert ring.open(ring.seal(b"value", b"path"), b"path") == b"value"
-    print("running", ring.memory_locked, flush=True)
+    print("running", ring.memory_locked, ring.memory_secret, flush=True)
     sys.stdin.readline()
     key.wipe()  # its holder does that, before the key ring stops
     await ring.stop()

@@ -19,14 +19,19 @@ class Found(NamedTuple):
 
 def scan(pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
     """The copies of each key in every readable mapping of a process. Raises PermissionError."""
-    found = dict.fromkeys(keys, Found(0, 0))
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for start, end, is_locked in _mappings(pid):
-            content = _read(memory.fileno(), start, end)
-            for name, key in keys.items():
-                copies = sum(content.count(spelling) for spelling in spellings(key))
-                before = found[name]
-                found[name] = Found(before.copies + copies, before.locked + copies * is_locked)
+        return scan_through(memory.fileno(), pid, keys)
+
+
+def scan_through(memory: int, pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
+    """The same, through an open /proc/PID/mem."""
+    found = dict.fromkeys(keys, Found(0, 0))
+    for start, end, is_locked in _mappings(pid):
+        content = _read(memory, start, end)
+        for name, key in keys.items():
+            copies = sum(content.count(spelling) for spelling in spellings(key))
+            before = found[name]
+            found[name] = Found(before.copies + copies, before.locked + copies * is_locked)
     return found
 
 

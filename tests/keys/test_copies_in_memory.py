@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 
@@ -12,6 +11,7 @@ from agentd.keys import KeyRing, change_passphrase, paserk
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES, Cost
 from agentd.keys.paserk import argon2id_into
 from tests.keys.holding import CONTEXT
+from tests.keys.ordinary_memory import HAS_SECRET_MEMORY, KINDS, python
 from tests.keys.scanning import Found, scan
 
 PASSPHRASE = "correct horse battery staple"
@@ -36,8 +36,11 @@ def wrapping_keys(text: str) -> dict[str, bytes]:
     return {"argon2id": first, "encryption": encryption, "authentication": authentication, "subkey": subkey}
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
-async def test_keys_are_in_locked_memory_only_and_nowhere_after_the_stop(tmp_path, passphrase):
+async def test_keys_are_in_locked_memory_only_and_nowhere_after_the_stop(tmp_path, passphrase, kind):
+    if kind == "secret" and not HAS_SECRET_MEMORY:
+        pytest.skip("this kernel has no secret memory")
     folder = tmp_path / "keys"
     ring = await KeyRing.create_key_ring(keys_path=folder)
     root = (folder / "root.key").read_bytes()
@@ -52,16 +55,17 @@ async def test_keys_are_in_locked_memory_only_and_nowhere_after_the_stop(tmp_pat
     if passphrase:
         await change_passphrase(folder, None, passphrase, cost=CHEAP)
         keys |= wrapping_keys((folder / "root.key").read_text().strip())
-    while_running = {"store", "session wrapping", "session"}
+    # Secret memory shows nobody anything.
+    while_running = {"store", "session wrapping", "session"} if kind == "ordinary" else set()
 
-    command = [sys.executable, "-m", "tests.keys.holding", str(folder), *([passphrase] if passphrase else [])]
+    command = [*python(kind), "-m", "tests.keys.holding", str(folder), *([passphrase] if passphrase else [])]
     with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            assert process.stdout.readline() == "running True\n"
+            assert process.stdout.readline() == f"running True {kind == 'secret'}\n"
             try:
                 running = scan(process.pid, keys)
             except PermissionError:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from agentd.keys import SecretMemory, memory
+from agentd.keys import SecretMemory, pages
 from agentd_client.errors import KeyUnavailableError
+from tests.keys.ordinary_memory import HAS_SECRET_MEMORY, KINDS, python
 
 
 def test_a_key_is_32_bytes_and_bytes_gives_a_copy():
@@ -52,17 +57,108 @@ def test_a_wiped_slot_is_used_again_and_pages_are_added_when_all_are_taken():
     assert bytes(secret_memory.new_key()) == bytes(32)
 
 
-def test_memory_that_could_not_be_locked_is_said_so(monkeypatch):
-    monkeypatch.setattr(memory, "lock_memory", lambda buffer: False)
-    assert SecretMemory().locked is False
+LOOK = """
+import ctypes, os, sys
+from pathlib import Path
+from agentd.keys import SecretMemory
+
+memory = SecretMemory()
+key = memory.new_key()
+with key as view:
+    view[:] = b"k" * 32
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+flags = []
+for line in Path("/proc/self/smaps").read_text().splitlines():
+    first, *rest = line.split()
+    if not first.endswith(":"):
+        start, end = (int(part, 16) for part in first.split("-"))
+    elif first == "VmFlags:" and start <= address < end:
+        flags = rest
+print(memory.secret, memory.locked, *sorted({"lo", "dd", "dc"} & set(flags)))
+"""
+READ = """
+try:
+    print(os.pread(os.open("/proc/self/mem", os.O_RDONLY), 32, address))
+except OSError as error:
+    print(error.strerror)
+"""
+FORK = """
+from agentd_client.errors import KeyUnavailableError
+
+child = os.fork()
+if child == 0:
+    try:
+        bytes(key)
+    except KeyUnavailableError:
+        own = memory.new_key()
+        with own as view:
+            view[:] = b"c" * 32
+        key.wipe()
+        assert bytes(own) == b"c" * 32
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), bytes(key) == b"k" * 32, bytes(memory.new_key()) == bytes(32))
+"""
 
 
-def test_key_memory_is_locked_and_not_dumped():
-    secret_memory = SecretMemory()
-    key = secret_memory.new_key()
-    assert secret_memory.locked
-    mappings = [
-        line.split()[1:] for line in Path("/proc/self/smaps").read_text().splitlines() if "VmFlags" in line
-    ]
-    assert any({"lo", "dd"} <= set(flags) for flags in mappings), "locked, and left out of dumps"
+@pytest.fixture(params=KINDS)
+def kind(request):
+    if request.param == "secret" and not HAS_SECRET_MEMORY:
+        pytest.skip("this kernel has no secret memory")
+    return request.param
+
+
+def run(kind: str, code: str, *before: str) -> list[str]:
+    ended = subprocess.run(
+        [*before, *python(kind), "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.splitlines()
+
+
+def test_key_memory_is_locked_and_neither_dumped_nor_inherited(kind):
+    assert run(kind, LOOK) == [f"{kind == 'secret'} True dc dd lo"]
+
+
+def test_nobody_reads_secret_memory_through_proc(kind):
+    assert run(kind, LOOK + READ)[1] == ("Input/output error" if kind == "secret" else str(b"k" * 32))
+
+
+def test_a_fork_has_none_of_the_keys_and_wipes_none_of_its_parents(kind):
+    assert run(kind, LOOK + FORK)[1] == "7 True True"
+
+
+def test_where_no_memory_may_be_locked_it_is_said_that_it_is_neither_secret_nor_locked():
+    limited = ["prlimit", "--memlock=0"]
+    if os.geteuid() == 0:  # who may lock whatever the limit is
+        limited = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", *limited]
+    if shutil.which(limited[0]) is None:
+        pytest.skip(f"{limited[0]} is missing")
+    assert run("secret", LOOK, *limited) == ["False False dc dd"]
+
+
+def test_secret_memory_that_the_kernel_cannot_give_after_all_is_not_used(monkeypatch):
+    refused: list[int] = []
+
+    def readv(descriptor: int, buffers: list[memoryview]) -> int:
+        refused.append(len(buffers[0]))
+        raise OSError(errno.EFAULT, "Bad address")
+
+    monkeypatch.setattr(pages.os, "readv", readv)
+    assert pages.new_pages(1)[1:] == (False, True)
+    assert refused == ([1] if HAS_SECRET_MEMORY else [])
+
+
+@pytest.mark.skipif(not HAS_SECRET_MEMORY, reason="this kernel has no secret memory")
+def test_secret_pages_are_given_back_with_the_last_view_of_them():
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("/secretmem")
+
+    before = mapped()
+    key = SecretMemory().new_key()
+    with key as view:
+        assert mapped() == before + 1
     key.wipe()
+    assert mapped() == before + 1
+    del view
+    assert mapped() == before, "a wiped key holds no page"

@@ -32,7 +32,7 @@ from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, f
 
 EXAMPLES = [
     Hello("agentd 1", 1, ["hello"]),
-    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, {"requests": 1}),
+    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, {"requests": 1}, memory_secret=False),
     Status(
         "1",
         None,
@@ -51,6 +51,7 @@ EXAMPLES = [
         "idle",
         True,
         3,
+        True,
     ),
     Counters(1, 2, 3, 4, 5, 6, 7),
     CreatedToken("t", "i", None),
@@ -86,6 +87,7 @@ MAY_BE_NIL = {
     *("audience", "bound_pid", "exe", "expires_at", "last_used_at", "max_expires_at", "next", "opened_by"),
     *("parent", "peer_exe", "peer_pid", "peer_uid", "reason", "scopes", "session", "session_id", "unit"),
     *("uses_left", "agent_id", "key_id", "lock_reason", "locked_at", "sessions", "store_bytes"),
+    "memory_secret",
 }
 
 

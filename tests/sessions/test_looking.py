@@ -152,6 +152,7 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
         core=Core(key_ring, db, manager),
         commits=1,
         memory_locked=True,
+        memory_secret=False,
         locked_at=None,
         lock_reason=None,
         protection=False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from tests.keys.ordinary_memory import HAS_SECRET_MEMORY
 from tests.systemd.user_manager import UserManager, until
 
 PASSPHRASE = "correct horse battery staple"
@@ -48,4 +50,15 @@ def test_with_a_credential_it_starts_unlocked_unless_it_was_locked_on_purpose(se
 def test_keys_stay_in_locked_memory_and_argon2id_has_its_memory_inside_the_sandbox(service):
     protect(service)
     service.done(*PATIENT, "login")
-    assert status(service)["memoryLocked"] is True
+    said = status(service)
+    assert said["memoryLocked"] is True
+    assert said["memorySecret"] is HAS_SECRET_MEMORY
+
+
+def test_a_drop_in_keeps_the_keys_out_of_secret_memory_so_that_the_machine_can_hibernate(service):
+    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    service.drop_in(manual.partition("## Secret memory")[2].partition("```ini\n")[2].partition("```")[0])
+    service.done(*PATIENT, "login")
+    said = status(service)
+    assert (said["memorySecret"], said["memoryLocked"]) == (False, True)
+    assert "/secretmem" not in service.done("cat", f"/proc/{service.main_pid}/maps", root=True)

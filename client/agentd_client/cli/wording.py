@@ -107,6 +107,13 @@ def lock_state(status: Status) -> str:
     return f"{colour('locked', 'yellow')}{since}{because}"
 
 
+def memory_state(status: Status) -> str:
+    """How well the keys' memory is kept from others and from the swap."""
+    if not status.memory_locked:
+        return colour("not locked", "yellow")
+    return "locked; no other process can read the keys" if status.memory_secret else "locked"
+
+
 def passphrase_state(status: Status) -> str:
     """Whether there is a passphrase, and how many wrong ones there were."""
     if not status.protected:

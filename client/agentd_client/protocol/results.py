@@ -33,7 +33,8 @@ class Status(NamedTuple):
 
     agent_id, sessions, key_id, store_bytes: None while the agent is locked. locked_at, lock_reason: since
     when and why it is locked (one of `LOCK_REASONS`), None where it is not. protected: the key file has a
-    passphrase. wrong_passphrases: since the agent started.
+    passphrase. wrong_passphrases: since the agent started. memory_secret: no other process can read the
+    memory of the keys, memfd_secret(2); None of an older agent, which does not say.
     """
 
     version: str
@@ -53,6 +54,7 @@ class Status(NamedTuple):
     lock_reason: str | None = None
     protected: bool = False
     wrong_passphrases: int = 0
+    memory_secret: bool | None = None
 
 
 class CreatedToken(NamedTuple):

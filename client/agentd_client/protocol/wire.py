@@ -46,6 +46,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "locked_at": _MaybeNumber,
     "max_expires_at": _MaybeNumber,
     "memory_locked": (bool,),
+    "memory_secret": (bool, type(None)),
     "missed": (int,),
     "next": _MaybeText,
     "opened_by": _MaybeMap,

@@ -17,7 +17,16 @@ from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
 from ..report import warn
-from ..wording import NOT_LOGGED_IN, described, lock_state, moment, passphrase_state, size, why_not
+from ..wording import (
+    NOT_LOGGED_IN,
+    described,
+    lock_state,
+    memory_state,
+    moment,
+    passphrase_state,
+    size,
+    why_not,
+)
 
 NOBODY_KNOWS = Verification(False, AgentLockedError.code, None)
 """Of a token, while the agent is locked: neither a yes nor a no."""
@@ -67,7 +76,7 @@ def _agent_rows(status: Status) -> Iterator[Row]:
     yield ("store", printable(status.store_path) + held)
     yield ("state", lock_state(status))
     yield ("passphrase", passphrase_state(status))
-    yield ("memory", "locked" if status.memory_locked else colour("not locked", "yellow"))
+    yield ("memory", memory_state(status))
     if status.key_id is not None:
         yield ("key id", printable(status.key_id))
     if status.sessions is not None:
