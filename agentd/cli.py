@@ -217,7 +217,7 @@ def _carry_out(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
         trace = ""
-        if "--debug" in arguments:
+        if "--debug" in arguments and not isinstance(error, click.ClickException):
             import traceback
 
             trace = "".join(traceback.format_exception(caught)).rstrip()
@@ -256,11 +256,14 @@ def _sentence(error: BaseException) -> str:
     match error:
         case AgentdError():
             return error.sentence
-        case click.UsageError():
-            command = error.ctx.command_path if error.ctx is not None else "agentd"
-            return f"{error.format_message()} See `{command} --help`."
         case click.ClickException():
-            return error.format_message()
+            from agentd_client.cli.usage import usage_sentence
+
+            sentence = usage_sentence(error)
+            if not isinstance(error, click.UsageError):
+                return sentence
+            command = error.ctx.command_path if error.ctx is not None else "agentd"
+            return f"{sentence} See `{command} --help`."
         case click.Abort() | KeyboardInterrupt():
             return "interrupted"
         case OSError():

@@ -25,7 +25,7 @@ def parse_duration(text: object) -> int | str:
             return sum(
                 int(count or 0) * unit for count, unit in zip(found.groups(), _SECONDS.values(), strict=True)
             )
-    raise ValueError(f"{text!r} is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or {NEVER}")
+    raise ValueError(f"is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or {NEVER}")
 
 
 def format_duration(seconds: float, units: int = 2) -> str:

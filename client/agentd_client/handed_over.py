@@ -33,7 +33,7 @@ def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
     except OSError as error:
         if os.path.islink(path):
             raise _refused(source, "it is a symbolic link; name the file that it points to") from None
-        raise failed(source, error) from None
+        raise failed(source if may_be_shown(path) else "the passphrase file", error) from None
     try:
         found = os.fstat(descriptor)
         check_regular(source, found)
@@ -85,6 +85,11 @@ def read_passphrase(source: str, descriptor: int) -> bytearray:
         raise failed(source, error) from None
     finally:
         wipe(room)
+
+
+def may_be_shown(path: str | os.PathLike[str]) -> bool:
+    """Whether what should be a path is one, by its folder: else it may be a passphrase typed in its place."""
+    return os.path.isdir(os.path.dirname(path))
 
 
 def check_regular(source: str, found: os.stat_result) -> None:

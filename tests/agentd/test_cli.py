@@ -44,7 +44,7 @@ def test_the_version(capsys):
     ("arguments", "err"),
     [
         ((), "agentd: Missing command. See `agentd --help`.\n"),
-        (("frob",), "agentd: No such command 'frob'. See `agentd --help`.\n"),
+        (("frob",), "agentd: No such command. See `agentd --help`.\n"),
         (("serve", "--nope"), "agentd: No such option '--nope'. See `agentd serve --help`.\n"),
     ],
 )

@@ -13,6 +13,7 @@ from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 from .output import printable
 from .program import NotExecutedError
+from .usage import usage_sentence
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -52,7 +53,9 @@ def remark(settings: Settings, text: str) -> None:
 
 def report(error: BaseException, *, as_json: bool, debug: bool) -> None:
     """Say what went wrong, in two lines or as one JSON object; the traceback only with `debug`."""
-    if debug:
+    if debug and not isinstance(
+        error, click.ClickException
+    ):  # it would show what was typed, and nothing else
         import traceback
 
         with suppress(OSError):
@@ -84,7 +87,7 @@ def _describe(error: BaseException) -> tuple[str, int | None, str]:
     if isinstance(error, NotExecutedError):
         return error.code, None, str(error)
     if isinstance(error, click.ClickException):
-        return "USAGE", None, error.format_message()
+        return "USAGE", None, usage_sentence(error)
     if isinstance(error, OSError):
         about = f"{error.filename}: " if isinstance(error.filename, str) else ""
         return "SYSTEM", None, f"{about}{error.strerror or type(error).__name__}"

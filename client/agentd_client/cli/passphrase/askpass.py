@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import ClassVar
 
-from ...handed_over import PassphraseSourceError, read_passphrase, wipe
+from ...handed_over import PassphraseSourceError, may_be_shown, read_passphrase, wipe
 from ...paths import without_tokens
 
 ASKPASS_VARIABLE = "AGENTD_ASKPASS"
@@ -32,7 +32,8 @@ class Askpass:
                 [self._program, prompt], stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
             )
         except OSError as error:
-            raise PassphraseSourceError(f"{self._program} cannot be started: {error.strerror}") from None
+            program = self._program if may_be_shown(self._program) else "the program that is to ask"
+            raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
         with child:
             assert child.stdout is not None
             try:

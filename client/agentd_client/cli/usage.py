@@ -1,0 +1,68 @@
+"""What is wrong with a command line, in words that repeat nothing of it.
+
+People put a passphrase or a token where it does not belong: behind an option that takes none, as a command,
+as a number. The process list and the shell's history have it then. A log and a recorded terminal must not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+_OPTION_NAME = re.compile(r"-[A-Za-z]|--[a-z]{2,16}(-[a-z]{1,16}){0,3}", re.ASCII)
+"""What is shown of an option that does not exist: a name, and nothing that looks made up by a generator."""
+
+
+_KINDS = {"integer": "is a whole number", "float": "is a number"}
+
+
+def usage_sentence(error: click.ClickException) -> str:
+    """What to tell a person. The sentences of these programs stay as they are; they never quote a value.
+
+    Those of click quote what was typed. They are told apart by who raised the error, so that no option needs
+    a type or class of its own.
+    """
+    if not _is_from_click(error) or isinstance(error, click.BadOptionUsage | click.MissingParameter):
+        return error.format_message()  # the latter two name the option and nothing else
+    if isinstance(error, click.NoSuchOption):
+        return _no_such_option(error)
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"Invalid value for {error.param.get_error_hint(error.ctx)}: {_expectation(error.param.type)}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        if not isinstance(error.ctx.command, click.Group):
+            return f"Too many arguments for `{error.ctx.command_path}`."
+        is_missing = error.message == "Missing command."
+        return error.message if is_missing else f"No such command.{_nearest(error)}"
+    return "The command line is not understood."
+
+
+def _is_from_click(error: click.ClickException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] == "click"
+
+
+def _no_such_option(error: click.NoSuchOption) -> str:
+    name = error.option_name.partition("=")[0]
+    told = f"No such option '{name}'." if _OPTION_NAME.fullmatch(name) else "No such option."
+    return told + _nearest(error)
+
+
+def _nearest(error: click.UsageError) -> str:
+    names: list[str] = getattr(error, "possibilities", None) or []
+    near = ", ".join(f"'{name}'" for name in names)
+    return f" Did you mean {near}?" if near else ""
+
+
+def _expectation(kind: click.ParamType[Any]) -> str:
+    if isinstance(kind, click.Choice):
+        return f"is one of {', '.join(map(str, kind.choices))}"
+    if isinstance(kind, click.IntRange):
+        limits = [f"at least {kind.min}"] if kind.min is not None else []
+        limits += [f"at most {kind.max}"] if kind.max is not None else []
+        return ", ".join(["is a whole number", *limits])
+    return _KINDS.get(kind.name, f"is no {kind.name}")
