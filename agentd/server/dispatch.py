@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -32,12 +32,23 @@ MAX_KEPT_RESULTS = 1024
 """Encoded results that are kept, about 300 bytes each; the oldest goes first."""
 
 
-class _Entry(NamedTuple):
-    params: type[Params]
-    convert: Converter[Any]
-    at_once: Callable[[Any, Caller], Result | None] | None
-    waiting: Callable[[Any, Caller], Awaitable[Result]] | None
-    keeps_results: bool
+class _Entry:
+    """One method. Slots, because every request reads several of them."""
+
+    __slots__ = ("at_once", "convert", "keeps_results", "params", "waiting")
+
+    def __init__(
+        self,
+        params: type[Params],
+        at_once: Callable[[Any, Caller], Result | None] | None,
+        waiting: Callable[[Any, Caller], Awaitable[Result]] | None,
+        keeps_results: bool = False,
+    ) -> None:
+        self.params = params
+        self.convert: Converter[Any] = converter_of(params)
+        self.at_once = at_once
+        self.waiting = waiting
+        self.keeps_results = keeps_results
 
 
 class Dispatch:
@@ -78,13 +89,13 @@ class Dispatch:
         With `keeps_results`, for handlers that often give the very same object again: results are kept
         encoded. They must be immutable all the way down, and no secrets.
         """
-        self._add(method, _Entry(params, converter_of(params), handler, otherwise, keeps_results))
+        self._add(method, _Entry(params, handler, otherwise, keeps_results))
 
     def register_waiting(
         self, method: Method, params: type[P], handler: Callable[[P, Caller], Awaitable[Result]]
     ) -> None:
         """Add a method that waits for something; a name that is taken raises ValueError."""
-        self._add(method, _Entry(params, converter_of(params), None, handler, False))
+        self._add(method, _Entry(params, None, handler))
 
     def _add(self, method: Method, entry: _Entry) -> None:
         if method.name in self._entries:

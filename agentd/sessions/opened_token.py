@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from agentd_client.protocol.results import Opener, SessionInfo, Verification
@@ -11,12 +12,17 @@ from .records import SessionRecord, session_path
 if TYPE_CHECKING:
     from ..tokens import Claims
 
+ANSWER_SECONDS = 1.0
+"""For so long verifications are answered with the same object, whose `last_used_at` is the first one's:
+making another one, and encoding it, would cost each of them more than the rest of its work."""
+
 
 class OpenedToken:
     """A genuine token: what it names, and what was last known of that."""
 
     __slots__ = (
         "answer",
+        "answered_at",
         "claims",
         "generation",
         "is_plain",
@@ -34,7 +40,9 @@ class OpenedToken:
         self.generation: int | None = None
         self.sealed: list[bytes | None] = []
         self.record: SessionRecord | None = None
+        # What verifications are answered, and the wall time of the one that it was made for.
         self.answer: Verification | None = None
+        self.answered_at = math.inf
         # As long as the store is the same, so is what is known here.
         self.is_settled = False
         # Nothing but time can make it invalid, and nothing is to be noted of its session.
@@ -44,7 +52,7 @@ class OpenedToken:
         """Take in the record, which counts."""
         self.record = record
         self.is_settled = is_under_present_key
-        self.answer = Verification(True, None, describe(record))
+        self.answered_at = math.inf
         self.is_plain = (
             is_under_present_key
             and record.generation == self.claims.gen
@@ -52,6 +60,11 @@ class OpenedToken:
             and (record.audience, record.scopes, record.uses_left) == (None, None, None)
             and not record.ancestors
         )
+
+    def answer_use(self, wall: float) -> None:
+        """Make the answer of a verification at this time."""
+        assert self.record is not None
+        self.answer, self.answered_at = Verification(True, None, describe(self.record, wall)), wall
 
     def lose(self, *, is_under_present_key: bool) -> None:
         """The record does not count any more: ids are never used again, so that stays so."""

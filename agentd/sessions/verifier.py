@@ -18,7 +18,7 @@ from agentd_client.protocol.results import EXPIRED, SessionInfo, Verification
 
 from ..tokens import Claims, TokenError, key_id_of, open_token
 from .grants import misfit
-from .opened_token import OpenedToken, describe
+from .opened_token import ANSWER_SECONDS, OpenedToken, describe
 from .records import KEY_PATH, SessionPath, SessionRecord, session_path
 from .rules import GRACE_SECONDS, first_seen, has_expired, is_superseded
 from .standing import Readable, keys_that_count, present_key, standing
@@ -89,8 +89,9 @@ class Verifier:
             and record is not None
             and not (opened.path in self.seen_expired or has_expired(record, now))
         ):
-            self.used[opened.path] = now.wall
-            assert opened.answer is not None
+            wall = self.used[opened.path] = now.wall
+            if not opened.answered_at <= wall < opened.answered_at + ANSWER_SECONDS:
+                opened.answer_use(wall)
             return opened.answer
         refusal = self._refusal(opened, record, now, partial(misfit, audience=audience, scopes=scopes))
         if refusal is not None:
@@ -99,6 +100,8 @@ class Verifier:
         if record.uses_left is not None:
             return None
         self.note_use(opened.path, record, opened.claims.gen, now)
+        if not opened.answered_at <= now.wall < opened.answered_at + ANSWER_SECONDS:
+            opened.answer_use(now.wall)
         return opened.answer
 
     def inspect(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
@@ -131,7 +134,11 @@ class Verifier:
         if isinstance(opened, Verification):
             return opened
         found = self.found_in(view, opened, partial(misfit, audience=audience, scopes=scopes))
-        return found if isinstance(found, Verification) else Verification(True, None, describe(found))
+        return (
+            found
+            if isinstance(found, Verification)
+            else Verification(True, None, self.describe(opened.path, found))
+        )
 
     def found_in(
         self,

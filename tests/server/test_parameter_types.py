@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ import msgpack
 import msgspec
 import pytest
 
-from agentd.keys import KeyRing
 from agentd.server import agent_dispatch, locking_methods, methods
 from agentd.server.parameters import Params
-from agentd.sessions import SessionManager
-from agentd.store import DB
 from agentd_client.protocol.codec import Decoder
-from tests.clocks import ManualClock
 from tests.server.talk import LOGGER, STATUS, FakeCaller, FakeLocking, FakeSessions, dispatch_of, request
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -125,16 +120,6 @@ async def answer(dispatch, method: str, params: dict[str, Any]) -> list[Any]:
     caller = FakeCaller()
     reply = dispatch.answer(message, caller) or await dispatch.answer_waiting(message, caller)
     return msgpack.unpackb(reply)[2:]
-
-
-@pytest.fixture
-async def manager(tmp_path) -> AsyncIterator[SessionManager]:
-    async with (
-        await KeyRing.create_key_ring(keys_path=tmp_path / "keys") as key_ring,
-        await DB.create_db(db_path=tmp_path / "store", key_ring=key_ring) as db,
-        await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=ManualClock()) as manager,
-    ):
-        yield manager
 
 
 def besides(method: str, name: str, token: str = "v4.local.AAAA") -> dict[str, Any]:

@@ -193,6 +193,47 @@ async def test_the_last_use_is_known_at_once_and_written_later(db, manager, cloc
     assert manager.inspect(created.token).session.last_used_at == clock.wall
 
 
+@pytest.mark.parametrize("grant", [{}, {"audience": ["web"]}, {"scopes": ["read"]}, {"max_uses": 90}])
+async def test_a_verification_tells_of_itself_as_the_last_use(manager, clock, grant):
+    created = await manager.open_session(600, "a label", **grant)
+    asked = {"audience": "web"} if "audience" in grant else {}
+    for seconds in (0, 5, 1, 60):
+        clock.advance(seconds)
+        found = manager.verify_at_once(created.token, **asked) or await manager.verify_counted(created.token)
+        assert found.session.last_used_at == clock.wall
+        assert found.session == manager.inspect(created.token, **asked).session
+
+
+async def test_a_renewed_token_tells_of_its_last_use_too(manager, clock):
+    created = await manager.open_session(600)
+    token = (await manager.renew_token(created.token)).token
+    for _ in range(3):
+        clock.advance(5)
+        assert manager.verify_at_once(token).session.last_used_at == clock.wall
+
+
+async def test_the_answer_to_a_verification_is_made_anew_once_a_second(manager, clock):
+    token = await manager.create_token(600)
+    first = manager.verify_at_once(token)
+    clock.advance(0.999)
+    assert manager.verify_at_once(token) is first
+    assert manager.inspect(token).session.last_used_at == clock.wall, "looking knows it exactly"
+    clock.advance(0.001)
+    assert manager.verify_at_once(token).session.last_used_at == clock.wall
+    clock.set_wall(clock.wall - 100)
+    assert manager.verify_at_once(token).session.last_used_at == clock.wall, (
+        "not a time that is still to come"
+    )
+
+
+async def test_a_transaction_tells_of_a_last_use_that_is_not_written_yet(db, manager, clock):
+    token = await manager.create_token(600)
+    clock.advance(5)
+    assert await manager.verify_token(token)
+    async with db.transaction() as tran:
+        assert (await manager.inspect_token(token, tran)).session.last_used_at == clock.wall
+
+
 async def test_writing_the_last_use_brings_no_session_back(db, manager):
     created = await manager.open_session(600)
     assert await manager.verify_token(created.token)

@@ -75,8 +75,8 @@ class _MessageError(ValueError):
     """What is wrong with a message, in words that stand here: they hold nothing of the peer's."""
 
 
-class UnreadableMap:
-    """Stands for a map with a key that is not text; nothing in it is read."""
+_UNREADABLE_MAP = ["a map with a key that is not text"]
+"""This very object stands for such a map, of which nothing is read. As a container it is not looked over."""
 
 
 class _Containers:
@@ -97,7 +97,7 @@ class _Containers:
             raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
         return items
 
-    def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any] | UnreadableMap:
+    def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any] | list[str]:
         self.found += 1
         if self.found > MAX_CONTAINERS:
             raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
@@ -106,7 +106,7 @@ class _Containers:
         for key, value in pairs:
             if type(key) is not str:
                 # No error yet: clients that send all their text as bytes send such notifications.
-                return UnreadableMap()
+                return _UNREADABLE_MAP
             if key in read:
                 raise _MessageError("a map holds the same key twice")
             read[key] = value
@@ -124,12 +124,13 @@ def _check(items: Iterable[Any], allowed: int, *, is_read: bool = True) -> None:
         raise _MessageError(f"nested more than {MAX_NESTING} deep")
     for item in items:
         kind = type(item)
-        if kind is list:
+        if item is _UNREADABLE_MAP:
+            if is_read:
+                raise _MessageError("a map key is not a string")
+        elif kind is list:
             _check(item, allowed - 1, is_read=is_read)
         elif kind is dict:
             _check(item.values(), allowed - 1, is_read=is_read)
-        elif kind is UnreadableMap and is_read:
-            raise _MessageError("a map key is not a string")
 
 
 def _is_msgid(value: object) -> bool:
@@ -141,9 +142,9 @@ def _is_flat(params: list[Any]) -> bool:
         if type(parameters) is dict:
             for value in parameters.values():
                 kind = type(value)
-                if kind is list or kind is dict or kind is UnreadableMap:
+                if kind is list or kind is dict:
                     return False
-        elif (type(parameters) is list and parameters) or type(parameters) is UnreadableMap:
+        elif type(parameters) is list and parameters:
             return False
     return True
 
@@ -208,7 +209,6 @@ _TYPE_NAMES = {
     str: "text",
     list: "array",
     dict: "map",
-    UnreadableMap: "map",
 }
 
 
