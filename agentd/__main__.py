@@ -5,13 +5,16 @@ What another process of the user opened before (/proc/PID/mem) stays open: the f
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from . import process
+from agentd_client.cli import interrupts
 
 
 def main() -> None:
-    """Entry point of the command; ends in `SystemExit`."""
+    """Entry point of the command; ends in `SystemExit`, or by SIGINT where that came."""
+    interrupts.end_at_once()
+    from contextlib import suppress
+
+    from . import process
+
     with suppress(OSError):  # whatever needs it asks again, and says why it is refused
         process.harden()
     from .cli import main as run

@@ -12,6 +12,9 @@ from typing import NamedTuple, TypeVar
 import click
 
 from agentd_client import paths
+from agentd_client.cli import interrupts
+from agentd_client.cli.confirmation import confirmed
+from agentd_client.cli.output import settle_stderr, whole_output
 from agentd_client.errors import AgentdError, ConfigError
 
 from . import __version__, logs, systemd
@@ -138,7 +141,8 @@ def init(
     if fresh and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--fresh ends every session for good; say --yes too.")
-        click.confirm(f"Delete every session and the keys in {settings.state_path}?", abort=True)
+        if not confirmed(f"Delete every session and the keys in {settings.state_path}?"):
+            raise click.Abort
     from . import main
 
     agent_id = _run(main.init, settings, fresh, wants_passphrase, passphrase_descriptor)
@@ -201,21 +205,29 @@ def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) 
     process.harden()
     logger = logs.configure(settings.log_level, settings.log_format)
     logs.take_over()
-    return trio.run(entry, settings, logger, *more)
+    with interrupts.Raised():
+        return trio.run(entry, settings, logger, *more)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command; ends in `SystemExit`."""
-    sys.exit(_carry_out(sys.argv[1:] if arguments is None else arguments))
+    code = _carry_out(sys.argv[1:] if arguments is None else arguments)
+    settle_stderr()
+    interrupts.end_by_signal()
+    sys.exit(code)
 
 
 def _carry_out(arguments: list[str]) -> int:
     passed = systemd.Passed()
     try:
         passed = systemd.passed_sockets()
-        code = agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=passed)
+        # click's own `main` is not used: it exits with 1 where a reader went away.
+        with whole_output():
+            code = _invoke(arguments, passed)
     except (Exception, KeyboardInterrupt) as caught:
         error = _innermost(caught)
+        if isinstance(error, KeyboardInterrupt):
+            interrupts.note()
         trace = ""
         if "--debug" in arguments and not isinstance(error, click.ClickException):
             import traceback
@@ -228,6 +240,14 @@ def _carry_out(arguments: list[str]) -> int:
     finally:
         logs.finish()
     return code if isinstance(code, int) else STOPPED
+
+
+def _invoke(arguments: list[str], passed: systemd.Passed) -> object:
+    try:
+        with agentd.make_context("agentd", list(arguments), obj=passed) as context:
+            return agentd.invoke(context)
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code
 
 
 def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What `agentd` exits with: sysexits(3), with 73 kept for one thing, that another agent is at work here.
+"""What `agentd` exits with: the codes of `agentctl`, and 73 where another agent is at work here.
 
 A service manager can tell by them what a restart by itself may mend: 70, 71 and 74 perhaps; 64, 65, 73 and 78
 never, for somebody has to do something first. `RestartPreventExitStatus=` in agentd.service lists those.
@@ -6,30 +6,31 @@ never, for somebody has to do something first. `RestartPreventExitStatus=` in ag
 
 from __future__ import annotations
 
-import click
-
 from agentd_client import errors
+from agentd_client.cli import exit_codes as shared
+from agentd_client.cli.exit_codes import (
+    ALREADY_SERVING,
+    CONFIG,
+    DATA,
+    INTERNAL,
+    INTERRUPTED,
+    STORE,
+    SYSTEM,
+    USAGE,
+)
 
-STOPPED = 0
+STOPPED = shared.DONE
 WARNINGS = 1
 ERRORS = 2
-USAGE = 64
-DAMAGED = 65
-INTERNAL = 70
-SYSTEM = 71
-ALREADY_SERVING = 73
-STORE = 74
-CONFIG = 78
-INTERRUPTED = 128 + 2
 
 MEANINGS = {
     STOPPED: "stopped as it was told to",
     USAGE: "the command line is wrong",
-    DAMAGED: "the store is damaged",
+    DATA: "the store is damaged",
     INTERNAL: "agentd has a fault",
     SYSTEM: "the operating system refused something",
     ALREADY_SERVING: "another agent serves this socket or uses this store",
-    STORE: "the store failed: the disk is full, broken or read-only",
+    STORE: "the store failed, or the output could not be written: the disk is full, broken or read-only",
     CONFIG: "settings, key file, a variable, or the path or owner of a file are not usable",
     INTERRUPTED: "interrupted",
 }
@@ -42,23 +43,17 @@ DOCTOR_MEANINGS = {
 }
 """What `agentd doctor` answers with; where it cannot even begin, it ends with one of the others."""
 
-_BY_CLASS: dict[type[BaseException], int] = {
-    click.ClickException: USAGE,
-    click.Abort: INTERRUPTED,
-    KeyboardInterrupt: INTERRUPTED,
-    OSError: SYSTEM,
+_OWN: dict[type[BaseException], int] = {
     errors.AlreadyServingError: ALREADY_SERVING,
     errors.StartError: CONFIG,
-    errors.EnvironmentVariableError: CONFIG,
-    errors.KeyFileError: CONFIG,
     errors.PassphraseError: CONFIG,
-    errors.StoreError: STORE,
-    errors.StoreDamagedError: DAMAGED,
+    errors.StoreDamagedError: DATA,
     errors.StoreInUseError: ALREADY_SERVING,
     errors.StoreKeyMismatchError: CONFIG,
 }
+"""What an agent means that cannot start; for `agentctl` the same errors are about somebody else's agent."""
 
 
 def exit_code(error: BaseException) -> int:
-    """The code of the nearest class that the table names; 70 where it names none."""
-    return next((_BY_CLASS[kind] for kind in type(error).__mro__ if kind in _BY_CLASS), INTERNAL)
+    """The code of the nearest class that the tables name; 70 where they name none."""
+    return shared.exit_code(error, _OWN)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from agentd_client.cli import interrupts
 from tests.agentctl.fake_agent import FakeAgent
 
 
@@ -26,6 +28,15 @@ def folder(monkeypatch):
         yield Path(name) / "agentd"
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def sigint():
+    """What a program's `main` makes of SIGINT, undone."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+    interrupts.forget()
 
 
 @pytest.fixture

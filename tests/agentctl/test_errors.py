@@ -15,6 +15,7 @@ from agentd_client import errors
 from agentd_client.cli import exit_codes, main
 from agentd_client.cli.current_token import CurrentToken, NotLoggedInError
 from agentd_client.cli.exit_codes import MEANINGS, exit_code
+from agentd_client.cli.output import OutputError
 from agentd_client.cli.program import NotExecutableError, NotFoundError
 from agentd_client.errors import ERRORS
 from agentd_client.protocol.calls import LocalParamsError
@@ -77,7 +78,7 @@ SECRET = "v4.local.A_real_one-1234"
         (errors.ConfigError(), 78),
         (click.Abort(), 130),
         (KeyboardInterrupt(), 130),
-        (BrokenPipeError(), 141),
+        (OutputError(), 74),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
@@ -256,17 +257,6 @@ def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     ended = process("verify", env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert "no_such_module_at_all" in ended.stderr
     assert "pip install" not in ended.stderr
-
-
-def test_ctrl_c_while_it_still_imports_is_quiet_too(monkeypatch, capsys):
-    def interrupted(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("agentd_client.cli.run.run", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == ""
 
 
 def test_main_ends_with_the_code_of_the_command(monkeypatch, agent, capsys):

@@ -191,7 +191,7 @@ def test_a_login_whose_output_cannot_be_written_says_that_it_was_done(agent, tok
             timeout=60,
             check=False,
         )
-    assert done.returncode == 71
+    assert done.returncode == 74
     assert "standard output: No space left on device" in done.stderr
     assert f"logged in all the same: the token is in {token_file}" in done.stderr
     assert list(agent.sessions) == [token_file.read_text().strip()]
@@ -209,7 +209,7 @@ def test_a_login_whose_reader_went_away_says_nothing_more(agent, token_file):
             timeout=60,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
     assert token_file.exists()
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -104,8 +105,8 @@ def test_fresh_asks_on_a_terminal_and_a_no_is_130(capsys, home, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     state = home.path / "state"
     code, out, err = ended(capsys, "init", "--fresh", "--state", str(state))
-    assert (code, err) == (130, "agentd: interrupted\n")
-    assert str(state) in out
+    question = f"Delete every session and the keys in {state}? [y/N]: "
+    assert (code, out, err) == (130, "", f"{question}agentd: interrupted\n")
     assert not state.exists()
 
 
@@ -155,3 +156,48 @@ def test_what_systemd_passed_is_refused_by_every_command_where_it_cannot_be_used
 
 def test_importing_the_module_that_is_run_runs_nothing():
     assert callable(importlib.import_module("agentd.__main__").main)
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["doctor"], ["doctor", "--json"], ["doctor", "--help"]]
+)
+def test_output_that_cannot_be_written_is_an_error_and_a_reader_that_went_away_is_none(home, args):
+    command = [sys.executable, "-m", "agentd", *args]
+    own = subprocess.run(command, env=home.environ, capture_output=True, timeout=60, check=False).returncode
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=home.environ, timeout=60, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (74, "agentd: standard output: No space left on device\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        ended = subprocess.run(
+            command, stdout=gone, stderr=subprocess.PIPE, text=True, env=home.environ, timeout=60, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (own, "")
+
+
+@pytest.mark.parametrize("module", ["click", "agentd.process", "agentd.cli", "trio", "lmdb"])
+def test_ctrl_c_while_it_imports_is_quiet_and_ends_it(home, module):
+    program = f"""
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000): pass
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["agentd", "serve"]
+from agentd.__main__ import main
+main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=False,
+        env={name: value for name, value in home.environ.items() if not name.startswith("COVERAGE_")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
+    assert not home.socket.exists()

@@ -6,8 +6,11 @@ from pathlib import Path
 import click
 import pytest
 
+from agentd import exit_codes
 from agentd.exit_codes import INTERRUPTED, MEANINGS, exit_code
 from agentd_client import errors
+from agentd_client.cli import exit_codes as shared
+from agentd_client.cli.output import OutputError
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -24,6 +27,7 @@ PROJECT = Path(__file__).parent.parent.parent
         (errors.StoreInUseError(), 73),
         (errors.StoreError(), 74),
         (errors.StoreFullError(), 74),
+        (OutputError(), 74),
         (errors.ConfigError(), 78),
         (errors.SocketPathError(), 78),
         (errors.KeyFileError(), 78),
@@ -55,3 +59,10 @@ def test_the_unit_does_not_restart_after_the_codes_that_a_restart_does_not_help(
     (listed,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
     helpless = [code for code, (_, restart) in documented().items() if restart == "does not help"]
     assert [int(code) for code in listed.split()] == helpless
+
+
+def test_both_programs_mean_the_same_by_a_code():
+    for name, code in vars(shared).items():
+        if name.isupper() and isinstance(code, int):
+            assert getattr(exit_codes, name, code) == code, name
+    assert set(MEANINGS) <= {code for code in vars(shared).values() if isinstance(code, int)}

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import sys
 
+from . import interrupts
+
 __all__ = ["main"]
 
 _UNAVAILABLE = 69
-_INTERRUPTED = 130
+"""exit_codes.py, where it has its name, needs click."""
 
 
 def main() -> None:
-    """Run `agentctl` with the process's own arguments; ends in `SystemExit` with a code of exit_codes.py."""
-    # exit_codes.py needs click and may be cut off by Ctrl-C like any import: hence two numbers of its own.
-    try:
-        sys.exit(_run())
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+    """Run `agentctl` with the process's own arguments.
+
+    Ends in `SystemExit` with a code of exit_codes.py, or by SIGINT where that came.
+    """
+    interrupts.end_at_once()
+    code = _run()
+    interrupts.end_by_signal()
+    sys.exit(code)
 
 
 def _run() -> int:

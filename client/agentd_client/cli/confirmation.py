@@ -10,7 +10,17 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def confirmed(question: str) -> bool:
-    """Ask on the terminal; a usage error where there is none to ask on."""
+    """Ask on the terminal; a usage error where there is none to ask on, Abort where the input ends."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError("without a terminal to ask on, --yes is needed", click.get_current_context())
-    return click.confirm(question, err=True)
+    # Not click's: it prints a space to standard output.
+    while True:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise click.Abort
+        answer = line.strip().casefold()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
+            return False

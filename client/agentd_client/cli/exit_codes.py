@@ -1,4 +1,4 @@
-"""What `agentctl` exits with: sysexits(3), and 1 for a plain "no".
+"""What `agentctl` and `agentd` exit with: sysexits(3), and 1 for a plain "no". One table for both.
 
 0 is yes or done. 1 is no, and only that: `verify` answers 1 when it *knows* that the caller is not in a valid
 session. Whatever keeps it from knowing has another code, so a script can tell "no" from "could not ask".
@@ -14,11 +14,14 @@ of shells and env(1): 126 for a command that cannot be executed, 127 for one tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from .. import errors
 from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
+from .output import OutputError
 from .program import NotExecutableError, NotFoundError
 
 DONE = 0
@@ -28,6 +31,9 @@ DATA = 65
 UNAVAILABLE = 69
 INTERNAL = 70
 SYSTEM = 71
+ALREADY_SERVING = 73
+"""Only the agent ends so: another one is at work here."""
+
 STORE = 74
 TRY_AGAIN = 75
 PROTOCOL = 76
@@ -36,7 +42,6 @@ CONFIG = 78
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 INTERRUPTED = 128 + 2
-BROKEN_PIPE = 128 + 13
 
 MEANINGS = {
     DONE: "yes, or done",
@@ -46,7 +51,7 @@ MEANINGS = {
     UNAVAILABLE: "no agent answers, or it is locked, stopping or cannot start",
     INTERNAL: "agentctl or the agent has a fault",
     SYSTEM: "the operating system refused something",
-    STORE: "the agent's store failed",
+    STORE: "the agent's store failed, or the output could not be written",
     TRY_AGAIN: "no answer in time, the outcome unknown, or something busy",
     PROTOCOL: "what answers does not speak this protocol",
     REFUSED: "refused: a passphrase, the token file, another user's agent, more than a session allows",
@@ -54,7 +59,6 @@ MEANINGS = {
     NOT_EXECUTABLE: "exec: the command cannot be executed",
     NOT_FOUND: "exec: there is no such command",
     INTERRUPTED: "interrupted",
-    BROKEN_PIPE: "whoever read the output went away",
 }
 """Every code in a few words, as `agentctl --help` shows them."""
 
@@ -65,8 +69,8 @@ _BY_CLASS: dict[type[BaseException], int] = {
     click.ClickException: USAGE,
     click.Abort: INTERRUPTED,
     KeyboardInterrupt: INTERRUPTED,
-    BrokenPipeError: BROKEN_PIPE,
     OSError: SYSTEM,
+    OutputError: STORE,
     errors.AgentdError: INTERNAL,
     errors.RequestError: PROTOCOL,
     LocalParamsError: DATA,
@@ -107,12 +111,14 @@ _BY_CLASS: dict[type[BaseException], int] = {
 }
 
 
-def exit_code(error: BaseException) -> int:
+def exit_code(error: BaseException, own: Mapping[type[BaseException], int] | None = None) -> int:
     """The code of the nearest class that the table names; 70 where it names none.
 
     AgentTimeoutError is an OSError as well, through TimeoutError: the nearest class decides.
+
+    Args:
+        error: what the program ends with.
+        own: what the program's own ending means where the table speaks of asking an agent.
     """
-    for kind in type(error).__mro__:
-        if kind in _BY_CLASS:
-            return _BY_CLASS[kind]
-    return INTERNAL
+    codes = {**_BY_CLASS, **(own or {})}
+    return next((codes[kind] for kind in type(error).__mro__ if kind in codes), INTERNAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,6 +120,7 @@ def _table(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str,
 def root(context: click.Context) -> int:
     """Show the help, as an error, where no command is named."""
     if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
+        with suppress(OSError):  # nobody reads; the exit code still tells
+            click.echo(context.get_help(), err=True)
         return USAGE
     return 0

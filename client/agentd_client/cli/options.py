@@ -11,6 +11,7 @@ import click
 from .. import paths
 from ..blocking import Client
 from ..session import Session
+from . import interrupts
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
 DEFAULT_PATIENCE_SECONDS = 0.5
@@ -111,3 +112,8 @@ class AgentctlCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do its work, which an interruption lets take back what it began."""
+        with interrupts.Noted():
+            return super().invoke(ctx)

@@ -2,14 +2,20 @@
 
 A terminal gets aligned words with a little colour; a pipe gets ``key<TAB>value`` lines that stay the same
 from version to version; ``--json`` gets one object with the protocol's names.
+
+What a command prints is collected and written whole (`whole_output`). So a reader that has seen enough after
+the first line (`grep -q`, `head`) changes nothing: its going away is no failure, and the exit code is the
+command's own. Output that cannot be written for another reason is an `OutputError`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,6 +23,121 @@ if TYPE_CHECKING:
     from .options import Settings
 
 Row = tuple[str, str]
+
+
+class OutputError(OSError):
+    """Standard output could not be written: a full disk, a broken device."""
+
+
+class _Block(io.TextIOWrapper):
+    """Stands in for standard output and collects what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        super().__init__(io.BytesIO(), encoding, "backslashreplace", newline="", write_through=True)
+        self._stream = stream
+        self._is_read = True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write_out(self) -> bool:
+        """Write what was collected; returns whether somebody still reads.
+
+        Raises:
+            OutputError: it cannot be written. It is not tried again.
+        """
+        self.seek(0)
+        content = bytes(self.buffer.read())
+        self.seek(0)
+        self.truncate()
+        if not content or not self._is_read:
+            return self._is_read
+        try:
+            _write(self._stream, content, self.encoding)
+        except BrokenPipeError:
+            self._is_read = False
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror, "standard output") from None
+        return self._is_read
+
+
+def _write(stream: TextIO, content: bytes, encoding: str) -> None:
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # a stand-in of some other program's
+        stream.write(content.decode(encoding))
+        stream.flush()
+        return
+    # Past Python's buffer: what cannot be written would stay there, be tried again at the interpreter's end,
+    # and change the exit code to 120.
+    view = memoryview(content)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # another program made the file non-blocking, which all who share it see
+            _wait_until_writable(descriptor)
+
+
+def _wait_until_writable(descriptor: int) -> None:
+    import select
+
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT)
+    waiting.poll()
+
+
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """Collect what is printed, and write it at the end, also before an error is reported.
+
+    Raises:
+        OutputError: it cannot be written, and nothing else failed.
+    """
+    stream = sys.stdout
+    if stream is None:  # closed by the shell: nothing is to be printed
+        yield
+        return
+    block = _Block(stream)
+    sys.stdout = block
+    try:
+        yield
+    except BaseException:
+        with suppress(OutputError):
+            block.write_out()
+        raise
+    else:
+        block.write_out()
+    finally:
+        sys.stdout = stream
+
+
+def write_now() -> bool:
+    """Write what was printed so far, where more may come much later; returns whether somebody still reads.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    return sys.stdout.write_out() if isinstance(sys.stdout, _Block) else True
+
+
+def settle_stderr() -> None:
+    """Give up what standard error does not take, and the interpreter would try again at its end.
+
+    Failing there changes the exit code to 120.
+    """
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except OSError:
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
 
 
 def printable(text: str) -> str:
@@ -50,11 +171,7 @@ def show(
     human: Callable[[], Iterable[str]],
     plain: Iterable[str] | None = None,
 ) -> None:
-    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields.
-
-    Raises:
-        OSError: it cannot be written; names standard output as its file.
-    """
+    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields."""
     if settings.json:
         show_json(document)
         return
@@ -64,24 +181,16 @@ def show(
 
 
 def show_json(document: Mapping[str, Any]) -> None:
-    """Print one object on a line of its own and flush it; raises as `show`."""
+    """Print one object on a line of its own."""
     import json
 
     show_line(json.dumps(document))
 
 
 def show_line(line: str) -> None:
-    """Print a line and flush it; what the output's encoding cannot say is an escape. Raises as `show`."""
-    try:
-        try:
-            # With the stream named, because click on its own takes ASCII for a mistake and writes UTF-8.
-            click.echo(line, file=sys.stdout)
-        except UnicodeEncodeError as error:
-            escaped = line.encode(error.encoding, "backslashreplace").decode(error.encoding)
-            click.echo(escaped, file=sys.stdout)
-    except OSError as error:
-        error.filename = "standard output"
-        raise
+    """Print a line; what the output's encoding cannot say is an escape."""
+    # With the stream named, because click on its own takes ASCII for a mistake and writes UTF-8.
+    click.echo(line, file=sys.stdout)
 
 
 def colour(text: str, name: str) -> str:

@@ -13,6 +13,7 @@ from .current_token import refuse_tokens
 from .exit_codes import exit_code
 from .group import COMPLETE_VARIABLE, NAME, root
 from .options import Settings
+from .output import settle_stderr, whole_output
 from .report import report
 
 
@@ -23,21 +24,19 @@ def run(arguments: Sequence[str], *, now: Callable[[], float] = time.time) -> in
     """
     settings = Settings(now)
     try:
-        return _carry_out(list(arguments), settings)
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        with whole_output():
+            return _carry_out(list(arguments), settings)
     except (KeyboardInterrupt, click.Abort) as error:
         if sys.stderr is not None and sys.stderr.isatty():
             click.echo(err=True)  # ends the line in which the terminal shows ^C
         return exit_code(error)
     except Exception as error:
-        if isinstance(error, OSError):
-            _give_up_stdout()
-        if not isinstance(error, BrokenPipeError):
-            # An error of parsing comes before the options are known.
-            as_json = settings.json or (isinstance(error, click.UsageError) and "--json" in arguments)
-            report(error, as_json=as_json, debug=settings.debug)
+        # An error of parsing comes before the options are known.
+        as_json = settings.json or (isinstance(error, click.UsageError) and "--json" in arguments)
+        report(error, as_json=as_json, debug=settings.debug)
         return exit_code(error)
+    finally:
+        settle_stderr()
 
 
 def _carry_out(arguments: list[str], settings: Settings) -> int:
@@ -47,18 +46,8 @@ def _carry_out(arguments: list[str], settings: Settings) -> int:
 
         return shell_complete(root, {"obj": settings}, NAME, COMPLETE_VARIABLE, instruction)
     refuse_tokens(arguments)
-    with root.make_context(NAME, arguments, obj=settings) as context:
-        return root.invoke(context) or 0
-
-
-def _give_up_stdout() -> None:
-    # What could not be written is still in Python's buffer: the interpreter would try again at its end, say
-    # so and change the exit code (the note on SIGPIPE in the documentation of Python's signal module).
-    if sys.stdout is None:  # closed by the shell
-        return
     try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        with root.make_context(NAME, arguments, obj=settings) as context:
+            return root.invoke(context) or 0
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code

@@ -10,7 +10,7 @@ from ... import paths
 from ...blocking import Client
 from ...errors import AgentdError
 from ..options import AgentctlCommand, Settings
-from ..output import printable, show
+from ..output import OutputError, printable, show, write_now
 from ..parameters import expiry, given_audience, given_scopes, given_uses, names
 from ..report import warn
 from ..wording import ends, named
@@ -90,9 +90,8 @@ def command(
                 printable(place),
             ],
         )
-    except BrokenPipeError:
-        raise  # whoever read the output did not want it: no word more
-    except OSError:
+        write_now()
+    except OutputError:
         warn(settings, f"logged in all the same: {place}")
         raise
 

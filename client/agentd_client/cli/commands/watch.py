@@ -21,9 +21,10 @@ from ...protocol.results import (
     Event,
 )
 from ...protocol.wire import to_wire
+from .. import interrupts
 from ..exit_codes import DONE
 from ..options import AgentctlCommand, Settings
-from ..output import colour, is_terminal, printable, show_json, show_line
+from ..output import colour, is_terminal, printable, show_json, show_line, write_now
 from ..report import remark
 from ..table import cut, terminal_width
 from ..wording import PASSPHRASE, clock, process_name, what_and_why
@@ -53,16 +54,19 @@ def command(settings: Settings) -> int:
 
     And to the agent, which may be locked and unlocked and get another passphrase. On a terminal a line for
     each event; in a pipe, and with --json, an object of JSON on a line of its own. It ends with exit code 0
-    at Ctrl-C, or when the agent stops, and with 69 where the agent went away without a word. An agent waits
-    for nobody: events that are taken too slowly are lost, and the next one says how many.
+    at Ctrl-C, when nobody reads its output any more, or when the agent stops, and with 69 where the agent
+    went away without a word. An agent waits for nobody: events that are taken too slowly are lost, and the
+    next one says how many.
     """
     last = None
     try:
         with settings.connect() as agent, agent.subscribe() as events:
             for event in events:
-                _show(settings, event)
+                if not _show(settings, event):
+                    return DONE
                 last = event.kind
     except KeyboardInterrupt:
+        interrupts.forget()
         return DONE
     if last != STOPPING:
         raise AgentUnreachableError(
@@ -72,12 +76,14 @@ def command(settings: Settings) -> int:
     return DONE
 
 
-def _show(settings: Settings, event: Event) -> None:
+def _show(settings: Settings, event: Event) -> bool:
+    """Print an event at once; returns whether somebody still reads."""
     if settings.json or not is_terminal():
         show_json(to_wire(event))
-        return
-    for line in _lines(event, terminal_width()):
-        show_line(line)
+    else:
+        for line in _lines(event, terminal_width()):
+            show_line(line)
+    return write_now()
 
 
 def _lines(event: Event, width: int) -> Iterator[str]:
