@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     socket_path: str = ""
     state_path: str = ""
     session_expiry: str | int = DEFAULT_SESSION_SECONDS
-    session_max_lifetime: str | int = DEFAULT_MAX_LIFETIME_SECONDS
+    session_max_lifetime: str | int | None = None
     revoke_on_reuse: bool = False
     passphrase_file: str = ""
     start_locked: bool = False
@@ -94,9 +94,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def idle_seconds(self) -> int | None:
-        """`lock_after_idle` in seconds; None for never, which 0 is too."""
+        """`lock_after_idle` in seconds; None for never."""
         seconds = parse_duration(self.lock_after_idle)
-        return seconds if isinstance(seconds, int) and seconds else None
+        return seconds if isinstance(seconds, int) else None
 
     @property
     def expiry(self) -> int | str:
@@ -105,8 +105,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def max_lifetime(self) -> int | str:
-        """`session_max_lifetime` as the session manager takes it: whole seconds or `NEVER`."""
-        return parse_duration(self.session_max_lifetime)
+        """How far sessions can be renewed whose opener does not say: whole seconds or `NEVER`."""
+        limit = self.lifetime_limit
+        return DEFAULT_MAX_LIFETIME_SECONDS if limit is None else limit
+
+    @property
+    def lifetime_limit(self) -> int | str | None:
+        """`session_max_lifetime`, beyond which no session goes; None where it is not set."""
+        return None if self.session_max_lifetime is None else parse_duration(self.session_max_lifetime)
 
 
 def load(
@@ -152,6 +158,8 @@ def load(
     )
     with _named(config_path or paths.config_path()):
         _check_second_door(settings)
+        if "session_expiry" in given:
+            _check_lifetimes(settings)
     return settings
 
 
@@ -209,6 +217,17 @@ def _check_duration(name: str, value: object) -> None:
         raise ValueError(f"{name}: {error}") from None
     if isinstance(duration, int) and duration > MAX_EXPIRY_SECONDS:
         raise ValueError(f"{name} is over 100 years: {value!r}")
+    if duration == 0:  # every session over at once, an agent that is always locked: nobody means that
+        raise ValueError(f"{name} is 0; write {NEVER!r} for without end")
+
+
+def _check_lifetimes(settings: Settings) -> None:
+    expiry, limit = settings.expiry, settings.lifetime_limit
+    if isinstance(limit, int) and (expiry == NEVER or int(expiry) > limit):
+        raise ValueError(
+            f"session_expiry {settings.session_expiry!r} lies beyond session_max_lifetime "
+            f"{settings.session_max_lifetime!r}; make it shorter, or leave it out"
+        )
 
 
 def _check_switch(name: str, value: object) -> None:

@@ -66,6 +66,7 @@ async def running_core(
             key_ring=key_ring,
             expiry=settings.expiry,
             max_lifetime=settings.max_lifetime,
+            lifetime_limit=settings.lifetime_limit,
             revoke_on_reuse=settings.revoke_on_reuse,
             logger=sessions_log,
             clock=clock,

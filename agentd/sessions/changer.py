@@ -55,6 +55,8 @@ class Changer:
         minter: Minter,
         journal: Journal,
         clock: Clock,
+        *,
+        lifetime_limit: int | None,
     ) -> None:
         self._db = db
         self._keys = keys
@@ -62,6 +64,7 @@ class Changer:
         self._minter = minter
         self._journal = journal
         self._clock = clock
+        self._limit = lifetime_limit
 
     async def count_use(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
         """Verify a token of a session with limited uses: yes once one use less is on the disk.
@@ -118,7 +121,7 @@ class Changer:
                 raise NotRenewedError(Verification(False, reasons.KEY_RESET, describe(record)))
             if opened.claims.gen != record.generation:
                 return record, False
-            record = renewed(record, found.parent, now)
+            record = renewed(record, found.parent, now, self._limit)
             view.put(opened.path, record.encode())
             self._journal.write(view, RENEWED, record, by=by)
             return record, True

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from agentd_client.durations import format_duration
 from agentd_client.errors import (
     CannotBindError,
+    InvalidExpiryError,
     NotWithinParentError,
     ParentNotValidError,
     StoreFullError,
 )
 from agentd_client.protocol.limits import MAX_DEPTH
+from agentd_client.protocol.methods import NEVER
 from agentd_client.protocol.reasons import sentence
 from agentd_client.protocol.results import CREATED, CreatedToken, Opener, Verification
 
@@ -62,6 +65,7 @@ class Creator:
     Args:
         on_full: called when there is no room for a session.
         expiry, max_lifetime: for whoever does not say; whole seconds, None is never and without end.
+        lifetime_limit: whole seconds that no session goes beyond, whoever opens it; None is without.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Creator:
         on_full: Callable[[], None],
         expiry: int | None,
         max_lifetime: int | None,
+        lifetime_limit: int | None,
     ) -> None:
         self._db = db
         self._keys = keys
@@ -88,6 +93,7 @@ class Creator:
         self._on_full = on_full
         self._expiry = expiry
         self._max_lifetime = max_lifetime
+        self._limit = lifetime_limit
 
     def checked(
         self,
@@ -104,15 +110,30 @@ class Creator:
     ) -> Asked:
         """What was asked, or the error that names what is wrong with it."""
         lasts = expiry_seconds(expiry, self._expiry)
+        if expiry is None:
+            lasts = _shorter(lasts, self._limit)
+        else:
+            self._check_limit("expiry", lasts)
         if max_lifetime is not None:
             max_lasts = expiry_seconds(max_lifetime, None)
+            self._check_limit("hard maximum", max_lasts)
             lasts = _shorter(lasts, max_lasts)
         elif lasts is None or self._max_lifetime is None:
             max_lasts = None
         else:
             max_lasts = max(lasts, self._max_lifetime)
+        max_lasts = _shorter(max_lasts, self._limit)
         grant = checked_grant(audience, scopes, max_uses)
         return Asked(lasts, max_lasts, checked_label(label), grant, opened_by, process, parent, bound)
+
+    def _check_limit(self, what: str, seconds: int | None) -> None:
+        # Refused, not cut short: who asked for it would count on it.
+        if self._limit is not None and (seconds is None or seconds > self._limit):
+            asked = NEVER if seconds is None else format_duration(seconds)
+            raise InvalidExpiryError(
+                f"the {what} {asked} lies beyond the longest that a session may last here, "
+                f"{format_duration(self._limit)} (session_max_lifetime); ask for less, or leave it out"
+            )
 
     async def create(self, asked: Asked) -> CreatedToken:
         """Open the session; answered once it is on the disk."""

@@ -62,6 +62,7 @@ class SessionManager(SessionOperations):
         clock: Clock | None = None,
         *,
         max_lifetime: int | str | None = None,
+        lifetime_limit: int | str | None = None,
         revoke_on_reuse: bool = False,
         subscribers: Subscribers | None = None,
         on_use: Callable[[], None] | None = None,
@@ -91,7 +92,8 @@ class SessionManager(SessionOperations):
             on_expired=self._journal.expired,
         )
         parts = (db, self._keys, self._verifier)
-        self._changer = Changer(*parts, minter, self._journal, self._clock)
+        limit = expiry_seconds(lifetime_limit, None)
+        self._changer = Changer(*parts, minter, self._journal, self._clock, lifetime_limit=limit)
         self._ender = Ender(*parts, self._journal, self._clock)
         self._binder = Binder(db, self._ender, self._verifier, self._clock, self._log)
         self._sweeper = Sweeper(*parts, self._journal, self._clock)
@@ -104,6 +106,7 @@ class SessionManager(SessionOperations):
             on_full=self._sweeper.want_room,
             expiry=expiry_seconds(expiry, None),
             max_lifetime=expiry_seconds(max_lifetime, None),
+            lifetime_limit=limit,
         )
 
     @classmethod
@@ -117,6 +120,7 @@ class SessionManager(SessionOperations):
         fresh: bool = False,
         clock: Clock | None = None,
         max_lifetime: int | str | None = None,
+        lifetime_limit: int | str | None = None,
         revoke_on_reuse: bool = False,
         subscribers: Subscribers | None = None,
         on_use: Callable[[], None] | None = None,
@@ -132,6 +136,8 @@ class SessionManager(SessionOperations):
             clock: where to read the time.
             max_lifetime: whole seconds from a session's opening beyond which renewing does not go, where its
                 opener does not say; None is without end.
+            lifetime_limit: whole seconds from its opening that no session goes beyond, renewed or not.
+                Whoever asks for more is refused; a default is cut short. None is without.
             revoke_on_reuse: end a session when a token of it is used that a renewal has superseded.
             subscribers: who hears of events, where they are to outlive this manager.
             on_use: called whenever a session is opened, verified or renewed; looking is no use.
@@ -147,6 +153,7 @@ class SessionManager(SessionOperations):
             logger,
             clock,
             max_lifetime=max_lifetime,
+            lifetime_limit=lifetime_limit,
             revoke_on_reuse=revoke_on_reuse,
             subscribers=subscribers,
             on_use=on_use,

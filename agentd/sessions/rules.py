@@ -137,17 +137,20 @@ def first_seen(record: SessionRecord, now: Instant) -> SessionRecord:
     return replace(record, superseded=now.wall, superseded_boot_id=now.boot_id, superseded_boot=now.boot)
 
 
-def renewed(record: SessionRecord, parent: SessionRecord | None, now: Instant) -> SessionRecord:
+def renewed(
+    record: SessionRecord, parent: SessionRecord | None, now: Instant, limit: int | None = None
+) -> SessionRecord:
     """The record with a new generation, whose lifetime begins now.
 
-    It goes no further than the hard maximum, and no further than the parent's present end.
+    It goes no further than the hard maximum, than `limit` seconds from its opening (a setting, perhaps newer
+    than the session), and than the parent's present end.
     """
     lasts = record.lasts
     if lasts is None and record.expires is not None and not record.ancestors:  # of a form that did not tell
         lasts = record.expires - record.made
     wall, boot = ends_after(lasts, now)
     same_boot = record.boot_id == now.boot_id
-    ends: list[float | None] = [wall, record.max_expires]
+    ends: list[float | None] = [wall, record.max_expires, None if limit is None else record.made + limit]
     boot_ends: list[float | None] = [boot, record.boot_max_expires if same_boot else None]
     if parent is not None:
         ends.append(parent.expires)

@@ -108,11 +108,27 @@ def test_login_while_a_token_variable_is_set_warns_that_the_variable_is_stronger
 
 @pytest.mark.parametrize(
     ("written", "sent"),
-    [("30m", 1800), ("8h", 28_800), ("1h30m", 5400), ("90", 90), ("never", "never"), ("0", 0)],
+    [("30m", 1800), ("8h", 28_800), ("1h30m", 5400), ("90", 90), ("never", "never")],
 )
 def test_expiry_is_written_as_people_write_it_and_sent_in_seconds(agent, written, sent):
     assert in_process("login", "--expiry", written).code == 0
     assert agent.calls[0][1]["expiry"] == sent
+
+
+@pytest.mark.parametrize("zero", ["0", "0s", "0h0m"])
+@pytest.mark.parametrize(
+    "command",
+    [["login", "--expiry"], ["login", "--max-lifetime"], ["exec", "--ttl"]],
+    ids=lambda found: found[1],
+)
+def test_a_session_that_would_be_over_at_once_is_refused_and_the_present_one_goes_on(
+    agent, logged_in, token_file, command, zero
+):
+    ended = in_process(*command, zero, *(["--", "true"] if command[0] == "exec" else []))
+    assert ended.code == 64
+    assert f"{command[1]}' is 0, and the session would be over at once" in ended.err.replace(": ", " ")
+    assert agent.calls == []
+    assert token_file.read_text().strip() == logged_in
 
 
 def test_login_narrows_the_session_as_it_is_told_to(agent):

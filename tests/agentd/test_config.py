@@ -78,9 +78,14 @@ def test_never_is_an_expiry_and_a_lifetime(config):
     assert (load().expiry, load().max_lifetime) == (NEVER, NEVER)
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"), [("'10m'", 600), ("90", 90), ("0", None), (f"'{NEVER}'", None)]
-)
+def test_a_longest_lifetime_is_a_limit_only_where_it_is_set(config):
+    assert (load().max_lifetime, load().lifetime_limit) == (DEFAULT_MAX_LIFETIME_SECONDS, None)
+    config.write_text("session_max_lifetime = '1h'")
+    assert (load().max_lifetime, load().lifetime_limit) == (3600, 3600)
+    assert load().expiry == DEFAULT_SESSION_SECONDS, "the session manager cuts the default short"
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("'10m'", 600), ("90", 90), (f"'{NEVER}'", None)])
 def test_the_idle_time_is_seconds_or_none(config, value, seconds):
     config.write_text(f"lock_after_idle = {value}")
     assert load().idle_seconds == seconds
@@ -118,6 +123,18 @@ def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
         ("lock_on_signal = 1", "lock_on_signal is true or false"),
         ("start_locked = 'no'", "start_locked is true or false"),
         ("lock_after_idle = 'soon'", f"lock_after_idle: {FORMS}"),
+        ("lock_after_idle = 0", "lock_after_idle is 0; write 'never' for without end"),
+        ("lock_after_idle = '0m'", "lock_after_idle is 0; write 'never' for without end"),
+        ("session_expiry = 0", "session_expiry is 0; write 'never' for without end"),
+        ("session_max_lifetime = '0d'", "session_max_lifetime is 0; write 'never' for without end"),
+        (
+            "session_expiry = '2h'\nsession_max_lifetime = '1h'",
+            "session_expiry '2h' lies beyond session_max_lifetime '1h'; make it shorter, or leave it out",
+        ),
+        (
+            "session_expiry = 'never'\nsession_max_lifetime = '1h'",
+            "session_expiry 'never' lies beyond session_max_lifetime '1h'",
+        ),
         ("passphrase_file = ''", "passphrase_file is empty"),
         ("passphrase_file = 'secret'", "passphrase_file is not an absolute path: 'secret'"),
         ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),

@@ -11,7 +11,7 @@ import trio.testing
 from agentd.sessions import SessionManager
 from agentd.sessions.rules import OVERLAP_SECONDS
 from agentd_client import Opener
-from agentd_client.errors import SessionManagerNotRunningError, TokenNotValidError
+from agentd_client.errors import InvalidExpiryError, SessionManagerNotRunningError, TokenNotValidError
 from agentd_client.protocol import reasons
 
 
@@ -193,6 +193,59 @@ async def test_the_managers_own_maximum(db, key_ring, clock):
     assert plain.max_expires_at == clock.wall + 100
     assert longer.max_expires_at == longer.expires_at == clock.wall + 500
     assert (never.max_expires_at, never.expires_at) == (None, None)
+
+
+@pytest.fixture
+async def limited(db, key_ring, clock):
+    """A manager of whose sessions none goes beyond a hundred seconds."""
+    async with await SessionManager.create_session_manager(
+        db=db, key_ring=key_ring, clock=clock, expiry=500, max_lifetime=1000, lifetime_limit=100
+    ) as manager:
+        yield manager
+
+
+async def test_a_limit_cuts_short_what_nobody_asked_for(limited, clock):
+    created = await limited.open_session()
+    assert created.expires_at == clock.wall + 100
+    assert limited.inspect(created.token).session.max_expires_at == clock.wall + 100
+    short = await limited.open_session(60)
+    opened = clock.wall
+    clock.advance(50)
+    assert (await limited.renew_token(short.token)).expires_at == opened + 100
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"expiry": 101},
+        {"expiry": "never"},
+        {"expiry": 10, "max_lifetime": 101},
+        {"max_lifetime": "never"},
+    ],
+)
+async def test_a_limit_refuses_what_was_asked_for(limited, asked):
+    with pytest.raises(InvalidExpiryError, match=r"beyond the longest .* 1 min 40 s .session_max_lifetime"):
+        await limited.open_session(**asked)
+    parent = await limited.open_session()
+    with pytest.raises(InvalidExpiryError):
+        await limited.open_session(**asked, parent=parent.token)
+    with pytest.raises(InvalidExpiryError):
+        await limited.create_token("never")
+    assert limited.session_count == 1
+    assert await limited.verify_token(await limited.create_token(0)), "as short as can be is within it"
+    assert (await limited.open_session(100, max_lifetime=100)).expires_at is not None
+
+
+async def test_a_limit_that_is_newer_than_the_session_holds_from_its_next_renewal_on(db, key_ring, clock):
+    made = SessionManager.create_session_manager
+    async with await made(db=db, key_ring=key_ring, clock=clock, expiry=80, max_lifetime=1000) as manager:
+        created = await manager.open_session()
+    opened = clock.wall
+    clock.advance(50)
+    async with await made(db=db, key_ring=key_ring, clock=clock, lifetime_limit=100) as manager:
+        renewed = await manager.renew_token(created.token)
+        assert renewed.expires_at == opened + 100
+        assert (await manager.renew_token(renewed.token)).expires_at == opened + 100
 
 
 async def test_a_maximum_below_the_expiry_is_the_end(manager, clock):

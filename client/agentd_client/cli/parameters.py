@@ -17,7 +17,14 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 def expiry(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    """The callback of a length of time that may be `NEVER`: whole seconds, or that."""
+    """The callback of a session's length of time: whole seconds from 1, or `NEVER`."""
+    found = _duration(context, parameter, value)
+    if found == 0:  # the protocol has it; on a command line it is a slip that ends a working session
+        raise click.BadParameter("is 0, and the session would be over at once", context, parameter)
+    return found
+
+
+def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
     try:
         return None if value is None else parse_duration(value)
     except ValueError as error:
@@ -26,7 +33,7 @@ def expiry(context: click.Context, parameter: click.Parameter, value: str | None
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """The callback of a length of time that ends: whole seconds."""
-    found = expiry(context, parameter, value)
+    found = _duration(context, parameter, value)
     if isinstance(found, str):
         raise click.BadParameter(f"is a length of time, not {NEVER}", context, parameter)
     return found
