@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 from agentd_client.protocol.limits import (
     MAX_CONNECTIONS,
@@ -12,20 +13,116 @@ from agentd_client.protocol.limits import (
     MAX_VERIFY_CONNECTIONS_OF_UID,
 )
 
+from ..process_identity import Process
 from .connection import SLICE_MESSAGES, Connection
 from .peer import Peer
+
+Key = TypeVar("Key")
 
 VERIFY_SLICE_MESSAGES = 1
 """Of one connection of the second door, before the owner's connections get their turn: however many requests
 another user sends, the owner waits for one of each of its connections, which takes a few milliseconds."""
 
+LEAVING_SHARE = 0.25
+"""Connections that have to go but still answer what had been sent to them, as a part of the limit. As a rule
+that takes one turn of the event loop; a peer that does not take its replies can draw it out. Beyond this
+share the oldest of them is cut off."""
 
-class Crowd(NamedTuple):
-    """Connections that are as many as they may be: for one more, one of them has to end."""
+OVER_LIMIT_SHARE = 0.5
+"""All connections over the limit, as a part of it: those that go, those that are cut off and take some turns
+of the event loop to end, and those that wait to be accepted when the agent stops."""
 
-    connections: list[Connection]
-    limit: int
-    limit_in_words: str
+
+class Present:
+    """The connections of one door: those that stay, by user and process, and those that go, the oldest first.
+
+    Kept up to date instead of counted for each newcomer, because whoever connects without end makes the agent
+    ask for every one.
+    """
+
+    def __init__(self) -> None:
+        self._staying: dict[int, dict[Process, set[Connection]]] = {}
+        self._of_user: dict[int, int] = {}
+        self._leaving: dict[Connection, None] = {}
+
+    def __iter__(self) -> Iterator[Connection]:
+        staying = chain.from_iterable(chain.from_iterable(user.values()) for user in self._staying.values())
+        return chain(staying, self._leaving)
+
+    def __len__(self) -> int:
+        return self.staying + self.leaving
+
+    @property
+    def staying(self) -> int:
+        """How many stay."""
+        return sum(self._of_user.values())
+
+    @property
+    def leaving(self) -> int:
+        """How many have been told to go, and still answer."""
+        return len(self._leaving)
+
+    @property
+    def oldest_leaving(self) -> Connection | None:
+        """The one that was told to go first, and was not abandoned yet."""
+        return next((connection for connection in self._leaving if not connection.is_abandoned), None)
+
+    @property
+    def of_users(self) -> dict[int, int]:
+        """How many of each user stay."""
+        return self._of_user
+
+    def of_processes(self, users: list[int]) -> dict[tuple[int, Process], int]:
+        """How many of each process of these users stay."""
+        return {(uid, process): len(own) for uid in users for process, own in self._staying[uid].items()}
+
+    def of_process(self, user: int, process: Process) -> set[Connection]:
+        """Those of one process that stay."""
+        return self._staying[user][process]
+
+    def add(self, connection: Connection) -> None:
+        """Note one more, which stays."""
+        peer = connection.peer
+        self._staying.setdefault(peer.uid, {}).setdefault(peer.process, set()).add(connection)
+        self._of_user[peer.uid] = self._of_user.get(peer.uid, 0) + 1
+
+    def leave(self, connection: Connection) -> None:
+        """Note that it has to go."""
+        if self._remove_staying(connection):
+            self._leaving[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """Note that it has ended."""
+        self._remove_staying(connection)
+        self._leaving.pop(connection, None)
+
+    def _remove_staying(self, connection: Connection) -> bool:
+        uid, process = connection.peer.uid, connection.peer.process
+        user = self._staying.get(uid, {})
+        own = user.get(process, set())
+        if connection not in own:
+            return False
+        own.remove(connection)
+        self._of_user[uid] -= 1
+        if not own:
+            del user[process]
+        if not user:
+            del self._staying[uid], self._of_user[uid]
+        return True
+
+
+class Room(NamedTuple):
+    """What happens to one more connection.
+
+    is_admitted: whether there is room for it. leaves: the connection that has to go for it, once it has
+    answered. abandoned: the one that had to go before and ends now, answered or not.
+    limit_in_words: which limit is reached; empty where none is.
+    """
+
+    is_admitted: bool
+    leaves: Connection | None = None
+    abandoned: Connection | None = None
+    limit_in_words: str = ""
 
 
 class Admission(NamedTuple):
@@ -45,19 +142,41 @@ class Admission(NamedTuple):
         """Whether this user may be heard at all."""
         return self.only_uid is None or self.only_uid == peer.uid
 
-    def crowd(self, peer: Peer, present: Collection[Connection]) -> Crowd | None:
-        """Among whom room for one more of this peer's user has to be made; None where there is some.
+    def room_for(self, peer: Peer, present: Present) -> Room:
+        """Share the connections out among users, and a user's among its processes.
 
-        Who has used up a share of its own makes room itself, and closes nobody else's connection.
+        At the limit room is made by the user that has most, and there by the process that has most. So a
+        process that has no connection gets one, whatever the others do with theirs, and one that has its
+        share makes room for more out of its own idle ones. Being busy protects a connection from its own
+        process only: otherwise whoever keeps all of them busy would keep everybody else out.
         """
-        if len(present) >= self.connections_of_uid < self.connections:
-            own = [connection for connection in present if connection.peer.uid == peer.uid]
-            if len(own) >= self.connections_of_uid:
-                limit = self.connections_of_uid
-                return Crowd(own, limit, f"the limit of one user is {limit}")
-        if len(present) >= self.connections:
-            return Crowd(list(present), self.connections, f"the limit is {self.connections}")
-        return None
+        if not (last := self.last_room(present)).is_admitted:
+            return last
+        if present.staying >= self.connections:
+            users = _largest(present.of_users, peer.uid)
+            limit_in_words = f"the limit is {self.connections}"
+        elif present.of_users.get(peer.uid, 0) >= self.connections_of_uid:
+            users = [peer.uid]
+            limit_in_words = f"the limit of one user is {self.connections_of_uid}"
+        else:
+            return Room(True)
+        newcomer = peer.uid, peer.process
+        processes = _largest(present.of_processes(users), newcomer)
+        candidates = [connection for process in processes for connection in present.of_process(*process)]
+        idle = [connection for connection in candidates if connection.is_idle]
+        if not idle and processes == [newcomer]:
+            return Room(False, limit_in_words=limit_in_words)
+        leaves = min(idle or candidates, key=_last_turn)
+        abandoned = None
+        if present.leaving >= self.connections * LEAVING_SHARE:
+            abandoned = present.oldest_leaving
+        return Room(True, leaves, abandoned, limit_in_words)
+
+    def last_room(self, present: Present) -> Room:
+        """Whether there may be one more at all, whatever the others do."""
+        if len(present) < int(self.connections * (1 + OVER_LIMIT_SHARE)):
+            return Room(True)
+        return Room(False, limit_in_words=f"the limit is {self.connections}")
 
 
 def owner_only() -> Admission:
@@ -68,3 +187,18 @@ def owner_only() -> Admission:
 def anybody() -> Admission:
     """Whoever the socket's folder, group and mode let in; no user can have all of the connections."""
     return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_MESSAGES)
+
+
+def _last_turn(connection: Connection) -> int:
+    return connection.last_turn
+
+
+def _largest(sizes: dict[Key, int], newcomer: Key) -> list[Key]:
+    """Who has most; the newcomer itself, where no other has clearly more.
+
+    More by two: a connection that only changed sides would be asked back at once, and so on without end.
+    """
+    own, most = sizes.get(newcomer, 0), max(sizes.values())
+    if own and most <= own + 1:
+        return [newcomer]
+    return [key for key, size in sizes.items() if size == most]

@@ -63,18 +63,24 @@ class Connection:
         self._parting: tuple[int, AgentdError] | None = None
         self._handling = False
         self._stopped = False
+        self._scope = trio.CancelScope()
         self._last_turn = next(turns)
 
     @property
     def last_turn(self) -> int:
-        """When something last happened here, in the order of `turns`."""
+        """When a request was last answered here, in the order of `turns`.
+
+        Bytes and notifications do not count: they would keep a connection that asks nothing.
+        """
         return max(self._last_turn, self._outbox.last_turn)
 
     @property
     def is_idle(self) -> bool:
         """Whether no request and no reply is under way, so that the end of reading ends it.
 
-        Events that wait for a subscriber count for nothing: it may leave them there for ever.
+        Events that wait for a subscriber count for nothing, because it may leave them there for ever. A
+        message that is not whole does not count either: whoever always has begun one would never be idle.
+        Its sender cannot send the rest then, and so knows that it was not carried out.
         """
         return not (
             self._handling
@@ -82,21 +88,30 @@ class Connection:
             or self._in_flight
             or self._outbox.lost
             or self._outbox.owes_replies
-            or self._decoder.has_partial_message
         )
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it ends, answered or not."""
+        return self._scope.cancel_called
+
+    def abandon(self) -> None:
+        """End within some turns of the event loop, and leave unanswered what is not answered yet."""
+        self._scope.cancel()
 
     async def run(self) -> None:
         """Serve the peer until either side has had enough, and every request that came is answered."""
         try:
-            # The nursery outlives the reading: requests that are being worked on end, and their replies
-            # leave, after the peer's last byte or its first malformed one.
-            async with trio.open_nursery() as self._tasks:
-                self._outbox.start(self._tasks)
-                try:
-                    await self._read()
-                finally:
-                    self._outbox.end_events()
-                await self._say_why()
+            with self._scope:
+                # The nursery outlives the reading: requests that are being worked on end, and their replies
+                # leave, after the peer's last byte or its first malformed one.
+                async with trio.open_nursery() as self._tasks:
+                    self._outbox.start(self._tasks)
+                    try:
+                        await self._read()
+                    finally:
+                        self._outbox.end_events()
+                    await self._say_why()
         finally:
             self._sock.close()
 
@@ -141,7 +156,6 @@ class Connection:
                 self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
                 return
             self._handling = False
-            self._last_turn = next(turns)
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""
@@ -239,5 +253,6 @@ class Connection:
 
     def _send_all(self, replies: list[bytes]) -> None:
         if replies:
+            self._last_turn = next(turns)
             self._outbox.send(replies[0] if len(replies) == 1 else b"".join(replies))
             replies.clear()

@@ -24,9 +24,13 @@ class Reason(Enum):
     UNFINISHED = "closed: a message that was not finished in time"
     NOT_TAKING = "closed: replies that were not taken in time"
     MADE_ROOM = "closed: idle longest, to make room for another"
+    MADE_ROOM_WORKING = "closed: of the process that has most, to make room for another"
+    DID_NOT_LEAVE = "cut off: it had to make room, and did not take its replies in time"
     NOT_ACCEPTED = "connections cannot be accepted"
 
 
+# NOT_ACCEPTED is no peer's, and DID_NOT_LEAVE was counted when it made room.
+_NOT_COUNTED = {Reason.NOT_ACCEPTED, Reason.DID_NOT_LEAVE}
 _REFUSED = {Reason.FOREIGN_USER, Reason.TOO_MANY, Reason.NO_CREDENTIALS}
 
 
@@ -44,7 +48,7 @@ class PeerLog:
         """Count it and log it; `detail` is one of a few, and never holds what the peer sent."""
         if reason in _REFUSED:
             self._traffic.peers_refused += 1
-        elif reason is not Reason.NOT_ACCEPTED:
+        elif reason not in _NOT_COUNTED:
             self._traffic.connections_cut_off += 1
         cause = reason.value + (f" ({detail})" if detail else "")
         template = cause.replace("%", "%%")

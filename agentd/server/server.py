@@ -12,7 +12,7 @@ from trio.lowlevel import wait_readable
 
 from agentd_client.protocol.results import STOPPING, Event
 
-from .admission import Admission, Crowd, owner_only
+from .admission import Admission, Present, Room, owner_only
 from .connection import Connection
 from .dispatch import Dispatch
 from .failures import describe_failure
@@ -26,10 +26,9 @@ ACCEPT_PAUSE_SECONDS = 0.1
 """After accept(2) failed, for want of descriptors or memory for instance: the listener stays readable, and
 without a pause the loop would spin."""
 
-MAKING_ROOM = 0.5
-"""Connections over a limit, as a part of it, while those that made room for them end. As a rule that takes
-one turn of the event loop; one that had just sent requests is answered first. Of the owner's, that is as many
-as can wait to be accepted when the agent stops, who are accepted in one go."""
+ACCEPTED_AT_ONCE = 1 / 16
+"""Connections that are accepted before the others have a turn, as a part of the limit: a full queue takes a
+few turns then, not one for each of those in it, and whoever connects without end takes a few milliseconds."""
 
 # The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
 _NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
@@ -88,20 +87,26 @@ class _Server:
         self._dispatch = dispatch
         self._logger = logger
         self._admission = admission
-        self._connections: set[Connection] = set()
+        self._connections = Present()
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
+        at_once = max(1, int(self._admission.connections * ACCEPTED_AT_ONCE))
         while True:
             try:
                 await wait_readable(self._listener)
             except trio.ClosedResourceError:
                 continue  # it became another socket, whose path is there again (`SocketFile.renew`)
+            accepted = 0
             try:
                 # No await between accept and the task that owns the socket: a cancellation cannot lose it.
-                self._accept(nursery)
+                while accepted < at_once:
+                    self._accept(nursery)
+                    accepted += 1
             except OSError as error:
                 if error.errno in _NOT_A_LISTENER:
                     raise
+                if accepted and error.errno == errno.EAGAIN:
+                    continue  # that was the whole queue
                 # EAGAIN: another process that shares the listener was quicker, which is nothing to tell. It
                 # pauses as well, because a listener that someone shut down is readable and has nothing.
                 if error.errno != errno.EAGAIN:
@@ -117,7 +122,7 @@ class _Server:
         try:
             self._listener.shutdown(socket.SHUT_RD)
             while True:
-                self._accept(nursery)
+                self._accept(nursery, stopping=True)
         except BlockingIOError:
             pass  # the queue is empty
         except OSError as error:
@@ -128,7 +133,7 @@ class _Server:
         for connection in self._connections:
             connection.stop_reading(stopping)
 
-    def _accept(self, nursery: trio.Nursery) -> None:
+    def _accept(self, nursery: trio.Nursery, *, stopping: bool = False) -> None:
         sock, _ = self._listener.accept()
         self._traffic.connections += 1
         try:
@@ -142,32 +147,35 @@ class _Server:
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
             return
-        crowd = self._admission.crowd(peer, self._connections)
-        if crowd is not None and not self._make_room(crowd):
+        # When the agent stops every connection goes, and nobody has to go for another.
+        admission, present = self._admission, self._connections
+        room = admission.last_room(present) if stopping else admission.room_for(peer, present)
+        if not room.is_admitted:
             sock.close()
-            self.log.write(Reason.TOO_MANY, peer, crowd.limit_in_words)
+            self.log.write(Reason.TOO_MANY, peer, room.limit_in_words)
             return
+        self._make(room)
         sock.setblocking(False)
         connection = Connection(sock, peer, self._dispatch, self.log, self._admission.slice_messages)
         self._connections.add(connection)
         self._traffic.connections_open += 1
         nursery.start_soon(self._run, connection)
 
-    def _make_room(self, crowd: Crowd) -> bool:
-        """Close the connection that has been idle longest; False where none is idle.
+    def _make(self, room: Room) -> None:
+        """Have the connection go that has to.
 
-        Otherwise programs that hold connections open, and one that leaks them, would lock their user out.
-        It is closed as a stop closes it: its client's next send fails, and is safely made again elsewhere.
+        It is closed as a stop closes it: what it sent is answered, and its client's next send fails, and is
+        safely made again elsewhere. So programs that hold connections open do not lock their user out.
         """
-        if len(crowd.connections) >= crowd.limit * (1 + MAKING_ROOM):
-            return False
-        idle = [connection for connection in crowd.connections if connection.is_idle]
-        if not idle:
-            return False
-        longest = min(idle, key=lambda connection: connection.last_turn)
-        longest.stop_reading()
-        self.log.write(Reason.MADE_ROOM, longest.peer, crowd.limit_in_words)
-        return True
+        leaves, abandoned = room.leaves, room.abandoned
+        if leaves is not None:
+            reason = Reason.MADE_ROOM if leaves.is_idle else Reason.MADE_ROOM_WORKING
+            self._connections.leave(leaves)
+            leaves.stop_reading()
+            self.log.write(reason, leaves.peer, room.limit_in_words)
+        if abandoned is not None:
+            abandoned.abandon()
+            self.log.write(Reason.DID_NOT_LEAVE, abandoned.peer)
 
     async def _run(self, connection: Connection) -> None:
         try:
@@ -176,5 +184,5 @@ class _Server:
             # One connection's failure is not the other ones'.
             self._logger.error("a connection failed: %s", describe_failure(error))
         finally:
-            self._connections.discard(connection)
+            self._connections.remove(connection)
             self._traffic.connections_open -= 1

@@ -16,7 +16,7 @@ import msgpack
 import pytest
 
 from agentd_client import AgentLockedError, Client, UnknownMethodError
-from agentd_client.protocol.limits import MAX_VERIFY_CONNECTIONS_OF_UID
+from agentd_client.protocol.limits import MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID
 from tests.agentd.handing_over import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
 from tests.e2e.locked import PASSPHRASE, protect, unlocked
@@ -80,7 +80,7 @@ def ask(path: Path, name: str, *args: object, agent_uid: int | None = OWNER, **n
 
 
 def begin(path: Path) -> socket.socket:
-    """A connection with half a request, which the agent has read: so it is not idle."""
+    """A connection that was answered, and has begun its next request."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(START_SECONDS)
     sock.connect(os.fspath(path))
@@ -223,19 +223,16 @@ def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(op
         with ExitStack() as held:
             try:
                 socks = [held.enter_context(begin(door)) for _ in range(MAX_VERIFY_CONNECTIONS_OF_UID)]
-                with knock(door) as one_more:
-                    try:
-                        refused = one_more.recv(1) == b""
-                    except ConnectionResetError:  # closed with our request unread
-                        refused = True
+                one_more = held.enter_context(knock(door))
+                answered = bool(one_more.recv(1))
+                made_room = socks.pop(0).recv(1) == b""
             finally:
                 os.write(ready[1], b"\n")
             os.read(go[0], 1)
-            answered = 0
             for sock in socks:
                 sock.sendall(b"\x80")
                 answered += bool(sock.recv(100))
-        return [refused, answered]
+        return [made_room, answered]
 
     with ThreadPoolExecutor(1) as pool:
         crowding = pool.submit(as_user, crowd)
@@ -244,13 +241,49 @@ def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(op
             assert as_user(ask(door, "hello"), uid=61001)[1] == 1
             assert ask(door, "hello")().protocol == 1
             with opened.client() as agent:
-                assert agent.get_status().counters.peers_refused == 1
+                assert agent.get_status().counters.peers_refused == 0
         finally:
             os.write(go[1], b"\n")
         assert crowding.result(START_SECONDS) == [True, MAX_VERIFY_CONNECTIONS_OF_UID]
     for descriptor in (*ready, *go):
         os.close(descriptor)
     assert f"the limit of one user is {MAX_VERIFY_CONNECTIONS_OF_UID}" in opened.log.read_text()
+
+
+@needs_root
+def test_one_process_with_many_uids_does_not_keep_the_next_user_out(opened, door):
+    """What a user is that has 65,536 subordinate uids, as root of a user namespace."""
+
+    def crowd():
+        held = []
+        for uid in range(100_000, 100_000 + 2 * MAX_VERIFY_CONNECTIONS):
+            os.seteuid(uid)  # which is what the kernel tells the agent
+            held.append(begin(door))
+            os.seteuid(0)
+        return ask(door, "hello")()[1], len(held)
+
+    def outsider():
+        return [ask(door, "hello")()[1] for _ in range(3)]
+
+    with ThreadPoolExecutor(1) as pool:
+        ready, go = os.pipe(), os.pipe()
+
+        def crowd_and_wait():
+            try:
+                return crowd()
+            finally:
+                os.write(ready[1], b"\n")
+                os.read(go[0], 1)
+
+        crowding = pool.submit(as_user, crowd_and_wait, 0)
+        try:
+            os.read(ready[0], 1)
+            assert as_user(outsider, 61001) == [1, 1, 1]
+        finally:
+            os.write(go[1], b"\n")
+        assert crowding.result(START_SECONDS) == [1, 2 * MAX_VERIFY_CONNECTIONS]
+    for descriptor in (*ready, *go):
+        os.close(descriptor)
 
 
 # --- who may connect ---

@@ -34,14 +34,16 @@ def folder(tmp_path):
 
 @pytest.fixture
 def peers(monkeypatch):
-    """Whom the kernel names, one connection after the other; the owner afterwards."""
-    uids: list[int] = []
+    """Whom the kernel names, one connection after the other, by user or user and pid; the owner afterwards."""
+    named: list[int | tuple[int, int]] = []
 
     def peer_of(sock):
-        return Peer(uids.pop(0) if uids else OWNER, 100, Process(42, 1, "boot"))
+        who = named.pop(0) if named else OWNER
+        uid, pid = who if isinstance(who, tuple) else (who, 42)
+        return Peer(uid, 100, Process(pid, 1, "boot"))
 
     monkeypatch.setattr(server, "peer_of", peer_of)
-    return uids
+    return named
 
 
 @pytest.fixture
@@ -78,10 +80,10 @@ async def answered(talker: Talker) -> bool:
     return msgids(await talker.replies(1)) == [1]
 
 
-async def begun(held: ExitStack, path: str) -> Talker:
-    """A connection with half a request, which is not idle."""
+async def working(held: ExitStack, path: str) -> Talker:
+    """A connection with a request that waits for the gate of "counted", and so is not idle."""
     talker = held.enter_context(await Talker.connect(path))
-    await talker.send(verify(1)[:-1])
+    await talker.send(verify(1, "counted"))
     await wait_all_tasks_blocked()
     return talker
 
@@ -116,17 +118,20 @@ async def test_a_peer_that_the_kernel_says_nothing_of_is_refused_there_too(servi
     assert "does not say who" in log.text
 
 
-async def test_a_user_with_all_of_its_share_is_refused_one_more_and_nobody_else_is(serving, peers, log):
+async def test_a_user_with_all_of_its_share_is_refused_one_more_and_nobody_else_is(
+    serving, sessions, peers, log
+):
+    gate = sessions.gate("counted")
     peers[:] = [ALICE] * 4 + [BOB]
     async with serving(DOOR) as path:
         with ExitStack() as held:
-            busy = [await begun(held, path) for _ in range(3)]
+            busy = [await working(held, path) for _ in range(3)]
             with await Talker.connect(path) as fourth:
                 assert await fourth.everything() == []
             with await Talker.connect(path) as of_bob:
                 assert await answered(of_bob)
+            gate.set()
             for talker in busy:
-                await talker.send(verify(1)[-1:])
                 assert msgids(await talker.replies(1)) == [1]
     assert log.messages == ["peer uid=1001 pid=42 refused: too many connections (the limit of one user is 3)"]
 
@@ -162,17 +167,19 @@ async def test_a_full_door_makes_room_among_all_of_its_users(serving, peers, log
 
 
 async def test_the_owners_door_has_room_however_full_the_second_one_is(serving, sessions, peers):
-    peers[:] = [ALICE] * 3 + [BOB] + [CAROL]
+    peers[:] = [ALICE] * 3 + [BOB] + [ALICE]
+    gate = sessions.gate("counted")
     traffic = Traffic()
     async with serving(DOOR, traffic=traffic) as second, serving(None, "agent") as owners:
         with ExitStack() as held:
             for _ in range(4):
-                await begun(held, second)
+                await working(held, second)
             assert traffic.connections_open == 4
             with await Talker.connect(second) as refused:
                 assert await refused.everything() == []
             with await Talker.connect(owners) as talker:
                 assert await answered(talker)
+            gate.set()
     assert (traffic.connections, traffic.connections_open, traffic.peers_refused) == (5, 0, 1)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import resource
 import socket
@@ -9,12 +11,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgpack
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.process_identity import Process
 from agentd.server import admission, connection, serve_connections, server
 from agentd.server.outbox import LAST_EVENTS_SECONDS
+from agentd.server.peer import Peer
 from agentd.server.peer_log import PeerLog, Reason
 from agentd.server.traffic import Traffic
 from agentd_client.protocol.calls import read_event
@@ -172,19 +177,20 @@ async def test_a_peer_that_the_kernel_says_nothing_of_is_refused(serving, path, 
 
 
 async def test_connections_over_the_limit_are_closed_and_told_to_the_log(
-    serving, path, log, monkeypatch, autojump_clock
+    serving, sessions, path, log, monkeypatch, autojump_clock
 ):
     monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
+    gate = sessions.gate("slow")
     async with serving():
         with await Talker.connect(path) as first, await Talker.connect(path) as second:
             for talker in (first, second):
-                await talker.send(verify(1)[:-1])
+                await talker.send(create(1, "slow"))
             await wait_all_tasks_blocked()
             for _ in range(50):
                 with await Talker.connect(path) as third:
                     assert await third.everything() == []
+            gate.set()
             for talker in (first, second):
-                await talker.send(verify(1)[-1:])
                 assert msgids(await talker.replies(1)) == [1]
         await wait_all_tasks_blocked()
         with await Talker.connect(path) as again:
@@ -192,6 +198,70 @@ async def test_connections_over_the_limit_are_closed_and_told_to_the_log(
             assert msgids(await again.replies(1)) == [1]
     refused = "refused: too many connections (the limit is 2)"
     assert [message.endswith(refused) for message in log.messages] == [True] * 50
+
+
+NOTIFICATION = msgpack.packb([2, "anything", [{}]])
+
+
+async def test_a_connection_that_only_begins_messages_or_sends_notifications_is_idle(
+    serving, path, log, monkeypatch
+):
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
+    async with serving():
+        with await Talker.connect(path) as dribbling, await Talker.connect(path) as used:
+            await dribbling.send(NOTIFICATION + NOTIFICATION[:3])
+            await used.send(verify(1))
+            await used.replies(1)
+            await dribbling.send(NOTIFICATION[3:] + NOTIFICATION[:3])
+            await wait_all_tasks_blocked()
+            with await Talker.connect(path) as new:
+                await new.send(verify(2))
+                assert msgids(await new.replies(1)) == [2]
+                assert await dribbling.everything() == []
+                await used.send(verify(3))
+                assert msgids(await used.replies(1)) == [3]
+    assert len(log.messages) == 1
+    assert "closed: idle longest" in log.messages[0]
+
+
+async def test_who_has_to_go_and_takes_no_replies_is_cut_off_in_the_end(
+    serving, path, log, monkeypatch, autojump_clock
+):
+    """Nor does that take the time that a peer has for its replies."""
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 4)
+    pids = itertools.count(100)
+    monkeypatch.setattr(
+        server, "peer_of", lambda sock: Peer(os.geteuid(), 100, Process(next(pids), 1, "boot"))
+    )
+    async with serving():
+        began = trio.current_time()
+        with contextlib.ExitStack() as held:
+            for _ in range(7):
+                talker = held.enter_context(await Talker.connect(path))
+                await wait_all_tasks_blocked()
+                with contextlib.suppress(BlockingIOError):
+                    while True:  # requests whose replies nobody takes, as many as the socket holds
+                        talker.sock._sock.send(verify(1) * 100)
+            await wait_all_tasks_blocked()
+        assert trio.current_time() == began
+    assert any("cut off: it had to make room" in message for message in log.messages)
+
+
+async def test_a_full_queue_is_accepted_in_a_few_turns(serving, path, monkeypatch):
+    turns = []
+
+    async def wait_readable(listener: socket.socket) -> None:
+        turns.append(listener)
+        await trio.lowlevel.wait_readable(listener)
+
+    monkeypatch.setattr(server, "wait_readable", wait_readable)
+    async with serving():
+        talkers = [await Talker.connect(path) for _ in range(64)]  # which takes no turn of the loop
+        for talker in talkers:
+            with talker:
+                await talker.send(verify(1))
+                assert msgids(await talker.replies(1)) == [1]
+    assert len(turns) <= 64 / (server.ACCEPTED_AT_ONCE * admission.MAX_CONNECTIONS) + 2
 
 
 async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(
@@ -249,7 +319,7 @@ async def test_a_subscriber_that_takes_no_events_makes_room_like_any_idle_connec
 
 async def test_those_that_make_room_are_few_until_they_have_ended(serving, listener, path, log, monkeypatch):
     monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(server, "MAKING_ROOM", 0.5)
+    monkeypatch.setattr(admission, "OVER_LIMIT_SHARE", 0.5)
     async with serving(FailingUntilStopped(listener)) as stop:
         talkers = [await Talker.connect(path) for _ in range(4)]
         for talker in talkers:
@@ -460,7 +530,7 @@ async def test_a_listener_of_someone_else_keeps_those_who_wait_for_the_next_agen
 
 async def test_the_limit_of_connections_holds_while_stopping(serving, listener, path, log, monkeypatch):
     monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(server, "MAKING_ROOM", 0)
+    monkeypatch.setattr(admission, "OVER_LIMIT_SHARE", 0)
     async with serving(FailingUntilStopped(listener)) as stop:
         talkers = [await Talker.connect(path) for _ in range(4)]
         for talker in talkers:
