@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import blake2b
 
 RANDOM_BYTES = 16
+_MARK_BYTES = 8
+_MARKED_CHARACTERS = (RANDOM_BYTES + _MARK_BYTES) * 4 // 3
+"""Ids of keys that 0.1.0 made are shorter and have no mark."""
 
 
 def session_id(random: bytes, wall_seconds: float) -> str:
@@ -20,6 +24,21 @@ def session_id(random: bytes, wall_seconds: float) -> str:
     return str(uuid.UUID(int=value))
 
 
-def key_id(random: bytes) -> str:
-    """16 random bytes as 22 characters of base64url."""
-    return urlsafe_b64encode(random).rstrip(b"=").decode("ascii")
+def key_id(random: bytes, agent_id: str) -> str:
+    """16 random bytes, and a mark by which the agent knows its own again, as 32 characters of base64url.
+
+    The mark tells a token of another agent from one of a key that is gone; it proves nothing.
+    """
+    return urlsafe_b64encode(random + _mark(random, agent_id)).decode("ascii")
+
+
+def is_of_another_agent(key_id: str, agent_id: str) -> bool:
+    """Whether a key's id has another agent's mark; False where it has none and may be anybody's."""
+    if len(key_id) != _MARKED_CHARACTERS:
+        return False
+    content = urlsafe_b64decode(key_id)
+    return content[RANDOM_BYTES:] != _mark(content[:RANDOM_BYTES], agent_id)
+
+
+def _mark(random: bytes, agent_id: str) -> bytes:
+    return blake2b(random, key=agent_id.encode(), digest_size=_MARK_BYTES, person=b"agentd key id").digest()

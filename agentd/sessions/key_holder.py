@@ -43,7 +43,7 @@ class KeyHolder:
 
         With grace the tokens of the one it replaces verify for so long; of one before that nothing is left.
         """
-        key_id = identifiers.key_id(random_bytes(identifiers.RANDOM_BYTES))
+        key_id = identifiers.key_id(random_bytes(identifiers.RANDOM_BYTES), self._key_ring.agent_id)
         key = self._key_ring.new_key()
         try:
             wrapped = self._key_ring.wrap_key(key, key_id.encode())
@@ -106,6 +106,10 @@ class KeyHolder:
         if self._record is None:
             return None
         return self.of_id(self._record, key_id, now)
+
+    def is_of_another_agent(self, key_id: str) -> bool:
+        """Whether a key of that id was another agent's."""
+        return identifiers.is_of_another_agent(key_id, self._key_ring.agent_id)
 
     def of_id(self, record: KeyRecord, key_id: str, now: Instant) -> SessionKey | None:
         """The key of that id if its tokens verify, by a key record."""

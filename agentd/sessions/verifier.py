@@ -36,6 +36,7 @@ MAX_OPENED_TOKENS = 4096
 
 _MALFORMED = Verification(False, reasons.MALFORMED, None)
 _KEY_RESET = Verification(False, reasons.KEY_RESET, None)
+_OTHER_AGENT = Verification(False, reasons.OTHER_AGENT, None)
 
 
 class Verifier:
@@ -174,7 +175,7 @@ class Verifier:
             return _MALFORMED
         record = present_key(view)
         key = None if record is None else self._keys.of_id(record, key_id, self._clock.read())
-        return self._open(token, key)
+        return self._open(token, key_id, key)
 
     def note_use(self, path: SessionPath, record: SessionRecord, generation: int, now: Instant) -> None:
         """A valid token was used."""
@@ -237,10 +238,10 @@ class Verifier:
                 return _MALFORMED
             self._keys.current(self._db.sealed(KEY_PATH)[0])
             try:
-                key = self._keys.accepting(key_id_of(token), self._clock.read())
+                key_id = key_id_of(token)
             except TokenError:
                 return _MALFORMED
-            found = self._open(token, key)
+            found = self._open(token, key_id, self._keys.accepting(key_id, self._clock.read()))
             if isinstance(found, Verification):
                 return found
             opened = self._keep(token, found)
@@ -278,9 +279,9 @@ class Verifier:
         opened.generation = generation
         return opened
 
-    def _open(self, token: str, key: SessionKey | None) -> OpenedToken | Verification:
+    def _open(self, token: str, key_id: str, key: SessionKey | None) -> OpenedToken | Verification:
         if key is None:
-            return _KEY_RESET
+            return _OTHER_AGENT if self._keys.is_of_another_agent(key_id) else _KEY_RESET
         try:
             with key as secret:
                 return OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))

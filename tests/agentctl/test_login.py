@@ -29,6 +29,7 @@ def test_login_in_a_pipe_prints_fields_and_as_json_one_object_both_without_the_t
     plain = in_process("login", "--label", "a\\b")
     assert plain.out == (
         f"id\tsession-1\nlabel\ta\\b\nexpiresAt\t{expires_at}\ntokenFile\t{token_file}\nreplaced\tfalse\n"
+        "replacedId\t\nreplacedReason\t\n"
     )
     told = json.loads(in_process("login", "--json", "--label", "b").out)
     assert told == {
@@ -37,6 +38,8 @@ def test_login_in_a_pipe_prints_fields_and_as_json_one_object_both_without_the_t
         "expiresAt": expires_at,
         "tokenFile": str(token_file),
         "replaced": True,
+        "replacedId": "session-1",
+        "replacedReason": None,
     }
 
 
@@ -49,12 +52,41 @@ def test_a_second_login_replaces_the_first_session_and_ends_it(agent, token_file
     assert list(agent.sessions) == [second]
 
 
-def test_a_token_in_the_file_that_no_longer_counts_is_replaced_without_a_word(agent, token_file):
+def test_login_names_the_session_that_it_ended(agent, logged_in, token_file):
+    ended = in_process("login", "--label", "new", terminal=True)
+    assert ended.out == (
+        f'logged in: session session-2, label "new", ends in 8 h\nthe token is in {token_file}\n'
+        'the session before, session session-1, label "desk", has ended\n'
+    )
+
+
+def test_of_a_token_in_the_file_that_no_longer_counts_it_says_why(agent, token_file):
     in_process("login")
     in_process("reset-key", "--yes")
     ended = in_process("login", "--json")
     assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out)["replaced"] is False
+    told = json.loads(ended.out)
+    assert (told["replaced"], told["replacedId"], told["replacedReason"]) == (False, None, "KEY_RESET")
+    in_process("reset-key", "--yes")
+    assert "the token before was no longer valid: " in in_process("login", terminal=True).out
+
+
+def test_a_session_of_another_agent_is_not_orphaned_without_a_word(agent, logged_in, token_file):
+    agent.sessions.clear()
+    agent.ended[logged_in] = "OTHER_AGENT"
+    ended = in_process("login")
+    assert ended.code == 0
+    assert f"warning: {token_file} held a token of another agent" in ended.err
+    assert "agentctl revoke ID" in ended.err
+    assert logged_in not in ended.err
+    assert "replacedReason\tOTHER_AGENT\n" in ended.out
+
+
+def test_what_was_in_the_file_need_not_be_known(agent, logged_in):
+    agent.refuse("inspectToken", StoreError("the disk is on fire"))
+    ended = in_process("login", terminal=True)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(agent.sessions) == 1
 
 
 def test_logins_at_once_leave_one_session_the_one_in_the_file(agent, token_file):

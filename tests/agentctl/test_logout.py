@@ -126,3 +126,12 @@ def test_logout_says_of_a_token_handed_over_by_descriptor_that_its_session_goes_
     assert ended.code == 0
     assert "the session of AGENTD_TOKEN_FD goes on" in ended.err
     assert agent.sessions == {}
+
+
+def test_logging_out_of_another_agents_session_says_that_it_goes_on(agent, logged_in, token_file):
+    agent.sessions.clear()
+    agent.ended[logged_in] = "OTHER_AGENT"
+    ended = in_process("logout")
+    assert ended.code == 0
+    assert f"warning: {token_file} held a token of another agent, whose session goes on" in ended.err
+    assert not token_file.exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 from tests.e2e import sharing, uses
+from tests.e2e.daemon import scratch_home, serving
 
 AGENTCTL = [sys.executable, "-m", "agentd_client.cli"]
 
@@ -45,3 +46,15 @@ def test_processes_that_share_a_token_file_renew_once_each_period_and_never_fail
     assert found.ended_cleanly == processes
     assert len(found.renewals) == found.renew_requests == sharing.RENEWALS
     assert all(seconds >= lifetime * 2 / 3 - sharing.TOLERANCE_SECONDS for seconds in sharing.periods(found))
+
+
+def test_logging_in_at_a_second_agent_with_the_same_token_file_names_what_it_replaces(daemon):
+    first = daemon.home
+    assert first.agentctl("login").returncode == 0
+    with scratch_home() as second, serving(second):
+        same_file = {"AGENTD_SESSION_TOKEN_PATH": str(first.token_file)}
+        assert second.agentctl("verify", **same_file).stdout == "invalid OTHER_AGENT\n"
+        ended = second.agentctl("login", **same_file)
+        assert ended.returncode == 0
+        assert f"{first.token_file} held a token of another agent" in ended.stderr
+    assert first.agentctl("verify").stdout == "invalid OTHER_AGENT\n"

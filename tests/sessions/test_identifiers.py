@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +21,21 @@ def test_session_ids_sort_by_time():
     assert ids == sorted(ids)
 
 
-def test_key_ids_have_22_characters():
-    assert identifiers.key_id(bytes(16)) == "A" * 22
+def test_an_agent_knows_the_ids_of_its_own_keys_and_those_of_other_agents():
+    own = identifiers.key_id(bytes(16), "one")
+    assert len(own) == 32
+    assert own.startswith("A" * 21)
+    assert not identifiers.is_of_another_agent(own, "one")
+    assert identifiers.is_of_another_agent(own, "two")
+    assert not identifiers.is_of_another_agent("A" * 22, "two"), (
+        "made before ids had a mark: it cannot be known"
+    )
+
+
+@pytest.mark.parametrize("length", [0, 1, 22, 31, 32, 33, 64])
+def test_whatever_an_id_looks_like_it_can_be_judged(length):
+    for character in "A-_z9":
+        identifiers.is_of_another_agent(character * length, "one")
 
 
 def test_the_system_clock_reads_both_clocks(monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+
 import pytest
 import trio
 
@@ -135,13 +137,24 @@ async def test_without_a_boot_id_the_wall_clock_alone_decides(manager, clock):
     assert await manager.verify_token(token)
 
 
-async def test_a_token_of_another_agent_does_not_verify(tmp_path, manager, clock):
+async def test_a_token_of_another_agent_does_not_verify_and_is_called_that(tmp_path, manager, clock):
     async with (
         await KeyRing.create_key_ring(keys_path=tmp_path / "keys2") as key_ring,
         await DB.create_db(db_path=tmp_path / "store2", key_ring=key_ring) as db,
         await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other,
     ):
-        assert not await manager.verify_token(await other.create_token())
+        token = await other.create_token()
+        assert not await manager.verify_token(token)
+        assert manager.inspect(token).reason == "OTHER_AGENT"
+        await other.reset_key()
+        assert other.inspect(token).reason == "KEY_RESET"
+
+
+async def test_of_a_key_whose_id_has_no_mark_it_is_not_known_whose_it_was(manager):
+    created = await manager.open_session()
+    head, body, _ = created.token.rpartition(".")
+    old = head + body + urlsafe_b64encode(b'{"kid":"%s"}' % (b"A" * 22)).rstrip(b"=").decode()
+    assert manager.inspect(old).reason == "KEY_RESET"
 
 
 async def test_a_token_two_generations_older_than_its_record_does_not_count(db, manager):

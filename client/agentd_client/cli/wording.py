@@ -24,6 +24,12 @@ NOT_LOGGED_IN = Verification(False, NotLoggedInError.code, None)
 """What `agentctl` answers itself where there is no token to ask about."""
 
 
+OTHER_AGENTS_SESSION = (
+    "a token of another agent, whose session goes on there until it expires; `agentctl list` at that agent's "
+    "socket shows it, and `agentctl revoke ID` ends it"
+)
+
+
 def ends(expires_at: float | None, now: float) -> str:
     """When a session ends or ended: "ends in 7 h 59 min"."""
     if expires_at is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MALFORMED = "MALFORMED"
 KEY_RESET = "KEY_RESET"
+OTHER_AGENT = "OTHER_AGENT"
 EXPIRED = "EXPIRED"
 REVOKED = "REVOKED"
 SUPERSEDED = "SUPERSEDED"
@@ -18,6 +19,7 @@ REUSED = "REUSED"
 SENTENCES = {
     MALFORMED: "this is not a token that this agent made",
     KEY_RESET: "the token was made with a session key that this agent no longer has",
+    OTHER_AGENT: "the token is another agent's, or of this one before its state was made again",
     EXPIRED: "the session has expired",
     REVOKED: "the session was ended",
     SUPERSEDED: "the session was renewed and this token's time is over; whoever uses it may have stolen it",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import click
 
 from ... import paths
 from ...blocking import Client
 from ...errors import AgentdError
+from ...protocol.reasons import OTHER_AGENT
+from ...protocol.results import Verification
 from ..options import AgentctlCommand, Settings
 from ..output import OutputError, printable, show, write_now
 from ..parameters import expiry, given_audience, given_scopes, given_uses, names
 from ..report import warn
-from ..wording import ends, named
+from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
 
 
 @click.command("login", cls=AgentctlCommand)
@@ -48,7 +51,8 @@ def command(
 
     Programs of yours read the token from that file; AGENTD_SESSION_TOKEN_PATH says where it is. AGENTD_TOKEN
     and AGENTD_TOKEN_FD, where they are set, are stronger than the file. AGENTD_SOCKET says where the agent
-    is. The session of the token that was in the file before is ended.
+    is. The session of the token that was in the file before is ended, and named. One of another agent is
+    not: a warning says so.
 
     No password is asked: whoever runs as the user and can reach the agent's socket can open sessions of its
     own. A session protects against those who hold no token and cannot reach the socket, and can be ended.
@@ -72,13 +76,22 @@ def command(
         except BaseException:  # Ctrl-C too: a session whose token nobody has must not live on
             _end(settings, agent, created.token, "the new session")
             raise
+        before = None if replaced is None else _inspected(agent, replaced)
         ended = replaced is not None and _end(settings, agent, replaced, "the session before")
+    if before is not None and before.reason == OTHER_AGENT:
+        warn(
+            settings,
+            f"{settings.token_path} held {OTHER_AGENTS_SESSION}. To keep both, give each agent "
+            f"a token file of its own ({paths.TOKEN_PATH_VARIABLE})",
+        )
     document = {
         "id": created.id,
         "label": label,
         "expiresAt": created.expires_at,
         "tokenFile": settings.token_path,
         "replaced": ended,
+        "replacedId": None if before is None or before.session is None else before.session.id,
+        "replacedReason": None if before is None else before.reason,
     }
     place = f"the token is in {settings.token_path}"
     try:
@@ -88,12 +101,31 @@ def command(
             human=lambda: [
                 f"logged in: {named(created.id, label)}, {ends(created.expires_at, settings.now())}",
                 printable(place),
+                *_before(before, ended),
             ],
         )
         write_now()
     except OutputError:
         warn(settings, f"logged in all the same: {place}")
         raise
+
+
+def _inspected(agent: Client, token: str) -> Verification | None:
+    try:
+        return agent.inspect_token(token)
+    except AgentdError:  # it is only for telling what was there
+        return None
+
+
+def _before(before: Verification | None, ended: bool) -> Iterator[str]:
+    """What became of the session whose token was in the file; of another agent's there is a warning."""
+    if before is None or before.reason == OTHER_AGENT:
+        return
+    which = "" if before.session is None else f", {named(before.session.id, before.session.label)},"
+    if ended:
+        yield f"the session before{which} has ended"
+    elif not before.valid:
+        yield f"the token before{which} was no longer valid: {why_not(before.reason)}"
 
 
 def _end(settings: Settings, agent: Client, token: str, which: str) -> bool:

@@ -8,10 +8,12 @@ import click
 
 from ... import paths
 from ...errors import AgentdError, AgentUnreachableError, TokenFileError
+from ...protocol.reasons import OTHER_AGENT
 from ...token_file import TokenFile
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
 from ..report import warn
+from ..wording import OTHER_AGENTS_SESSION
 
 
 @click.command("logout", cls=AgentctlCommand)
@@ -68,7 +70,11 @@ def _end(settings: Settings, token: str | None, everything: bool) -> bool:
         if everything or token is None:
             agent.reset_key()
             return True
-        return agent.revoke_token(token)
+        if agent.revoke_token(token):
+            return True
+        if agent.inspect_token(token).reason == OTHER_AGENT:
+            warn(settings, f"{settings.token_path} held {OTHER_AGENTS_SESSION}")
+        return False
 
 
 def _told(settings: Settings, session_ended: bool, everything: bool, removed: bool) -> str:
