@@ -22,7 +22,15 @@ from .doors import SecondDoor
 from .keys import KEY_FILE, KeyRing, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
-from .server import SocketFile, Traffic, agent_dispatch, keep_in_place, serve_connections
+from .server import (
+    SocketFile,
+    Traffic,
+    agent_dispatch,
+    keep_in_place,
+    owner_only,
+    require_own_uid,
+    serve_connections,
+)
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
 from .state_folder import prepare_state
 from .status import status_reader, tell_manager
@@ -87,8 +95,9 @@ async def init(
     """Make key file and store where they are missing, or anew; returns the agent's id.
 
     Raises what `running_core` raises, StateFolderError where keys and store cannot be kept there, and
-    AlreadyServingError where an agent serves meanwhile.
+    AlreadyServingError where an agent serves meanwhile. ConfigError as `serve`.
     """
+    require_own_uid()
     with SocketFile(settings.socket_path):
         await trio.to_thread.run_sync(prepare_state, settings)
         # Asked for before anything is forgotten, and on the main thread: it handles signals, because the
@@ -126,11 +135,13 @@ async def serve(
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
+        ConfigError: others look like the agent's own user in this user namespace.
         StateFolderError: keys and store cannot be kept where the settings say.
         StoreError: the store cannot be opened, or it failed and nothing more can be answered.
         KeyFileError: the key file is refused.
         PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
     """
+    admission = owner_only()  # refused before anything is made
     if passed is not None:
         settings = msgspec.structs.replace(settings, socket_path=passed.getsockname())
     socket_path = settings.socket_path
@@ -188,6 +199,7 @@ async def serve(
                             dispatch,
                             logger=logger,
                             stop=stop,
+                            admission=admission,
                             drain_seconds=settings.drain_seconds,
                             owns_listener=passed is None,
                         )

@@ -1,6 +1,6 @@
 """The server: sockets, peers and requests. It knows the protocol and an interface of the agent."""
 
-from .admission import Admission, anybody, owner_only
+from .admission import Admission, anybody, owner_only, require_own_uid
 from .caller import Caller
 from .dispatch import Dispatch
 from .interface import Locking, ReadStatus, Sessions, Verifying
@@ -34,6 +34,7 @@ __all__ = [
     "keep_in_place",
     "owner_only",
     "refuse_waiting",
+    "require_own_uid",
     "serve_connections",
     "verify_dispatch",
 ]

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
+from agentd_client.errors import ConfigError
 from agentd_client.protocol.limits import (
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS_OF_UID,
 )
+from agentd_client.user_namespace import own_uid_fault
 
 from ..process_identity import Process
 from .connection import SLICE_MESSAGES, Connection
@@ -179,8 +181,22 @@ class Admission(NamedTuple):
         return Room(False, limit_in_words=f"the limit is {self.connections}")
 
 
+def require_own_uid() -> None:
+    """Make sure that the agent's user can be told from others.
+
+    Raises:
+        ConfigError: in this user namespace others look like the agent's own user; nobody could keep them out.
+    """
+    if (fault := own_uid_fault()) is not None:
+        raise ConfigError(fault)
+
+
 def owner_only() -> Admission:
-    """The agent's own user and nobody else, root included: whatever the socket's mode became."""
+    """The agent's own user and nobody else, root included: whatever the socket's mode became.
+
+    Raises what `require_own_uid` raises.
+    """
+    require_own_uid()
     return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_MESSAGES)
 
 

@@ -27,6 +27,7 @@ from .errors import (
 from .protocol.calls import Call
 from .protocol.exchange import Answer, Exchange
 from .protocol.limits import READ_BYTES
+from .user_namespace import own_uid_fault, stands_for_others
 
 T = TypeVar("T")
 
@@ -58,6 +59,13 @@ def peer_uid(connected: socket.socket) -> int:
 
 
 def _foreign(path: str, uid: int, agent_uid: int | None) -> ForeignAgentError:
+    if (whose := own_uid_fault()) is not None:
+        return ForeignAgentError(f"anybody may listen at {path}; nothing was sent: {whose}")
+    if stands_for_others(uid):
+        return ForeignAgentError(
+            f"anybody may listen at {path}; nothing was sent: uid {uid} stands for everybody whom this user "
+            "namespace does not map; ask from outside of it"
+        )
     if agent_uid is not None:
         return ForeignAgentError(
             f"uid {uid} listens at {path}, and uid {agent_uid} is whose agent was asked for; nothing was sent"
@@ -88,7 +96,7 @@ class Connection:
         Raises:
             OSError: nobody listens there, or not yet.
             AgentUnreachableError: the path cannot be a socket's.
-            ForeignAgentError: another user listens there.
+            ForeignAgentError: another user listens there, or one that cannot be told from others here.
         """
         if len(os.fsencode(path)) > _MAX_PATH_BYTES or "\0" in path:
             raise AgentUnreachableError(
@@ -98,7 +106,8 @@ class Connection:
         try:
             connected.connect(path)
             uid = peer_uid(connected)
-            if uid != (os.geteuid() if agent_uid is None else agent_uid):
+            trusted = os.geteuid() if agent_uid is None else agent_uid
+            if uid != trusted or stands_for_others(uid):
                 raise _foreign(path, uid, agent_uid)
         except BaseException:
             connected.close()

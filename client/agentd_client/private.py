@@ -17,6 +17,8 @@ import os
 import stat
 from typing import NamedTuple
 
+from .user_namespace import own_uid_fault, stands_for_others
+
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -27,9 +29,6 @@ OTHERS_WRITE = 0o022
 
 _MAX_LINKS = 40
 """As many as the kernel follows in one path, path_resolution(7)."""
-
-_ALL_UIDS = 2**32 - 1
-"""As many as the first user namespace maps, user_namespaces(7); uid -1 is none."""
 
 
 class Fault(NamedTuple):
@@ -91,6 +90,8 @@ def private_fault(path: str | os.PathLike[str], found: os.stat_result) -> Fault 
             f"it belongs to uid {found.st_uid}, not to you (uid {uid})",
             "use one of your own",
         )
+    if (whose := own_uid_fault()) is not None:
+        return Fault(name, "anybody may be its owner", whose)
     if found.st_mode & OTHERS:
         mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
         return Fault(
@@ -180,12 +181,7 @@ def _may_be_roots(found: os.stat_result, above: os.stat_result | None) -> bool:
     """
     if above is not None and above.st_mode & OTHERS_WRITE:
         return False
-    try:
-        with open("/proc/sys/kernel/overflowuid") as number, open("/proc/self/uid_map") as uid_map:
-            is_overflow = found.st_uid == int(number.read())
-            return is_overflow and sum(int(line.split()[2]) for line in uid_map) < _ALL_UIDS
-    except OSError:
-        return False
+    return stands_for_others(found.st_uid)
 
 
 def _quoted(path: str) -> str:
