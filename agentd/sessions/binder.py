@@ -63,6 +63,12 @@ class Binder:
             raise CannotBindError(
                 "this session manager watches no processes: nothing runs its standing tasks"
             )
+        if process is not None and process.pid == 0:  # how SO_PEERCRED shows it, pid_namespaces(7)
+            raise CannotBindError(
+                "the process that made this connection is outside of the agent's PID namespace, so the agent "
+                "could not notice its end; nothing was stored: run the command where the agent runs, or run "
+                "an agent where the command runs"
+            )
         if process is None or not self._watch.watch(session_id, process):
             raise CannotBindError(
                 "the process that made this connection has ended, or the agent cannot see it in /proc; "

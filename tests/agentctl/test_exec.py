@@ -242,10 +242,16 @@ def test_a_command_that_cannot_be_executed_is_126_and_its_session_is_ended(agent
     Path("no-program").write_text("no program\n")
     Path("no-program").chmod(0o755)
     Path("not-executable").touch(mode=0o644)
+    Path("no-interpreter").write_text("#!/no/such/interpreter\n")
+    Path("no-interpreter").chmod(0o755)
     for name, reason in (
-        ("./no-program", "Exec format error"),
+        (
+            "./no-program",
+            "Exec format error; if it is a script, begin it with a line like #!/bin/sh, or run `sh ./no-program`",
+        ),
         ("./not-executable", "Permission denied"),
-        ("/", "Permission denied"),
+        ("./no-interpreter", "the interpreter that its first line names is not there"),
+        ("/", "it is a folder"),
     ):
         ended = process("exec", "--json", "--", name)
         assert ended.returncode == 126
@@ -255,6 +261,36 @@ def test_a_command_that_cannot_be_executed_is_126_and_its_session_is_ended(agent
             "message": f"{name}: {reason}",
         }
         assert list(agent.sessions) == [logged_in]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "the command's name is empty, as an unset variable of the shell leaves it"),
+        ("export", "export is a command of the shell and no program; run `sh -c 'export …'`"),
+        (
+            "ls -l | cat",
+            "ls -l | cat: No such file or directory; the words of a command are arguments of their own, and a "
+            "line for the shell is run by `sh -c`",
+        ),
+        ("KEY=hunter2", "KEY=… is an assignment and no command; run `env` with it and the command"),
+        ("/no/such\n/command", "/no/such\n/command: No such file or directory"),
+        ("/dev/null/x", "/dev/null/x: Not a directory"),
+    ],
+)
+def test_a_name_that_is_no_programs_is_127_with_the_likely_meaning(agent, logged_in, name, message):
+    ended = process("exec", "--json", "--", name)
+    assert ended.returncode == 127
+    assert json.loads(ended.stderr)["error"] == {"code": "NOT_FOUND", "number": None, "message": message}
+    assert list(agent.sessions) == [logged_in]
+
+
+def test_a_script_without_an_interpreter_that_path_finds_is_named_by_its_path(agent, logged_in, tmp_path):
+    (tmp_path / "tool").write_text("echo hi\n")
+    (tmp_path / "tool").chmod(0o755)
+    ended = process("exec", "--", "tool", env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert ended.returncode == 126
+    assert f"or run `sh {tmp_path}/tool`" in ended.stderr
 
 
 def test_after_a_command_that_could_not_be_started_agentctl_is_as_before(agent, logged_in):

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
+import pytest
+
+from agentd_client import Client
 from tests.e2e import sharing, uses
-from tests.e2e.daemon import scratch_home, serving
+from tests.e2e.daemon import START_SECONDS, scratch_home, serving
 
 AGENTCTL = [sys.executable, "-m", "agentd_client.cli"]
 
@@ -58,3 +62,23 @@ def test_logging_in_at_a_second_agent_with_the_same_token_file_names_what_it_rep
         assert ended.returncode == 0
         assert f"{first.token_file} held a token of another agent" in ended.stderr
     assert first.agentctl("verify").stdout == "invalid OTHER_AGENT\n"
+
+
+def test_exec_towards_an_agent_in_another_pid_namespace_says_so(home):
+    apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no PID namespace can be made here")
+    agent = subprocess.Popen(
+        [*apart, sys.executable, "-m", "agentd", "serve"], env=home.environ, stderr=subprocess.PIPE
+    )
+    try:
+        with Client.connect(str(home.socket), START_SECONDS) as client:
+            client.hello()
+        assert home.agentctl("login").returncode == 0
+        ended = home.agentctl("exec", "--", "true")
+        assert ended.returncode == 71
+        assert "outside of the agent's PID namespace" in ended.stderr
+        assert "has ended, or" not in ended.stderr
+    finally:
+        agent.kill()
+        agent.communicate(timeout=START_SECONDS)

@@ -119,3 +119,10 @@ async def test_sweeping_takes_the_notes_and_the_watches_along(db, running, clock
     await running._sweep()
     assert list(db.iterate(BOUND_PATH)) == []
     assert len(running._binder._watch) == 0
+
+
+async def test_a_process_outside_of_the_agents_pid_namespace_is_not_said_to_have_ended(running):
+    outside = identify(os.getpid())._replace(pid=0, started=None)
+    with pytest.raises(CannotBindError, match="outside of the agent's PID namespace") as refused:
+        await opened(running, process=outside)
+    assert "has ended" not in refused.value.sentence

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, NoReturn
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z_0-9]*=")
+_SHELL_CHARACTERS = frozenset(" \t\n|&;<>()$`*?~")
+_BUILTINS = re.compile(
+    r"[.:]|alias|bg|break|case|cd|command|continue|declare|eval|exec|exit|export|fc|fg|for|function|getopts|hash"
+    r"|history|if|jobs|let|local|popd|pushd|readonly|read|return|set|shift|shopt|source|times|trap|type(set)?"
+    r"|ulimit|umask|unalias|unset|until|wait|while"
+)
+"""What shells carry out themselves, and what is no program of its own on most machines."""
 
 
 class NotExecutedError(Exception):
@@ -35,6 +46,8 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """
     import signal
 
+    if not command[0]:
+        raise NotFoundError("the command's name is empty, as an unset variable of the shell leaves it")
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the shell
             with suppress(OSError):
@@ -45,12 +58,48 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     try:
         os.execvpe(command[0], list(command), dict(environ))  # noqa: S606 - no shell: that is the point
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"{command[0]}: {_reason(error)}") from error
+        raise _not_found(command[0], error) from error
     except OSError as error:
-        raise NotExecutableError(f"{command[0]}: {_reason(error)}") from error
+        raise _not_executable(command[0], error, environ) from error
     finally:
         for number, before in changed.items():
             signal.signal(number, before)
+
+
+def _not_found(name: str, error: OSError) -> NotExecutedError:
+    if "/" in name:
+        if os.path.isfile(name):  # execve(2): then it is the interpreter of a script that is not there
+            return NotExecutableError(f"{name}: the interpreter that its first line names is not there")
+    elif _ASSIGNMENT.match(name):  # what is assigned may be a secret
+        return NotFoundError(
+            f"{name.partition('=')[0]}=… is an assignment and no command; run `env` with it and the command"
+        )
+    elif _BUILTINS.fullmatch(name):
+        return NotFoundError(f"{name} is a command of the shell and no program; run `sh -c '{name} …'`")
+    elif not _SHELL_CHARACTERS.isdisjoint(name):
+        return NotFoundError(
+            f"{name}: {_reason(error)}; the words of a command are arguments of their own, and a line for "
+            "the shell is run by `sh -c`"
+        )
+    return NotFoundError(f"{name}: {_reason(error)}")
+
+
+def _not_executable(name: str, error: OSError, environ: Mapping[str, str]) -> NotExecutableError:
+    path = _path_of(name, environ)
+    if os.path.isdir(path):
+        return NotExecutableError(f"{name}: it is a folder")
+    if error.errno == errno.ENOEXEC:
+        return NotExecutableError(
+            f"{name}: {_reason(error)}; if it is a script, begin it with a line like #!/bin/sh, or run "
+            f"`sh {path}`"
+        )
+    return NotExecutableError(f"{name}: {_reason(error)}")
+
+
+def _path_of(name: str, environ: Mapping[str, str]) -> str:
+    from shutil import which
+
+    return name if "/" in name else which(name, path=environ.get("PATH")) or name
 
 
 def _reason(error: OSError) -> str:
