@@ -256,7 +256,7 @@ class Agent:
             raise InvalidParamsError("changePassphrase takes old, new or both")
         self._require_changeable(old, new)
         if new is not None:
-            Passphrase(new).wipe()  # one that is none is refused before it waits, and is no attempt
+            Passphrase.check_new(new)  # refused before it waits, and is no attempt
         await self._queue.attempt(by.pid, partial(self._change, old, new, by))
         return bool(self.protection)
 

@@ -5,6 +5,7 @@ The file is TOML; a setting that is unknown or of the wrong form stops the agent
 
 from __future__ import annotations
 
+import codecs
 import os
 import tomllib
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ DEFAULT_DRAIN_SECONDS = 5.0
 
 MAX_DRAIN_SECONDS = 3600.0
 """Longer is a slip of units: nobody waits an hour for an agent to stop."""
+
+MAX_FILE_BYTES = 1024 * 1024
+"""Of settings; a file that has more is another one, or a device without an end."""
 
 _FLAGS = {
     "socket_path": "--socket",
@@ -260,6 +264,26 @@ def _check_second_door(settings: Settings) -> None:
         raise ValueError("verify_socket_path is the socket's own path; it takes another one")
 
 
+def _text(path: Path, content: bytes) -> str:
+    """The file's text, whatever editor wrote it; ConfigError where that cannot be told."""
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} has more than {MAX_FILE_BYTES} bytes; that is no settings file")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path} is UTF-16 and has to be UTF-8; save it in that encoding")
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, byte = before.count(b"\n") + 1, error.object[error.start]
+        raise ConfigError(
+            f"{path} is not UTF-8: line {line} holds the byte 0x{byte:02x}, as Latin-1 or Windows-1252 "
+            "would; save it as UTF-8"
+        ) from None
+    if "\r" in text and "\n" not in text:
+        raise ConfigError(f"{path} ends its lines with CR alone; save it with LF or CR LF")
+    return text.replace("\r\n", "\n")
+
+
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}")
@@ -275,7 +299,8 @@ def _read(config_path: str | None) -> dict[str, object]:
         if fault is not None:
             raise ConfigError(f"the settings: {fault}")
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content = file.read(MAX_FILE_BYTES + 1)
+        return tomllib.loads(_text(path, content))
     except FileNotFoundError:
         if config_path is None:
             return {}

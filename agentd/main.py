@@ -19,7 +19,7 @@ from .agent import Agent, Core
 from .config import Settings
 from .crypto import wipe
 from .doors import SecondDoor
-from .keys import KEY_FILE, KeyRing, PassphraseText
+from .keys import KEY_FILE, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
 from .server import (
@@ -105,6 +105,8 @@ async def init(
         passphrase = new_passphrase(settings, passphrase_descriptor, ask=wants_passphrase)
         try:
             if fresh:
+                if passphrase is not None:
+                    Passphrase.check_new(passphrase)  # before anything is forgotten
                 await _forget_everything(settings)
             async with running_core(settings, logger, SystemClock(), passphrase) as core:
                 return core.key_ring.agent_id

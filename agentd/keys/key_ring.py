@@ -68,7 +68,7 @@ class KeyRing:
         Args:
             keys_path: the folder of the key file; made with mode 0700 where it is missing.
             passphrase: what the key file is locked with, or is to be where one is made. 1 to 1024 bytes, text
-                as UTF-8, nothing normalised; copied at once into locked memory, which is wiped.
+                as UTF-8, without a line's end; copied at once into locked memory, which is wiped.
             fresh: draw a new root key in place of the one that is there. What was sealed with the old
                 one can never be opened again.
             logger: where to say what was made; never a key.

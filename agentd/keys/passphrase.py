@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
+from agentd_client import passphrase_rules
 from agentd_client.errors import PassphraseError
+from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 from ..crypto import wipe
 from .memory import SecretMemory
 
-MAX_BYTES = 1024
+MAX_BYTES = MAX_PASSPHRASE_BYTES
 
 PassphraseText = str | bytes | bytearray
 
@@ -17,7 +19,8 @@ PassphraseText = str | bytes | bytearray
 class Passphrase:
     """A copy of a passphrase; whoever made it wipes it.
 
-    Text stands for its UTF-8 bytes. Nothing is normalised or stripped: the same bytes unlock, no others.
+    Text stands for its UTF-8 bytes. A line's end and a byte order mark are not part of it
+    (`agentd_client.passphrase_rules`); nothing else is stripped or normalised.
     What was handed over stays the caller's; a `bytearray` can be wiped by the caller at once, text and
     `bytes` cannot.
 
@@ -55,7 +58,20 @@ class Passphrase:
     @property
     def view(self) -> memoryview:
         """The bytes themselves; empty once wiped."""
-        return self._room[: self._size]
+        given = self._room[: self._size]
+        start, stop = passphrase_rules.bounds(given)
+        return given[start:stop]
+
+    @property
+    def meanings(self) -> list[memoryview]:
+        """What may open a key file: the passphrase, and what was given as it stands, if that is another."""
+        return passphrase_rules.meanings(self._room[: self._size])
+
+    def require_settable(self) -> None:
+        """Raise PassphraseError where no key file is to be locked with this, because it cannot be meant."""
+        problem = passphrase_rules.problem(self._room[: self._size])
+        if problem is not None:
+            raise PassphraseError(problem)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -65,6 +81,15 @@ class Passphrase:
         if self._room:
             wipe(self._room)
         self._room, self._size = memoryview(b""), 0  # whoever still holds this holds no page
+
+    @classmethod
+    def check_new(cls, given: PassphraseText) -> None:
+        """As `require_settable`, of something that is kept no longer than that."""
+        passphrase = cls(given)
+        try:
+            passphrase.require_settable()
+        finally:
+            passphrase.wipe()
 
     @classmethod
     def taken(cls, given: PassphraseText | None) -> Self | None:

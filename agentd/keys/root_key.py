@@ -56,13 +56,15 @@ def read_root_key(file: Path, passphrase: Passphrase | None, target: memoryview)
         wrapped = wrapped_key(file, found)
     if passphrase is None:
         raise AgentLockedError(f"{file} is locked with a passphrase; unlock it with `agentctl unlock`")
-    try:
-        paserk.unwrap_into(wrapped, passphrase.view, target)
-    except paserk.NotGenuineError:
-        raise PassphraseError("that is not the passphrase of the key file") from None
-    except TooLittleMemoryError as error:
-        raise _too_little_memory(file, wrapped.cost) from error
-    return True
+    for meant in passphrase.meanings:
+        try:
+            paserk.unwrap_into(wrapped, meant, target)
+            return True
+        except paserk.NotGenuineError:
+            continue
+        except TooLittleMemoryError as error:
+            raise _too_little_memory(file, wrapped.cost) from error
+    raise PassphraseError("that is not the passphrase of the key file")
 
 
 def write_root_key(
@@ -71,6 +73,7 @@ def write_root_key(
     """Write the root key, wrapped where there is a passphrase; without `replace`, False where a file is."""
     if passphrase is None:
         return write_key(file, key, replace=replace)
+    passphrase.require_settable()
     cost = cost or calibrated()
     salt, nonce = random_bytes(SALT_BYTES), random_bytes(NONCE_BYTES)
     try:

@@ -1,7 +1,8 @@
 """A passphrase that is handed over in a file or by a file descriptor, to the client or to the agent.
 
 It is read into a buffer that the caller wipes, and is never an object that could not be wiped. One newline at
-its end is taken off, because editors and `echo` put one there. Refusals name the source, never the content.
+its end is taken off here; which line ends are no part of a passphrase is said in `passphrase_rules`. Refusals
+name the source, never the content.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import os
 import stat
 
 from .errors import PassphraseError
+from .passphrase_rules import MARK, bounds
 from .private import folders_fault, private_fault
 from .protocol.limits import MAX_PASSPHRASE_BYTES
 
 # O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+_NO_PART_BYTES = len(MARK) + len(b"\r\n")
 
 
 class PassphraseSourceError(PassphraseError):
@@ -64,23 +69,26 @@ def passphrase_of_descriptor(number: int) -> bytearray:
 def read_passphrase(source: str, descriptor: int) -> bytearray:
     """What can be read up to the end, without a newline at its end; `source` is its name in refusals."""
     # Of one size from the beginning: a bytearray that grows or shrinks leaves copies in freed memory.
-    room = bytearray(MAX_PASSPHRASE_BYTES + 2)
+    room = bytearray(MAX_PASSPHRASE_BYTES + _NO_PART_BYTES + 1)
     try:
         with memoryview(room) as view:
-            size = _fill(descriptor, view)
+            size, start = _fill(descriptor, view), 0
+            is_whole = size < len(view)
             if size and view[size - 1] == ord("\n"):
                 size -= 1
-            if size == 0:
+            if is_whole and size > MAX_PASSPHRASE_BYTES:  # with what is no part of it
+                start, size = bounds(view[:size])
+            if size == start:
                 raise PassphraseSourceError(f"{source} holds no passphrase; write one into it")
-            if size > MAX_PASSPHRASE_BYTES:
+            if not is_whole or size - start > MAX_PASSPHRASE_BYTES:
                 raise PassphraseSourceError(
                     f"{source} holds more than {MAX_PASSPHRASE_BYTES} bytes; that is no passphrase"
                 )
-            if 0 in view[:size]:
+            if 0 in view[start:size]:
                 raise PassphraseSourceError(
                     f"{source} holds a NUL byte, and a passphrase none; write it as UTF-8"
                 )
-            return copy(view[:size])
+            return copy(view[start:size])
     except OSError as error:
         raise failed(source, error) from None
     finally:

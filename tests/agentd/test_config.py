@@ -252,10 +252,42 @@ def test_a_flag_that_is_wrong_is_named_and_the_file_is_not_blamed(config, flag, 
     assert str(config) not in refused.value.sentence
 
 
-def test_a_file_that_is_not_utf_8_is_refused(config):
-    config.write_bytes(b"log_level = '\xff'")
-    with pytest.raises(ConfigError, match="is not TOML"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbflog_level = 'error'\n",
+        b"log_level = 'error'\r\nstart_locked = false\r\n",
+        b"\xef\xbb\xbf# caf\xc3\xa9\r\nlog_level = 'error'",
+    ],
+)
+def test_a_file_as_editors_write_it_can_be_used(config, content):
+    config.write_bytes(content)
+    assert load().log_level == "error"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"log_level = 'info'\n# caf\xe9\n",
+            "is not UTF-8: line 2 holds the byte 0xe9, as Latin-1 .* UTF-8$",
+        ),
+        (b"log_level = '\xff'", "is not UTF-8: line 1 holds the byte 0xff"),
+        ("log_level = 'info'".encode("utf-16"), "is UTF-16 and has to be UTF-8; save it"),
+        (b"log_level = 'info'\rstart_locked = false\r", "ends its lines with CR alone; save it"),
+        (b"#" * (1024 * 1024 + 1), "has more than 1048576 bytes"),
+    ],
+)
+def test_a_file_of_another_encoding_is_refused_with_the_place(config, content, reason):
+    config.write_bytes(content)
+    with pytest.raises(ConfigError, match=reason) as refused:
         load()
+    assert str(config) in refused.value.sentence
+
+
+def test_a_device_without_an_end_is_refused():
+    with pytest.raises(ConfigError, match="/dev/zero has more than"):
+        load("/dev/zero")
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path):

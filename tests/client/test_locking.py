@@ -93,11 +93,19 @@ def test_what_cannot_be_a_passphrase_is_refused_unsent(
     assert not agent.seen
 
 
-@pytest.mark.parametrize("longest", ["x" * 1024, b"\xff" * 1024, bytearray(b"\xff" * 1024)])
+@pytest.mark.parametrize("longest", ["x" * 1024, "é".encode() * 512, bytearray("é".encode() * 512)])
 def test_the_longest_passphrases_travel_as_bytes(longest: Any) -> None:
     (request,) = Decoder().receive(Exchange().request(calls.change_passphrase(longest, longest)))
     expected = longest.encode() if isinstance(longest, str) else bytes(longest)
     assert request.params == [{"old": expected, "new": expected}]
+
+
+@pytest.mark.parametrize("given", [b"caf\xe9", b" ", b"\r\n", b"a\x07", bytearray(b"tab\t")])
+def test_what_cannot_be_meant_is_not_sent_as_a_new_passphrase_and_is_as_the_present_one(given: Any) -> None:
+    with pytest.raises(PassphraseError):
+        calls.change_passphrase(None, given)
+    assert calls.change_passphrase(given, "new").params["old"] == given
+    assert calls.unlock(given).params["passphrase"] == given
 
 
 def test_a_bytearray_is_not_copied_before_it_is_sent() -> None:

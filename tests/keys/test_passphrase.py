@@ -65,7 +65,7 @@ async def test_without_the_passphrase_it_is_locked_and_with_a_wrong_one_refused(
     with pytest.raises(AgentLockedError, match="agentctl unlock"):
         await ring.start()
     sentences = set()
-    for wrong in ("The old passphrase", OLD + " ", OLD.encode() + b"\n", "x"):
+    for wrong in ("The old passphrase", OLD + " ", OLD.encode() + b"\t", "\n" + OLD, "x"):
         with pytest.raises(PassphraseError) as refused:
             await ring.start(passphrase=wrong)
         sentences.add(refused.value.sentence)
@@ -130,9 +130,81 @@ async def test_what_is_no_passphrase_is_refused_before_anything_is_made(tmp_path
 
 
 async def test_the_longest_passphrase_works_and_every_byte_of_it_counts(tmp_path):
-    await agent_id(tmp_path / "keys", b"\xff" * 1024)
+    await agent_id(tmp_path / "keys", "é" * 512)
     with pytest.raises(PassphraseError):
-        await make(tmp_path / "keys", b"\xff" * 1023 + b"\xfe")
+        await make(tmp_path / "keys", "é" * 511 + "è")
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "{}\r", "{}\n\n", "\ufeff{}", "\ufeff{}\r\n"])
+async def test_line_ends_and_a_byte_order_mark_are_no_part_of_it_whichever_comes_first(tmp_path, around):
+    bare = await agent_id(tmp_path / "bare", OLD)
+    assert await agent_id(tmp_path / "bare", around.format(OLD)) == bare
+    around_it = await agent_id(tmp_path / "around", around.format(OLD))
+    assert await agent_id(tmp_path / "around", OLD.encode()) == around_it
+    await change_passphrase(tmp_path / "around", around.format(OLD), around.format(NEW), cost=CHEAP)
+    assert await agent_id(tmp_path / "around", NEW) == around_it
+
+
+REFUSED_WHEN_SET = {
+    b"\r\n": "empty",
+    b"\xef\xbb\xbf\n": "empty",
+    b"   ": "white space alone",
+    " \u3000\u200b".encode(): "white space alone",
+    b"a\tb": "without control characters",
+    b"a\nb": "without control characters",
+    b"bell\x07": "without control characters",
+    b"\x1b[A": "without control characters",
+    b"del\x7f": "without control characters",
+    "next\x85line".encode(): "without control characters",
+    b"caf\xe9": "UTF-8",
+    b"caf\xc3": "UTF-8",
+    b"\xff\xfep": "UTF-8",
+}
+
+
+def lock_as_before(folder: Path, passphrase: bytes) -> None:
+    """A key file as it was made when every byte counted."""
+    folder.mkdir(0o700)
+    wrapped = paserk.wrap(bytes(32), passphrase, salt=bytes(16), nonce=bytes(24), cost=CHEAP)
+    assert key_file.write_key(folder / "root.key", key_file.line_of(wrapped), replace=False)
+
+
+@pytest.mark.parametrize(("given", "reason"), REFUSED_WHEN_SET.items())
+async def test_what_cannot_be_meant_is_refused_when_it_is_set_and_still_opens_what_it_locked(
+    tmp_path, given, reason
+):
+    with pytest.raises(PassphraseError, match=reason):
+        await make(tmp_path / "keys", given)
+    assert not (tmp_path / "keys" / "root.key").exists()
+    await agent_id(tmp_path / "keys", OLD)
+    with pytest.raises(PassphraseError, match=reason):
+        await change_passphrase(tmp_path / "keys", OLD, given, cost=CHEAP)
+    await agent_id(tmp_path / "keys", OLD)
+    lock_as_before(tmp_path / "before", given)
+    before = await agent_id(tmp_path / "before", given)
+    await change_passphrase(tmp_path / "before", given, NEW, cost=CHEAP)
+    assert await agent_id(tmp_path / "before", NEW) == before
+
+
+@pytest.mark.parametrize("given", [b"secret\r", b"secret\n", b"\xef\xbb\xbfsecret", b"\xef\xbb\xbfsecret\r"])
+async def test_a_line_end_that_was_taken_for_a_part_of_it_still_counts_where_it_was(tmp_path, given):
+    lock_as_before(tmp_path / "before", given)
+    before = await agent_id(tmp_path / "before", given)
+    with pytest.raises(PassphraseError):
+        await make(tmp_path / "before", b"secret")
+    await change_passphrase(tmp_path / "before", given, given, cost=CHEAP)
+    assert await agent_id(tmp_path / "before", b"secret") == before
+
+
+@pytest.mark.parametrize(
+    "good",
+    ["x", " spaces around ", "日本語", "emoji 👩\u200d💻", "\u0646\u06cc\u0645\u200c\u0641", "a\u00a0b"],
+)
+async def test_what_can_be_typed_is_taken_as_it_is(tmp_path, good):
+    await agent_id(tmp_path / "keys", good)
+    if good != good.strip():
+        with pytest.raises(PassphraseError):
+            await make(tmp_path / "keys", good.strip())
 
 
 def test_a_passphrase_shows_nothing_and_is_zeros_once_wiped():
@@ -149,7 +221,10 @@ def test_a_passphrase_shows_nothing_and_is_zeros_once_wiped():
 
 async def test_every_passphrase_is_wiped_whatever_comes_of_it(tmp_path, monkeypatch):
     made: list[memoryview] = []
-    view = Passphrase.view.fget
+    view, meanings = Passphrase.view.fget, Passphrase.meanings.fget
+    monkeypatch.setattr(
+        Passphrase, "meanings", property(lambda self: made.extend(found := meanings(self)) or found)
+    )
     monkeypatch.setattr(Passphrase, "view", property(lambda self: made.append(found := view(self)) or found))
     await agent_id(tmp_path / "keys", OLD)
     with pytest.raises(PassphraseError):

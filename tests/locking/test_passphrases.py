@@ -53,6 +53,8 @@ every_way = pytest.mark.parametrize("read", [from_file, from_credential, from_de
         ("pässword".encode() + b"\xff", "pässword".encode() + b"\xff"),
         (b"x" * MAX_BYTES, b"x" * MAX_BYTES),
         (b"x" * MAX_BYTES + b"\n", b"x" * MAX_BYTES),
+        (b"x" * MAX_BYTES + b"\r\n", b"x" * MAX_BYTES),
+        (b"\xef\xbb\xbf" + b"x" * MAX_BYTES + b"\r\n", b"x" * MAX_BYTES),
     ],
 )
 def test_a_passphrase_is_all_there_is_but_one_newline_at_its_end(path, read, content, expected):
@@ -72,7 +74,9 @@ def test_an_empty_one_is_refused(path, read, content):
 
 
 @every_way
-@pytest.mark.parametrize("more", [b"x", b"xy", b"x\n", b"\n\n", b"x" * 100_000])
+@pytest.mark.parametrize(
+    "more", [b"x", b"xy", b"x\n", b"\nx", b"x" * 100_000, b"\n" * 100, b"\n" * 100 + b"x"]
+)
 def test_one_that_is_too_long_is_refused_and_not_shown(path, read, more):
     path.write_bytes(b"z" * MAX_BYTES + more)
     with pytest.raises(PassphraseError, match="more than 1024 bytes") as refused:
@@ -104,7 +108,7 @@ def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     else:
         with pytest.raises(PassphraseError):
             read(path)
-    assert rooms == [bytes(MAX_BYTES + 2)]
+    assert rooms == [bytes(MAX_BYTES + 6)]
 
 
 @every_way

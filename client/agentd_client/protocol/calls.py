@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from .. import passphrase_rules
 from ..errors import (
     AgentdError,
     InvalidAudienceError,
@@ -249,7 +250,7 @@ def change_passphrase(old: PassphraseText | None, new: PassphraseText | None) ->
         methods.CHANGE_PASSPHRASE,
         lambda answer: from_wire(Protection, answer),
         old=None if old is None else sendable_passphrase(old),
-        new=None if new is None else sendable_passphrase(new),
+        new=None if new is None else settable_passphrase(new),
     )
 
 
@@ -285,6 +286,15 @@ def sendable_passphrase(passphrase: object) -> bytes | bytearray:
         raise PassphraseError(f"a passphrase has at most {MAX_PASSPHRASE_BYTES} bytes")
     if 0 in given:
         raise PassphraseError("a passphrase holds no NUL byte")
+    return given
+
+
+def settable_passphrase(passphrase: object) -> bytes | bytearray:
+    """As `sendable_passphrase`, for one that is to be set; refuses what cannot be meant."""
+    given = sendable_passphrase(passphrase)
+    problem = passphrase_rules.problem(given)
+    if problem is not None:
+        raise PassphraseError(problem)
     return given
 
 

@@ -10,7 +10,7 @@ import click
 
 from ...errors import PassphraseError
 from ...handed_over import wipe
-from ...protocol.calls import sendable_passphrase
+from ...protocol.calls import sendable_passphrase, settable_passphrase
 from .askpass import ASKPASS_VARIABLE, Askpass
 from .pinentry import Pinentry
 from .reading import FromDescriptor, FromFile
@@ -109,7 +109,7 @@ def new_passphrase(asked: Asker) -> bytearray:
 
 def _problem_with(passphrase: bytearray, asked: Asker) -> str:
     try:
-        sendable_passphrase(passphrase)
+        settable_passphrase(passphrase)
     except PassphraseError as error:
         return error.sentence
     if not asked.is_typed:
