@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         TransactionConflictError,
         TransactionEndedError,
         UnknownMethodError,
+        VersionsDifferError,
     )
     from .lifecycle import LifecycleEvent
     from .protocol.methods import NEVER
@@ -168,6 +169,7 @@ __all__ = [
     "UnknownMethodError",
     "Verdict",
     "Verification",
+    "VersionsDifferError",
     "__version__",
 ]
 

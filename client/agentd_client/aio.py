@@ -17,8 +17,7 @@ from .aio_events import AsyncEvents
 from .aio_session import AsyncSession
 from .aio_waiting import follow, run
 from .attempts import Attempts
-from .blocking import CLIENT_NAME
-from .connection import carry_out, connect
+from .connection import CLIENT_NAME, carry_out, connect
 from .events import open_feed
 from .pool import MAX_CONNECTIONS, Pool, ProcessPools
 from .protocol import calls

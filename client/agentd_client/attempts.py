@@ -24,6 +24,7 @@ from .errors import (
     AgentUnreachableError,
     OutcomeUnknownError,
     ProtocolError,
+    VersionsDifferError,
 )
 from .protocol.calls import LocalParamsError
 from .protocol.methods import Method
@@ -78,6 +79,10 @@ class Attempts:
     def seconds_left(self, now: float) -> float:
         """Until the deadline; 0 when it has passed."""
         return max(0.0, self._deadline - now)
+
+    def beside(self, method: Method, now: float) -> Attempts:
+        """Those of another call, which is made once on the way and ends by the same time."""
+        return Attempts(self.path, method, now=now, timeout=self.seconds_left(now), patience=0)
 
     def begin(self) -> None:
         """A connection is there and nothing has been sent on it."""
@@ -135,10 +140,16 @@ class Attempts:
             "had to wait for them; use fewer at once or a longer timeout"
         )
 
-    def misunderstood(self, error: ProtocolError) -> AgentdError:
-        """The error of a call whose answer made no sense; it is not repeated, the next would be no better."""
+    def misunderstood(self, error: ProtocolError, difference: str | None = None) -> AgentdError:
+        """The error of a call whose answer made no sense; it is not repeated, the next would be no better.
+
+        `difference` is that of the two versions, where the agent could say which it is.
+        """
         if self._sent and not self._repeatable:
-            return self._unknown(f"the answer could not be understood ({error.sentence})")
+            because = "" if difference is None else f"; {difference}"
+            return self._unknown(f"the answer could not be understood ({error.sentence}{because})")
+        if difference is not None:
+            return VersionsDifferError(f"{difference} ({self._name}: {error.sentence})")
         return ProtocolError(f"what listens at {self.path} does not answer as agentd does: {error.sentence}")
 
     def _next(self, failure: AgentdError, now: float, *, at_once: bool = False) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from .caller import Caller
+from .connection import CLIENT_NAME
 from .protocol import calls
 from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from .events import Events
     from .protocol.calls import PassphraseText
     from .session import Session
-
-CLIENT_NAME = "agentd-client"
 
 
 class Client(Caller):

@@ -15,6 +15,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol, TypeVar
 
+from . import __version__
 from .attempts import Attempts
 from .errors import (
     AgentdError,
@@ -24,12 +25,19 @@ from .errors import (
     InvalidMessageError,
     ProtocolError,
 )
+from .protocol import calls
 from .protocol.calls import Call
 from .protocol.exchange import Answer, Exchange
 from .protocol.limits import READ_BYTES
+from .protocol.methods import HELLO
+from .protocol.wire import UnusableAnswerError
 from .user_namespace import own_uid_fault, stands_for_others
+from .versions import difference
 
 T = TypeVar("T")
+
+CLIENT_NAME = f"agentd-client {__version__}"
+"""As the client introduces itself."""
 
 _PEERCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -219,6 +227,20 @@ def connect(pool: Connections, attempts: Attempts) -> Steps[Connection]:
         yield Wait(None, False, pause)
 
 
+def _difference(pool: Connections, attempts: Attempts) -> Steps[str | None]:
+    """How the agent's version differs from this client's; None where it does not or is not known."""
+    connection = None
+    try:
+        connection = pool.take()
+        answer = yield from connection.ask(calls.hello(CLIENT_NAME), attempts.beside(HELLO, monotonic()))
+        return None if answer.result is None else difference(answer.result, __version__)
+    except (AgentdError, OSError):
+        return None
+    finally:
+        if connection is not None:
+            pool.drop(connection)
+
+
 def carry_out(pool: Connections, call: Call[T], attempts: Attempts) -> Steps[T]:
     """A call from beginning to end, repeated where that is safe; raises the agent's refusal as it is."""
     while True:
@@ -226,6 +248,9 @@ def carry_out(pool: Connections, call: Call[T], attempts: Attempts) -> Steps[T]:
         reusable = False
         try:
             answer = yield from connection.ask(call, attempts)
+        except UnusableAnswerError as error:
+            differing = yield from _difference(pool, attempts)
+            raise attempts.misunderstood(error, differing) from error
         except ProtocolError as error:
             raise attempts.misunderstood(error) from error
         except AgentdError:  # before OSError: a timeout is one of both

@@ -340,6 +340,12 @@ class ProtocolError(AgentdError):
     code = "PROTOCOL"
 
 
+class VersionsDifferError(ProtocolError):
+    """The agent and this client are of different versions, and one does not understand the other."""
+
+    code = "VERSIONS_DIFFER"
+
+
 class ClientClosedError(AgentdError):
     """The client was closed; connect anew."""
 
@@ -473,4 +479,5 @@ __all__ = [
     "TransactionConflictError",
     "TransactionEndedError",
     "UnknownMethodError",
+    "VersionsDifferError",
 ]

@@ -43,7 +43,7 @@ def test_every_method_asks_what_its_name_says(path: Path, flavour: str) -> None:
     with ScriptedAgent(path) as agent:
         run(flavour, path, scenario)
     assert [(seen.method, seen.params) for seen in agent.seen] == [
-        ("hello", {"client": "agentd-client", "protocol": 1}),
+        ("hello", {"client": f"agentd-client {agentd_client.__version__}", "protocol": 1}),
         ("getStatus", {}),
         ("createToken", {"expiry": 1800, "label": "work"}),
         ("verifyToken", {"token": "good-1"}),

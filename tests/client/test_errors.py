@@ -110,6 +110,7 @@ def test_the_codes_are_stable() -> None:
         "AGENT_TIMEOUT",
         "OUTCOME_UNKNOWN",
         "FOREIGN_AGENT",
+        "VERSIONS_DIFFER",
         "PROTOCOL",
         "CLIENT_CLOSED",
         "TOKEN_FILE",

@@ -147,8 +147,9 @@ def test_a_lost_answer_of_a_call_that_changes_something_is_an_unknown_outcome(
 
     with ScriptedAgent(path, loses) as agent:
         run(flavour, path, scenario)
-    # On the second connection there is the call after it, and nothing else.
-    assert [seen.method for seen in agent.seen if seen.connection == 1] == ["verifyToken"]
+    # After it there is the call that follows. The agent whose answer had another form is asked for its version.
+    asked = ["hello"] if loses is answers_nonsense else []
+    assert [seen.method for seen in agent.seen if seen.connection > 0] == [*asked, "verifyToken"]
 
 
 @pytest.mark.parametrize("speaks", [says_garbage, asks_back, answers_nonsense])
@@ -161,7 +162,7 @@ def test_what_does_not_speak_the_protocol_is_said_and_not_asked_again(
 
     with ScriptedAgent(path, speaks) as agent:
         run(flavour, path, scenario)
-    assert agent.connections == 1
+    assert agent.methods() == (["verifyToken", "hello"] if speaks is answers_nonsense else ["verifyToken"])
 
 
 @pytest.mark.parametrize("change", CHANGES)

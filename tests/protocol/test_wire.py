@@ -109,11 +109,13 @@ def test_every_result_comes_back_as_it_went(result):
 
 
 @pytest.mark.parametrize("result", EXAMPLES, ids=lambda result: type(result).__name__)
-def test_a_missing_field_is_named_unless_it_may_be_nil(result):
+def test_a_missing_field_is_named_unless_it_may_be_nil_or_was_added_later(result):
     for field, value in zip(result._fields, result, strict=True):
         sent = to_wire(result)
         del sent[camel(field)]
-        if value is None:
+        if field in result._field_defaults:
+            assert from_wire(type(result), sent) == result._replace(**{field: result._field_defaults[field]})
+        elif value is None:
             assert from_wire(type(result), sent) == result
         elif field not in MAY_BE_NIL:
             with pytest.raises(ProtocolError, match=camel(field)):

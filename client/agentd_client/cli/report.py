@@ -24,9 +24,11 @@ _NEXT: dict[type[BaseException], str] = {
     errors.AgentUnreachableError: "where systemd runs it, `systemctl --user start agentd` starts it",
     errors.AgentStoppingError: "start it again with `agentd serve` or `systemctl --user start agentd`",
     errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
+    errors.VersionsDifferError: "where systemd runs the agent, `systemctl --user restart agentd` restarts it",
     errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",
     errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent; "
     "or it is a socket that only verifies, where `agentctl verify` works and nothing else",
+    errors.InvalidMessageError: "agentctl and the agent are of different versions: restart the agent",
     LocalParamsError: "nothing was sent; look at what the command line says",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
@@ -51,8 +53,11 @@ def remark(settings: Settings, text: str) -> None:
     _say(settings.json, {"message": text}, f"agentctl: {printable(text)}")
 
 
-def report(error: BaseException, *, as_json: bool, debug: bool) -> None:
-    """Say what went wrong, in two lines or as one JSON object; the traceback only with `debug`."""
+def report(error: BaseException, *, as_json: bool, debug: bool, advice: str | None = None) -> None:
+    """Say what went wrong, in two lines or as one JSON object; the traceback only with `debug`.
+
+    `advice` is what to do, where the caller knows better than the class of the error does.
+    """
     if debug and not isinstance(
         error, click.ClickException
     ):  # it would show what was typed, and nothing else
@@ -61,7 +66,7 @@ def report(error: BaseException, *, as_json: bool, debug: bool) -> None:
         with suppress(OSError):
             traceback.print_exception(error)
     code, number, message = _describe(error)
-    advice = _advice(error)
+    advice = advice or _advice(error)
     lines = [f"agentctl: {printable(message)}"]
     if advice:
         lines.append(f"agentctl: {advice}")

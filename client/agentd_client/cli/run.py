@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from .. import __version__
+from ..errors import AgentdError, InvalidMessageError, InvalidParamsError, UnknownMethodError
+from ..protocol.calls import LocalParamsError
+from ..versions import difference
 from .current_token import refuse_tokens
 from .exit_codes import exit_code
 from .group import COMPLETE_VARIABLE, NAME, root
@@ -33,10 +37,25 @@ def run(arguments: Sequence[str], *, now: Callable[[], float] = time.time) -> in
     except Exception as error:
         # An error of parsing comes before the options are known.
         as_json = settings.json or (isinstance(error, click.UsageError) and "--json" in arguments)
-        report(error, as_json=as_json, debug=settings.debug)
+        report(error, as_json=as_json, debug=settings.debug, advice=_difference(settings, error))
         return exit_code(error)
     finally:
         settle_stderr()
+
+
+def _difference(settings: Settings, error: Exception) -> str | None:
+    """What differs, where a refusal may come of an agent of another version; it says which at `hello`."""
+    if isinstance(error, LocalParamsError) or not isinstance(error, _OTHER_VERSIONS):
+        return None
+    try:
+        with settings.connect() as agent:
+            return difference(agent.hello(), __version__)
+    except (AgentdError, OSError, KeyboardInterrupt):
+        return None
+
+
+_OTHER_VERSIONS = (UnknownMethodError, InvalidParamsError, InvalidMessageError)
+"""What `agentctl` is refused with only where it and the agent are of different versions."""
 
 
 def _carry_out(arguments: list[str], settings: Settings) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ProtocolError
 from .results import (
     AuditEntry,
     AuditPage,
@@ -17,7 +16,7 @@ from .results import (
     Verdict,
     Verification,
 )
-from .wire import from_wire
+from .wire import UnusableAnswerError, from_wire
 
 
 def status(answer: Any) -> Status:
@@ -72,5 +71,5 @@ def key_id(answer: Any) -> str:
     return found
 
 
-def _unusable(name: str) -> ProtocolError:
-    return ProtocolError(f"the agent's answer has no usable field {name!r}")
+def _unusable(name: str) -> UnusableAnswerError:
+    return UnusableAnswerError(f"the agent's answer has no usable field {name!r}")

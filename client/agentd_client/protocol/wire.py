@@ -86,6 +86,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "wrong_passphrases": (int,),
 }
 
+
+class UnusableAnswerError(ProtocolError):
+    """The agent answered, and not what this client knows as the answer: perhaps one of another version."""
+
+
 ResultT = TypeVar("ResultT", bound=NamedTuple)
 
 
@@ -113,18 +118,23 @@ def _value(value: Any) -> Any:
 
 
 def from_wire(kind: type[ResultT], value: object) -> ResultT:
-    """The named tuple of a received map; fields that a newer agent added are passed over.
+    """The named tuple of a received map.
+
+    Fields that a newer agent added are passed over. One that an older agent does not send yet has the named
+    tuple's default, so every field that is added to a result needs one.
 
     Raises:
-        ProtocolError: where a field is missing or of the wrong type.
+        UnusableAnswerError: where a field is missing or of the wrong type.
     """
     if not isinstance(value, Mapping):
-        raise ProtocolError(f"the agent's answer is not a map but {type(value).__name__}")
+        raise UnusableAnswerError(f"the agent's answer is not a map but {type(value).__name__}")
     found = []
     for field in kind._fields:
         item = value.get(_CAMEL[field])
+        if item is None and _CAMEL[field] not in value:
+            item = kind._field_defaults.get(field)
         if not isinstance(item, _TYPES[field]) or (isinstance(item, bool) and bool not in _TYPES[field]):
-            raise ProtocolError(f"the agent's answer has no usable field {_CAMEL[field]!r}")
+            raise UnusableAnswerError(f"the agent's answer has no usable field {_CAMEL[field]!r}")
         found.append(item)
     return kind._make(found)
 

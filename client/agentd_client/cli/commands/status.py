@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from ... import __version__
 from ...blocking import Client
 from ...durations import format_duration
 from ...errors import AgentLockedError, TokenFileError
@@ -13,6 +14,7 @@ from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
 from ...protocol.wire import to_wire
 from ...token_text import token_text
+from ...versions import difference_from
 from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
@@ -51,6 +53,9 @@ def command(settings: Settings) -> None:
             answer = NOBODY_KNOWS if status.locked else _looked_at(agent, found.text)
     if not status.memory_locked:
         warn(settings, "the agent's keys are not in locked memory and may reach the swap; raise `ulimit -l`")
+    differing = difference_from(status.version, __version__)
+    if differing is not None:
+        warn(settings, differing)
     login = to_wire(answer)
     valid = login.pop("valid")
     show(

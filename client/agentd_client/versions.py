@@ -1,0 +1,43 @@
+"""Whether an agent and this client are of different versions, and what to do about it.
+
+`hello` says which version the agent is. Between an update and the next restart the two differ, and then the
+older one lacks what the newer one asks for or tells. Pure: no socket.
+"""
+
+from __future__ import annotations
+
+from .protocol.limits import PROTOCOL_VERSION
+from .protocol.results import Hello
+
+_AGENT = "agentd "
+
+
+def difference(hello: Hello, own: str) -> str | None:
+    """What differs and what to do, in words; None where the two are of one version, or it is no agentd.
+
+    Args:
+        hello: what the agent said.
+        own: this client's version.
+    """
+    if not hello.server.startswith(_AGENT):
+        return None
+    return difference_from(hello.server.removeprefix(_AGENT), own, hello.protocol)
+
+
+def difference_from(agent: str, own: str, protocol: int = PROTOCOL_VERSION) -> str | None:
+    """The same, of an agent's version."""
+    if agent == own and protocol == PROTOCOL_VERSION:
+        return None
+    if protocol != PROTOCOL_VERSION:
+        both = f"the agent speaks protocol {protocol} and this client protocol {PROTOCOL_VERSION}"
+        is_newer = protocol > PROTOCOL_VERSION
+    else:
+        both = f"the agent is agentd {agent} and this client is {own}"
+        is_newer = _numbers(agent) > _numbers(own)
+    remedy = "update this client and restart what uses it" if is_newer else "restart the agent"
+    return f"{both}: {remedy}"
+
+
+def _numbers(version: str) -> list[int]:
+    # "0.10.0" is newer than "0.9.1"; a part that is no number, as development versions have, counts as older.
+    return [int(part) if part.isascii() and part.isdecimal() else -1 for part in version[:64].split(".")]
