@@ -1,6 +1,6 @@
 """What a process in the service's sandbox can do: one JSON object. Started in the agent's place.
 
-probe.py STATE RUNTIME HOME
+probe.py STATE RUNTIME HOME SOCKET…
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def call(name: str, *arguments: int) -> Callable[[], None]:
     return attempt
 
 
-def probe(state: str, runtime: str, home: str) -> dict[str, object]:
+def connect(name: str) -> None:
+    """To a socket at a path, or to an abstract one by its name after an @."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect("\0" + name[1:] if name.startswith("@") else name)
+
+
+def probe(state: str, runtime: str, home: str, *sockets: str) -> dict[str, object]:
     status = dict(
         line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line
     )
@@ -62,10 +68,8 @@ def probe(state: str, runtime: str, home: str) -> dict[str, object]:
             for name, family in (("AF_INET", socket.AF_INET), ("AF_INET6", socket.AF_INET6),
                                  ("AF_NETLINK", socket.AF_NETLINK), ("AF_UNIX", socket.AF_UNIX))
         },
-        "connect": {
-            name: outcome(lambda name=name: socket.socket(socket.AF_UNIX).connect(f"{os.path.dirname(runtime)}/{name}"))
-            for name in ("bus", "systemd/private", "gnupg/S.gpg-agent")
-        },
+        "connect": {name: outcome(lambda name=name: connect(name)) for name in sockets},
+        "run": {folder: sorted(os.listdir(folder)) for folder in ("/run", os.path.dirname(runtime))},
         "interfaces": [line.split(":")[0].strip() for line in open("/proc/net/dev").read().splitlines()[2:]],
         "devices": sorted(name for name in os.listdir("/dev") if name.startswith(("sd", "vd", "loop", "kmsg", "mem"))),
         "unshare": outcome(call("unshare", CLONE_NEWUSER)),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from tests.systemd.user_manager import SYSTEM_PYTHON
 
 HERE = Path(__file__).parent
 LOADS_CODE = {
@@ -20,8 +24,40 @@ LOADS_CODE = {
 }
 
 
+class Sockets(NamedTuple):
+    """Sockets of other programs, which take commands, and those that the agent needs."""
+
+    others: list[str]
+    needed: list[str]
+
+
 @pytest.fixture(scope="module")
-def probed(manager, installed):
+def sockets(manager):
+    """Programs that listen where a desktop has them, and where the agent needs one."""
+    runtime, home, own = manager.runtime, manager.home, f"agentd-test-{os.getpid()}"
+    users = [
+        f"{runtime}/wayland-0", f"{runtime}/gnupg/d.x/S.gpg-agent", f"{runtime}/nvim.4711.0",
+        f"{runtime}/keyring/ssh", f"{runtime}/podman/podman.sock",
+        f"/tmp/{own}/agent.4711", f"/var/tmp/{own}/editor.sock",
+        f"{home}/.gnupg/S.gpg-agent", f"{home}/.ssh/agent/s.1", f"{home}/.docker/run/docker.sock",
+        f"@/tmp/.X11-unix/{own}",
+    ]  # fmt: skip
+    roots, needed = ["/run/docker.sock"], ["/run/dbus/system_bus_socket"]
+    programs = [
+        manager.start(SYSTEM_PYTHON, manager.scratch / "tests/listening.py", *names, root=root)
+        for names, root in ((users, False), ([*roots, *needed], True))
+    ]
+    try:
+        for program in programs:
+            assert program.stdout.readline() == "listening\n"
+        yield Sockets([*users, *roots, f"{runtime}/bus", f"{runtime}/systemd/private"], needed)
+    finally:
+        for program in programs:
+            program.communicate()
+
+
+@pytest.fixture(scope="module")
+def probed(manager, installed, sockets):
     """What a process found out that the unit started in the agent's place."""
     manager.tidy()
     manager.write(manager.home / "probe.py", (HERE / "probe.py").read_text())
@@ -32,6 +68,8 @@ def probed(manager, installed):
         manager.state,
         manager.runtime / "agentd",
         manager.home,
+        *sockets.others,
+        *sockets.needed,
     )
     quoted = " ".join(f'"{word}"' for word in command).replace("%", "%%")
     manager.drop_in(f"[Service]\nType=oneshot\nExecStart=\nExecStart={quoted}\n")
@@ -69,11 +107,21 @@ def test_it_has_unix_sockets_and_no_others_and_no_network(probed):
     assert probed["interfaces"] == ["lo"]
 
 
-def test_it_cannot_ask_the_manager_to_start_something_outside_of_the_sandbox(probed, manager):
-    manager.done(
-        "python3", "-c", f"import socket; socket.socket(1).connect('{manager.runtime}/systemd/private')"
+def test_it_reaches_no_socket_through_which_it_could_command_another_program(probed, sockets, manager):
+    connect = (
+        "import socket, sys; sys.argv.pop(0)\n"
+        "for name in sys.argv: socket.socket(1).connect(chr(0) + name[1:] if name[0] == '@' else name)"
     )
-    assert "done" not in (probed["connect"]["bus"], probed["connect"]["systemd/private"])
+    manager.done("python3", "-c", connect, *sockets.others, *sockets.needed)  # outside they can be reached
+    assert {
+        name: probed["connect"][name] for name in sockets.others if probed["connect"][name] == "done"
+    } == {}
+
+
+def test_it_reaches_what_it_needs_and_sees_nothing_else_there(probed, sockets, manager):
+    assert {name: probed["connect"][name] for name in sockets.needed} == dict.fromkeys(sockets.needed, "done")
+    assert probed["run"][str(manager.runtime)] == ["agentd", "systemd"]
+    assert set(probed["run"]["/run"]) <= {"dbus", "systemd", "user", "nscd", "current-system"}
 
 
 def test_it_has_no_devices_no_namespaces_no_debugger_and_no_writable_code(probed):

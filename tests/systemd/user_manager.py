@@ -96,9 +96,9 @@ class UserManager:
         cleared = ["env", "-i", *(f"{name}={value}" for name, value in (self.environ | environ).items())]
         return [*entered, *as_user, *cleared, *map(str, command)]
 
-    def start(self, *command: object) -> subprocess.Popen[str]:
+    def start(self, *command: object, root: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self._inside(command, {}, root=False),
+            self._inside(command, {}, root=root),
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
