@@ -23,6 +23,7 @@ class Facts(NamedTuple):
     serving, storing: the processes that hold the lock of the socket and of the store.
     storing_at: the socket that the latter says it serves; empty where it does not say.
     unit: the systemd unit of the one that serves; empty for none, None where that cannot be known.
+    is_awaited: somebody listens at the socket.
     """
 
     socket_path: str
@@ -34,6 +35,7 @@ class Facts(NamedTuple):
     unit: str | None
     is_enabled: bool
     storing_at: str = ""
+    is_awaited: bool = False
 
 
 def gather(scene: Scene) -> Facts:
@@ -50,6 +52,7 @@ def gather(scene: Scene) -> Facts:
         proc.unit_of(cgroup) if cgroup else None,
         scene.is_enabled,
         scene.storing_at,
+        bool(scene.is_taken),
     )
 
 
@@ -65,7 +68,8 @@ def judge(facts: Facts) -> Iterator[Finding]:
         )
         yield error(ANSWER, f"the agent does not answer: {facts.failure.partition('; ')[0]}", restart)
     else:
-        first = "the first connection starts it" if facts.is_enabled else "`agentd serve` starts it"
+        starts_by_itself = facts.is_enabled or facts.is_awaited
+        first = "the first connection starts it" if starts_by_itself else "`agentd serve` starts it"
         yield note(ANSWER, f"no agent runs here; {first}")
     if facts.serving and facts.is_enabled and facts.unit is not None:
         yield _judge_supervisor(facts)

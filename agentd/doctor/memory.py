@@ -150,7 +150,7 @@ def _limits_of(pid: str) -> Limits:
 
 
 def _may_lock(status: str) -> bool:
-    for line in status.splitlines():
+    for line in status.split("\n"):
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & _CAP_IPC_LOCK)
     return False

@@ -1,12 +1,12 @@
-"""What the kernel tells of locks, sockets and processes, in /proc: asking takes no lock and wakes nobody.
+"""What the kernel tells of locks and processes, in /proc: asking takes no lock and wakes nobody.
 
-Parsing is apart from reading. Formats: proc(5), proc_locks(5), unix(7).
+Parsing is apart from reading. Lines end at line feeds only: the kernel lets nobody put these into names that
+stand in such a file, but does let in others that str.splitlines takes for an end (proc(5), cgroups(7)).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 from agentd_client import lock_holder
@@ -15,14 +15,11 @@ from .node import Node
 
 PROC = Path("/proc")
 
-_ACCEPTS = 0x10000  # __SO_ACCEPTCON
-_FIELDS_BEFORE_PATH = 7
-
 
 def read(*parts: str) -> str:
     """The text of a file below /proc; empty where it cannot be read, or its process is gone."""
     try:
-        return PROC.joinpath(*parts).read_text(errors="surrogateescape")
+        return PROC.joinpath(*parts).read_bytes().decode(errors="surrogateescape")
     except OSError:
         return ""
 
@@ -32,19 +29,9 @@ def flock_holders(locks: str, node: Node) -> list[int]:
     return [] if node.kind is None else lock_holder.flock_holders(locks, node.device, node.inode)
 
 
-def listeners(sockets: str, path: str) -> int:
-    """How many Unix sockets bound to that path accept connections, by the text of /proc/net/unix."""
-    found = 0
-    for line in sockets.splitlines()[1:]:
-        fields = re.split(" +", line, maxsplit=_FIELDS_BEFORE_PATH)
-        if len(fields) > _FIELDS_BEFORE_PATH and fields[-1] == path and int(fields[3], 16) & _ACCEPTS:
-            found += 1
-    return found
-
-
 def unit_of(cgroup: str) -> str:
     """The systemd unit of a process, by the text of /proc/PID/cgroup; empty where there is none."""
-    for line in cgroup.splitlines():  # in a hybrid set-up only one of the two hierarchies has it
+    for line in cgroup.split("\n"):  # in a hybrid set-up only one of the two hierarchies has it
         last = line.rpartition("/")[2]
         if (line.startswith("0::") or ":name=systemd:" in line) and last.endswith((".service", ".scope")):
             return last
@@ -53,7 +40,7 @@ def unit_of(cgroup: str) -> str:
 
 def soft_limit(limits: str, title: str) -> float | None:
     """A soft limit in the text of /proc/PID/limits, infinite for unlimited; None where it is not told."""
-    for line in limits.splitlines():
+    for line in limits.split("\n"):
         if line.startswith(title):
             soft = line[len(title) :].split()[0]
             return int(soft) if soft.isdecimal() else math.inf
@@ -62,5 +49,5 @@ def soft_limit(limits: str, title: str) -> float | None:
 
 def swap_devices(swaps: str) -> list[str]:
     """The swap areas that are not memory themselves (zram), by the text of /proc/swaps."""
-    names = [line.split()[0] for line in swaps.splitlines()[1:] if line.split()]
+    names = [line.split()[0] for line in swaps.split("\n")[1:] if line.split()]
     return [name for name in names if not name.startswith("/dev/zram")]

@@ -20,7 +20,7 @@ from ..config import Settings
 from ..keys import PassphraseText, store_opener
 from ..sessions.dating import DATED
 from ..store import Examined, examine
-from . import proc
+from . import proc, unix_sockets
 from .node import Node, look
 
 ANSWER_SECONDS = 3.0
@@ -130,7 +130,12 @@ class Scene:
     @cached_property
     def listeners(self) -> int:
         """How many sockets listen at the socket's path, as far as this network namespace shows."""
-        return proc.listeners(proc.read("net", "unix"), self.settings.socket_path)
+        return unix_sockets.listeners(self.settings.socket_path)
+
+    @cached_property
+    def is_taken(self) -> bool | None:
+        """Whether a socket is bound to the file at the socket's path; None where it cannot be known."""
+        return unix_sockets.is_taken(self.settings.socket_path)
 
     @cached_property
     def unit_folders(self) -> list[Path]:
@@ -146,8 +151,11 @@ class Scene:
 
     @cached_property
     def answer(self) -> Answer:
-        """What the agent says; asked only where one runs, so that asking never starts one."""
-        if not self.serving and (self.is_enabled or not self.listeners):
+        """What the agent says; asked only where one has the socket's lock, so that asking never starts one.
+
+        Whoever listens without the lock may be systemd, enabled or not, and start an agent for whoever asks.
+        """
+        if not self.serving:
             return Answer()
         try:
             path = self.settings.socket_path

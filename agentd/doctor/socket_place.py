@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
-import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,7 +20,7 @@ class Facts(NamedTuple):
     """What there is of the socket.
 
     listeners: sockets bound to the path that accept connections. serving: processes that hold its lock.
-    refuses: whether a connection was refused; None where none was tried, because somebody listens.
+    is_taken: whether a socket is bound to the file; None where that cannot be known.
     """
 
     path: str
@@ -30,24 +28,21 @@ class Facts(NamedTuple):
     file: Node
     listeners: int
     serving: list[int]
-    refuses: bool | None
+    is_taken: bool | None
     is_enabled: bool
     uid: int
 
 
 def gather(scene: Scene) -> Facts:
-    """Look at the path; connect only where nobody is known to listen, which starts no agent."""
+    """Look at the path, and ask the kernel who listens; nobody is connected to."""
     path = scene.settings.socket_path
-    file = look(path)
-    is_silent = file.kind == SOCKET and not scene.listeners and not scene.serving
-    refuses = _refuses(path) if is_silent else None
     return Facts(
         path,
         look(os.path.dirname(path)),
-        file,
+        look(path),
         scene.listeners,
         scene.serving,
-        refuses,
+        scene.is_taken,
         scene.is_enabled,
         scene.uid,
     )
@@ -101,23 +96,14 @@ def _judge_listener(facts: Facts) -> Finding:
             f"{facts.listeners} programs listen at {path}, and only the last one can be reached",
             f"stop all agents, run `{remove}`, and start one",
         )
-    if facts.refuses:
+    if facts.is_taken is False and not facts.serving:
         return warning(
             LISTENER,
             f"{path} is stale: it was left behind, and nobody listens",
             f"start the agent, which replaces it, or run `{remove}`",
         )
-    if facts.listeners or facts.refuses is False:
+    if facts.is_taken:
         return ok(LISTENER, f"somebody listens at {path}")
-    # The lock is held, and no listener is in this network namespace: starting, stopping, or in a container.
-    return note(LISTENER, f"an agent has {path}, and does not listen where this shell could see it")
-
-
-def _refuses(path: str) -> bool | None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            result = probe.connect_ex(path)
-        except OSError:  # a path that is too long
-            return None
-    return True if result == errno.ECONNREFUSED else False if result in (0, errno.EAGAIN) else None
+    if facts.is_taken is None:
+        return note(LISTENER, f"whether somebody listens at {path} cannot be known from here")
+    return note(LISTENER, f"an agent has {path}, and does not listen at it: it is starting or stopping")

@@ -75,7 +75,7 @@ def _name(folder: str) -> str | None:
 def _unit(folder: str) -> str | None:
     try:
         with open(f"{folder}/cgroup", "rb") as file:
-            lines = file.read().splitlines()
+            lines = file.read().split(b"\n")  # no other end: a group's name may hold a carriage return
     except OSError:
         return None
     for line in lines:

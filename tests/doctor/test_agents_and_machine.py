@@ -64,6 +64,19 @@ def test_two_agents_are_both_named():
     assert "`kill 7 8`" in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("changed", "starts"),
+    [
+        ({}, "`agentd serve` starts it"),
+        ({"is_enabled": True}, "the first connection starts it"),
+        ({"is_awaited": True}, "the first connection starts it"),
+    ],
+)
+def test_how_an_agent_that_does_not_run_is_started(changed, starts):
+    facts = AGENTS._replace(status=None, serving=[], storing=[], **changed)
+    assert [finding.says for finding in agents.judge(facts)] == [f"no agent runs here; {starts}"]
+
+
 def test_an_agent_without_a_supervisor_is_no_finding():
     assert "agent.supervisor" not in judged(agents, AGENTS)
     assert "agent.supervisor" not in judged(agents, AGENTS._replace(is_enabled=True, unit=None))

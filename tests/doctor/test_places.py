@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from agentd.doctor import folders, key_file, settings_file, socket_place, token_file
@@ -45,7 +43,7 @@ def listening(**changed) -> socket_place.Facts:
         Node("/r/agent.sock", SOCKET, 1, 0o600),
         1,
         [7],
-        None,
+        True,
         False,
         1,
     )
@@ -66,24 +64,14 @@ def listening(**changed) -> socket_place.Facts:
         ({"file": Node("/s")}, "socket.listener", "error"),
         ({"file": Node("/s"), "listeners": 0, "serving": []}, "socket.listener", "note"),
         ({"file": Node("/s"), "listeners": 0, "serving": [], "is_enabled": True}, "socket.listener", "note"),
-        ({"listeners": 0, "serving": [], "refuses": True}, "socket.listener", "warning"),
-        ({"listeners": 0, "serving": [], "refuses": False}, "socket.listener", "ok"),
-        ({"listeners": 0}, "socket.listener", "note"),
+        ({"listeners": 0, "serving": [], "is_taken": False}, "socket.listener", "warning"),
+        ({"listeners": 0, "serving": []}, "socket.listener", "ok"),
+        ({"listeners": 0, "is_taken": False}, "socket.listener", "note"),
+        ({"listeners": 0, "is_taken": None}, "socket.listener", "note"),
     ],
 )
 def test_the_socket(changed, name, severity):
     assert judged(socket_place, listening(**changed))[name] == severity
-
-
-def test_only_a_refused_connection_makes_a_socket_stale(tmp_path):
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(path)
-        assert socket_place._refuses(path) is True
-        bound.listen()
-        assert socket_place._refuses(path) is False
-    assert socket_place._refuses(str(tmp_path / "nothing")) is None
-    assert socket_place._refuses("x" * 200) is None
 
 
 PRIVATE = folders.Facts(

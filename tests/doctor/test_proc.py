@@ -3,7 +3,8 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import socket
+
+import pytest
 
 from agentd.doctor import proc
 from agentd.doctor.node import FILE, Node, look
@@ -36,22 +37,6 @@ def test_a_real_lock_is_seen_and_its_end_too(tmp_path):
     assert proc.flock_holders(proc.read("locks"), look(path)) == []
 
 
-def test_listeners_are_counted_and_connections_are_not(tmp_path):
-    path = str(tmp_path / "a socket")
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(path)
-        assert proc.listeners(proc.read("net", "unix"), path) == 0
-        bound.listen()
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.connect(path)
-            assert proc.listeners(proc.read("net", "unix"), path) == 1
-        os.unlink(path)
-        with socket.socket(socket.AF_UNIX) as second:
-            second.bind(path)
-            second.listen()
-            assert proc.listeners(proc.read("net", "unix"), path) == 2
-
-
 def test_the_unit_is_the_last_part_of_the_cgroup():
     service = "/user.slice/user-1000.slice/user@1000.service/app.slice/agentd.service"
     assert proc.unit_of(f"0::{service}\n") == "agentd.service"
@@ -59,6 +44,19 @@ def test_the_unit_is_the_last_part_of_the_cgroup():
     assert proc.unit_of(f"9:name=systemd:{service}\n8:pids:/\n") == "agentd.service"
     assert proc.unit_of("0::/user.slice/user-1000.slice/session-3.scope\n") == "session-3.scope"
     assert proc.unit_of("0::/\n") == proc.unit_of("") == ""
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_a_line_feed_ends_a_line(end):
+    forged = f"0::/user.slice/x{end}0::/agentd.service/y\n"
+    assert proc.unit_of(forged) == ""
+    assert proc.swap_devices(f"Filename\n/swap{end}/dev/sda2 x\n") == ["/swap"]
+
+
+def test_what_is_read_keeps_its_carriage_returns(tmp_path, monkeypatch):
+    monkeypatch.setattr(proc, "PROC", tmp_path)
+    (tmp_path / "file").write_bytes(b"a\rb\r\nc\xff")
+    assert proc.read("file") == "a\rb\r\nc\udcff"
 
 
 def test_limits():

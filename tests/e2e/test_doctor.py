@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,19 +131,41 @@ def test_while_the_agent_serves_the_doctor_disturbs_nothing(home, daemon):
     assert daemon.stop() == 0
 
 
-def test_it_starts_no_agent_where_systemd_would(home):
+@pytest.mark.parametrize("is_enabled", [True, False])
+@pytest.mark.parametrize("shell", ["this", "of another network namespace"])
+def test_it_starts_no_agent_where_systemd_would(home, is_enabled, shell):
     from tests.agentd.handing_over import listening
 
-    install_units(home)
+    if is_enabled:
+        install_units(home)
+    prefix = ["unshare", "--net"] if shell != "this" else []  # where nobody is seen to listen
+    if prefix and subprocess.run([*prefix, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("this user may not make network namespaces")
     home.socket.parent.mkdir(mode=0o700)
     with listening(home.socket) as listener:
         home.socket.chmod(0o600)
-        found = examine(home)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        ended = subprocess.run(
+            [*prefix, sys.executable, "-m", "agentd", "doctor"],
+            env=home.environ | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert found.code == 0
-    assert "the first connection starts it" in found.of("agent.answer")[0]["says"]
+    assert ended.returncode == 0, ended.stdout
+    assert "no agent runs here; the first connection starts it" in ended.stdout
+    assert "somebody listens at" in ended.stdout
+
+
+def test_another_program_cannot_make_it_see_an_agent_that_is_not_there(home):
+    line = f"0000000000000000: 00000002 00000000 00010000 0001 01 4711 {home.socket}"
+    home.socket.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0\n{line}")
+        abstract.listen()
+        found = examine(home)
+    assert found.of("socket.listener")[0]["severity"] == "note"
+    assert found.of("agent.answer")[0]["says"] == "no agent runs here; `agentd serve` starts it"
 
 
 @pytest.mark.parametrize("way", ["--passphrase-file", "--passphrase-fd"])
@@ -176,9 +201,6 @@ async def test_with_a_passphrase_the_seals_are_checked_only_when_it_is_given(way
 
 
 def given(home, way, file: Path):
-    import subprocess
-    import sys
-
     with file.open() as descriptor:
         value = str(file) if way == "--passphrase-file" else str(descriptor.fileno())
         return subprocess.run(

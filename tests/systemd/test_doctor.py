@@ -27,6 +27,19 @@ def test_it_looks_at_an_installed_agent_without_starting_it(service):
     assert {found[name]["severity"] for name in names} == {"ok"}, found
 
 
+def test_it_starts_no_agent_where_the_socket_is_started_and_not_enabled(service):
+    service.systemctl("disable", "agentd.socket")
+    try:
+        assert service.show("ActiveState", "agentd.socket") == "active"
+        found = findings(service)
+        assert service.show("ActiveState") == "inactive"
+    finally:
+        service.systemctl("enable", "agentd.socket")
+    assert "the first connection starts it" in found["agent.answer"]["says"]
+    assert found["socket.listener"]["severity"] == "ok"
+    assert found["units.enabled"]["severity"] == "warning"
+
+
 def test_of_a_healthy_service_nothing_is_worse_than_a_note(service):
     service.done("agentctl", "login")
     ended = service.run("agentd", "doctor")
