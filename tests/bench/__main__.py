@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.bench.figures import Figure, Row
 from tests.bench.suites import every_row
+from tests.signals import as_in_a_foreground_job
 
 
 def shown(value: Figure | None) -> str:
@@ -71,4 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    as_in_a_foreground_job()
     main()

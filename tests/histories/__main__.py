@@ -7,6 +7,7 @@ import logging
 import sys
 
 from tests.histories import agent, core
+from tests.signals import as_in_a_foreground_job
 
 KILLS = 2
 
@@ -36,4 +37,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    as_in_a_foreground_job()
     sys.exit(main())
