@@ -38,6 +38,10 @@ tell("unknown_parameter", tostring(field))
 local second = vim.rpcrequest(agent, "createToken", {})
 vim.rpcrequest(agent, "resetKey")
 tell("after_reset", vim.rpcrequest(agent, "verifyToken", { token = second.token }).reason)
+tell("subscribed", vim.rpcrequest(agent, "subscribe").subscribed)
+vim.rpcrequest(agent, "createToken", {})
+vim.wait(50, function() return false end)
+tell("goes_on_after_events", vim.rpcrequest(agent, "hello").protocol)
 io.stdout:write(vim.fn.json_encode(told))
 vim.cmd("qall!")
 """
@@ -70,4 +74,6 @@ def test_neovim_creates_verifies_revokes_and_is_refused(tmp_path):
         "valid_after": False,
         "reason_after": "REVOKED",
         "after_reset": "KEY_RESET",
+        "subscribed": True,
+        "goes_on_after_events": 1,  # it drops the events that it was sent
     }
