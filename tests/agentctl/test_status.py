@@ -20,7 +20,7 @@ def test_status_shows_a_person_the_agent_and_their_session(agent, logged_in, fol
         "store       /state/agentd/store, 12.0 MiB\n"
         "state       not locked\n"
         "passphrase  none; `agentctl passwd` sets one\n"
-        "memory      locked\n"
+        "memory      locked; no other process can read the keys\n"
         "key id      key-1\n"
         "sessions    1\n"
         "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
@@ -98,7 +98,7 @@ def test_a_locked_agent_says_since_when_and_why_and_is_not_asked_for_a_session(
         "store       /state/agentd/store\n"
         "state       locked since 2025-06-15 14:06: the screen was locked\n"
         "passphrase  set; 3 wrong ones since the agent started\n"
-        "memory      locked\n"
+        "memory      locked; no other process can read the keys\n"
         "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
         "you         nobody can know while the agent is locked; `agentctl unlock` unlocks it\n"
     )
@@ -141,7 +141,8 @@ def test_one_wrong_passphrase_is_one(agent):
     ("secret", "shown"),
     [(True, "locked; no other process can read the keys"), (False, "locked"), (None, "locked")],
 )
-def test_how_well_the_keys_memory_is_kept_is_shown(agent, secret, shown):
+def test_how_well_the_keys_memory_is_kept_is_shown(agent, monkeypatch, secret, shown):
+    monkeypatch.setenv("NO_COLOR", "1")
     agent.memory_secret = secret
     assert f"memory      {shown}\n" in in_process("status", terminal=True).out
 
