@@ -15,6 +15,7 @@ from agentd_client import paths
 from agentd_client.cli import interrupts
 from agentd_client.cli.confirmation import confirmed
 from agentd_client.cli.output import settle_stderr, whole_output
+from agentd_client.cli.usage import HelpfulGroup, usage_sentence
 from agentd_client.errors import AgentdError, ConfigError
 
 from . import __version__, logs, systemd
@@ -49,7 +50,10 @@ class _Given(NamedTuple):
 
 
 @click.group(
-    epilog=_EXIT_CODES, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=HelpfulGroup,
+    epilog=_EXIT_CODES,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="agentd", message="%(prog)s %(version)s")
 @click.option("--config", "config_path", metavar="FILE", help="The settings, instead of config.toml.")
@@ -277,8 +281,6 @@ def _sentence(error: BaseException) -> str:
         case AgentdError():
             return error.sentence
         case click.ClickException():
-            from agentd_client.cli.usage import usage_sentence
-
             sentence = usage_sentence(error)
             if not isinstance(error, click.UsageError):
                 return sentence

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from .finding import Finding, Severity, worst
 
 _LEAST_ROOM = 40
+"""Beside the name; where there is less, the text stands below it."""
+
+_NARROW_INDENT = 2
 _HEADINGS = {
     Severity.ERROR: ("error", "errors"),
     Severity.WARNING: ("warning", "warnings"),
@@ -30,20 +33,21 @@ def as_lines(findings: Sequence[Finding], width: int | None) -> Iterator[tuple[S
     words = max(len(severity.word) for severity in Severity)
     for finding in sorted(findings, key=lambda finding: -finding.severity):
         head = f"{finding.severity.word:{words}}  {finding.name:{names}}  "
-        first, *rest = _wrapped(finding.says, width, len(head))
-        yield finding.severity, f"{head}{first}"
+        is_narrow = width is not None and width - len(head) < _LEAST_ROOM
+        indent = _NARROW_INDENT if is_narrow else len(head)
+        lines = _wrapped(finding.says, width, indent)
+        yield finding.severity, head.rstrip() if is_narrow else f"{head}{lines.pop(0)}"
         if finding.remedy:
-            rest += _wrapped(f"→ {finding.remedy}", width, len(head))
-        for line in rest:
-            yield None, f"{'':{len(head)}}{line}"
+            lines += _wrapped(f"→ {finding.remedy}", width, indent)
+        for line in lines:
+            yield None, f"{'':{indent}}{line}"
     yield None, _sum(findings)
 
 
 def _wrapped(text: str, width: int | None, indent: int) -> list[str]:
     if width is None:
         return [text]
-    room = max(width - indent, _LEAST_ROOM)
-    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, max(width - indent, 1), break_long_words=False, break_on_hyphens=False)
 
 
 def as_json(findings: Sequence[Finding]) -> str:

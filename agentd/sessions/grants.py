@@ -5,7 +5,6 @@ None is no restriction. A child's grant lies inside its parent's.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentd_client.errors import (
@@ -25,11 +24,10 @@ from agentd_client.protocol.limits import (
     MAX_SCOPES,
     MAX_USES,
 )
+from agentd_client.shown_text import name_of, unshown_character
 
 if TYPE_CHECKING:
     from .records import SessionRecord
-
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 # RFC 6749, 3.3: NQCHAR, the characters of a scope token. Audiences take the same: both end up in terminals.
 _NAME_CHARACTERS = frozenset(map(chr, (0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F))))
@@ -47,7 +45,7 @@ def checked_label(label: object) -> str:
     """The label, or `InvalidLabelError`: labels end up in terminals, so control characters stay out.
 
     Refused with them: Unicode's format characters (they reorder or hide what is shown), surrogates, and
-    line and paragraph separators (The Unicode Standard, 4.5 General Category).
+    line and paragraph separators. Joiners are taken where they belong: `shown_text`.
     """
     if label is None:
         return ""
@@ -55,8 +53,12 @@ def checked_label(label: object) -> str:
         raise InvalidLabelError(f"a label is text, not {type(label).__name__}")
     if len(label) > MAX_LABEL_CHARACTERS:
         raise InvalidLabelError(f"a label has at most {MAX_LABEL_CHARACTERS} characters, not {len(label)}")
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in label):
-        raise InvalidLabelError("a label holds no control or format characters")
+    place = unshown_character(label)
+    if place is not None:
+        raise InvalidLabelError(
+            f"a label holds no {name_of(label[place])} (character {place + 1}): control and format "
+            "characters are refused, and joiners outside of emoji and of scripts that use them"
+        )
     return label
 
 

@@ -142,3 +142,30 @@ def test_since_of_another_form_is_a_usage_error_that_shows_the_forms(agent, writ
 def test_an_empty_log_is_no_line_in_a_pipe_and_a_word_on_a_terminal(agent):
     assert in_process("audit") == (0, "", "")
     assert in_process("audit", terminal=True).out == "no entries\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "since"),
+    [
+        ("15:06:39", NOW - 1),
+        ("15:06", NOW - 40),
+        ("15:07", NOW + 20 - 86_400),  # the clock has not shown it today
+        ("2025-06-15", NOW - (15 * 3600 + 6 * 60 + 40)),
+        ("2025-06-15 15:06", NOW - 40),
+        (str(NOW), NOW),
+        (f"{NOW:.0f}", NOW),
+        ("1795822077.3663423", 1795822077.3663423),
+    ],
+)
+def test_since_takes_what_the_commands_print(agent, written, since):
+    assert in_process("audit", "--since", written).code == 0
+    assert agent.calls[0][1]["since"] == since
+
+
+def test_since_takes_the_time_of_an_entry_as_each_form_prints_it(agent):
+    agent.audit.append(AuditEntry(NOW + 0.3663423, NOW + 1, "created", "id", "", None, None, None, None, 1))
+    plain = in_process("audit").out.split("\t")[0]
+    entry = json.loads(in_process("audit", "--json").out)["entries"][0]
+    for written in (plain, str(entry["at"])):
+        in_process("audit", "--since", written)
+        assert agent.calls[-1][1]["since"] == NOW + 0.3663423

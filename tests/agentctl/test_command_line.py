@@ -140,6 +140,22 @@ def test_names_and_options_are_completed():
     assert complete("agentctl completion z", 2) == ["zsh"]
 
 
+def test_after_exec_commands_and_files_are_completed(tmp_path, monkeypatch):
+    (tmp_path / "frobnicate").touch(0o755)
+    (tmp_path / "frob-not-executable").touch(0o644)
+    (tmp_path / "frob-folder").mkdir()
+    monkeypatch.setenv("PATH", f"/no/such/folder:{tmp_path}")
+    for words in ("agentctl exec -- frob", "agentctl exec frob", "agentctl exec --scope a -- frob"):
+        assert complete(words, words.count(" ")) == ["frobnicate"]
+
+    def completed(words: str) -> str:
+        number = str(words.count(" "))
+        return process_with(_AGENTCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=number).stdout
+
+    assert completed("agentctl exec -- cat REA") == "file,REA\n"
+    assert completed("agentctl exec -- ./REA") == "file,./REA\n"
+
+
 def test_sizes_are_told_in_the_unit_that_fits():
     assert [size(count) for count in (0, 1023, 1024, 1536 * 1024, 5 * 1024**3)] == [
         "0 bytes",

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from agentd_client.cli.table import Column, cut, table, width_of
+from agentd_client.protocol.results import AuditEntry, Opener, SessionInfo
+from tests.agentctl.fake_agent import NOW
+from tests.agentctl.running import in_process
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,40 @@ def test_a_column_that_no_row_fills_is_left_out_and_no_line_ends_in_blanks():
         "a",
         "aa  c",
     ]
+
+
+@pytest.mark.parametrize("width", range(40, 120, 7))
+def test_the_tables_of_the_commands_fit_a_narrow_terminal(agent, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    opener = Opener(1000, 4_194_304, "/usr/bin/a-program-with-a-long-name")
+    for number in range(3):
+        agent.hold(
+            SessionInfo(
+                f"01a21f5{number}-436f-7c61-9e2c-000000000000", "a long label " * 5, NOW - 90, NOW + 90_000, opener,
+                uses_left=12_345, last_used_at=NOW - 80_000,
+            )
+        )  # fmt: skip
+        agent.audit.append(
+            AuditEntry(NOW, NOW + 60, "refused", f"01a21f5{number}-436f-7c61-9e2c-000000000000", "label " * 9, "SUPERSEDED",
+                       1000, 4_194_304, opener.exe, 12)
+        )  # fmt: skip
+    for command in ("list", "audit"):
+        ended = in_process(command, terminal=True)
+        assert ended.code == 0
+        lines = [re.sub(r"\x1b\[\d+m", "", line) for line in ended.out.splitlines()]
+        assert len(lines) >= 4
+        assert max(map(width_of, lines)) <= width
+    assert "LABEL" in lines[0] or width < 80
+
+
+def test_columns_are_left_out_from_the_highest_rank_on():
+    columns = [Column("ID"), Column("A", 2, rank=1), Column("B", rank=2)]
+    rows = [["0123456789", "aaaa", "bbbb"]]
+
+    def shown(width):
+        return list(table(columns, rows, width))[-1]
+
+    assert shown(22) == "0123456789  aaaa  bbbb"
+    assert shown(20) == "0123456789  a…  bbbb"
+    assert shown(19) == "0123456789  aaaa"
+    assert shown(5) == "0123456789"

@@ -129,3 +129,18 @@ def test_agentctl_repeats_no_passphrase_that_was_typed_for_a_path(agent, option)
 def test_a_path_in_a_folder_that_is_there_is_named(agent, folder):
     ended = in_process("passwd", "--new-passphrase-file", str(folder / "missing"))
     assert f"{folder}/missing cannot be read: No such file" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [("lisst", "list"), ("LIST", "list"), ("reset_key", "reset-key"), ("statsu", "status")],
+)
+def test_a_mistyped_command_gets_the_nearest_one(typed, nearest):
+    ended = in_process(typed)
+    assert ended.code == 64
+    assert ended.err.startswith(f"agentctl: No such command. Did you mean '{nearest}'")
+    assert typed not in ended.err
+
+
+def test_where_nothing_is_near_nothing_is_suggested():
+    assert in_process("hunter2").err.startswith("agentctl: No such command.\n")

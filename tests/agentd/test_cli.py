@@ -15,6 +15,8 @@ import click
 import pytest
 
 from agentd import __version__, cli
+from agentd.doctor.finding import Finding, Severity
+from agentd.doctor.report import as_lines
 from agentd.exit_codes import MEANINGS
 from agentd_client.errors import StoreError
 from tests.agentd.handing_over import served
@@ -201,3 +203,17 @@ main()
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
     assert not home.socket.exists()
+
+
+@pytest.mark.parametrize(("typed", "nearest"), [("serv", "serve"), ("docter", "doctor")])
+def test_a_mistyped_command_gets_the_nearest_one(capsys, typed, nearest):
+    code, _, err = ended(capsys, typed)
+    assert (code, err) == (64, f"agentd: No such command. Did you mean '{nearest}'? See `agentd --help`.\n")
+
+
+def test_the_report_of_the_doctor_fits_a_narrow_terminal():
+    says = "the folder is open to others, who could put files there or take them away"
+    finding = Finding("state.folder.mode", Severity.ERROR, says, "run the command that mends it")
+    for width in (40, 60, 80):
+        assert all(len(line) <= width for _, line in as_lines([finding], width))
+    assert next(as_lines([finding], 40))[1].endswith("state.folder.mode")

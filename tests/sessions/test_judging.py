@@ -257,3 +257,26 @@ async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):
         assert await manager.revoke_token(thing) is False
         async with db.transaction() as tran:
             assert await manager.verify_token(thing, tran) is False
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"],
+)
+async def test_a_label_may_hold_what_joins_emoji_and_persian(manager, label):
+    created = await manager.open_session(60, label)
+    assert manager.inspect(created.token).session.label == label
+
+
+@pytest.mark.parametrize(
+    ("label", "named"),
+    [
+        ("lo\u200dgin", r"U\+200D ZERO WIDTH JOINER \(character 3\)"),
+        ("x\u202e", r"U\+202E RIGHT-TO-LEFT OVERRIDE \(character 2\)"),
+        ("two\nlines", r"U\+000A \(character 4\)"),
+    ],
+)
+async def test_what_a_label_may_not_hold_is_named(manager, label, named):
+    with pytest.raises(InvalidLabelError, match=named) as refused:
+        await manager.open_session(60, label)
+    assert label not in refused.value.sentence

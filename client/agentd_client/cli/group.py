@@ -12,6 +12,7 @@ import click
 from .. import __version__, paths
 from .exit_codes import MEANINGS, USAGE
 from .options import shared_options
+from .usage import HelpfulGroup
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -63,7 +64,7 @@ ENVIRONMENT = (
 )
 
 
-class AgentctlGroup(click.Group):
+class AgentctlGroup(HelpfulGroup):
     """A group that knows its commands by name and imports one when it is called."""
 
     def __init__(self, **kwargs: Any) -> None:

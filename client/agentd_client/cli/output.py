@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from ..shown_text import escaped
+
 if TYPE_CHECKING:
     from .options import Settings
 
@@ -142,12 +144,7 @@ def settle_stderr() -> None:
 
 def printable(text: str) -> str:
     """The text with whatever could steer a terminal or break a line written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    return escaped(text)
 
 
 def can_show(text: str) -> bool:

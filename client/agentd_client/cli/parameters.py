@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,11 @@ from ..protocol.methods import NEVER
 from ..protocol.results import ACTIVE, EXPIRED
 from .current_token import session_id
 from .options import Settings
+
+_SECONDS_SINCE_1970 = re.compile(r"[0-9]{10,11}|[0-9]{1,11}\.[0-9]{1,9}", re.ASCII)
+"""With a fraction, as pipes get it, or so many that as a length of time it would be 31 years."""
+
+_TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?", re.ASCII)
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -40,25 +46,45 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def moment(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """The callback of a point in time, by its date or by how long ago it was: seconds since 1970."""
+    """The callback of a point in time: seconds since 1970.
+
+    By how long ago it was, or as these commands print it: seconds since 1970, a time of the day, a date.
+    """
     if value is None:
         return None
+    now = context.ensure_object(Settings).now()
+    if _SECONDS_SINCE_1970.fullmatch(value):
+        return float(value)
     try:
         ago = parse_duration(value)
         if isinstance(ago, int):
-            return context.ensure_object(Settings).now() - ago
+            return now - ago
     except ValueError:
         pass  # then it is a date
-    from datetime import datetime
-
     try:
-        return datetime.fromisoformat(value).timestamp()  # local time where it names no zone
+        return _time_of_day(value, now) if _TIME_OF_DAY.fullmatch(value) else _date(value)
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
-            "is neither how long ago (90, 30m, 8h, 2d) nor a date (2030-01-31, 2030-01-31T09:30)",
+            "is neither how long ago (90, 30m, 8h, 2d) nor a time (09:30, 09:30:15), a date (2030-01-31, "
+            "2030-01-31T09:30) or seconds since 1970",
             context,
             parameter,
         ) from None
+
+
+def _date(value: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(value).timestamp()  # local time where it names no zone
+
+
+def _time_of_day(value: str, now: float) -> float:
+    """The last time that the clock showed this."""
+    from datetime import datetime, time, timedelta
+
+    today = datetime.fromtimestamp(now)
+    at = datetime.combine(today.date(), time.fromisoformat(value))
+    return (at if at <= today else at - timedelta(days=1)).timestamp()
 
 
 def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

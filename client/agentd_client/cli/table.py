@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from unicodedata import category, east_asian_width
 
@@ -13,10 +13,15 @@ _ELLIPSIS = "…"
 
 
 class Column(NamedTuple):
-    """A heading, and how narrow the column may become where there is no room; None: as wide as its texts."""
+    """A heading, and what becomes of the column where there is no room.
+
+    least: how narrow it may become; None: as wide as its texts.
+    rank: columns are left out from the highest on, where narrowing is not enough; None: never.
+    """
 
     heading: str
     least: int | None = None
+    rank: int | None = None
 
 
 def terminal_width() -> int:
@@ -53,21 +58,38 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
     Args:
         columns: one for each text of a row.
         rows: printable texts.
-        width: what a line may take; None is without limit. Where even the narrowest columns do not fit, lines
-            are longer.
+        width: what a line may take; None is without limit. Where even the narrowest columns that stay do not
+            fit, lines are longer.
     """
     filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    widest = {
+        place: max(width_of(text) for text in (columns[place].heading, *(row[place] for row in rows)))
+        for place in filled
+    }
+    if width is not None:
+        filled = _kept(columns, widest, width)
     shown = [columns[place] for place in filled]
     texts = [[row[place] for place in filled] for row in rows]
-    widths = [
-        max(width_of(text) for text in (column.heading, *(row[place] for row in texts)))
-        for place, column in enumerate(shown)
-    ]
+    widths = [widest[place] for place in filled]
     if width is not None:
         _narrow(shown, widths, width - len(_GAP) * (len(shown) - 1))
     yield colour(_line([column.heading for column in shown], widths), "cyan")
     for row in texts:
         yield _line(row, widths)
+
+
+def _kept(columns: Sequence[Column], widest: Mapping[int, int], room: int) -> list[int]:
+    kept = list(widest)
+    while (
+        sum(min(widest[place], columns[place].least or widest[place]) for place in kept)
+        + len(_GAP) * (len(kept) - 1)
+        > room
+    ):
+        ranks = {place: rank for place in kept if (rank := columns[place].rank) is not None}
+        if not ranks:
+            break
+        kept.remove(max(ranks, key=ranks.__getitem__))
+    return kept
 
 
 def _narrow(columns: Sequence[Column], widths: list[int], room: int) -> None:
@@ -90,6 +112,6 @@ def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _character_width(character: str) -> int:
-    if category(character) in ("Mn", "Me"):
+    if category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if east_asian_width(character) in "WF" else 1

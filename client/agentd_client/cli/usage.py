@@ -38,6 +38,22 @@ def usage_sentence(error: click.ClickException) -> str:
     return "The command line is not understood."
 
 
+class HelpfulGroup(click.Group):
+    """A group that names the nearest of its commands for one that it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; raises UsageError with `possibilities`."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            error.possibilities = get_close_matches(args[0].casefold(), self.list_commands(ctx))  # type: ignore[attr-defined]
+            raise
+
+
 def _is_from_click(error: click.ClickException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -23,10 +23,10 @@ _SHORTEST_ID = 8
 _COLUMNS = (
     Column("TIME"),
     Column("WHAT"),
-    Column("SESSION"),
-    Column("LABEL", 6),
-    Column("WHY"),
-    Column("BY", 6),
+    Column("SESSION", rank=1),
+    Column("LABEL", 6, rank=3),
+    Column("WHY", 8),
+    Column("BY", 6, rank=2),
 )
 
 
@@ -34,8 +34,8 @@ _COLUMNS = (
 @click.option(
     "--since",
     callback=moment,
-    metavar="1h|2d|DATE",
-    help="Leave out what is older; a date may hold a time: 2030-01-31T09:30.",
+    metavar="1h|2d|TIME|DATE",
+    help="Leave out what is older. A date may hold a time, 2030-01-31T09:30; what this prints is taken too.",
 )
 @click.option(
     "--limit",

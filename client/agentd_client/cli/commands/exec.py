@@ -12,6 +12,7 @@ from ...blocking import Client
 from ...errors import AgentdError
 from ...protocol.limits import MAX_LABEL_CHARACTERS
 from ...protocol.results import CreatedToken
+from ..command_names import complete
 from ..current_token import require_token
 from ..handover import ENV, FD, FILE, Handover, hand_over
 from ..options import AgentctlCommand, Settings
@@ -37,7 +38,14 @@ _STREAMS = ("input", "output", "error")
 @click.option("--fd", "way", flag_value=FD, help="Hand the token over by file descriptor.  [default]")
 @click.option("--file", "way", flag_value=FILE, help="Hand it over in a private file.")
 @click.option("--env", "way", flag_value=ENV, help="Hand it over in the environment; see above.")
-@click.argument("arguments", metavar="[--] COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "arguments",
+    metavar="[--] COMMAND [ARG]...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=complete,
+)
 @click.pass_obj
 def command(
     settings: Settings,

@@ -22,7 +22,8 @@ DEFAULT_LIMIT = 20
 
 _SHORTEST_ID = 8
 _HEADINGS = ("ID", "LABEL", "OPENED", "ENDS", "USED", "LEFT", "BY")
-_FLEXIBLE = {"LABEL": 8, "BY": 8}
+_FLEXIBLE = {"LABEL": 8, "BY": 6}
+_RANKS = {"OPENED": 4, "USED": 3, "LEFT": 2, "BY": 1}
 _WIDE_HEADINGS = (*_HEADINGS, "UNIT", "SCOPES", "AUDIENCE")
 
 
@@ -42,7 +43,8 @@ def command(settings: Settings, /, limit: int, wide: bool, **chosen: Any) -> Non
     """Show the sessions, newest first.
 
     A session that another one was narrowed to stands below that one; where that one is not shown, it is
-    marked. LEFT is how often a session still verifies, where that is limited. Looking changes nothing.
+    marked. LEFT is how often a session still verifies, where that is limited. A narrow terminal gets fewer
+    columns. Looking changes nothing.
 
     In a pipe it prints a line for each session, with a tab between its fields:
 
@@ -88,7 +90,7 @@ def _for_people(sessions: Sequence[SessionInfo], now: float, *, limit: int, wide
         ]
         for sign, session in drawn
     ]
-    columns = [Column(heading, _FLEXIBLE.get(heading)) for heading in headings]
+    columns = [Column(heading, _FLEXIBLE.get(heading), _RANKS.get(heading)) for heading in headings]
     yield from table(columns, rows, None if wide else terminal_width())
     if any(sign == signs.orphan for sign, _ in drawn):
         yield f"{signs.orphan}below a session that is not shown"

@@ -44,6 +44,7 @@ _COLOURS = {
     PASSPHRASE: "yellow",
     STOPPING: "red",
 }
+_LEAST_LABEL = 8
 _KIND_WIDTH = max(map(len, _COLOURS))
 
 
@@ -97,7 +98,10 @@ def _lines(event: Event, width: int) -> Iterator[str]:
     rest = [text for text in (why, process_name(event.peer_pid, None)) if text]
     # A label is as long as its opener pleased: it alone gives way.
     room = width - sum(2 + len(text) for text in rest) - len("HH:MM:SS") - len(kind) - len(about) - 3 * 2
-    label = cut(printable(event.label), max(room, 8))
-    texts = [text for text in (label, *rest) if text]
-    shown = [clock(event.at), colour(kind, _COLOURS.get(word, "cyan")), about, *texts]
+    if room < _LEAST_LABEL:
+        room += len(about) + 2
+        about = ""
+    label = cut(printable(event.label), max(room, _LEAST_LABEL))
+    texts = [text for text in (about, label, *rest) if text]
+    shown = [clock(event.at), colour(kind, _COLOURS.get(word, "cyan")), *texts]
     yield "  ".join(shown).rstrip()

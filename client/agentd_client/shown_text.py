@@ -1,0 +1,58 @@
+"""Which characters may be shown in a terminal: one rule for labels and for what the commands print.
+
+Control and format characters steer terminals, reorder text or hide in it. Two format characters are part of
+how people write: ZERO WIDTH JOINER in emoji and Indic scripts, ZERO WIDTH NON-JOINER in Persian and others.
+They are taken between characters that can join, so that no word of a script that does not, such as Latin,
+looks like another one without them (The Unicode Standard, 23.2; RFC 5892, appendix A, knows no emoji).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_UNSHOWN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+"""General categories: control, format, surrogate, private use, line and paragraph separator."""
+
+_JOINERS = {"\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}"}
+_JOINED = {"Lo", "Mn", "Mc", "So", "Sk"}
+"""Letters without case, the marks on them, pictures, and the colours of skin."""
+
+
+def unshown_character(text: str) -> int | None:
+    """The place of the first character that is not to be shown; None where all may be."""
+    if text.isprintable():
+        return None
+    return next((place for place in range(len(text)) if not _may_be_shown(text, place)), None)
+
+
+def name_of(character: str) -> str:
+    """A character by its code point, and its name where it has one: "U+202E RIGHT-TO-LEFT OVERRIDE"."""
+    name = unicodedata.name(character, "")
+    return f"U+{ord(character):04X} {name}".rstrip()
+
+
+def escaped(text: str) -> str:
+    """The text with an escape for each character that is not to be shown."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or (character in _JOINERS and _may_be_shown(text, place))
+        else character.encode("unicode_escape").decode("ascii")
+        for place, character in enumerate(text)
+    )
+
+
+def _may_be_shown(text: str, place: int) -> bool:
+    character = text[place]
+    if unicodedata.category(character) not in _UNSHOWN:
+        return True
+    return (
+        character in _JOINERS
+        and _can_join(text[place - 1 : place])
+        and _can_join(text[place + 1 : place + 2])
+    )
+
+
+def _can_join(character: str) -> bool:
+    return bool(character) and not character.isascii() and unicodedata.category(character) in _JOINED
