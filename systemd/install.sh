@@ -30,6 +30,12 @@ if ! "$python" -I -c 'import pip' 2>/dev/null; then
         fail 'the venv module is missing; on Debian: apt-get install python3-venv'
 fi
 "$python" -I -m pip install --quiet --upgrade "$source/client[async,cli]" "$source[logind]"
+# The commands run with -I: neither PYTHON* variables nor the current folder lead them to other modules. Where a
+# path is too long for `#!`, or has a space in it, pip writes a call of Python for sh into the second line.
+for command in agentd agentctl; do
+    sed -i -e '1s|^#!\(/.*/python[0-9.]*\)$|#!\1 -I|' -e "2s|^\('''exec' .*\) \"\$0\" |\1 -I \"\$0\" |" \
+        "$environment/bin/$command"
+done
 say installed "$("$environment/bin/agentd" --version) in $environment"
 
 mkdir -p "$commands"

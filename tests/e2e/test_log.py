@@ -103,7 +103,7 @@ def test_a_peer_that_repeats_what_is_worth_a_line_does_not_fill_the_log(home):
                     pass
         assert daemon.stop() == 0
     cut_off = [line for line in daemon.log.read_text().splitlines() if "malformed" in line]
-    distinct = {line.partition(" [")[0] for line in cut_off}
+    distinct = {line.partition(" WARNING ")[2].partition(" [")[0] for line in cut_off}
     assert len(distinct) == 2, "each cause has its line"
     told = [re.search(r"\[(\d+) more", line) for line in cut_off]
     assert sum(1 if count is None else int(count[1]) for count in told) == 300

@@ -33,6 +33,11 @@ def test_the_units_hold_no_unknown_setting_and_no_word_of_the_template(manager, 
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def test_the_commands_take_nothing_from_pythons_environment_or_the_current_folder(manager, installed):
+    for path in COMMANDS:
+        assert re.search(r"python[0-9.]*\"? -I", manager.run("head", "-n", "2", manager.home / path).stdout)
+
+
 def test_an_upgrade_in_place_runs_the_new_version_and_keeps_the_sessions(service):
     service.done("agentctl", "login")
     before = service.main_pid

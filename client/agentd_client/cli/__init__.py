@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from . import interrupts
+from . import interrupts, isolation
 
 __all__ = ["main"]
 
@@ -21,9 +21,13 @@ def main() -> None:
     Ends in `SystemExit` with a code of exit_codes.py, or by SIGINT where that came.
     """
     interrupts.end_at_once()
-    code = _run()
+    isolation.keep_to_what_is_installed()
+    try:
+        code = _run()
+    except (Exception, SystemExit) as error:  # `run` raises nothing: it could not be imported
+        code = isolation.broken("agentctl", error)
     interrupts.end_by_signal()
-    sys.exit(code)
+    isolation.leave(code)
 
 
 def _run() -> int:

@@ -1,0 +1,46 @@
+"""The commands run what was installed with them, whatever PYTHONPATH says and wherever they are started.
+
+A `click.py` in a project's folder would otherwise be imported, and could end `agentctl verify` with any exit
+code. What Python itself runs before a program (sitecustomize) is beyond this: `make install` writes commands
+that start Python with ``-I``, which leaves nothing to do here.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+FAULT = 70
+"""EX_SOFTWARE, for a start that is broken: 1 would be an answer."""
+
+
+def keep_to_what_is_installed() -> None:
+    """Take off Python's path what it was led to: PYTHONPATH, and the folder of the script or the current one.
+
+    The one that holds this package stays, for those who run it from a folder of sources.
+    """
+    if sys.flags.ignore_environment and sys.flags.safe_path:
+        return
+    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if not sys.flags.safe_path and os.path.abspath(sys.path[0]) != own:
+        del sys.path[0]
+    named = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    if named:
+        foreign = set(map(os.path.abspath, named.split(os.pathsep))) - {own}
+        sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) not in foreign]
+
+
+def leave(code: int) -> NoReturn:
+    """End with this code, also where PYTHONINSPECT asks for a prompt, which would end with another."""
+    if sys.flags.inspect or (os.environ.get("PYTHONINSPECT") and not sys.flags.ignore_environment):
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def broken(program: str, error: BaseException) -> int:
+    """Say that the program cannot even start, and what it ends with."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{program} cannot start ({type(error).__name__}): install it anew\n")
+    return FAULT
