@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import unicodedata
@@ -14,6 +15,15 @@ from agentd_client.protocol.results import Opener
 from ..process_identity import PROC, Process, identify_peer, is_alive
 
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
+_INTERPRETER = re.compile(
+    rb"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|tclsh|guile|Rscript|sh|bash|dash|zsh|ksh|fish"
+    rb"|busybox)[0-9.]*"
+)
+"""What runs other people's programs: its own name says nothing of them."""
+
+_THREAD_NAMES = {b"MainThread"}
+"""What interpreters call their first thread, and so the process."""
+
 _UNIT_SUFFIXES = (b".service", b".scope")
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # as in labels
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -47,9 +57,11 @@ def opener_of(peer: Peer) -> Opener:
 
     Neither is known of a process that has ended: its pid may be another's by now.
 
-    Where the executable cannot be read, the process's own name for itself stands in brackets, as ps(1) shows
-    it: so it is from within a user namespace of the agent's own (systemd's PrivateUsers=). None stands for
-    what cannot be read at all. The command line is never read: it may hold secrets.
+    Where the executable cannot be read, or is the interpreter of a script, the process's name stands in
+    brackets, as ps(1) shows it. The former is so from within a user namespace of the agent's own (systemd's
+    PrivateUsers=). Of a script that was executed the kernel makes its name that of the process; of one that
+    was named to its interpreter (`python3 script.py`) only the command line tells. That is never read: it
+    may hold secrets, and a process can make whoever reads it wait. None stands for what cannot be read.
     """
     folder = f"{PROC}/{peer.pid}"
     exe, unit = _executable(folder), _unit(folder)
@@ -59,15 +71,22 @@ def opener_of(peer: Peer) -> Opener:
 
 def _executable(folder: str) -> str | None:
     try:
-        return _shown(os.readlink(os.fsencode(f"{folder}/exe")))
+        path = os.readlink(os.fsencode(f"{folder}/exe"))
     except OSError:
-        return _name(folder)
+        path = None
+    if path is not None and not _INTERPRETER.fullmatch(path.rpartition(b"/")[2]):
+        return _shown(path)
+    name = _name(folder)
+    if path is not None and (not name or name in _THREAD_NAMES or _INTERPRETER.fullmatch(name)):
+        return _shown(path)
+    return None if name is None else f"[{_shown(name)}]"
 
 
-def _name(folder: str) -> str | None:
+def _name(folder: str) -> bytes | None:
+    """The process's name, proc_pid_comm(5): at first that of the file that was executed."""
     try:
         with open(f"{folder}/comm", "rb") as file:
-            return "[" + _shown(file.read().rstrip(b"\n")) + "]"
+            return file.read().rstrip(b"\n")
     except OSError:
         return None
 

@@ -48,7 +48,9 @@ def test_a_running_process_is_described_by_what_it_executes():
     mine = identify(os.getpid())
     assert mine is not None
     me = opener_of(Peer(os.geteuid(), os.getegid(), mine))
-    assert me[:3] == (os.geteuid(), os.getpid(), os.path.realpath(sys.executable))
+    assert me[:2] == (os.geteuid(), os.getpid())
+    # The latter where the tests were started by the script.
+    assert me.exe in (os.path.realpath(sys.executable), "[pytest]")
 
 
 def test_a_process_that_is_gone_is_described_by_its_numbers():
@@ -75,6 +77,38 @@ def test_what_may_not_be_read_is_not_known(proc):
     (proc / "exe").write_text("no link: EINVAL")
     (proc / "cgroup").mkdir()  # EISDIR
     assert opener_of(PEER) == Opener(1000, 42, None, None)
+
+
+@pytest.mark.parametrize(
+    ("exe", "comm", "shown"),
+    [
+        ("/usr/bin/python3.11", "agentctl", "[agentctl]"),
+        ("/usr/bin/perl", "backup.pl", "[backup.pl]"),
+        ("/usr/bin/bash", "deploy\x1b", "[deploy\ufffd]"),
+        ("/usr/bin/python3.11", "python3", "/usr/bin/python3.11"),
+        ("/usr/bin/bash", "bash", "/usr/bin/bash"),
+        ("/usr/bin/node", "MainThread", "/usr/bin/node"),
+        ("/usr/bin/python3.11", "", "/usr/bin/python3.11"),
+        ("/usr/bin/python3.11", None, "/usr/bin/python3.11"),
+        ("/usr/bin/pythonista", "x", "/usr/bin/pythonista"),
+        ("/usr/bin/nvim", "evil", "/usr/bin/nvim"),
+    ],
+)
+def test_a_script_is_shown_by_its_name_and_not_as_its_interpreter(proc, exe, comm, shown):
+    if comm is not None:
+        (proc / "comm").write_text(comm + "\n")
+    assert executable(proc, exe.encode()) == shown
+
+
+def test_a_real_script_is_shown_by_its_name(tmp_path):
+    script = tmp_path / "my-tool"
+    script.write_text("#!/bin/sh\nread end\n")
+    script.chmod(0o755)
+    with subprocess.Popen([script, "--password", "s3cret"], stdin=subprocess.PIPE) as child:
+        with open(f"/proc/{child.pid}/comm") as comm:
+            assert comm.read() == "my-tool\n", "Popen returns once it is executed"
+        found = opener_of(Peer(1000, 1000, identify(child.pid)))
+    assert found.exe == "[my-tool]"
 
 
 def test_the_command_line_the_environment_and_the_name_that_a_process_gives_itself_are_not_told(proc):

@@ -142,7 +142,7 @@ def process_name(pid: int | None, exe: str | None) -> str:
     """
     if pid is None:
         return ""
-    return f"{pid} {printable(os.path.basename(exe))}" if exe else f"pid {pid}"
+    return f"{pid} {printable(os.path.basename(exe).strip('[]'))}" if exe else f"pid {pid}"
 
 
 def listed(given: list[str] | None, everything: str) -> str:
