@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE = ("verify_at_once", "inspect", "list_sessions", "list_audit")
+AT_ONCE = ("verify_at_once", "inspect")
 WAITING = (
     "verify_counted",
     "open_session",
     "renew_token",
     "revoke_token",
     "revoke_sessions",
+    "list_sessions",
+    "list_audit",
     "reset_key",
 )
 

@@ -46,6 +46,7 @@ def test_the_limits_in_the_document_are_those_of_the_code():
         limits.MAX_LABEL_CHARACTERS,
         limits.MAX_PASSPHRASE_BYTES,
         limits.MAX_IN_FLIGHT,
+        limits.MAX_LOOKED_AT,
         limits.MAX_CONNECTIONS,
         limits.MAX_VERIFY_CONNECTIONS,
         limits.MAX_VERIFY_CONNECTIONS_OF_UID,

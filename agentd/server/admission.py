@@ -16,12 +16,13 @@ from agentd_client.protocol.limits import (
 from agentd_client.user_namespace import own_uid_fault
 
 from ..process_identity import Process
-from .connection import SLICE_MESSAGES, Connection
+from .connection import Connection
 from .peer import Peer
+from .turn import SLICE_SECONDS
 
 Key = TypeVar("Key")
 
-VERIFY_SLICE_MESSAGES = 1
+VERIFY_SLICE_SECONDS = 0.0
 """Of one connection of the second door, before the owner's connections get their turn: however many requests
 another user sends, the owner waits for one of each of its connections, which takes a few milliseconds."""
 
@@ -132,13 +133,13 @@ class Admission(NamedTuple):
 
     only_uid: the one user who is let in; None for whoever can reach the socket.
     connections: how many there may be at once. connections_of_uid: how many of them one user's.
-    slice_messages: of one connection, before the others have a turn.
+    slice_seconds: for one connection, before the others have a turn.
     """
 
     only_uid: int | None
     connections: int
     connections_of_uid: int
-    slice_messages: int
+    slice_seconds: float
 
     def lets_in(self, peer: Peer) -> bool:
         """Whether this user may be heard at all."""
@@ -197,12 +198,12 @@ def owner_only() -> Admission:
     Raises what `require_own_uid` raises.
     """
     require_own_uid()
-    return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_MESSAGES)
+    return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
 
 
 def anybody() -> Admission:
     """Whoever the socket's folder, group and mode let in; no user can have all of the connections."""
-    return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_MESSAGES)
+    return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS)
 
 
 def _last_turn(connection: Connection) -> int:

@@ -16,7 +16,7 @@ from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
 from agentd_client.errors import AgentdError, InvalidMessageError
 from agentd_client.protocol.codec import Decoder, Message, Notification, RefusedRequest, Request
-from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES
+from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS
 from agentd_client.protocol.results import Event, Opener
 
 from .dispatch import Dispatch
@@ -24,9 +24,7 @@ from .interface import Subscriber, Unsubscribe
 from .outbox import Outbox, turns
 from .peer import Peer
 from .peer_log import PeerLog, Reason
-
-SLICE_MESSAGES = MAX_IN_FLIGHT
-"""Messages, answered or not, after which a connection lets the others have a turn."""
+from .turn import Turn, Turns
 
 UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
 
@@ -45,14 +43,14 @@ class Connection:
         peer: Peer,
         dispatch: Dispatch,
         log: PeerLog,
-        slice_messages: int = SLICE_MESSAGES,
+        loop_turns: Turns | None = None,
     ) -> None:
         self._sock = sock
         self.peer = peer
         self.opener = Opener(peer.uid, peer.pid)
         self._dispatch = dispatch
         self._log = log
-        self._slice_messages = slice_messages
+        self._turn = Turn(loop_turns or Turns(), peer.process)
         self._decoder = Decoder()
         self._in_flight: set[int] = set()
         # Where the reader waits until replies were taken or a request has ended.
@@ -110,6 +108,7 @@ class Connection:
                     try:
                         await self._read()
                     finally:
+                        self._turn.leave()
                         self._outbox.end_events()
                     await self._say_why()
         finally:
@@ -136,11 +135,13 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RD)
 
     async def _read(self) -> None:
-        decoder, sock = self._decoder, self._sock
+        decoder, sock, turn = self._decoder, self._sock, self._turn
         while await self._wait_readable():
+            await turn.begin()
             try:
-                data = sock.recv(READ_BYTES)
+                data = sock.recv(turn.read_bytes)
             except BlockingIOError:
+                turn.end(0)
                 continue
             except OSError:
                 return  # ECONNRESET: the peer closed with replies unread
@@ -156,6 +157,7 @@ class Connection:
                 self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
                 return
             self._handling = False
+            turn.end(len(data))
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""
@@ -188,9 +190,8 @@ class Connection:
         replies: list[bytes] = []
         dispatch, in_flight = self._dispatch, self._in_flight
         going_on = True
-        in_slice, slice_messages = 0, self._slice_messages
+        turn, clock = self._turn, self._turn.clock
         for message in messages:
-            in_slice += 1
             if type(message) is Request:
                 if message.msgid in in_flight:
                     going_on = self._cut_off_for_msgid(message.msgid)
@@ -211,15 +212,17 @@ class Connection:
                 going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
-            # It takes time like any other message.
-            if in_slice >= slice_messages or len(in_flight) >= MAX_IN_FLIGHT:
+            is_over = clock() >= turn.until
+            if is_over or len(in_flight) >= MAX_IN_FLIGHT or len(replies) >= MAX_IN_FLIGHT:
                 # The other connections get a turn, and the peer takes what it has asked for.
-                in_slice = 0
                 self._send_all(replies)
+                turn.leave()
                 await checkpoint()
                 await self._hold()
                 if self._outbox.lost:
                     return False
+                if is_over:
+                    await turn.resume()
         self._send_all(replies)
         return going_on
 

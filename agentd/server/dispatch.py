@@ -19,6 +19,7 @@ from agentd_client.protocol.wire import error_to_wire, to_wire
 
 from .caller import Caller
 from .failures import describe_failure
+from .fair_queue import FairQueue
 from .parameters import Converter, P, Params, converter_of
 from .traffic import Traffic
 
@@ -35,7 +36,7 @@ MAX_KEPT_RESULTS = 1024
 class _Entry:
     """One method. Slots, because every request reads several of them."""
 
-    __slots__ = ("at_once", "convert", "keeps_results", "params", "waiting")
+    __slots__ = ("at_once", "convert", "keeps_results", "params", "queue", "waiting")
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class _Entry:
         at_once: Callable[[Any, Caller], Result | None] | None,
         waiting: Callable[[Any, Caller], Awaitable[Result]] | None,
         keeps_results: bool = False,
+        queue: FairQueue | None = None,
     ) -> None:
         self.params = params
         self.convert: Converter[Any] = converter_of(params)
         self.at_once = at_once
         self.waiting = waiting
         self.keeps_results = keeps_results
+        self.queue = queue
 
 
 class Dispatch:
@@ -80,6 +83,7 @@ class Dispatch:
         *,
         otherwise: Callable[[P, Caller], Awaitable[Result]] | None = None,
         keeps_results: bool = False,
+        queue: FairQueue | None = None,
     ) -> None:
         """Add a method that answers at once; a name that is taken raises ValueError.
 
@@ -88,14 +92,24 @@ class Dispatch:
 
         With `keeps_results`, for handlers that often give the very same object again: results are kept
         encoded. They must be immutable all the way down, and no secrets.
+
+        With `queue`, `otherwise` is carried out once the request has a place there.
         """
-        self._add(method, _Entry(params, handler, otherwise, keeps_results))
+        self._add(method, _Entry(params, handler, otherwise, keeps_results, queue))
 
     def register_waiting(
-        self, method: Method, params: type[P], handler: Callable[[P, Caller], Awaitable[Result]]
+        self,
+        method: Method,
+        params: type[P],
+        handler: Callable[[P, Caller], Awaitable[Result]],
+        *,
+        queue: FairQueue | None = None,
     ) -> None:
-        """Add a method that waits for something; a name that is taken raises ValueError."""
-        self._add(method, _Entry(params, None, handler))
+        """Add a method that waits for something; a name that is taken raises ValueError.
+
+        With `queue`, it is carried out once the request has a place there.
+        """
+        self._add(method, _Entry(params, None, handler, queue=queue))
 
     def _add(self, method: Method, entry: _Entry) -> None:
         if method.name in self._entries:
@@ -130,7 +144,12 @@ class Dispatch:
         try:
             entry = self._entries[name]
             assert entry.waiting is not None
-            result = await entry.waiting(_read(name, params, entry), caller)
+            parameters = _read(name, params, entry)
+            if entry.queue is None:
+                result = await entry.waiting(parameters, caller)
+            else:
+                async with entry.queue.place(caller.peer.process):
+                    result = await entry.waiting(parameters, caller)
             return self._encoder.result(msgid, to_wire(result))
         except Exception as error:
             return self._refusal(msgid, name, error)

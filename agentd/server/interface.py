@@ -102,7 +102,7 @@ class Sessions(Verifying, Protocol):
         """End every session that fits all that is given, and those below; how many fitted."""
         ...
 
-    def list_sessions(
+    async def list_sessions(
         self,
         *,
         state: str | None = None,
@@ -119,7 +119,7 @@ class Sessions(Verifying, Protocol):
         """End every session, at once or when the grace is over; the id of the new session key."""
         ...
 
-    def list_audit(
+    async def list_audit(
         self, *, since: float | None = None, after: str | None = None, limit: int | None = None
     ) -> AuditPage:
         """Some entries of the audit log, newest first; changes nothing."""

@@ -32,11 +32,16 @@ from agentd_client.protocol.results import (
 
 from .caller import Caller
 from .dispatch import Dispatch
+from .fair_queue import FairQueue
 from .interface import Locking, ReadStatus, Sessions
 from .locking_methods import register_locking
 from .parameters import Params, ParamsWithSecrets, TokenText, ascii_text, presented_token
 from .peer import opener_of
 from .traffic import Traffic
+
+MAX_WRITES = 64
+"""Requests that the store writes for at once. As many as share a commit to advantage, and no more than a lock
+can wait for in a blink: what has no place yet is refused when the agent locks."""
 
 
 class HelloParams(Params, frozen=True):
@@ -92,7 +97,7 @@ class RevokeTokenParams(ParamsWithSecrets, frozen=True):
 class ChoosingParams(Params, frozen=True):
     """Which sessions: those that fit all that is given. `parent` is the id of a session above them.
 
-    `label` is a pattern, and no longer than a label: a long one takes long to compile.
+    `label` is a pattern, and no longer than a label: a longer one would fit nothing more.
     """
 
     state: str | None = None
@@ -196,19 +201,19 @@ class AgentMethods:
             raise InvalidParamsError("revokeSessions takes at least one of state, label, pid and parent")
         return Revocations(await self._sessions.revoke_sessions(**chosen, by=opener_of(caller.peer)))
 
-    def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
+    async def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
         """Some sessions."""
         _check_state("listSessions", params)
-        return self._sessions.list_sessions(**msgspec.structs.asdict(params))
+        return await self._sessions.list_sessions(**msgspec.structs.asdict(params))
 
     async def reset_key(self, params: ResetKeyParams, caller: Caller) -> KeyReset:
         """End every session."""
         by = opener_of(caller.peer)
         return KeyReset(await self._sessions.reset_key(grace_seconds=params.grace_seconds, by=by))
 
-    def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:
+    async def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:
         """Some entries of the audit log."""
-        return self._sessions.list_audit(since=params.since, after=params.after, limit=params.limit)
+        return await self._sessions.list_audit(since=params.since, after=params.after, limit=params.limit)
 
     def subscribe(self, params: Params, caller: Caller) -> Subscribed:
         """Send events on this connection from now on."""
@@ -248,6 +253,9 @@ def agent_dispatch(
     dispatch = Dispatch(logger, traffic)
     capabilities: list[str] = []
     handlers = AgentMethods(sessions, status, version, capabilities)
+    # One for each kind of work that grows with the store: in one turn of the loop there is at most one slice
+    # of listing and one of choosing whom to revoke, however many ask. Locking waits in none of them.
+    writing, listing, choosing = FairQueue(MAX_WRITES), FairQueue(1), FairQueue(1)
     dispatch.register(methods.HELLO, HelloParams, handlers.hello)
     dispatch.register(methods.GET_STATUS, Params, handlers.get_status)
     dispatch.register(
@@ -256,15 +264,20 @@ def agent_dispatch(
         handlers.verify_at_once,
         otherwise=handlers.verify_counted,
         keeps_results=True,
+        queue=writing,
     )
     dispatch.register(methods.INSPECT_TOKEN, InspectTokenParams, handlers.inspect_token)
-    dispatch.register_waiting(methods.CREATE_TOKEN, CreateTokenParams, handlers.create_token)
-    dispatch.register_waiting(methods.RENEW_TOKEN, RenewTokenParams, handlers.renew_token)
-    dispatch.register_waiting(methods.REVOKE_TOKEN, RevokeTokenParams, handlers.revoke_token)
-    dispatch.register_waiting(methods.REVOKE_SESSIONS, ChoosingParams, handlers.revoke_sessions)
-    dispatch.register(methods.LIST_SESSIONS, ListSessionsParams, handlers.list_sessions)
-    dispatch.register_waiting(methods.RESET_KEY, ResetKeyParams, handlers.reset_key)
-    dispatch.register(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit)
+    dispatch.register_waiting(methods.CREATE_TOKEN, CreateTokenParams, handlers.create_token, queue=writing)
+    dispatch.register_waiting(methods.RENEW_TOKEN, RenewTokenParams, handlers.renew_token, queue=writing)
+    dispatch.register_waiting(methods.REVOKE_TOKEN, RevokeTokenParams, handlers.revoke_token, queue=writing)
+    dispatch.register_waiting(
+        methods.REVOKE_SESSIONS, ChoosingParams, handlers.revoke_sessions, queue=choosing
+    )
+    dispatch.register_waiting(
+        methods.LIST_SESSIONS, ListSessionsParams, handlers.list_sessions, queue=listing
+    )
+    dispatch.register_waiting(methods.RESET_KEY, ResetKeyParams, handlers.reset_key, queue=writing)
+    dispatch.register_waiting(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit, queue=listing)
     dispatch.register(methods.SUBSCRIBE, Params, handlers.subscribe)
     register_locking(dispatch, locking)
     capabilities += dispatch.names

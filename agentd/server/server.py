@@ -18,6 +18,7 @@ from .dispatch import Dispatch
 from .failures import describe_failure
 from .peer import peer_of
 from .peer_log import PeerLog, Reason
+from .turn import Turns
 
 DRAIN_SECONDS = 5.0
 """For what is being worked on when the agent stops; service managers wait far longer before they kill."""
@@ -88,6 +89,7 @@ class _Server:
         self._logger = logger
         self._admission = admission
         self._connections = Present()
+        self._turns = Turns(admission.slice_seconds)
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
         at_once = max(1, int(self._admission.connections * ACCEPTED_AT_ONCE))
@@ -156,7 +158,7 @@ class _Server:
             return
         self._make(room)
         sock.setblocking(False)
-        connection = Connection(sock, peer, self._dispatch, self.log, self._admission.slice_messages)
+        connection = Connection(sock, peer, self._dispatch, self.log, self._turns)
         self._connections.add(connection)
         self._traffic.connections_open += 1
         nursery.start_soon(self._run, connection)

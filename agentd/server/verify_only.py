@@ -15,10 +15,15 @@ from agentd_client.protocol.results import Hello, Verdict, Verification
 
 from .caller import Caller
 from .dispatch import Dispatch
+from .fair_queue import FairQueue
 from .interface import Verifying
 from .methods import HelloParams, VerifyTokenParams
 from .parameters import presented_token
 from .traffic import Traffic
+
+MAX_COUNTED = 16
+"""Verifications that the store writes for at once, beside what the owner's requests write; those take turns
+process by process too, but these are other users'."""
 
 
 class VerifyOnlyMethods:
@@ -88,7 +93,11 @@ def verify_dispatch(
     handlers = VerifyOnlyMethods(sessions, version, capabilities)
     dispatch.register(methods.HELLO, HelloParams, handlers.hello)
     dispatch.register(
-        methods.VERIFY_TOKEN, VerifyTokenParams, handlers.verify_at_once, otherwise=handlers.verify_counted
+        methods.VERIFY_TOKEN,
+        VerifyTokenParams,
+        handlers.verify_at_once,
+        otherwise=handlers.verify_counted,
+        queue=FairQueue(MAX_COUNTED),
     )
     capabilities += dispatch.names
     return dispatch

@@ -8,13 +8,16 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trio.lowlevel import checkpoint
+
 from agentd_client.errors import AgentdError, InvalidParamsError
-from agentd_client.protocol.limits import MAX_PAGE_AUDIT
+from agentd_client.protocol.limits import MAX_LOOKED_AT, MAX_PAGE_AUDIT
 from agentd_client.protocol.results import AuditEntry, AuditPage
 
 from ..crypto import random_bytes
 from .records import AuditRecord
 from .refusals import COUNTED_SECONDS, AuditPath, Refusals
+from .slices import CHUNK_RECORDS, Slices
 
 if TYPE_CHECKING:
     import logging
@@ -174,8 +177,11 @@ class AuditLog:
                 trimmed += await self._db.write(partial(_delete_all, paths=oldest))
         return trimmed
 
-    def page(self, since: object = None, after: object = None, limit: object = None) -> AuditPage:
+    async def page(self, since: object = None, after: object = None, limit: object = None) -> AuditPage:
         """Some entries, newest first; counted refusals stand where the first of them was.
+
+        It looks at a bounded number of entries, in slices, and may end with fewer than asked for, with a
+        place to go on.
 
         Args:
             since: seconds since 1970; entries that tell of nothing from then on are left out. None for all.
@@ -187,33 +193,35 @@ class AuditLog:
             StoreError: the store failed, or an entry is damaged.
         """
         most, cursor, earliest = _checked_limit(limit), _checked_cursor(after), _checked_since(since)
+        await checkpoint()
+        slices = Slices()
         entries: list[AuditEntry] = []
         last = b""
-        folders = [self._newest_first(folder, cursor, most + 1) for folder in self._most]
-        for key, record in heapq.merge(*folders, key=lambda entry: entry[0], reverse=True):
-            if earliest is not None:
-                # The key's time is never before the entry's `at`: nothing from here on lasts until then.
-                if _seconds(key) < earliest - COUNTED_SECONDS:
-                    break
-                if record.until < earliest:
-                    continue
-            if len(entries) == most:
+        folders = [self._newest_first(folder, cursor) for folder in self._most]
+        newest_first = heapq.merge(*folders, key=lambda entry: entry[0], reverse=True)
+        for looked_at, (key, record) in enumerate(newest_first):
+            if len(entries) == most or looked_at >= MAX_LOOKED_AT:
                 return AuditPage(entries, last.hex())
-            entries.append(AuditEntry._make(getattr(record, field) for field in AuditEntry._fields))
+            # The key's time is never before the entry's `at`: nothing from here on lasts until then.
+            if earliest is not None and _seconds(key) < earliest - COUNTED_SECONDS:
+                break
             last = key
+            if earliest is None or record.until >= earliest:
+                entries.append(AuditEntry._make(getattr(record, field) for field in AuditEntry._fields))
+            await slices.pause_if_over()
         return AuditPage(entries, None)
 
     def _newest_first(
-        self, folder: tuple[str, str], cursor: bytes | None, step: int
+        self, folder: tuple[str, str], cursor: bytes | None
     ) -> Iterator[tuple[bytes, AuditRecord]]:
         while True:
             after = None if cursor is None else (*folder, cursor)
-            found = self._db.iterate(folder, after=after, reverse=True, limit=step)
+            found = self._db.iterate(folder, after=after, reverse=True, limit=CHUNK_RECORDS)
             for path, stored in found:
                 cursor = path[-1]
                 # What was counted since the last writing is told already.
                 yield cursor, self._refusals.counted((*folder, cursor)) or AuditRecord.decode(stored)
-            if len(found) < step:
+            if len(found) < CHUNK_RECORDS:
                 return
 
     def _new_path(self, folder: tuple[str, str], now: Instant) -> AuditPath:

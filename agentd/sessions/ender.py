@@ -14,12 +14,13 @@ from agentd_client.protocol.results import KEY_RESET, REVOKED, Opener, Verificat
 
 from .records import KeyRecord, SessionPath, SessionRecord, bound_path, session_path, sessions_of_key
 from .selection import Selection, state_of
+from .slices import Slices
 from .standing import Readable, keys_that_count, record_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from ..store import DB, Transaction, View
+    from ..store import DB, Entry, Transaction, View
     from .clock import Clock
     from .journal import Journal
     from .key_holder import KeyHolder
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 MAX_ID_CHARACTERS = 64
 STEP_RECORDS = 64
-"""Records looked at, and ended, in one go."""
+"""Records that are looked at, in slices, before those of them that fit are ended in one go."""
 
 
 class Ender:
@@ -87,19 +88,13 @@ class Ender:
 
         In steps, each on the disk by itself. One that is opened meanwhile may stay.
         """
-
-        def fits(path: SessionPath, stored: bytes) -> bool:
-            record = SessionRecord.decode(stored)
-            return selection.fits(record, state_of(self._verifier, path, record, self._clock.read()))
-
         ended = 0
         for key_id in keys_that_count(self._db, self._clock.read()):
-            after: tuple[bytes, ...] | None = None
+            after: SessionPath | None = None
             while True:
                 await trio.lowlevel.checkpoint()  # also where none of the many fits
                 found = self._db.iterate(sessions_of_key(key_id), after=after, limit=STEP_RECORDS)
-                at = ((session_path(key_id, path[2].decode()), stored) for path, stored in found)
-                paths = [path for path, stored in at if fits(path, stored)]
+                paths = await self._those_that_fit(selection, key_id, found)
                 if paths:
                     records = await self._write(REVOKED, by, partial(self._end_all, paths, by))
                     for record in records:
@@ -107,8 +102,21 @@ class Ender:
                     ended += len(records)
                 if len(found) < STEP_RECORDS:
                     break
-                after = found[-1][0]
+                after = session_path(key_id, found[-1][0][2].decode())
         return ended
+
+    async def _those_that_fit(
+        self, selection: Selection, key_id: str, found: Iterable[Entry]
+    ) -> list[SessionPath]:
+        slices = Slices()
+        fitting: list[SessionPath] = []
+        for at, stored in found:
+            path = session_path(key_id, at[2].decode())
+            record = SessionRecord.decode(stored)
+            if selection.fits(record, state_of(self._verifier, path, record, self._clock.read())):
+                fitting.append(path)
+            await slices.pause_if_over()
+        return fitting
 
     async def reset_key(self, grace_seconds: int, by: Opener | None) -> KeyRecord:
         """Replace the session key. One record is written, however many sessions there are."""

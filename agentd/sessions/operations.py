@@ -300,7 +300,7 @@ class SessionOperations:
         self._lifecycle.require_running()
         return await self._ender.revoke_those(checked_selection(state, label, pid, parent), by)
 
-    def list_sessions(
+    async def list_sessions(
         self,
         *,
         state: object = None,
@@ -322,12 +322,14 @@ class SessionOperations:
         """
         self._lifecycle.require_running()
         selection = checked_selection(state, label, pid, parent)
-        return page(self._db, self._verifier, self._clock, selection, after, limit)
+        return await page(self._db, self._verifier, self._clock, selection, after, limit)
 
-    def list_audit(self, *, since: object = None, after: object = None, limit: object = None) -> AuditPage:
+    async def list_audit(
+        self, *, since: object = None, after: object = None, limit: object = None
+    ) -> AuditPage:
         """Some entries of the audit log, newest first; see `AuditLog.page`."""
         self._lifecycle.require_running()
-        return self._audit.page(since, after, limit)
+        return await self._audit.page(since, after, limit)
 
     @property
     def session_count(self) -> int:

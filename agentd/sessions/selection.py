@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from trio.lowlevel import checkpoint
+
 from agentd_client.errors import InvalidParamsError
-from agentd_client.protocol.limits import MAX_PAGE_SESSIONS
+from agentd_client.protocol.limits import MAX_LOOKED_AT, MAX_PAGE_SESSIONS
 from agentd_client.protocol.results import ACTIVE, EXPIRED, SessionInfo, SessionPage
 
+from .label_pattern import LabelPattern
 from .records import SessionPath, SessionRecord, session_path, sessions_of_key
+from .slices import CHUNK_RECORDS, Slices
 from .standing import keys_that_count, standing
 
 if TYPE_CHECKING:
@@ -17,16 +20,12 @@ if TYPE_CHECKING:
     from .clock import Clock, Instant
     from .verifier import Verifier
 
-STEP_RECORDS = 64
-MAX_RECORDS_LOOKED_AT = 256
-"""For one answer: some milliseconds of the event loop, in steps."""
-
 
 class Selection(NamedTuple):
-    """Conditions, None where anything fits; `label` may hold * for any text and ? for any character."""
+    """Conditions, None where anything fits."""
 
     state: str | None
-    label: str | None
+    label: LabelPattern | None
     pid: int | None
     parent: str | None
 
@@ -34,7 +33,7 @@ class Selection(NamedTuple):
         """Whether a record that is in that state fits all of them."""
         return (
             (self.state is None or self.state == state)
-            and (self.label is None or fnmatchcase(record.label, self.label.replace("[", "[[]")))
+            and (self.label is None or self.label.matches(record.label))
             and (self.pid is None or self.pid == record.opened_pid)
             and (self.parent is None or self.parent in record.ancestors)
         )
@@ -50,7 +49,8 @@ def checked_selection(state: object, label: object, pid: object, parent: object)
         raise InvalidParamsError("pid is the number of a process")
     if parent is not None and not isinstance(parent, str):
         raise InvalidParamsError("parent is a session's id")
-    return Selection(None if state is None else str(state), label, pid, parent)
+    pattern = None if label is None else LabelPattern(label)
+    return Selection(None if state is None else str(state), pattern, pid, parent)
 
 
 def checked_limit(limit: object, most: int) -> int:
@@ -67,39 +67,46 @@ def state_of(verifier: Verifier, path: SessionPath, record: SessionRecord, now: 
     return EXPIRED if verifier.is_over(path, record, now) else ACTIVE
 
 
-def page(
+async def page(
     db: DB, verifier: Verifier, clock: Clock, selection: Selection, after: object, limit: object
 ) -> SessionPage:
     """Some of the sessions that fit, newest first, those of the present key before those of the earlier.
 
-    It looks at a bounded number of records and may end with fewer than asked for, with a place to go on.
+    It looks at a bounded number of records, in slices, and may end with fewer than asked for, with a place to
+    go on.
     """
     most = checked_limit(limit, MAX_PAGE_SESSIONS)
-    now = clock.read()
-    key_ids = keys_that_count(db, now)
-    start = _place(after)
-    if start is not None:
-        key_ids = key_ids[key_ids.index(start[1]) :] if start[1] in key_ids else []
+    place = _place(after)
+    await checkpoint()
+    slices = Slices()
     found: list[SessionInfo] = []
     looked_at = 0
-    for key_id in key_ids:
-        place = start if start is not None and start[1] == key_id else None
-        while True:
-            if place is not None and looked_at >= MAX_RECORDS_LOOKED_AT:
+    key_id = None if place is None else place[1]
+    while True:
+        # Read anew after each pause: keys may have been replaced meanwhile, and the store closed.
+        now = clock.read()
+        key_ids = keys_that_count(db, now)
+        key_id = key_id or next(iter(key_ids), None)
+        if key_id is None or key_id not in key_ids:
+            return SessionPage(found, None)
+        entries = db.iterate(sessions_of_key(key_id), after=place, reverse=True, limit=CHUNK_RECORDS)
+        for path, stored in entries:
+            looked_at += 1
+            place = session_path(key_id, path[2].decode())
+            record = SessionRecord.decode(stored)
+            state = state_of(verifier, place, record, now)
+            if selection.fits(record, state) and _counts(db, place, record, now):
+                found.append(verifier.describe(place, record)._replace(state=state))
+            if len(found) == most or looked_at >= MAX_LOOKED_AT:
                 return SessionPage(found, _cursor(place))
-            entries = db.iterate(sessions_of_key(key_id), after=place, reverse=True, limit=STEP_RECORDS)
-            for path, stored in entries:
-                looked_at += 1
-                place = session_path(key_id, path[2].decode())
-                record = SessionRecord.decode(stored)
-                state = state_of(verifier, place, record, now)
-                if selection.fits(record, state) and _counts(db, place, record, now):
-                    found.append(verifier.describe(place, record)._replace(state=state))
-                    if len(found) == most:
-                        return SessionPage(found, _cursor(place))
-            if len(entries) < STEP_RECORDS:
+            if await slices.pause_if_over():
                 break
-    return SessionPage(found, None)
+        else:
+            if len(entries) < CHUNK_RECORDS:
+                later = key_ids[key_ids.index(key_id) + 1 :]
+                if not later:
+                    return SessionPage(found, None)
+                key_id, place = later[0], None
 
 
 def _counts(db: DB, path: SessionPath, record: SessionRecord, now: Instant) -> bool:

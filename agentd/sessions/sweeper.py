@@ -6,7 +6,7 @@ whether or not it has been swept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,18 @@ from agentd_client.protocol.results import SESSION_EXPIRED
 
 from .records import KEY_PATH, SESSIONS_PATH, SessionPath, SessionRecord, bound_path, session_path
 from .rules import counts_as_earlier, has_expired
+from .slices import Slices
 from .standing import Readable, keys_that_count, present_key
 
 if TYPE_CHECKING:
-    from ..store import DB, View
+    from ..store import DB, Entry, View
     from .clock import Clock
     from .journal import Journal
     from .key_holder import KeyHolder
     from .verifier import Verifier
 
 STEP_RECORDS = 64
-"""Records looked at in one go; a step takes well under a millisecond of the event loop."""
+"""Records that are looked at, in slices, before those of them that have ended are deleted in one go."""
 
 _SCATTERED_RECORDS = 16
 """Records deleted in one go wherever they lie: each may change pages of its own, and a full store has room
@@ -81,12 +82,7 @@ class Sweeper:
         while True:
             await trio.lowlevel.checkpoint()
             found = self._db.iterate(SESSIONS_PATH, after=after, limit=STEP_RECORDS)
-            key_ids = keys_that_count(self._db, self._clock.read())
-            ended = [
-                _session_path(path)
-                for path, stored in found
-                if self._has_ended(self._db, key_ids, _session_path(path), stored)
-            ]
+            ended = await self._those_that_ended(found)
             if ended:
                 deleted, expired = await self._db.write(partial(self._delete, paths=ended))
                 swept += deleted
@@ -95,6 +91,17 @@ class Sweeper:
             if len(found) < STEP_RECORDS:
                 return swept
             after = found[-1][0]
+
+    async def _those_that_ended(self, found: Iterable[Entry]) -> list[SessionPath]:
+        slices = Slices()
+        key_ids = keys_that_count(self._db, self._clock.read())
+        ended: list[SessionPath] = []
+        for at, stored in found:
+            path = _session_path(at)
+            if self._has_ended(self._db, key_ids, path, stored):
+                ended.append(path)
+            await slices.pause_if_over()
+        return ended
 
     async def delete_seen_expired(self) -> int:
         """Delete what was seen expired, so that it stays so beyond this process's memory."""

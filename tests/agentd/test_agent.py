@@ -24,6 +24,8 @@ from agentd.locking import LockMark
 from agentd.locking.logind_watch import LOCK_SECONDS
 from agentd.main import running_core
 from agentd.sessions import Subscribers
+from agentd.sessions.audit import ACTS
+from agentd.sessions.records import AuditRecord
 from agentd_client.errors import (
     AgentLockedError,
     InvalidParamsError,
@@ -98,7 +100,9 @@ async def opened(agent: Agent) -> str:
 
 
 async def audited(agent: Agent) -> list[tuple[str, str | None, int]]:
-    return [(entry.kind, entry.reason, entry.times) for entry in agent.gate.sessions.list_audit().entries]
+    return [
+        (entry.kind, entry.reason, entry.times) for entry in (await agent.gate.sessions.list_audit()).entries
+    ]
 
 
 async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent, machine):
@@ -500,7 +504,7 @@ async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once
     await agent.lock(by=ME)
     await agent.change_passphrase(PASSPHRASE, OTHER, STRANGER)
     await agent.unlock(OTHER, ME)
-    page = agent.gate.sessions.list_audit().entries
+    page = (await agent.gate.sessions.list_audit()).entries
     assert [entry.peer_pid for entry in page if entry.kind == "passphraseChanged"] == [STRANGER.pid]
     assert [entry.kind for entry in page].count("passphraseChanged") == 1
 
@@ -536,9 +540,12 @@ async def test_an_idle_time_that_ends_while_it_is_being_unlocked_does_not_lock_i
 async def test_unlocking_is_a_use_from_the_moment_it_can_be_used(agent, monkeypatch):
     """Not after what is then written to the disk: an idle time that ends meanwhile would lock it again."""
     newest = []
-    monkeypatch.setattr(
-        agent, "_on_unlock", lambda: newest.append(agent.gate.sessions.list_audit().entries[0].kind)
-    )
+
+    def on_unlock() -> None:
+        ((_, stored),) = agent.core.db.iterate(ACTS, reverse=True, limit=1)
+        newest.append(AuditRecord.decode(stored).kind)
+
+    monkeypatch.setattr(agent, "_on_unlock", on_unlock)
     await agent.lock(by=ME)
     await agent.unlock(PASSPHRASE, ME)
     assert newest == ["locked"]

@@ -19,6 +19,7 @@ from agentd.server.interface import Subscriber, Unsubscribe
 from agentd.server.peer import Peer, peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
+from agentd.server.turn import Turns
 from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
     AuditEntry,
@@ -139,7 +140,7 @@ class FakeSessions:
         await self._wait(label)
         return 3
 
-    def list_sessions(
+    async def list_sessions(
         self,
         *,
         state: str | None = None,
@@ -157,7 +158,7 @@ class FakeSessions:
         await self._wait("reset")
         return "key"
 
-    def list_audit(
+    async def list_audit(
         self, *, since: float | None = None, after: str | None = None, limit: int | None = None
     ) -> AuditPage:
         self.asked.append(("audit", since, after, limit))
@@ -290,14 +291,17 @@ def msgids(replies: list[list[object]]) -> list[object]:
 
 @asynccontextmanager
 async def connected(
-    sessions: FakeSessions, *, buffer: int | None = None
+    sessions: FakeSessions, *, buffer: int | None = None, loop_turns: Turns | None = None
 ) -> AsyncIterator[tuple[Talker, Connection]]:
     """A client and the connection that serves it; leaving closes the client and waits for the other side's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if buffer is not None:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     theirs.setblocking(False)
-    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()))
+    log = PeerLog(LOGGER, Traffic())
+    # A clock that stands still: no slice is over before its work is done, however slow the machine is.
+    loop_turns = loop_turns or Turns(clock=lambda: 0.0)
+    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), log, loop_turns)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         with Talker(ours) as talker:

@@ -12,10 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.process_identity import Process
 from agentd.server import anybody, owner_only, serve_connections, server, verify_dispatch
-from agentd.server.admission import VERIFY_SLICE_MESSAGES, Admission
-from agentd.server.connection import SLICE_MESSAGES
+from agentd.server.admission import VERIFY_SLICE_SECONDS, Admission
 from agentd.server.peer import Peer
 from agentd.server.traffic import Traffic
+from agentd.server.turn import SLICE_SECONDS
 from agentd_client.protocol.limits import (
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,
@@ -24,7 +24,7 @@ from agentd_client.protocol.limits import (
 from tests.server.talk import LOGGER, Talker, dispatch_of, msgids, verify
 
 OWNER, ALICE, BOB, CAROL = os.geteuid(), 1001, 1002, 1003
-DOOR = Admission(None, connections=4, connections_of_uid=3, slice_messages=8)
+DOOR = Admission(None, connections=4, connections_of_uid=3, slice_seconds=0)
 
 
 @pytest.fixture
@@ -213,14 +213,14 @@ async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
                 await owner.send(verify(1, "owner"))
                 assert msgids(await owner.replies(1)) == [1]
                 await flooding.replies(64)
-                assert turns.index("owner") <= 2 * DOOR.slice_messages
+                assert turns.index("owner") <= 4
                 assert len(turns) == 65
 
 
 def test_the_doors_as_they_are():
-    assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_MESSAGES)
+    assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
     assert anybody() == Admission(
-        None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_MESSAGES
+        None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS
     )
     assert MAX_VERIFY_CONNECTIONS_OF_UID < MAX_VERIFY_CONNECTIONS
-    assert VERIFY_SLICE_MESSAGES < SLICE_MESSAGES
+    assert VERIFY_SLICE_SECONDS < SLICE_SECONDS

@@ -7,7 +7,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import connection as connection_module
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import VALID, connected, create, msgids, verify, why
@@ -246,22 +245,6 @@ async def test_notifications_of_another_form_are_ignored_as_well(sessions, log, 
         assert msgids(await talker.replies(2)) == [1, 2]
     assert sessions.asked == []
     assert log.records == []
-
-
-async def test_notifications_count_towards_a_connections_turn(sessions, monkeypatch):
-    yields = 0
-    checkpoint = connection_module.checkpoint
-
-    async def counted() -> None:
-        nonlocal yields
-        yields += 1
-        await checkpoint()
-
-    monkeypatch.setattr(connection_module, "checkpoint", counted)
-    async with connected(sessions) as (talker, _):
-        await talker.send(msgpack.packb([2, "", []]) * 1000, verify(1))
-        assert msgids(await talker.replies(1)) == [1]
-    assert yields >= 1000 // connection_module.SLICE_MESSAGES
 
 
 async def test_a_connection_is_idle_while_nothing_is_under_way(sessions, autojump_clock):

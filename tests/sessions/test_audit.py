@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from agentd.keys import KeyRing
-from agentd.sessions import Instant, audit, refusals
+from agentd.sessions import Instant, audit, refusals, slices
 from agentd.sessions.audit import ACTS, REFUSALS, AuditLog
 from agentd.sessions.records import AuditRecord
 from agentd.store import DB, batch
@@ -85,13 +85,13 @@ async def written(db: DB) -> None:
     await db.write(lambda view: None)
 
 
-def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
+async def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
     """All pages, one after the other."""
     found = []
-    page = log.page(**arguments)  # type: ignore[arg-type]
+    page = await log.page(**arguments)  # type: ignore[arg-type]
     found += page.entries
     while page.next is not None:
-        page = log.page(**{**arguments, "after": page.next})  # type: ignore[arg-type]
+        page = await log.page(**{**arguments, "after": page.next})  # type: ignore[arg-type]
         found += page.entries
     return found
 
@@ -108,7 +108,7 @@ async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log
     await put(db, log, CREATED, clock.read(), session_id=SESSION, label="deploy", by=PEER)
     clock.advance(1.5)
     await put(db, log, KEY_RESET, clock.read(), reason="why")
-    assert log.page() == (
+    assert (await log.page()) == (
         [
             AuditEntry(clock.wall, clock.wall, KEY_RESET, None, "", "why", None, None, None, 1),
             AuditEntry(
@@ -128,14 +128,14 @@ async def test_an_entry_stands_or_falls_with_the_operation_it_tells_of(db, log, 
 
     with pytest.raises(ValueError):
         await db.write(fails)
-    assert entries(log) == []
+    assert (await entries(log)) == []
 
 
 async def test_no_two_entries_share_a_key_and_two_transactions_never_conflict(db, log, clock):
     async with db.transaction() as one, db.transaction() as other:
         one.put(*log.entry(CREATED, clock.read()))
         other.put(*log.entry(REVOKED, clock.read()))
-    assert [entry.kind for entry in entries(log)] == [REVOKED, CREATED]
+    assert [entry.kind for entry in (await entries(log))] == [REVOKED, CREATED]
 
 
 async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log, clock):
@@ -144,7 +144,7 @@ async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log,
         clock.set_wall(clock.wall + seconds)
         await put(db, log, CREATED, clock.read(), label=str(seconds))
     await put(db, new_log(), CREATED, clock.read(), label="another process")
-    assert [entry.label for entry in entries(log)] == [
+    assert [entry.label for entry in (await entries(log))] == [
         "another process",
         *map(str, (-1e9, 7200, 0, -3600, 0)),
     ]
@@ -173,22 +173,22 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
             log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, number), label=str(number))
         expected.insert(0, str(number))
     await written(db)
-    assert [entry.label for entry in entries(log, limit=limit)] == expected
-    assert len(log.page(limit=limit).entries) == min(20, limit or MAX_PAGE_AUDIT)
-    assert log.page(limit=20).next is None
+    assert [entry.label for entry in (await entries(log, limit=limit))] == expected
+    assert len((await log.page(limit=limit)).entries) == min(20, limit or MAX_PAGE_AUDIT)
+    assert (await log.page(limit=20)).next is None
 
 
 async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or_trimmed(db, new_log, clock):
     log = new_log(max_entries=4)
     for number in range(6):
         await put(db, log, CREATED, clock.read(), label=str(number))
-    page = log.page(limit=2)
+    page = await log.page(limit=2)
     assert [entry.label for entry in page.entries] == ["5", "4"]
     for number in range(6, 8):
         await put(db, log, CREATED, clock.read(), label=str(number))
-    assert [entry.label for entry in log.page(after=page.next).entries] == ["3", "2", "1", "0"]
+    assert [entry.label for entry in (await log.page(after=page.next)).entries] == ["3", "2", "1", "0"]
     await log.trim()
-    assert log.page(after=page.next).entries == []
+    assert (await log.page(after=page.next)).entries == []
 
 
 async def test_since_shows_what_happened_from_then_on_counted_refusals_included(db, log, clock):
@@ -200,9 +200,13 @@ async def test_since_shows_what_happened_from_then_on_counted_refusals_included(
         log.refused(reasons.EXPIRED, clock.read(), by=PEER)
         await put(db, log, CREATED, clock.read(), label=str(clock.wall - start))
     await log.flush()
-    assert [entry.label for entry in entries(log, since=start + 8 * MINUTES)] == ["540.0", "480.0", ""]
-    assert entries(log, since=start + 9 * MINUTES + 0.5) == []
-    assert len(entries(log, since=0)) == len(entries(log)) == 11
+    assert [entry.label for entry in (await entries(log, since=start + 8 * MINUTES))] == [
+        "540.0",
+        "480.0",
+        "",
+    ]
+    assert (await entries(log, since=start + 9 * MINUTES + 0.5)) == []
+    assert len(await entries(log, since=0)) == len(await entries(log)) == 11
 
 
 async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
@@ -217,8 +221,35 @@ async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
         return found
 
     db.iterate = counting
-    assert len(log.page(since=clock.wall, limit=2).entries) == 1
+    assert len((await log.page(since=clock.wall, limit=2)).entries) == 1
     assert len(looked_at) < 20
+
+
+async def test_a_page_looks_at_a_bounded_number_of_entries_in_slices_and_goes_on(db, log, clock, monkeypatch):
+    for _ in range(40):
+        clock.advance(0.5)
+        await put(db, log, CREATED, clock.read())
+    monkeypatch.setattr(audit, "MAX_LOOKED_AT", 16)
+    monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    later = clock.wall + refusals.COUNTED_SECONDS / 2  # nothing fits, and all of it has to be looked at
+    turns, scope = 0, trio.CancelScope()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        with scope:
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        page, pages = await log.page(since=later), 1
+        while page.next is not None:
+            assert page.entries == []
+            page, pages = await log.page(since=later, after=page.next), pages + 1
+        scope.cancel()
+    assert pages == 3
+    assert turns >= 40, "a slice has one entry here"
 
 
 @pytest.mark.parametrize(
@@ -246,13 +277,13 @@ async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
 )
 async def test_what_is_no_limit_cursor_or_time_is_refused_by_name(log, arguments, name):
     with pytest.raises(InvalidParamsError, match=name):
-        log.page(**arguments)
+        (await log.page(**arguments))
 
 
 @pytest.mark.parametrize("since", [1e18, 2**62, -1e18, -(2**62)])
 async def test_a_time_however_far_is_a_time(db, log, clock, since):
     await put(db, log, CREATED, clock.read())
-    assert len(log.page(since=since).entries) == (since < 0)
+    assert len((await log.page(since=since)).entries) == (since < 0)
 
 
 async def test_the_largest_page_fits_into_one_message(db, log, clock):
@@ -263,7 +294,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
             db, log, REVOKED, clock.read(), session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
             reason=max(reasons.SENTENCES, key=len),
         )  # fmt: skip
-    page = log.page()
+    page = await log.page()
     assert len(page.entries) == MAX_PAGE_AUDIT
     assert len(Encoder().result(1, to_wire(page))) <= MAX_MESSAGE_BYTES
 
@@ -271,7 +302,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
 async def test_a_damaged_entry_is_told_of(db, log, clock):
     await db.put((*ACTS, bytes(16)), AuditRecord.__name__.encode())
     with pytest.raises(StoreDamagedError):
-        log.page()
+        (await log.page())
 
 
 # --- bounds ---
@@ -287,15 +318,17 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     for number in range(30):
         await put(db, log, CREATED, clock.read(), label=str(number))
     assert await log.trim() == 90
-    assert [entry.label for entry in entries(log) if entry.kind == CREATED] == [
+    assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(29, -1, -1)
     ]
-    assert [entry.peer_pid for entry in entries(log) if entry.kind == REFUSED] == list(range(99, 89, -1))
+    assert [entry.peer_pid for entry in (await entries(log)) if entry.kind == REFUSED] == list(
+        range(99, 89, -1)
+    )
     for number in range(30, 75):
         await put(db, log, CREATED, clock.read(), label=str(number))
     assert await log.trim() == 35
     assert await log.trim() == 0
-    assert [entry.label for entry in entries(log) if entry.kind == CREATED] == [
+    assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(74, 34, -1)
     ]
     assert (db.count(ACTS), db.count(REFUSALS)) == (40, 10)
@@ -333,7 +366,7 @@ async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log,
     start = clock.wall
     log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     await written(db)
-    assert [entry.times for entry in entries(log)] == [1]  # the first at once
+    assert [entry.times for entry in (await entries(log))] == [1]  # the first at once
     commits = db.commits
     for _ in range(499):
         clock.advance(1)
@@ -341,7 +374,7 @@ async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log,
     assert db.commits == commits
     await log.flush()
     assert db.commits == commits + 1
-    assert entries(log) == [
+    assert (await entries(log)) == [
         AuditEntry(
             start, start + 499, REFUSED, SESSION, "deploy", reasons.EXPIRED, PEER.uid, PEER.pid, PEER.exe, 500
         )
@@ -357,8 +390,8 @@ async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
     await written(db)
     assert [record.times for record in stored(db)] == [1]
     commits = db.commits
-    assert [(entry.times, entry.until) for entry in entries(log)] == [(40, clock.wall)]
-    assert [entry.times for entry in entries(log, since=clock.wall)] == [40]
+    assert [(entry.times, entry.until) for entry in (await entries(log))] == [(40, clock.wall)]
+    assert [entry.times for entry in (await entries(log, since=clock.wall))] == [40]
     assert db.commits == commits, "looking changes nothing"
 
 
@@ -366,7 +399,7 @@ async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
     for session in ("one", "two", "one"):
         log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
     await log.flush()
-    (entry,) = entries(log)
+    (entry,) = await entries(log)
     assert (entry.session_id, entry.label, entry.times) == (None, "", 3)
     assert (entry.peer_uid, entry.peer_pid, entry.reason) == (PEER.uid, PEER.pid, reasons.EXPIRED)
 
@@ -377,9 +410,9 @@ async def test_another_peer_or_reason_is_another_entry(db, log, clock):
             log.refused(reason, clock.read(), by=peer)
             log.refused(reason, clock.read(), by=peer and peer._replace(exe=None))
     await log.flush()
-    assert len(entries(log)) == 8
-    assert {entry.times for entry in entries(log)} == {2}
-    assert {entry.peer_exe for entry in entries(log) if entry.peer_pid} == {PEER.exe}
+    assert len(await entries(log)) == 8
+    assert {entry.times for entry in (await entries(log))} == {2}
+    assert {entry.peer_exe for entry in (await entries(log)) if entry.peer_pid} == {PEER.exe}
 
 
 @pytest.mark.parametrize("is_set_back", [False, True])
@@ -393,15 +426,15 @@ async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(d
         clock.advance(1)
     log.refused(reasons.EXPIRED, clock.read(), by=PEER)
     await log.flush()
-    assert [entry.times for entry in entries(log)] == [1, 2]
-    assert all(0 <= entry.until - entry.at < refusals.COUNTED_SECONDS for entry in entries(log))
+    assert [entry.times for entry in (await entries(log))] == [1, 2]
+    assert all(0 <= entry.until - entry.at < refusals.COUNTED_SECONDS for entry in (await entries(log)))
 
 
 async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
     for pid in range(1000):
         log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid, "/bin/x"), session_id=SESSION)
     await log.flush()
-    others, *named = entries(log)
+    others, *named = await entries(log)
     assert len(named) == refusals.MAX_NEW
     assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
     assert (others.times, others.reason, others.session_id) == (
@@ -412,13 +445,13 @@ async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, l
     log.refused(reasons.REVOKED, clock.read(), by=Opener(1001, 1))
     log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 0))  # one that has an entry
     await log.flush()
-    others, *named = entries(log)
+    others, *named = await entries(log)
     assert (others.times, others.reason, others.peer_uid) == (1001 - refusals.MAX_NEW, None, None)
     assert named[-1].times == 2
     clock.advance(refusals.COUNTED_SECONDS)
     log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 5000))
     await written(db)
-    assert entries(log)[0].peer_pid == 5000  # there is room again
+    assert (await entries(log))[0].peer_pid == 5000  # there is room again
 
 
 async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
@@ -428,11 +461,11 @@ async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
             log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 10 * step + number))
         clock.advance(20)
     await log.flush()
-    named = sorted(entry.at for entry in entries(log) if entry.peer_pid is not None)
+    named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
     for at in named:
         begun = max(begun, sum(at <= other < at + refusals.COUNTED_SECONDS for other in named))
     assert begun == refusals.MAX_NEW
-    assert sum(entry.times for entry in entries(log)) == 360
+    assert sum(entry.times for entry in (await entries(log))) == 360
 
 
 async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dropped(
@@ -481,7 +514,7 @@ async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, cloc
     with pytest.raises(StoreFullError):
         await db.write(open_session)
     assert db.get("session") is None
-    assert entries(log) == []
+    assert (await entries(log)) == []
 
 
 async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog):
@@ -508,13 +541,13 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
             log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
         await written(db)
         assert caplog.records == []  # one line for each flush, not for each refusal
-    assert entries(log) == []
+    assert (await entries(log)) == []
     clock.advance(5 * refusals.COUNTED_SECONDS)
     await log.flush()
     full(False)
     await log.flush()
-    assert sum(entry.times for entry in entries(log)) == 103
-    assert entries(log)[-1].times == 3
+    assert sum(entry.times for entry in (await entries(log))) == 103
+    assert (await entries(log))[-1].times == 3
 
 
 async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(db, log, clock, full):
@@ -524,7 +557,7 @@ async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(
     for _ in range(99):
         log.refused(reasons.EXPIRED, clock.read(), by=PEER)
     await log.flush()
-    assert [entry.times for entry in entries(log)] == [100]
+    assert [entry.times for entry in (await entries(log))] == [100]
 
 
 async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
@@ -558,7 +591,7 @@ async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, cloc
         log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
     await log.flush()
     with pytest.raises(DBNotRunningError):
-        log.page()
+        (await log.page())
     await db.start()
     await log.flush()
-    assert [entry.times for entry in entries(log)] == [1, 1, 2]
+    assert [entry.times for entry in (await entries(log))] == [1, 1, 2]

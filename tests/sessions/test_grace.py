@@ -24,7 +24,7 @@ async def test_earlier_tokens_verify_until_the_grace_ends(manager, clock):
     assert manager.key_id == key_id
     assert await manager.verify_token(created.token)
     later = await manager.open_session(600, "after")
-    assert [session.label for session in manager.list_sessions().sessions] == ["after", "before"]
+    assert [session.label for session in (await manager.list_sessions()).sessions] == ["after", "before"]
     assert manager.session_count == 2
     with pytest.raises(TokenNotValidError, match="KEY_RESET"):
         await manager.renew_token(created.token)

@@ -136,7 +136,7 @@ async def test_revoking_a_session_ends_all_below_it_at_once(db, manager):
     assert await manager.verify_token(beside)
     async with db.transaction() as tran:
         assert not await manager.verify_token(tokens[3], tran)
-    listed = {session.id for session in manager.list_sessions().sessions}
+    listed = {session.id for session in (await manager.list_sessions()).sessions}
     assert listed == {manager.inspect(token).session.id for token in (tokens[0], beside)}
     assert await manager.sweep() == 2
     assert manager.session_count == 2

@@ -77,7 +77,7 @@ async def test_what_fails_is_not_told(db, manager, events, monkeypatch):
     with pytest.raises(StoreFullError):
         await manager.open_session()
     assert events == []
-    assert manager.list_audit().entries == []
+    assert (await manager.list_audit()).entries == []
 
 
 async def test_the_audit_log_says_who_did_what_to_which_session_and_outlives_fresh_and_destroy(
@@ -91,7 +91,7 @@ async def test_the_audit_log_says_who_did_what_to_which_session_and_outlives_fre
     await manager.reset_key(by=ME)
     await manager.stop()
     await manager.start(fresh=True)
-    entries = manager.list_audit().entries
+    entries = (await manager.list_audit()).entries
     assert [entry.kind for entry in entries] == ["keyReset", "revoked", "refused", "renewed", "created"]
     assert [entry.times for entry in entries] == [1, 1, 5, 1, 1]
     assert entries[-1][2:] == ("created", created.id, "mine", None, ME.uid, ME.pid, ME.exe, 1)
@@ -103,7 +103,7 @@ async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):
     await manager.stop()
     await manager.destroy()
     async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
-        assert [entry.kind for entry in other.list_audit().entries] == ["created"]
+        assert [entry.kind for entry in (await other.list_audit()).entries] == ["created"]
 
 
 async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, caplog):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
+
 import pytest
 import trio
 
-from agentd.sessions import selection
-from agentd.sessions.records import SESSIONS_PATH
+from agentd.sessions import selection, slices
+from agentd.sessions.records import SESSIONS_PATH, SessionRecord
 from agentd_client import Opener
-from agentd_client.errors import InvalidParamsError
+from agentd_client.errors import InvalidParamsError, LifecycleError
 from agentd_client.protocol import reasons
 
 
@@ -28,7 +31,7 @@ async def test_pages_hold_everything_once_newest_first(manager, clock):
     await opened(manager, clock, 40)
     found, after = [], None
     while True:
-        page = manager.list_sessions(after=after, limit=7)
+        page = await manager.list_sessions(after=after, limit=7)
         found += labels(page)
         after = page.next
         if after is None:
@@ -38,21 +41,21 @@ async def test_pages_hold_everything_once_newest_first(manager, clock):
 
 async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none(manager, clock):
     created = await opened(manager, clock, 6)
-    first = manager.list_sessions(limit=3)
+    first = await manager.list_sessions(limit=3)
     await manager.revoke_token(created[3].token)  # the last one shown: where the next page goes on
     await manager.revoke_token(created[1].token)
-    assert labels(manager.list_sessions(after=first.next)) == ["session 2", "session 0"]
+    assert labels(await manager.list_sessions(after=first.next)) == ["session 2", "session 0"]
 
 
 async def test_one_answer_looks_at_a_bounded_number_of_records(manager, clock, monkeypatch):
-    monkeypatch.setattr(selection, "STEP_RECORDS", 4)
-    monkeypatch.setattr(selection, "MAX_RECORDS_LOOKED_AT", 8)
+    monkeypatch.setattr(selection, "CHUNK_RECORDS", 4)
+    monkeypatch.setattr(selection, "MAX_LOOKED_AT", 8)
     await opened(manager, clock, 20)
-    page = manager.list_sessions(label="session 0")
+    page = await manager.list_sessions(label="session 0")
     assert page.sessions == []
     pages = 1
     while page.next is not None and not page.sessions:
-        page = manager.list_sessions(label="session 0", after=page.next)
+        page = await manager.list_sessions(label="session 0", after=page.next)
         pages += 1
     assert labels(page) == ["session 0"]
     assert pages == 3
@@ -65,19 +68,19 @@ async def test_conditions(manager, clock):
     grandchild = await manager.open_session(600, "below", Opener(1000, 3), parent=child.token)
     clock.advance(10)
 
-    def ids(**conditions):
-        return {session.id for session in manager.list_sessions(**conditions).sessions}
+    async def ids(**conditions):
+        return {session.id for session in (await manager.list_sessions(**conditions)).sessions}
 
-    assert ids(state="expired") == {short.id}
-    assert ids(state="active") == {parent.id, child.id, grandchild.id}
-    assert ids(label="editor*") == {parent.id, child.id}
-    assert ids(label="editor ?ne") == {parent.id}
-    assert ids(label="EDITOR*") == set()
-    assert ids(label="[e]ditor*") == set(), "brackets stand for themselves"
-    assert ids(pid=3) == {child.id, grandchild.id}
-    assert ids(parent=parent.id) == {child.id, grandchild.id}
-    assert ids(parent=parent.id, label="below", pid=3, state="active") == {grandchild.id}
-    states = {session.id: session.state for session in manager.list_sessions().sessions}
+    assert await ids(state="expired") == {short.id}
+    assert await ids(state="active") == {parent.id, child.id, grandchild.id}
+    assert await ids(label="editor*") == {parent.id, child.id}
+    assert await ids(label="editor ?ne") == {parent.id}
+    assert await ids(label="EDITOR*") == set()
+    assert await ids(label="[e]ditor*") == set(), "brackets stand for themselves"
+    assert await ids(pid=3) == {child.id, grandchild.id}
+    assert await ids(parent=parent.id) == {child.id, grandchild.id}
+    assert await ids(parent=parent.id, label="below", pid=3, state="active") == {grandchild.id}
+    states = {session.id: session.state for session in (await manager.list_sessions()).sessions}
     assert states[short.id] == "expired"
     assert states[child.id] == "active"
 
@@ -103,14 +106,14 @@ async def test_conditions(manager, clock):
 )
 async def test_a_condition_that_is_none_is_refused_by_name(manager, wrong):
     with pytest.raises(InvalidParamsError, match=next(iter(wrong))):
-        manager.list_sessions(**wrong)
+        (await manager.list_sessions(**wrong))
 
 
 async def test_a_place_under_a_key_that_is_gone_is_the_end(manager, clock):
     await opened(manager, clock, 3)
-    page = manager.list_sessions(limit=2)
+    page = await manager.list_sessions(limit=2)
     await manager.reset_key()
-    assert manager.list_sessions(after=page.next) == ([], None)
+    assert (await manager.list_sessions(after=page.next)) == ([], None)
 
 
 async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, clock, monkeypatch):
@@ -135,8 +138,8 @@ async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_c
     clock.set_wall(clock.wall - 100)
     clock.reboot()
     assert not await manager.verify_token(child.token)
-    assert sorted(labels(manager.list_sessions(state="expired"))) == ["child", "seen"]
-    assert labels(manager.list_sessions(state="active")) == ["unseen"]
+    assert sorted(labels(await manager.list_sessions(state="expired"))) == ["child", "seen"]
+    assert labels(await manager.list_sessions(state="active")) == ["unseen"]
     assert await manager.revoke_sessions(state="active") == 1
     assert not await manager.verify_token(unseen.token)
 
@@ -186,7 +189,7 @@ async def test_the_last_use_is_known_at_once_and_written_later(db, manager, cloc
     assert await manager.verify_token(created.token)
     generation = db.generation
     assert manager.inspect(created.token).session.last_used_at == clock.wall
-    assert manager.list_sessions().sessions[0].last_used_at == clock.wall
+    assert (await manager.list_sessions()).sessions[0].last_used_at == clock.wall
     assert db.generation == generation, "a verification writes nothing"
     await manager.stop()
     await manager.start()
@@ -241,3 +244,84 @@ async def test_writing_the_last_use_brings_no_session_back(db, manager):
     await manager.stop()
     assert list(db.iterate(SESSIONS_PATH)) == []
     await manager.start()
+
+
+# --- the event loop's time ---
+
+
+class TurnCounter:
+    """How many records are looked at between two turns of the event loop."""
+
+    def __init__(self, monkeypatch):
+        self.looked_at = [0]
+        self._seconds = 0.0
+        decode = SessionRecord.decode
+
+        def counting(stored):
+            self.looked_at[-1] += 1
+            self._seconds += slices.SLICE_SECONDS / 4
+            return decode(stored)
+
+        monkeypatch.setattr(SessionRecord, "decode", counting)
+        monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (lambda: self._seconds,))
+
+    async def run(self, scope):
+        with scope:
+            while True:
+                self.looked_at.append(0)
+                await trio.lowlevel.checkpoint()
+
+
+async def sweep_through(manager):
+    await manager.sweep()
+
+
+async def list_what_fits_nothing(manager):
+    page = await manager.list_sessions(label="*" + "a" * 100 + "b")
+    assert page.sessions == []
+
+
+async def revoke_what_fits_nothing(manager):
+    assert await manager.revoke_sessions(label="*" + "a" * 100 + "b") == 0
+
+
+@pytest.mark.parametrize("scan", [list_what_fits_nothing, revoke_what_fits_nothing, sweep_through])
+async def test_whatever_goes_through_records_lets_the_loop_go_on_after_each_slice(
+    manager, clock, monkeypatch, scan
+):
+    for number in range(100):
+        clock.advance(0.01)
+        await manager.open_session(600, f"session {number} " + "a" * 150)
+    counter = TurnCounter(monkeypatch)
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(counter.run, scope)
+        await scan(manager)
+        scope.cancel()
+    assert sum(counter.looked_at) >= 100
+    # A slice is four records; the counting task and the scan have their steps in either order within a turn.
+    assert max(counter.looked_at) <= 2 * 4
+
+
+async def test_patterns_leave_nothing_behind(manager, clock):
+    compiled = fnmatch._compile_pattern.cache_info().currsize  # type: ignore[attr-defined]
+    kept = len(re._cache)  # type: ignore[attr-defined]
+    await opened(manager, clock, 1)
+    for number in range(300):
+        await manager.list_sessions(label=f"*{number}?")
+    assert fnmatch._compile_pattern.cache_info().currsize == compiled  # type: ignore[attr-defined]
+    assert len(re._cache) == kept  # type: ignore[attr-defined]
+
+
+async def test_a_page_that_is_being_made_ends_where_the_manager_stops(manager, clock, monkeypatch):
+    monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    await opened(manager, clock, 5)
+    async with trio.open_nursery() as nursery:
+
+        async def list_them():
+            with pytest.raises(LifecycleError):
+                await manager.list_sessions()
+
+        nursery.start_soon(list_them)
+        await trio.lowlevel.checkpoint()
+        await manager._db.stop()

@@ -39,15 +39,15 @@ async def inspect_token(manager, token, id):
     return [await manager.inspect_token(token), through]
 
 
-def list_sessions(manager, token, id):
+async def list_sessions(manager, token, id):
     conditions = ({}, {"state": "active"}, {"state": "expired"}, {"label": "*"}, {"pid": 1}, {"parent": id})
-    pages = [manager.list_sessions(limit=2, **each) for each in conditions]
-    return [*pages, *(manager.list_sessions(after=page.next) for page in pages)]
+    pages = [(await manager.list_sessions(limit=2, **each)) for each in conditions]
+    return pages + [await manager.list_sessions(after=page.next) for page in pages]
 
 
-def list_audit(manager, token, id):
-    first = manager.list_audit(limit=1)
-    return [first, manager.list_audit(after=first.next), manager.list_audit(since=0)]
+async def list_audit(manager, token, id):
+    first = await manager.list_audit(limit=1)
+    return [first, (await manager.list_audit(after=first.next)), (await manager.list_audit(since=0))]
 
 
 LOOKS = {

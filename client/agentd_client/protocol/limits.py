@@ -65,6 +65,10 @@ MAX_PAGE_SESSIONS = 16
 MAX_PAGE_AUDIT = 32
 """Audit entries of one answer, for the same reason."""
 
+MAX_LOOKED_AT = 256
+"""Sessions or audit entries that are looked at for one answer, whether they fit or not: some milliseconds of
+the agent's work. The page is short then, and tells where to go on."""
+
 MAX_SHOWN_CHARACTERS = 256
 """A peer's executable and its systemd unit, as they are shown; what is longer is cut."""
 

@@ -1,0 +1,90 @@
+"""How long a connection may have the event loop, before the others have theirs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+
+from trio.lowlevel import checkpoint
+
+from agentd_client.protocol.limits import READ_BYTES
+
+from .fair_queue import FairQueue
+
+SLICE_SECONDS = 0.001
+"""Enough for some dozens of verifications. Time and not messages: one of them costs from one microsecond to
+some hundreds."""
+
+BUSY_READ_BYTES = 2 * 1024
+"""One read of a connection that sends more than its slices suffice for. A read is decoded as a whole, which
+takes half a millisecond at the most where it is filled with the smallest messages."""
+
+
+class Turns:
+    """What the connections of one socket share.
+
+    A connection begins at once with what it reads, and may work on it for a slice. One that needs more is
+    busy until it has caught up with what its peer sends. In each turn of the event loop one of the busy ones
+    has a slice, process by process. So peers who send as fast as they can, on however many connections, take
+    one slice of each turn together, and whoever sends a request beside them waits for that.
+
+    Args:
+        slice_seconds: how long a slice is.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self, slice_seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.slice_seconds = slice_seconds
+        self.clock = clock
+        self.busy = FairQueue(1)
+
+
+class Turn:
+    """One connection's part in it.
+
+    `begin`, read `read_bytes`, work until `clock()` comes to `until`, then `leave` and `resume`; `end` when
+    all that was read is dealt with.
+    """
+
+    def __init__(self, turns: Turns, process: Hashable) -> None:
+        self.clock = turns.clock
+        self.until = 0.0
+        self.read_bytes = READ_BYTES
+        self._seconds = turns.slice_seconds
+        self._busy = turns.busy
+        self._process = process
+        self._has_place = False
+        self._is_busy = False
+
+    async def begin(self) -> None:
+        """Begin with a read. For a connection that is not busy this is no checkpoint."""
+        if self._is_busy:
+            await self._take_place()
+        self.until = self.clock() + self._seconds
+
+    def leave(self) -> None:
+        """Let another one go on."""
+        if self._has_place:
+            self._has_place = False
+            self._busy.give_back()
+
+    async def resume(self) -> None:
+        """Begin another slice for what was read, when it is this connection's turn."""
+        self._is_busy = True
+        await self._take_place()
+        self.until = self.clock() + self._seconds
+
+    def end(self, read: int) -> None:
+        """All of a read, of so many bytes, is dealt with: short of a whole one, the peer has nothing more."""
+        self.leave()
+        if self._is_busy and read < self.read_bytes:
+            self._is_busy = False
+        self.read_bytes = BUSY_READ_BYTES if self._is_busy else READ_BYTES
+
+    async def _take_place(self) -> None:
+        await self._busy.take(self._process)
+        self._has_place = True
+        # A place that was free is taken in the very turn in which another connection had its slice.
+        await checkpoint()
