@@ -205,13 +205,13 @@ def _check_path(name: str, value: object) -> None:
     if value == "":  # an unset shell variable; the default place would be another one than was meant
         raise ValueError(f"{name} is empty; write a path, or leave it out for the default")
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{name} is not a path: {value!r}")
+        raise ValueError(f"{name} is not a path")
 
 
 def _check_absolute(name: str, value: object) -> None:
     # Relative to what? A flag means the caller's folder; a file has none.
     if name in _PATHS and not os.path.isabs(str(value)):
-        raise ValueError(f"{name} is not an absolute path: {value!r}")
+        raise ValueError(f"{name} is not an absolute path")
 
 
 def _check_duration(name: str, value: object) -> None:

@@ -136,7 +136,7 @@ def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
             "session_expiry 'never' lies beyond session_max_lifetime '1h'",
         ),
         ("passphrase_file = ''", "passphrase_file is empty"),
-        ("passphrase_file = 'secret'", "passphrase_file is not an absolute path: 'secret'"),
+        ("passphrase_file = 'secret'", "passphrase_file is not an absolute path"),
         ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),
         ("drain_seconds = 3601", "drain_seconds"),
         ("drain_seconds = nan", "drain_seconds"),
@@ -150,7 +150,7 @@ def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
         ("state_path = ''", "state_path is empty"),
         ("socket_path = ''", "socket_path is empty"),
         ('state_path = "/a\\u0000b"', "state_path is not a path"),
-        ("state_path = 'here'", "state_path is not an absolute path: 'here'"),
+        ("state_path = 'here'", "state_path is not an absolute path"),
         ("socket_path = '~/agent.sock'", "socket_path is not an absolute path"),
         ("socket_path = 5", "socket_path"),
         ("= 1", "is not TOML"),
@@ -310,3 +310,13 @@ def test_what_cannot_be_read_is_refused(config):
     config.mkdir()
     with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory"):
         load()
+
+
+@pytest.mark.parametrize("value", ["'hunter2'", "12345678", "['hunter2']"])
+def test_a_passphrase_in_the_place_of_its_files_path_is_not_repeated(tmp_path, value):
+    settings = tmp_path / "config.toml"
+    settings.write_text(f"passphrase_file = {value}\n")
+    with pytest.raises(ConfigError, match="passphrase_file is not an? (absolute )?path") as refused:
+        load(str(settings))
+    assert "hunter2" not in refused.value.sentence
+    assert "12345678" not in refused.value.sentence
