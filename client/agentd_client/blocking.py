@@ -42,7 +42,7 @@ class Client(Caller):
     - `OutcomeUnknownError`: the answer to a call that changes something was lost; it was carried out or not.
     - `ForeignAgentError`: another user listens there than the one that is trusted; nothing was sent.
     - `ProtocolError`: what listens there is no agent.
-    - `VersionsDifferError`, a `ProtocolError`: the agent is of another version, and its answer cannot be read.
+    - `VersionsDifferError`, a `ProtocolError`: the agent is of another version; its answer cannot be read.
     - `InvalidMessageError`: the agent could not read the request, says why, and did not carry it out.
     - `InvalidParamsError`: an argument is of another type or outside of the range that is said.
     - `AgentLockedError`: the agent is locked and cannot know.
