@@ -5,9 +5,16 @@ code. What Python itself runs before a program (sitecustomize) is beyond this: `
 that start Python with ``-I``, which leaves nothing to do here.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = (
+    False  # known to type checkers by its name; the agent hardens itself after this, without delay
+)
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 FAULT = 70
 """EX_SOFTWARE, for a start that is broken: 1 would be an answer."""

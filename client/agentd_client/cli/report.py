@@ -13,7 +13,6 @@ from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 from .output import printable
 from .program import NotExecutedError
-from .usage import usage_sentence
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -92,6 +91,8 @@ def _describe(error: BaseException) -> tuple[str, int | None, str]:
     if isinstance(error, NotExecutedError):
         return error.code, None, str(error)
     if isinstance(error, click.ClickException):
+        from .usage import usage_sentence
+
         return "USAGE", None, usage_sentence(error)
     if isinstance(error, OSError):
         about = f"{error.filename}: " if isinstance(error.filename, str) else ""
