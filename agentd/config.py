@@ -302,6 +302,7 @@ def _read(config_path: str | None) -> dict[str, object]:
             content = file.read(MAX_FILE_BYTES + 1)
         return tomllib.loads(_text(path, content))
     except FileNotFoundError:
+        _refuse_dangling(path)
         if config_path is None:
             return {}
         raise ConfigError(f"{path} does not exist") from None
@@ -309,3 +310,13 @@ def _read(config_path: str | None) -> dict[str, object]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or a number too long to read
         raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _refuse_dangling(path: Path) -> None:
+    # Whoever put a link there meant settings: the defaults are others.
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            raise ConfigError(
+                f"{link} is a symbolic link to {os.readlink(link)}, which is not there; restore that, or "
+                "remove the link"
+            )

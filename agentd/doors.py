@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import grp
 import logging
+import os
 import socket
 from contextlib import ExitStack
 from typing import Self
@@ -24,6 +25,7 @@ from .server import (
     Verifying,
     anybody,
     keep_in_place,
+    prepare_folder,
     serve_connections,
     verify_dispatch,
 )
@@ -92,6 +94,12 @@ class SecondDoor:
                 owns_listener=self._passed is None,
             )
             standing.cancel_scope.cancel()
+
+
+def check_second_door(settings: Settings) -> None:
+    """Raise what `SecondDoor` raises on entering, locks left out; makes nothing. The settings have a door."""
+    access = _access(settings)
+    prepare_folder(os.path.dirname(SocketFile(settings.verify_socket_path, access).path), access)
 
 
 def _access(settings: Settings) -> Access:

@@ -13,6 +13,7 @@ from . import (
     memory,
     settings_file,
     socket_place,
+    start,
     store,
     token_file,
     units,
@@ -36,6 +37,7 @@ CHECKS = tuple(
     Check(subject.NAMES, subject.gather, subject.judge)
     for subject in (
         settings_file,
+        start,
         socket_place,
         agents,
         folders,

@@ -31,7 +31,11 @@ def gather(scene: Scene) -> Facts:
     settings = scene.settings
     files = [node for node in look_into(settings.store_path) if node.path.rpartition("/")[2] in _STORE_FILES]
     return Facts(
-        look(settings.state_path), look(settings.keys_path), look(settings.store_path), files, scene.uid
+        look(settings.state_path, follow=True),  # as the agent does
+        look(settings.keys_path),
+        look(settings.store_path),
+        files,
+        scene.uid,
     )
 
 

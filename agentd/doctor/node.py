@@ -1,4 +1,4 @@
-"""What stands at a path, as lstat(2) tells it: nothing is opened, no link is followed."""
+"""What stands at a path, as lstat(2) tells it: nothing is opened, no link is followed unless that is said."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Node(NamedTuple):
     unreadable: str = ""
 
 
-def look(path: str | os.PathLike[str]) -> Node:
-    """The node at a path; raises nothing."""
+def look(path: str | os.PathLike[str], *, follow: bool = False) -> Node:
+    """The node at a path, or with `follow` the one that a symbolic link there leads to; raises nothing."""
     name = os.fspath(path)
     try:
-        found = os.lstat(name)
+        found = os.stat(name, follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
         return Node(name)
     except OSError as failure:
@@ -41,6 +41,14 @@ def look(path: str | os.PathLike[str]) -> Node:
     return Node(
         name, _kind(found.st_mode), found.st_uid, stat.S_IMODE(found.st_mode), found.st_dev, found.st_ino
     )
+
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """The path itself, or the nearest one above it where anything stands."""
+    name = os.path.abspath(path)
+    while not os.path.lexists(name):
+        name = os.path.dirname(name)
+    return name
 
 
 def look_into(folder: Path) -> list[Node]:

@@ -1,49 +1,42 @@
-"""The settings file: whether it can be used, and whether somebody else could write it."""
+"""The settings file: whether the agent can use it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .finding import Finding, note, ok, refused, warning
-from .node import Node, look
+from .finding import Finding, note, ok, refused
 from .scene import Scene
 
 FILE = "settings.file"
 NAMES = (FILE,)
 
-_WRITABLE_BY_OTHERS = 0o022
-
 
 class Facts(NamedTuple):
-    """failure: why the agent would refuse the settings; None where it would not."""
+    """target: what the file is, links followed; empty where there is none.
 
-    node: Node
+    failure: why the agent would refuse the settings, who could change them included; None where it would not.
+    """
+
+    path: str
+    target: str
     failure: str | None
-    uid: int
 
 
 def gather(scene: Scene) -> Facts:
-    """Look at the file; what it says was read with the settings."""
-    return Facts(look(scene.config_path), scene.config_failure, scene.uid)
+    """Look for the file; what it says was read with the settings."""
+    path = os.path.abspath(scene.config_path)
+    return Facts(path, os.path.realpath(path) if os.path.exists(path) else "", scene.config_failure)
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
     """One finding."""
-    node = facts.node
     if facts.failure is not None:
-        yield refused(FILE, f"{facts.failure}; mend that line: until then the agent does not start")
-    elif node.kind is None:
-        yield note(FILE, f"{node.path} is not there, so the defaults count")
-    elif node.uid not in (facts.uid, 0):
-        yield warning(
-            FILE, f"{node.path} belongs to uid {node.uid}, who can change it", "make it a file of your own"
-        )
-    elif node.mode & _WRITABLE_BY_OTHERS:
-        yield warning(
-            FILE,
-            f"{node.path} can be written by others (mode {node.mode:04o})",
-            f"run `chmod go-w {node.path}`",
-        )
+        remedy = "" if "; " in facts.failure else "; mend that: until then the agent does not start"
+        yield refused(FILE, f"{facts.failure}{remedy}")
+    elif not facts.target:
+        yield note(FILE, f"{facts.path} is not there, so the defaults count")
     else:
-        yield ok(FILE, f"{node.path} can be used")
+        link = "" if facts.target == facts.path else f", which leads to {facts.target},"
+        yield ok(FILE, f"{facts.path}{link} can be used")

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..store import Examined, Seals
+from ..store import MIN_GROWTH_BYTES, Examined, Seals
 from .finding import Finding, error, note, ok, refused, warning
+from .node import nearest
 from .scene import Scene, StoreLook
 
 FILE, STRUCTURE, KEY, SEALS, ROOM = "store.file", "store.structure", "store.key", "store.seals", "store.room"
@@ -22,22 +23,27 @@ _RESTORE = "stop the agent; restore the store from a copy, or begin anew with `a
 
 
 class Facts(NamedTuple):
-    """free_bytes: of the file system that the store is on; None where that is not known."""
+    """free_bytes: of the file system that the store is or would be on; None where that is not known.
+
+    has_file_left: whether another file can be made there.
+    """
 
     path: str
     look: StoreLook
     free_bytes: int | None
+    has_file_left: bool = True
 
 
 def gather(scene: Scene) -> Facts:
     """Look at the store and at its file system."""
     path = scene.settings.store_path
     try:
-        disk = os.statvfs(path)
-        free_bytes = disk.f_bavail * disk.f_frsize
+        disk = os.statvfs(nearest(path))
     except OSError:
-        free_bytes = None
-    return Facts(str(path), scene.store, free_bytes)
+        return Facts(str(path), scene.store, None)
+    # A file system that has no fixed number of something says 0 of 0 (tmpfs without a limit, btrfs).
+    free_bytes = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+    return Facts(str(path), scene.store, free_bytes, disk.f_favail > 0 or not disk.f_files)
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
@@ -51,7 +57,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
         if facts.look.examined.meta is not None and not facts.look.examined.problems:
             yield from _judge_key(facts.look.examined, facts.look)
     if facts.free_bytes is not None:
-        yield _judge_room(facts.path, facts.free_bytes)
+        yield _judge_room(facts, facts.free_bytes)
 
 
 def _judge_examined(path: str, found: Examined) -> Iterator[Finding]:
@@ -110,7 +116,17 @@ def _judge_seals(seals: Seals) -> Finding:
     return ok(SEALS, f"{how_many}{drawn} are genuine")
 
 
-def _judge_room(path: str, free_bytes: int) -> Finding:
+def _judge_room(facts: Facts, free_bytes: int) -> Finding:
+    path, has_store = facts.path, facts.look.examined is not None or facts.look.failure is not None
+    if not has_store and free_bytes < MIN_GROWTH_BYTES:
+        return error(
+            ROOM,
+            f"the disk has {free_bytes // 1024} KiB left for {path}, and a new store takes "
+            f"{MIN_GROWTH_BYTES // 1024} KiB",
+            "free some space",
+        )
+    if not facts.has_file_left:
+        return error(ROOM, f"the disk of {path} has no room for another file", "remove some files")
     if free_bytes < NEEDED_BYTES:
         return warning(
             ROOM,

@@ -10,7 +10,7 @@ from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections
 from .socket_file import MAX_PATH_BYTES, SocketFile
-from .socket_folder import Access
+from .socket_folder import Access, prepare_folder
 from .socket_watch import keep_in_place
 from .traffic import Traffic
 from .verify_only import verify_dispatch
@@ -33,6 +33,7 @@ __all__ = [
     "anybody",
     "keep_in_place",
     "owner_only",
+    "prepare_folder",
     "refuse_waiting",
     "require_own_uid",
     "serve_connections",

@@ -3,6 +3,7 @@
 from .db import DB
 from .examination import Examined, Seals, examine
 from .files import check_folder
+from .growth import MIN_GROWTH_BYTES
 from .keypath import KeyPath
 from .sealing import KeyRing
 from .transaction import Transaction
@@ -10,6 +11,7 @@ from .view import Entry, View
 
 __all__ = [
     "DB",
+    "MIN_GROWTH_BYTES",
     "Entry",
     "Examined",
     "KeyPath",

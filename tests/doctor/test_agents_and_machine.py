@@ -199,6 +199,21 @@ def test_a_whole_store():
 
 
 @pytest.mark.parametrize(
+    ("look", "free_bytes", "has_file_left", "severity"),
+    [
+        (StoreLook(), 1 << 30, True, "ok"),
+        (StoreLook(), (1 << 20) - 1, True, "error"),
+        (StoreLook(), 1 << 20, True, "warning"),
+        (StoreLook(), 1 << 30, False, "error"),
+        (StoreLook(WHOLE), 0, True, "warning"),
+        (StoreLook(failure="/s: Permission denied"), 0, True, "warning"),
+    ],
+)
+def test_the_room_that_a_store_needs(look, free_bytes, has_file_left, severity):
+    assert judged(store, store.Facts("/s", look, free_bytes, has_file_left))["store.room"] == severity
+
+
+@pytest.mark.parametrize(
     ("look", "expected"),
     [
         (StoreLook(), {"store.file": "note"}),
@@ -224,10 +239,6 @@ def test_a_sample_is_said_to_be_one_and_broken_seals_are_named():
     ] == "100 of 1000 values, drawn at random, are genuine"
     facts = store.Facts("/s", StoreLook(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
     assert [finding.says for finding in store.judge(facts)][-1].endswith("by this agent: a, b, c, …")
-
-
-def test_a_full_disk_is_a_warning():
-    assert judged(store, store.Facts("/s", StoreLook(), 1024))["store.room"] == "warning"
 
 
 SERVICE = 'ExecStart="/v/bin/python" -I -m agentd serve\nReadWritePaths="-/s/agentd" "-%t/agentd"\n'

@@ -22,18 +22,23 @@ def judged(subject, facts) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("node", "failure", "severity"),
+    ("target", "failure", "severity"),
     [
-        (Node("c"), None, "note"),
-        (Node("c", FILE, 1, 0o644), None, "ok"),
-        (Node("c", FILE, 0, 0o644), None, "ok"),
-        (Node("c", FILE, 2, 0o644), None, "warning"),
-        (Node("c", FILE, 1, 0o664), None, "warning"),
-        (Node("c", FILE, 1, 0o644), "c: there is no setting 'x'; the settings are …", "error"),
+        ("", None, "note"),
+        ("/c", None, "ok"),
+        ("/dotfiles/c", None, "ok"),
+        ("/c", "/c: there is no setting 'x'; the settings are …", "error"),
+        ("/c", "/c cannot be read: Permission denied", "error"),
     ],
 )
-def test_settings(node, failure, severity):
-    assert judged(settings_file, settings_file.Facts(node, failure, 1)) == {"settings.file": severity}
+def test_settings(target, failure, severity):
+    facts = settings_file.Facts("/c", target, failure)
+    assert judged(settings_file, facts) == {"settings.file": severity}
+
+
+def test_where_a_link_to_the_settings_leads_is_said():
+    (finding,) = settings_file.judge(settings_file.Facts("/c", "/dotfiles/c", None))
+    assert finding.says == "/c, which leads to /dotfiles/c, can be used"
 
 
 def listening(**changed) -> socket_place.Facts:

@@ -95,6 +95,13 @@ def _left_running(home: Home, undo: ExitStack, *arguments: str) -> Daemon:
     return undo.enter_context(serving(home, *arguments))
 
 
+def _stopped(home: Home, undo: ExitStack) -> None:
+    """An agent that does nothing any more, by SIGSTOP."""
+    daemon = _left_running(home, undo)
+    undo.callback(daemon.process.send_signal, signal.SIGCONT)
+    daemon.process.send_signal(signal.SIGSTOP)
+
+
 def _data(home: Home) -> Path:
     return home.state / "store" / "data.mdb"
 
@@ -115,6 +122,53 @@ def a_setting_that_is_misspelt(home: Home, undo: ExitStack) -> None:
     folder = home.path / "config" / "agentd"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text('sesion_expiry = "8h"\n')
+
+
+@_broken("settings.file", "error")
+def settings_whose_link_leads_nowhere(home: Home, undo: ExitStack) -> None:
+    folder = home.path / "config" / "agentd"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").symlink_to(home.path / "dotfiles" / "agentd.toml")
+
+
+def _set(home: Home, *lines: str) -> None:
+    folder = home.path / "config" / "agentd"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("\n".join(lines))
+
+
+@_broken("start.passphrase", "error")
+def a_passphrase_file_that_is_not_there(home: Home, undo: ExitStack) -> None:
+    _set(home, f'passphrase_file = "{home.path}/nothing"')
+
+
+@_broken("start.passphrase", "error")
+def a_passphrase_for_a_key_file_that_has_none(home: Home, undo: ExitStack) -> None:
+    used(home)
+    (home.path / "passphrase").touch(mode=0o600)
+    (home.path / "passphrase").write_text("open up\n")
+    _set(home, f'passphrase_file = "{home.path}/passphrase"')
+
+
+@_broken("start.verify", "error")
+def a_group_that_does_not_exist(home: Home, undo: ExitStack) -> None:
+    _set(home, f'verify_socket_path = "{home.path}/s"', 'verify_socket_group = "agentd-no-such-group"')
+
+
+@_broken("start.verify", "error")
+def a_folder_for_others_that_is_not_there(home: Home, undo: ExitStack) -> None:
+    _set(home, f'verify_socket_path = "{home.path}/shared/s"')
+
+
+@_broken("start.state", "error")
+def a_file_where_the_state_folder_has_to_be(home: Home, undo: ExitStack) -> None:
+    home.state.parent.write_text("")
+
+
+@_broken("start.state", "error")
+def a_folder_above_the_state_folder_that_others_can_write_to(home: Home, undo: ExitStack) -> None:
+    home.state.parent.mkdir()
+    home.state.parent.chmod(0o777)
 
 
 @_broken("keys.folder", "error")
@@ -237,13 +291,13 @@ def the_socket_of_a_killed_agent(home: Home, undo: ExitStack) -> None:
 
 @_broken("socket.listener", "error")
 def a_socket_removed_under_its_agent(home: Home, undo: ExitStack) -> None:
-    _left_running(home, undo)
+    _stopped(home, undo)  # it would make it again within a second
     home.socket.unlink()
 
 
 @_broken("socket.listener", "error")
 def two_agents_on_one_socket(home: Home, undo: ExitStack) -> None:
-    _left_running(home, undo)
+    _stopped(home, undo)  # it would make room for the other
     home.socket.unlink()
     home.socket.with_name("agent.sock.lock").unlink()
     _left_running(home, undo, "--state", str(home.path / "another"))
@@ -263,9 +317,7 @@ def an_agent_that_uses_this_store_from_another_socket(home: Home, undo: ExitStac
 
 @_broken("agent.answer", "error")
 def an_agent_that_hangs(home: Home, undo: ExitStack) -> None:
-    daemon = _left_running(home, undo)
-    undo.callback(daemon.process.send_signal, signal.SIGCONT)
-    daemon.process.send_signal(signal.SIGSTOP)
+    _stopped(home, undo)
 
 
 @_broken("agent.supervisor", "warning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -54,6 +55,54 @@ def test_each_broken_system_is_named(name):
     assert named
     assert named[0]["remedy"]
     assert found.code == {"warning": 1, "error": 2}[broken.severity]
+
+
+MOUNTS = {
+    "start.state": 'mkdir "$1/state"; mount --bind "$1/state" "$1/state"; mount -o remount,bind,ro "$1/state"',
+    "start.socket": 'mount --bind "$1/run" "$1/run"; mount -o remount,bind,ro "$1/run"',
+    "store.room": 'mkdir "$1/state"; mount -t tmpfs -o size=512k,mode=700 tmpfs "$1/state"',
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("name", MOUNTS)
+def test_file_systems_that_keep_the_agent_from_starting_are_named(home, name):
+    def within(*arguments: str) -> subprocess.CompletedProcess[str]:
+        script = f'set -e; {MOUNTS[name].replace("mkdir", "mkdir -p")}; shift; exec "$@"'
+        mounted = ["unshare", "--mount", "sh", "-c", script, "sh", str(home.path)]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            [*mounted, sys.executable, "-m", "agentd", *arguments],
+            env=home.environ | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    ended = within("doctor", "--json")
+    if "permission denied" in ended.stderr.lower() or "not permitted" in ended.stderr:
+        pytest.skip("this root may not mount")
+    named = [each for each in json.loads(ended.stdout)["findings"] if each["severity"] == "error"]
+    assert [each["name"] for each in named] == [name]
+    assert ended.returncode == 2
+    assert within("serve").returncode in (74, 78), "and the agent does not start there"
+
+
+def test_links_are_followed_as_the_agent_follows_them(home):
+    dotfiles, config = home.path / "dotfiles", home.path / "config" / "agentd"
+    for folder in (dotfiles, dotfiles / "state", config, home.state.parent):
+        folder.mkdir(mode=0o700, parents=True)
+    (dotfiles / "agentd.toml").write_text('session_expiry = "5m"\n')
+    (config / "config.toml").symlink_to(dotfiles / "agentd.toml")
+    home.state.symlink_to(dotfiles / "state")
+    used(home)
+    found = examine(home)
+    assert found.code == 0
+    assert found.of("settings.file")[0]["severity"] == "ok"
+    assert f"leads to {dotfiles}/agentd.toml" in found.of("settings.file")[0]["says"]
+    assert found.of("state.folder")[0]["severity"] == "ok"
+    dotfiles.chmod(0o777)
+    refused = examine(home)
+    assert refused.of("settings.file")[0]["severity"] == "error"
+    assert refused.of("settings.file")[0]["remedy"] == f"run `chmod go-w {dotfiles}`"
+    assert home.agentd("serve").returncode == 78
 
 
 def test_people_get_lines_with_the_worst_first_and_what_to_do(home):

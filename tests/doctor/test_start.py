@@ -1,0 +1,112 @@
+"""What keeps an agent from starting is found without changing anything."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agentd.doctor import start
+from agentd.doctor.node import nearest
+from agentd.doctor.start import obstacle
+from tests.doctor.test_places import judged
+from tests.other_user import NOBODY, as_user, needs_root
+
+FINE = start.Facts("/s", None, "/r/s", None, "", None, "", None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, {}),
+        ({"state": "/s cannot be written; do"}, {"start.state": "error"}),
+        ({"socket": "/r cannot be written; do"}, {"start.socket": "error"}),
+        ({"verify_path": "/v"}, {"start.verify": "ok"}),
+        ({"verify_path": "/v", "verify": "no group; do"}, {"start.verify": "error"}),
+        ({"passphrase_file": "/p"}, {"start.passphrase": "ok"}),
+        ({"passphrase_file": "/p", "passphrase": "none; do"}, {"start.passphrase": "error"}),
+    ],
+)
+def test_each_obstacle_is_an_error_and_says_what_to_do(changed, expected):
+    facts = FINE._replace(**changed)
+    assert judged(start, facts) == {"start.state": "ok", "start.socket": "ok"} | expected
+
+
+def test_where_all_is_well_there_is_no_obstacle_and_nothing_is_made(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert obstacle([tmp_path, tmp_path / "a" / "b"], [file], [file, tmp_path / "nothing"]) is None
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert (
+        obstacle([file / "below"], [], []) == f"{file} is not a folder; move it away, or choose another path"
+    )
+
+
+def test_a_folder_that_others_can_change_is_one(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    said = obstacle([tmp_path / "open" / "state"], [], [])
+    assert "others may write to it (mode 0777)" in said
+    assert said.endswith(f"; run `chmod go-w {tmp_path}/open`")
+
+
+def test_links_in_a_circle_are_one(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert "Too many levels of symbolic links" in obstacle([tmp_path / "a" / "state"], [], [])
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        (0o500, " cannot be written by you; "),
+        (0o200, "/state cannot be followed: Permission denied; "),
+        (0o700, None),
+    ],
+)
+def test_what_another_user_may_not_write_to_is_one(shared_folder, mode, says):
+    own = shared_folder / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
+    own.chmod(mode)
+    said = as_user(lambda: obstacle([own / "state"], [], []))
+    assert said is None if says is None else said.startswith(f"{own}{says}")
+
+
+@needs_root
+def test_files_that_cannot_be_used_are_named(shared_folder):
+    own = shared_folder / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
+    for name, mode in (("key", 0o000), ("data", 0o400)):
+        (own / name).touch(mode)
+        (own / name).chmod(mode)
+        os.chown(own / name, NOBODY, NOBODY)
+    assert as_user(lambda: obstacle([own], [own / "key"], [])) == f"{own}/key cannot be read; see who owns it"
+    assert as_user(lambda: obstacle([own], [], [own / "data"])).startswith(
+        f"{own}/data cannot be written by you"
+    )
+    assert as_user(lambda: obstacle([own], [own / "data"], [])) is None
+
+
+@pytest.fixture
+def shared_folder():
+    """Where another user gets to, which pytest's own folders do not let it."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory(prefix="agentd-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_the_nearest_that_is_there(tmp_path):
+    assert nearest(tmp_path / "a" / "b") == str(tmp_path)
+    assert nearest(tmp_path) == str(tmp_path)
+    assert nearest("/nothing/at/all") == "/"
