@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
+import subprocess
 import sys
 import threading
 
@@ -19,7 +19,7 @@ from agentd_client.cli.output import OutputError
 from agentd_client.cli.program import NotExecutableError, NotFoundError
 from agentd_client.errors import ERRORS
 from agentd_client.protocol.calls import LocalParamsError
-from tests.agentctl.running import in_process, process
+from tests.agentctl.running import in_process
 
 SECRET = "v4.local.A_real_one-1234"
 
@@ -246,6 +246,7 @@ def test_a_parameter_that_the_client_itself_refuses_is_not_a_matter_of_versions(
 
 def test_without_click_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "click", None)
+    monkeypatch.setattr(sys, "path", sys.path[:])  # it takes from it
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 69
@@ -254,13 +255,19 @@ def test_without_click_it_says_what_to_install(monkeypatch, capsys):
 
 def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     (tmp_path / "click.py").write_text("import no_such_module_at_all\n")
-    ended = process("verify", env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert "no_such_module_at_all" in ended.stderr
-    assert "pip install" not in ended.stderr
+    program = f"import sys; sys.path.insert(1, {str(tmp_path)!r}); from agentd_client.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 70
+    assert ended.stderr == (
+        "agentctl cannot start (ModuleNotFoundError, no_such_module_at_all): install it anew\n"
+    )
 
 
 def test_main_ends_with_the_code_of_the_command(monkeypatch, agent, capsys):
     monkeypatch.setattr(sys, "argv", ["agentctl", "verify"])
+    monkeypatch.setattr(sys, "path", sys.path[:])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1

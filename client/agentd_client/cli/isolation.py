@@ -49,5 +49,6 @@ def leave(code: int) -> NoReturn:
 def broken(program: str, error: BaseException) -> int:
     """Say that the program cannot even start, and what it ends with."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{program} cannot start ({type(error).__name__}): install it anew\n")
+        what = type(error).__name__ + (f", {error.name}" if isinstance(error, ImportError) else "")
+        sys.stderr.write(f"{program} cannot start ({what}): install it anew\n")
     return FAULT
