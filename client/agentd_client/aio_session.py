@@ -51,13 +51,13 @@ class AsyncSession:
         """See `Session.read_token`."""
         return await run_sync(self._session.read_token)
 
-    async def write_token(self, token: str) -> None:
+    async def write_token(self, session_token: str) -> None:
         """See `Session.write_token`."""
-        await run_sync(self._session.write_token, token)
+        await run_sync(self._session.write_token, session_token)
 
-    async def exchange_token(self, token: str) -> str | None:
+    async def exchange_token(self, session_token: str) -> str | None:
         """See `Session.exchange_token`."""
-        return await run_sync(self._session.exchange_token, token)
+        return await run_sync(self._session.exchange_token, session_token)
 
     @property
     def path(self) -> str:

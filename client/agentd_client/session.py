@@ -110,7 +110,7 @@ class Session:
             return None
         return self._file.read()
 
-    def write_token(self, token: str) -> None:
+    def write_token(self, session_token: str) -> None:
         """Keep another token, running or not; it is on the disk when this returns.
 
         Raises:
@@ -119,13 +119,13 @@ class Session:
         """
         with self._lock:
             self._require_life()
-            self._file.write(token)
+            self._file.write(session_token)
 
-    def exchange_token(self, token: str) -> str | None:
+    def exchange_token(self, session_token: str) -> str | None:
         """As `write_token`; returns the token that was there before, so that it can be revoked."""
         with self._lock:
             self._require_life()
-            return self._file.exchange(token)
+            return self._file.exchange(session_token)
 
     @property
     def path(self) -> str:

@@ -67,3 +67,50 @@ def test_files_are_touched_in_worker_threads(tmp_path: Path, backend: str) -> No
         assert threading.main_thread() not in threads
 
     anyio.run(main, backend=backend)
+
+
+def test_a_token_to_write_has_the_name_that_it_has_everywhere(tmp_path: Path, backend: str) -> None:
+    async def main() -> None:
+        session = await AsyncSession.create_session(tmp_path / "token", session_token="first")
+        await session.write_token(session_token="second")
+        assert await session.exchange_token(session_token="third") == "second"
+        await session.write_token("fourth")
+        assert await session.read_token() == "fourth"
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("change", ["start", "stop", "destroy"])
+def test_a_change_that_is_cancelled_is_made_or_not_made(tmp_path: Path, backend: str, change: str) -> None:
+    reached = {"start": State.RUNNING, "stop": State.STOPPED, "destroy": State.DESTROYED}[change]
+
+    async def main() -> None:
+        session = await AsyncSession.create_session(tmp_path / "token", session_token="first")
+        if change != "stop":
+            await session.stop()
+        before, told = session.state, list[LifecycleEvent]()
+        disk, waiting = threading.Event(), threading.Event()
+
+        def slowly(event: LifecycleEvent) -> None:
+            told.append(event)
+            if event.value.endswith("ing"):
+                waiting.set()
+                assert disk.wait(60)
+
+        forget = session.observe(slowly)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await getattr(session, change)()
+        assert (session.state, told) == (before, []), "cancelled before it began"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(getattr(session, change))
+            await anyio.to_thread.run_sync(waiting.wait)
+            tasks.cancel_scope.cancel()  # while the disk takes its time
+            disk.set()
+        assert session.state is reached
+        assert len(told) == 2
+        forget()
+        await getattr(session, change)()
+        assert session.state is reached
+
+    anyio.run(main, backend=backend)

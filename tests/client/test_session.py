@@ -197,3 +197,11 @@ def test_leaving_a_session_stops_and_never_destroys_it(path: Path) -> None:
         raise ZeroDivisionError
     assert session.state is State.STOPPED
     assert session.read_token() == "token"
+
+
+def test_a_token_to_write_has_the_name_that_it_has_everywhere(tmp_path: Path) -> None:
+    session = Session.create_session(session_token_path=tmp_path / "token", session_token="first")
+    session.write_token(session_token="second")
+    assert session.exchange_token(session_token="third") == "second"
+    session.write_token("fourth")
+    assert session.read_token() == "fourth"
