@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
-from agentd_client.lifecycle import Lifecycle, Observer, State
+from agentd_client.lifecycle import Observer, State
 
 from ..crypto import open_into, open_sealed, random_into, seal
+from ..lifecycle import LoopLifecycle
 from .argon2 import Cost
 from .derivation import SESSION, STORE, agent_id_of, derived_key
 from .key_file import remove_key
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 class KeyRing:
     """The root key's owner. Create it with `create_key_ring`; leaving it as a context manager wipes it.
 
-    `seal`, `open`, `wrap_key` and `unwrap_key` may be called from any thread.
+    `seal`, `open`, `new_key`, `wrap_key` and `unwrap_key` may be called from any thread. It is started,
+    stopped and destroyed on one event loop.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class KeyRing:
         self.path = keys_path
         self._cost = cost
         self._log = logger or logging.getLogger("agentd.keys")
-        self._lifecycle = Lifecycle(
-            running=KeyRingRunningError, destroyed=KeyRingDestroyedError, not_running=KeyRingNotRunningError
+        self._lifecycle = LoopLifecycle(
+            "the key ring",
+            running=KeyRingRunningError,
+            destroyed=KeyRingDestroyedError,
+            not_running=KeyRingNotRunningError,
         )
-        self._lock = trio.Lock()
         self._memory = SecretMemory()
         self._derived: dict[str, SecretKey] = {}
         self._agent_id = ""
@@ -92,40 +96,37 @@ class KeyRing:
         """
         secret = Passphrase.taken(passphrase)
         try:
-            async with self._lock:
-                with self._lifecycle.starting() as needed:
-                    if needed:
-                        if secret is None:
-                            await trio.to_thread.run_sync(self._load, None, fresh)
-                        else:
-                            await in_argon2_thread(self._load, secret, fresh)
+            async with self._lifecycle.start() as needed:
+                if needed:
+                    if secret is None:
+                        await trio.to_thread.run_sync(self._load, None, fresh)
+                    else:
+                        await in_argon2_thread(self._load, secret, fresh)
         finally:
             if secret is not None:
                 secret.wipe()
 
     async def stop(self) -> None:
-        """Wipe every key from memory."""
-        async with self._lock:
-            with self._lifecycle.stopping() as needed:
-                if needed:
-                    for key in self._derived.values():
-                        key.wipe()
-                    self._derived.clear()
-                    self._memory = SecretMemory()  # gives the pages back, with the last key on them
+        """Wipe every key from memory: its own, and those that were made or unwrapped with it.
+
+        Not cancelled once it is called. It works from another event loop where the one that it was started on
+        has ended.
+        """
+        async with self._lifecycle.stop() as needed:
+            if needed:
+                self._wipe()
 
     async def destroy(self) -> None:
         """Remove the key file: what was sealed with it can never be opened again."""
-        async with self._lock:
-            with self._lifecycle.destroying() as needed:
-                if needed:
-                    await trio.to_thread.run_sync(remove_key, self.path / KEY_FILE)
+        async with self._lifecycle.destroy() as needed:
+            if needed:
+                await trio.to_thread.run_sync(remove_key, self.path / KEY_FILE)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        with trio.CancelScope(shield=True):  # wiping takes microseconds and must not be skipped
-            await self.stop()
+        await self.stop()
 
     @property
     def state(self) -> State:
@@ -136,10 +137,14 @@ class KeyRing:
         """Be told of every life-cycle event; returns the function that ends this."""
         return self._lifecycle.observe(observer)
 
+    def require_running(self) -> None:
+        """Raise KeyRingNotRunningError unless it is running, WrongLoopError on another event loop."""
+        self._lifecycle.require_running()
+
     @property
     def agent_id(self) -> str:
         """The agent's public id: 32 hexadecimal characters, the same for the life of the root key."""
-        self._lifecycle.require_running()
+        self._require_keys()
         return self._agent_id
 
     @property
@@ -154,7 +159,7 @@ class KeyRing:
 
     def new_key(self) -> SecretKey:
         """Draw a new key straight into secret memory."""
-        self._lifecycle.require_running()
+        self._require_keys()
         key = self._memory.new_key()
         with key as view:
             random_into(view)
@@ -186,6 +191,10 @@ class KeyRing:
             raise
         return key
 
+    def _require_keys(self) -> None:
+        if not self._lifecycle.is_running:  # on whatever thread
+            raise KeyRingNotRunningError
+
     def _key(self, purpose: str) -> SecretKey:
         try:
             return self._derived[purpose]
@@ -198,8 +207,17 @@ class KeyRing:
             with root as view:
                 load_root_key(self.path, passphrase, view, fresh=fresh, cost=self._cost, logger=self._log)
                 self._derive(view)
+        except BaseException:
+            self._wipe()
+            raise
         finally:
             root.wipe()
+
+    def _wipe(self) -> None:
+        # First, so that no thread can unwrap another key with them.
+        self._derived.clear()
+        self._memory.wipe()
+        self._memory = SecretMemory()  # gives the pages back, with the last key on them
 
     def _derive(self, root: memoryview) -> None:
         self._agent_id = agent_id_of(root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from agentd_client.errors import KeyUnavailableError
 
@@ -25,6 +25,7 @@ class SecretMemory:
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
+        self._keys: set[SecretKey] = set()
         self._forks = forks()
         self.locked = self.secret = True
 
@@ -35,7 +36,14 @@ class SecretMemory:
         if not self._free:
             self._add_page()
         slot = self._free.pop()
-        return SecretKey(slot, lambda: self._free.append(slot))
+        key = SecretKey(slot, lambda: self._take_back(key, slot), self.lend)
+        self._keys.add(key)
+        return key
+
+    def wipe(self) -> None:
+        """Wipe every key."""
+        for key in tuple(self._keys):
+            key.wipe()
 
     def lend(self, size: int) -> memoryview:
         """`size` bytes on pages of their own, for something else than a key; the borrower wipes them."""
@@ -49,6 +57,10 @@ class SecretMemory:
             yield room
         finally:
             wipe(room)
+
+    def _take_back(self, key: SecretKey, slot: memoryview) -> None:
+        self._keys.discard(key)
+        self._free.append(slot)
 
     def _add_page(self) -> None:
         page = self._new_pages(KEY_BYTES)
@@ -67,6 +79,10 @@ _NOTHING = memoryview(b"")
 def _do_nothing() -> None: ...
 
 
+def _no_room(_: int) -> memoryview:
+    raise KeyUnavailableError
+
+
 class SecretKey:
     """A handle on 32 bytes of secret memory: `len()` is 32, `bytes()` is a copy for the caller to guard.
 
@@ -74,15 +90,22 @@ class SecretKey:
     a wipe in one thread must not turn the key into zeros in the middle of another thread's sealing. A wipe
     from within it is done at its end. Once wiped, every use raises `KeyUnavailableError`; so it does in the
     child of a fork, where the pages are missing.
+
+    That is for code that ends soon and keeps nothing. Everybody else is lent a copy in locked memory of its
+    own, which a wipe takes back: from then on using it is an error, and never shows zeros or another key.
     """
 
-    def __init__(self, view: memoryview, released: Callable[[], None]) -> None:
+    def __init__(
+        self, view: memoryview, released: Callable[[], None], room: Callable[[int], memoryview]
+    ) -> None:
         self._view = view
         self._released = released
+        self._room = room
         self._guard = threading.RLock()
         self._uses = 0
         self._forks = forks()
         self._is_wiped = False
+        self._lent: list[memoryview] = []
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
@@ -108,6 +131,25 @@ class SecretKey:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {'wiped' if self.is_wiped else 'in memory'}>"
 
+    def lend(self) -> memoryview:
+        """A read-only copy in locked memory, until `take_back` or the wipe: then using it raises ValueError.
+
+        Its page is given back to the system with the last view of it. What the borrower made of the view, or
+        handed to a call in another thread, goes on showing the key, and is as much its own as `bytes(key)`.
+        """
+        with self as view, self._room(KEY_BYTES) as room:
+            room[:] = view
+            lent = room.toreadonly()
+            self._lent.append(lent)
+            return lent
+
+    def take_back(self, lent: memoryview) -> None:
+        """End a loan."""
+        with self._guard:
+            self._lent = [other for other in self._lent if other is not lent]
+            with suppress(BufferError):  # a call in another thread uses it at this moment
+                lent.release()
+
     @property
     def is_wiped(self) -> bool:
         """Whether the key is gone."""
@@ -118,6 +160,8 @@ class SecretKey:
         with self._guard:
             if not self._is_wiped:
                 self._is_wiped = True
+                for lent in self._lent:
+                    self.take_back(lent)
                 if not self._uses:
                     self._zero()
 
@@ -125,4 +169,5 @@ class SecretKey:
         if self._forks == forks():
             wipe(self._view)
             self._released()
-        self._view, self._released = _NOTHING, _do_nothing  # whoever still holds this holds no page
+        # Whoever still holds this holds no page.
+        self._view, self._released, self._room = _NOTHING, _do_nothing, _no_room

@@ -16,7 +16,7 @@ from agentd_client.protocol.results import RENEWED, CreatedToken, Opener, Verifi
 
 from .grants import misfit
 from .opened_token import describe
-from .records import SessionPath, SessionRecord
+from .records import KEY_PATH, SessionPath, SessionRecord
 from .rules import first_seen, renewed
 from .standing import record_at, standing
 
@@ -127,6 +127,7 @@ class Changer:
             return record, True
 
         record, is_new = await self._db.write(renew_in)
+        self._keys.current(self._db.sealed(KEY_PATH)[0])
         key = self._keys.accepting(opened.key_id, self._clock.read())
         if key is None:  # replaced meanwhile: the session has ended
             raise NotRenewedError(Verification(False, reasons.KEY_RESET, None))

@@ -12,7 +12,15 @@ from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
 from agentd_client.protocol.calls import is_sendable_token
 from agentd_client.protocol.results import KEY_RESET, REVOKED, Opener, Verification
 
-from .records import KeyRecord, SessionPath, SessionRecord, bound_path, session_path, sessions_of_key
+from .records import (
+    KEY_PATH,
+    KeyRecord,
+    SessionPath,
+    SessionRecord,
+    bound_path,
+    session_path,
+    sessions_of_key,
+)
 from .selection import Selection, state_of
 from .slices import Slices
 from .standing import Readable, keys_that_count, record_at
@@ -123,26 +131,45 @@ class Ender:
         record = await self._write(
             KEY_RESET,
             by,
-            lambda view, noting: self.reset_key_through(view, grace_seconds, by, noting=noting),
+            lambda view, noting: self._reset_key(view, grace_seconds, by, noting=noting),
+            on_durable=self._drop_replaced,
         )
         self._journal.tell(KEY_RESET, by=by)
         return record
 
-    def reset_key_through(
+    def reset_key_through(self, tran: Transaction, grace_seconds: int, by: Opener | None) -> KeyRecord:
+        """The same, in a transaction."""
+        tran.on_durable(self._drop_replaced)
+        return self._reset_key(tran, grace_seconds, by)
+
+    def _reset_key(
         self, view: View, grace_seconds: int, by: Opener | None, *, noting: bool = True
     ) -> KeyRecord:
-        """The same, in whatever transaction `view` belongs to."""
         record = self._keys.replace(view, grace_seconds)
         if noting:
             self._journal.write(view, KEY_RESET, by=by)
         return record
 
-    async def _write(self, kind: str, by: Opener | None, function: Callable[[View, bool], T]) -> T:
+    def _drop_replaced(self) -> None:
+        self._verifier.forget()
+        with suppress(AgentdError):  # manager and store may have been stopped meanwhile
+            self._keys.current(self._db.sealed(KEY_PATH)[0])  # wipes the one that was replaced
+
+    async def _write(
+        self,
+        kind: str,
+        by: Opener | None,
+        function: Callable[[View, bool], T],
+        *,
+        on_durable: Callable[[], object] | None = None,
+    ) -> T:
         try:
             # The reserve is for what has to be done, not for telling of it.
-            return await self._db.write(lambda view: function(view, True))
+            return await self._db.write(lambda view: function(view, True), on_durable=on_durable)
         except StoreFullError:
-            result = await self._db.write(lambda view: function(view, False), reserved=True)
+            result = await self._db.write(
+                lambda view: function(view, False), reserved=True, on_durable=on_durable
+            )
             self._journal.audit.missed(kind, by=by)
             return result
 

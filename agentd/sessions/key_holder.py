@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentd_client.errors import SessionManagerNotRunningError, StoreDamagedError
+from agentd_client.errors import KeyUnavailableError, SessionManagerNotRunningError, StoreDamagedError
 
 from ..crypto import SealError, random_bytes
 from . import identifiers
@@ -95,7 +95,7 @@ class KeyHolder:
         key = self.of(record)
         # Another record than before: the key was reset, and the old one has no further use.
         for replaced in [known for known in self._keys if known not in (key.id, record.earlier_key_id)]:
-            self._keys.pop(replaced).wipe()
+            self._keys.pop(replaced).secret.wipe()
         self._sealed, self._current, self._record = sealed, key, record
         return key
 
@@ -118,7 +118,7 @@ class KeyHolder:
         if counts_as_earlier(record, key_id, now):
             return self._handle(key_id, record.earlier_wrapped)
         if key_id in self._keys and key_id == record.earlier_key_id:
-            self._keys.pop(key_id).wipe()  # its grace is over
+            self._keys.pop(key_id).secret.wipe()  # its grace is over
         return None
 
     def of(self, record: KeyRecord) -> SessionKey:
@@ -134,18 +134,26 @@ class KeyHolder:
         if len(self._keys) >= _MAX_KEYS:
             # Of a transaction that was rolled back, or another that can unseal it again; never the present.
             oldest = next(key for key in self._keys.values() if key is not self._current)
-            self._keys.pop(oldest.id).wipe()
+            self._keys.pop(oldest.id).secret.wipe()
         try:
             secret = self._key_ring.unwrap_key(wrapped, key_id.encode())
         except SealError as error:
             raise StoreDamagedError("the session key's record is not genuine") from error
-        key = self._keys[key_id] = SessionKey(key_id, secret)
+        key = self._keys[key_id] = SessionKey(key_id, secret, self._require_present)
         return key
+
+    def _require_present(self, key: SessionKey) -> None:
+        """Refuse whoever holds a handle on a key that is not the present one any more.
+
+        The store is asked, so that it holds from the very commit that replaces the key.
+        """
+        if not self._is_open or self.current(self._db.sealed(KEY_PATH)[0]) is not key:
+            raise KeyUnavailableError
 
     def close(self) -> None:
         """Zero every key in memory, and let none come back."""
         self._is_open = False
         for key in self._keys.values():
-            key.wipe()
+            key.secret.wipe()
         self._keys.clear()
         self._sealed = self._current = self._record = None

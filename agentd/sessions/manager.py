@@ -10,12 +10,14 @@ import trio
 
 from agentd_client.errors import (
     AgentdError,
+    KeyRingNotRunningError,
     SessionManagerDestroyedError,
     SessionManagerNotRunningError,
     SessionManagerRunningError,
 )
-from agentd_client.lifecycle import Lifecycle, Observer, State
+from agentd_client.lifecycle import LifecycleEvent, Observer, State
 
+from ..lifecycle import LoopLifecycle
 from .audit import AuditLog
 from .binder import Binder
 from .changer import Changer
@@ -68,16 +70,19 @@ class SessionManager(SessionOperations):
         on_use: Callable[[], None] | None = None,
     ) -> None:
         self._db = db
+        self._key_ring = key_ring
         self._log = logger or logging.getLogger("agentd.sessions")
         self._clock = clock or SystemClock()
         self._revoke_on_reuse = revoke_on_reuse
         self._on_use = on_use
-        self._lifecycle = Lifecycle(
+        self._lifecycle = LoopLifecycle(
+            "the session manager",
             running=SessionManagerRunningError,
             destroyed=SessionManagerDestroyedError,
             not_running=SessionManagerNotRunningError,
         )
-        self._lock = trio.Lock()
+        self._expiry = expiry_seconds(expiry, None)
+        self._watching: Callable[[], None] = lambda: None
         minter = Minter(key_ring.agent_id, str(os.geteuid()))
         self._keys = KeyHolder(db, key_ring, self._clock)
         self._audit = AuditLog(db, self._clock, self._log)
@@ -104,7 +109,7 @@ class SessionManager(SessionOperations):
             self._binder,
             self._clock,
             on_full=self._sweeper.want_room,
-            expiry=expiry_seconds(expiry, None),
+            expiry=self._expiry,
             max_lifetime=expiry_seconds(max_lifetime, None),
             lifetime_limit=limit,
         )
@@ -165,55 +170,65 @@ class SessionManager(SessionOperations):
         """Make sure that there is a session key; with `fresh`, forget every session and the key first.
 
         Sessions that are bound to a process which has ended meanwhile are ended before this returns.
+        Cancelled, it leaves the manager stopped; with `fresh` some or all of the sessions may be gone then.
         """
-        async with self._lock:
-            with self._lifecycle.starting() as needed:
-                if needed:
-                    self._keys.open()
-                    try:
-                        if fresh:
-                            await self._clear()
-                        self._audit.start()
-                        await self._setup_key()
-                        await self._binder.bind_again()
-                    except BaseException:
-                        self._binder.close()
-                        self._keys.close()
-                        raise
+        async with self._lifecycle.start() as needed:
+            if needed:
+                self._key_ring.require_running()
+                self._journal.subscribers.belong_here()
+                self._keys.open()
+                try:
+                    if fresh:
+                        await self._clear()
+                    self._audit.start()
+                    # By the writer: after whatever a start or destroy that was cancelled has handed over.
+                    await self._db.write(self._keys.ensure, reserved=True)
+                    self._keys.current(self._db.sealed(KEY_PATH)[0])
+                    await self._binder.bind_again()
+                    self._key_ring.require_running()
+                    self._watching = self._key_ring.observe(self._key_ring_changed)
+                except BaseException:
+                    self._let_go()
+                    raise
 
     async def stop(self) -> None:
-        """Wipe the session key from memory. Sessions and key stay in the store."""
-        async with self._lock:
-            with self._lifecycle.stopping() as needed:
-                if needed:
-                    try:
-                        # Space, and what a clock set back might revive: not worth keeping the key for.
-                        with trio.move_on_after(TIDYING_SECONDS):
-                            await self._sweeper.delete_seen_expired()
-                            await self._write_notes()
-                    except AgentdError as error:
-                        self._log.warning("what was noted in memory is left unwritten: %s", error)
-                    finally:
-                        self._binder.close()
-                        self._verifier.forget()
-                        self._keys.close()
+        """Wipe the session key from memory. Sessions and key stay in the store.
+
+        Not cancelled once it is called. It waits for a start that is under way, and is over in a few seconds
+        then, whatever the disk does. It works from another event loop where its own has ended.
+        """
+        async with self._lifecycle.stop() as needed:
+            if needed:
+                try:
+                    # Space, and what a clock set back might revive: not worth keeping the key for.
+                    with trio.move_on_after(TIDYING_SECONDS):
+                        await self._sweeper.delete_seen_expired()
+                        await self._write_notes()
+                except AgentdError as error:
+                    self._log.warning("what was noted in memory is left unwritten: %s", error)
+                finally:
+                    self._let_go()
 
     async def destroy(self) -> None:
         """Clear every session-related record from the store, which must still be running.
 
-        The audit log stays: that everything was cleared is no reason to forget what was done.
+        The audit log stays: that everything was cleared is no reason to forget what was done. Cancelled, it
+        leaves the manager stopped and some or all of the records gone; called again, it clears the rest.
         """
-        async with self._lock:
-            with self._lifecycle.destroying() as needed:
-                if needed:
-                    await self._clear()
+        async with self._lifecycle.destroy() as needed:
+            if needed:
+                await self._clear()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        with trio.CancelScope(shield=True):  # bounded by TIDYING_SECONDS
-            await self.stop()
+        await self.stop()
+
+    @property
+    def expiry(self) -> int | None:
+        """How long a session lasts where its opener does not say, in seconds; None is without end."""
+        return self._expiry
 
     @property
     def state(self) -> State:
@@ -250,6 +265,7 @@ class SessionManager(SessionOperations):
         Nothing but space and the sessions of processes depends on them; without this no session is bound.
         Started once sessions can be bound.
         """
+        self._lifecycle.require_home()
         async with trio.open_nursery() as standing_tasks:
             await standing_tasks.start(self._binder.run)
             task_status.started()
@@ -286,6 +302,21 @@ class SessionManager(SessionOperations):
         await self._changer.forget_stored_sights()
         if self._audit.needs_trim:
             await self._audit.trim()
+
+    def _let_go(self) -> None:
+        self._watching()
+        self._binder.close()
+        self._verifier.forget()
+        self._keys.close()
+
+    def _key_ring_changed(self, event: LifecycleEvent) -> None:
+        if event is LifecycleEvent.STOPPED:
+            # Its keys are wiped: what is remembered of tokens must not answer for them.
+            self._verifier.forget()
+            self._keys.close()
+            self._lifecycle.give_up(
+                KeyRingNotRunningError("the key ring was stopped; stop the session manager too")
+            )
 
     async def _clear(self) -> None:
         # The key goes first: from then on no session counts, wherever this is interrupted.

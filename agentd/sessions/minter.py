@@ -34,6 +34,6 @@ class Minter:
             gen=record.generation,
         )
         nonce = random_bytes(NONCE_BYTES)
-        with key as secret:
+        with key.secret as secret:
             token = seal_token(secret, key.id, claims, implicit=self.implicit, nonce=nonce)
         return CreatedToken(token, record.session_id, record.expires)

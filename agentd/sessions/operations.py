@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from agentd_client.errors import AgentdError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.results import (
     AuditPage,
@@ -30,8 +28,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-    from agentd_client.lifecycle import Lifecycle
-
+    from ..lifecycle import LoopLifecycle
     from ..process_identity import Process
     from ..store import DB, Transaction
     from .audit import AuditLog
@@ -49,14 +46,20 @@ class SessionOperations:
     """The operations of a `SessionManager`, which makes the parts that they are handed to.
 
     One that takes a `tran` of the same store reads and writes through it, and nothing is
-    seen elsewhere until it commits. Without one, an operation answers once its write is on the disk.
+    seen elsewhere until it commits. Without one, an operation answers once its write is on the disk;
+    cancelled while it waits for that, it may be carried out all the same.
     `by` is the peer that asks, for the audit log and for subscribers.
+
+    Raises, whatever is called:
+        SessionManagerNotRunningError, WrongLoopError: the manager does not run, or on another event loop.
+        KeyRingNotRunningError: its key ring was stopped.
+        ForeignTransactionError, TransactionEndedError: `tran` is another store's, or over; nothing was done.
     """
 
     _db: DB
     _log: logging.Logger
     _clock: Clock
-    _lifecycle: Lifecycle
+    _lifecycle: LoopLifecycle
     _keys: KeyHolder
     _audit: AuditLog
     _journal: Journal
@@ -76,7 +79,8 @@ class SessionOperations:
     async def setup_key(self) -> SessionKey:
         """The session key; draws one only where there is none."""
         self._lifecycle.require_running()
-        return await self._setup_key()
+        key = self._keys.current(self._db.sealed(KEY_PATH)[0])
+        return key or self._keys.of(await self._db.write(self._keys.ensure, reserved=True))
 
     async def reset_key(
         self,
@@ -88,6 +92,8 @@ class SessionOperations:
         """Replace the session key: every earlier token is invalid from then on. Returns the new key's id.
 
         One record is written, however many sessions there are; theirs no longer count and are swept later.
+        Cancelled once the write was handed to the store, the key may be replaced all the same, soon after;
+        `key_id` shows whether it was. Cancelled before, it is not.
 
         Args:
             tran: the transaction to write through.
@@ -97,22 +103,21 @@ class SessionOperations:
         Raises:
             InvalidGraceError: nothing was changed.
         """
-        self._lifecycle.require_running()
+        self._require_usable(tran)
         grace = _grace_seconds(grace_seconds)
         if tran is not None:
             return self._ender.reset_key_through(tran, grace, by).key_id
         record = await self._ender.reset_key(grace, by)
-        self._verifier.forget()
-        # Committed: nothing from here on may raise, though manager and store may have been stopped meanwhile.
-        with suppress(AgentdError):
-            self._keys.current(self._db.sealed(KEY_PATH)[0])  # wipes the one that was replaced
         self._log.info("session key replaced; earlier sessions end in %d s", grace)
         return record.key_id
 
     # --- sessions ---
 
     async def create_token(self, expiry: int | str | None = None, tran: Transaction | None = None) -> str:
-        """Open a session and return the token that proves it; `expiry` as for `open_session`."""
+        """Open a session and return the token that proves it; `expiry` as for `open_session`.
+
+        Cancelled, it may open the session all the same: see there.
+        """
         return (await self.open_session(expiry, tran=tran)).token
 
     async def open_session(
@@ -131,6 +136,10 @@ class SessionOperations:
         tran: Transaction | None = None,
     ) -> CreatedToken:
         """Open a session.
+
+        Cancelled once the record was handed to the store, the session may be opened all the same, though
+        nobody has its token: `list_sessions` shows it until it expires or is revoked by its id. Cancelled
+        before, nothing is stored.
 
         Args:
             expiry: whole seconds, `NEVER`, or None for the manager's default.
@@ -152,7 +161,7 @@ class SessionOperations:
             ParentNotValidError, NotWithinParentError, CannotBindError: nothing was stored.
             StoreError: nothing was stored.
         """
-        self._lifecycle.require_running()
+        self._require_usable(tran)
         asked = self._creator.checked(
             expiry, max_lifetime, label, audience, scopes, max_uses, opened_by, process, parent, bound
         )
@@ -177,8 +186,9 @@ class SessionOperations:
         or scopes that are none.
         """
         if tran is not None:
-            self._lifecycle.require_running()
+            self._require_usable(tran)
             await trio.lowlevel.checkpoint()
+            self._require_usable(tran)
             asker = checked_asker(audience), checked_scopes(scopes)
             return self._changer.count_use_through(tran, token, *asker).valid
         found = self.verify_at_once(token, audience=audience, scopes=scopes)
@@ -222,8 +232,9 @@ class SessionOperations:
 
     async def inspect_token(self, token: object, tran: Transaction | None = None) -> Verification:
         """All that is known of a token: whether it is valid, why not, and its session."""
-        self._lifecycle.require_running()
+        self._require_usable(tran)
         await trio.lowlevel.checkpoint()
+        self._require_usable(tran)
         return self.inspect(token) if tran is None else self._verifier.judge_through(tran, token)
 
     def inspect(
@@ -256,6 +267,8 @@ class SessionOperations:
     async def renew_token(self, token: object, *, by: Opener | None = None) -> CreatedToken:
         """A new token for the same session, whose lifetime begins anew, up to its hard maximum.
 
+        Cancelled, it may be renewed all the same; the token that there was can be renewed again then.
+
         Raises:
             TokenNotValidError: the token is not valid, or was superseded.
             StoreError: nothing was written; the token is as good as before.
@@ -279,9 +292,9 @@ class SessionOperations:
     ) -> bool:
         """End one session, by its token or its id, with all below it. Returns whether there was one to end.
 
-        After this has answered, no verification that starts later says yes.
+        After this has answered, no verification that starts later says yes. Cancelled, it may have ended it.
         """
-        self._lifecycle.require_running()
+        self._require_usable(tran)
         return await self._ender.revoke(token, id, by=by, tran=tran)
 
     async def revoke_sessions(
@@ -345,9 +358,10 @@ class SessionOperations:
         key = self._keys.current(self._db.sealed(KEY_PATH)[0])
         return "" if key is None else key.id
 
-    async def _setup_key(self) -> SessionKey:
-        key = self._keys.current(self._db.sealed(KEY_PATH)[0])
-        return key or self._keys.of(await self._db.write(self._keys.ensure, reserved=True))
+    def _require_usable(self, tran: Transaction | None) -> None:
+        self._lifecycle.require_running()
+        if tran is not None:
+            self._db.require_own(tran)
 
     def _used(self) -> None:
         if self._on_use is not None:

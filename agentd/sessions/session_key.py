@@ -4,40 +4,66 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentd_client.errors import KeyUnavailableError
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..keys import SecretKey
 
 
 class SessionKey:
     """A handle on the key in locked memory: `len()` is 32, `bytes()` gives the caller a copy of its own.
 
-    It refuses with `KeyUnavailableError` once the manager has stopped, the key was reset, or the agent is
-    locked. `id` is public: tokens carry it in their footer.
+    It refuses with `KeyUnavailableError` once the manager or its key ring has stopped, the key was reset
+    (by whichever manager of the store), or the agent is locked. `id` is public: tokens carry it in
+    their footer.
+
+    Within a `with` it is a buffer, without a copy. The view that `with` gives is read-only, and using it
+    raises ValueError after the end, or once the key is wiped. From Python 3.12 on `memoryview(key)` gives one
+    too; before that a class written in Python cannot be a buffer itself::
+
+        with key as view:
+            digest = hashlib.blake2b(data, key=view)
+
+    What is made of a view (another view, a call in another thread) must not outlive the `with`: it would keep
+    the key from being wiped.
+
+    Args:
+        key_id: public.
+        secret: the key itself, which the owner of this handle uses without further questions.
+        require_present: raises where the handle is to refuse.
     """
 
-    def __init__(self, key_id: str, secret: SecretKey) -> None:
+    def __init__(self, key_id: str, secret: SecretKey, require_present: Callable[[SessionKey], None]) -> None:
         self.id = key_id
-        self._secret = secret
+        self.secret = secret
+        self._require_present = require_present
+        self._held: list[memoryview] = []
 
     def __enter__(self) -> memoryview:
-        return self._secret.__enter__()
+        self._require_present(self)
+        view = self.secret.lend()
+        self._held.append(view)
+        return view
 
     def __exit__(self, *exc: object) -> None:
-        self._secret.__exit__(*exc)
+        self.secret.take_back(self._held.pop())
+
+    def __buffer__(self, flags: int) -> memoryview:
+        if not self._held:
+            raise BufferError("a session key is a buffer within `with key:` only")
+        self._require_present(self)
+        return self.secret.lend()
+
+    def __release_buffer__(self, view: memoryview) -> None:
+        self.secret.take_back(view)
 
     def __len__(self) -> int:
-        if self._secret.is_wiped:
-            raise KeyUnavailableError
-        return len(self._secret)
+        self._require_present(self)
+        return len(self.secret)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._secret)
+        self._require_present(self)
+        return bytes(self.secret)
 
     def __repr__(self) -> str:
         return f"SessionKey(id={self.id!r})"
-
-    def wipe(self) -> None:
-        """Zero the key; every later use is refused."""
-        self._secret.wipe()

@@ -7,15 +7,21 @@ from collections.abc import Callable
 
 from agentd_client.protocol.results import Event
 
+from ..lifecycle import NOWHERE, EventLoop
+
 Subscriber = Callable[[Event], None]
 """Told on the event loop's thread; it neither waits nor raises."""
 
 
 class Subscribers:
-    """Subscribers, and the one way to tell them something. They may outlive the manager that tells."""
+    """Subscribers, and the one way to tell them something. They may outlive the manager that tells.
+
+    They belong to the event loop of the manager that was started last, as long as that loop goes on.
+    """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._subscribers: list[Subscriber] = []
+        self._loop = NOWHERE
         self._log = logger or logging.getLogger("agentd.sessions")
 
     def __bool__(self) -> bool:
@@ -24,6 +30,8 @@ class Subscribers:
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Tell of every event from now on; returns the function that ends this."""
+        if not self._loop.has_ended:
+            self._loop.require("the list of subscribers")
         self._subscribers.append(subscriber)
 
         def forget() -> None:
@@ -31,6 +39,10 @@ class Subscribers:
                 self._subscribers.remove(subscriber)
 
         return forget
+
+    def belong_here(self) -> None:
+        """Be told on the event loop of the calling task."""
+        self._loop = EventLoop.here()
 
     def publish(self, event: Event) -> None:
         """Tell everybody of an event."""

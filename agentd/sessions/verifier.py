@@ -283,7 +283,7 @@ class Verifier:
         if key is None:
             return _OTHER_AGENT if self._keys.is_of_another_agent(key_id) else _KEY_RESET
         try:
-            with key as secret:
+            with key.secret as secret:
                 return OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))
         except TokenError:
             return _MALFORMED

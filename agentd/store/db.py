@@ -13,9 +13,17 @@ from typing import Self, TypeVar
 
 import trio
 
-from agentd_client.errors import AgentdError, DBDestroyedError, DBNotRunningError, DBRunningError, StoreError
-from agentd_client.lifecycle import Lifecycle, Observer, State
+from agentd_client.errors import (
+    AgentdError,
+    DBDestroyedError,
+    DBNotRunningError,
+    DBRunningError,
+    ForeignTransactionError,
+    StoreError,
+)
+from agentd_client.lifecycle import Observer, State
 
+from ..lifecycle import EventLoop, LoopLifecycle
 from .counts import read_count
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
@@ -39,8 +47,8 @@ class DB:
     """A store of sealed values under key paths. Create it with `create_db`; leaving it stops it.
 
     Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is one read transaction of
-    its own, on the thread of the event loop. Writes are durable when they return. Not to be used in a
-    child after `fork`.
+    its own, on the thread of the event loop. Writes are durable when they return. Every other event loop and
+    thread than those it was started on is refused with `WrongLoopError`; a fork's child must not use it.
 
     Args:
         db_path: the store's folder, made with mode 0700 where it is missing.
@@ -68,10 +76,9 @@ class DB:
         self._sealer = Sealer(key_ring)
         self._folder = StoreFolder(self.path, served_at)
         self._opener = Opener(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
-        self._lifecycle = Lifecycle(
-            running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
+        self._lifecycle = LoopLifecycle(
+            "the store", running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
         )
-        self._lock = trio.Lock()
         self._environment: Environment | None = None
         self._writer: Writer | None = None
         self._open_reader: Reader | None = None  # None too after a fatal failure
@@ -107,32 +114,32 @@ class DB:
             StoreError: a file is not the user's own or open to others, or the disk refuses.
             DBDestroyedError: it was destroyed.
         """
-        async with self._lock:
-            with self._lifecycle.starting() as needed:
-                if needed:
-                    # Not abandoned on cancellation, so what it opened is always ours to close.
-                    environment = await trio.to_thread.run_sync(self._opener.open, fresh)
-                    try:
-                        self._begin(environment)
-                    except BaseException:
-                        self._opener.close(environment, is_clean=False)
-                        raise
+        async with self._lifecycle.start() as needed:
+            if needed:
+                # Not abandoned on cancellation, so what it opened is always ours to close.
+                environment = await trio.to_thread.run_sync(self._opener.open, fresh)
+                try:
+                    self._begin(environment)
+                except BaseException:
+                    self._opener.close(environment, is_clean=False)
+                    raise
 
     async def stop(self) -> None:
-        """Finish what is queued, refuse what comes later, close the store and release its lock."""
-        # Shielded as a whole: half stopped, the store would stay locked. Each wait in it ends by itself.
-        with trio.CancelScope(shield=True):
-            async with self._lock:
-                with self._lifecycle.stopping() as needed:
-                    if needed:
-                        assert self._writer is not None
-                        assert self._environment is not None
-                        await self._writer.stop()
-                        environment = self._environment
-                        close = partial(self._opener.close, environment, is_clean=self.failed is None)
-                        # First, so that nothing reads while the worker thread unmaps the file.
-                        self._open_reader = self._writer = self._environment = None
-                        await trio.to_thread.run_sync(close)
+        """Finish what is queued, refuse what comes later, close the store and release its lock.
+
+        Not cancelled once it is called; a disk that hangs holds it up. It works from another event loop where
+        the one that the store was started on has ended.
+        """
+        async with self._lifecycle.stop() as needed:
+            if needed:
+                assert self._writer is not None
+                assert self._environment is not None
+                await self._writer.stop()
+                environment = self._environment
+                close = partial(self._opener.close, environment, is_clean=self.failed is None)
+                # First, so that nothing reads while the worker thread unmaps the file.
+                self._open_reader = self._writer = self._environment = None
+                await trio.to_thread.run_sync(close)
 
     async def destroy(self) -> None:
         """Remove the store's files and its folder.
@@ -141,10 +148,9 @@ class DB:
             DBRunningError: stop it first.
             StoreInUseError: another agent has it.
         """
-        async with self._lock:
-            with self._lifecycle.destroying() as needed:
-                if needed:
-                    await trio.to_thread.run_sync(self._opener.remove)
+        async with self._lifecycle.destroy() as needed:
+            if needed:
+                await trio.to_thread.run_sync(self._opener.remove)
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,6 +174,7 @@ class DB:
 
     async def failure(self) -> StoreError:
         """Wait until the open store fails, and return what `failed` then tells."""
+        self._lifecycle.require_running()
         await self._has_failed.wait()
         assert self.failed is not None
         return self.failed
@@ -236,12 +243,12 @@ class DB:
         """Set a value."""
         key = encode_path(path)
         checked_value(value)
-        await self._running_writer().write(lambda view: view.put_key(key, value))
+        await self._writer_here().write(lambda view: view.put_key(key, value))
 
     async def delete(self, path: KeyPath) -> bool:
         """Remove an entry; whether there was one."""
         key = encode_path(path)
-        return await self._running_writer().write(lambda view: view.delete_key(key))
+        return await self._writer_here().write(lambda view: view.delete_key(key))
 
     async def clear(self, prefix: KeyPath = ()) -> int:
         """Remove the entry at `prefix` and all below it; how many there were.
@@ -252,12 +259,18 @@ class DB:
         encode_prefix(prefix)
         cleared = 0
         while True:
-            step = await self._running_writer().write(lambda view: view.clear_some(prefix, CLEAR_STEP))
+            step = await self._writer_here().write(lambda view: view.clear_some(prefix, CLEAR_STEP))
             cleared += step
             if step < CLEAR_STEP:
                 return cleared
 
-    async def write(self, function: Callable[[View], T], *, reserved: bool = False) -> T:
+    async def write(
+        self,
+        function: Callable[[View], T],
+        *,
+        reserved: bool = False,
+        on_durable: Callable[[], object] | None = None,
+    ) -> T:
         """Run a function in the writing thread, in a nested transaction of its own; durable on return.
 
         `function` may run more than once (the map grows by starting the batch anew): it must change
@@ -270,20 +283,21 @@ class DB:
         Args:
             function: what to do.
             reserved: it must succeed in a full store too, though it adds a little.
+            on_durable: called on the event loop's thread once it is durable, whoever still waits.
 
         Raises:
             StoreFullError: no room; nothing was written.
             StoreError: the commit failed.
             DBNotRunningError: the store is not open, or is stopping.
         """
-        return await self._running_writer().write(function, may_use_reserve=reserved)
+        return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
 
     def begin_write(self, function: Callable[[View], T]) -> Pending[T]:
         """Like `write`, in two steps: what the caller does before it awaits `durable` runs beside the commit.
 
         Nothing may be awaited in between.
         """
-        return self._running_writer().begin(function)
+        return self._writer_here().begin(function)
 
     def submit(self, function: Callable[[View], object]) -> None:
         """Like `write` without waiting; a failure is logged."""
@@ -297,16 +311,37 @@ class DB:
         """
         if not (math.isfinite(max_life_seconds) and max_life_seconds > 0):
             raise ValueError(f"a maximum life is a number of seconds above 0: {max_life_seconds!r}")
-        return Transaction(self._reader, self._sealer, self._running_writer, max_life_seconds)
+        return Transaction(self, self._reader, self._sealer, self._running_writer, max_life_seconds)
+
+    def require_own(self, tran: Transaction) -> None:
+        """Refuse a transaction that cannot be written through: another store's, or one that is over.
+
+        For everything that takes one, before anything else is done.
+
+        Raises:
+            ForeignTransactionError: it is one of another `DB`.
+            TransactionEndedError, DBNotRunningError, WrongLoopError: see `Transaction`.
+        """
+        if not isinstance(tran, Transaction):
+            raise TypeError(f"a transaction comes from `DB.transaction()`: {type(tran).__name__} is none")
+        if not tran.is_of(self):
+            raise ForeignTransactionError("the transaction is one of another store; nothing was written")
+        tran.require_open()
 
     # --- inside ---
 
     def _reader(self) -> Reader:
+        self._lifecycle.require_running()
         if self._open_reader is None:
             raise self._refusal()
         return self._open_reader
 
+    def _writer_here(self) -> Writer:
+        EventLoop.here()  # the thread alone does not tell a task of trio's from one of another library's
+        return self._running_writer()
+
     def _running_writer(self) -> Writer:
+        self._lifecycle.require_running()
         if self._writer is None or self._writer.failed is not None:
             raise self._refusal()
         return self._writer

@@ -91,7 +91,7 @@ class Environment:
             return int(self._lmdb.info()["last_txnid"])
 
     def reader(self) -> Reader:
-        """The way to read, for the calling thread only."""
+        """The way to read."""
         return Reader(self._lmdb)
 
     def begin(self) -> Batch:

@@ -13,17 +13,22 @@ T = TypeVar("T")
 
 
 class Operation(Generic[T]):
-    """A function on its way through the writer, and whoever waits for it."""
+    """A function on its way through the writer, and whoever waits for it.
 
-    __slots__ = ("error", "function", "may_use_reserve", "result", "waiter")
+    `on_durable` is called on the event loop's thread once it is durable, whether or not anybody still waits.
+    """
+
+    __slots__ = ("error", "function", "may_use_reserve", "on_durable", "result", "waiter")
 
     def __init__(
         self,
         function: Callable[[WriteView], T],
         waiter: trio.lowlevel.Task | None,
         may_use_reserve: bool = False,
+        on_durable: Callable[[], object] | None = None,
     ) -> None:
         self.function = function
+        self.on_durable = on_durable
         self.waiter = waiter
         self.may_use_reserve = may_use_reserve
         self.result: T | None = None

@@ -1,8 +1,7 @@
-"""Reading: transactions that begin and end within one call, on one thread."""
+"""Reading: transactions that begin and end within one call."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 import lmdb
@@ -15,11 +14,14 @@ Pair = tuple[bytes, bytes]
 
 
 class Reader:
-    """Reads in short transactions of its own, on the thread that made it."""
+    """Reads in short transactions of its own.
+
+    On one thread only, that of the event loop, which `DB` sees to: the map is replaced on that thread too,
+    and may only be replaced while nobody reads.
+    """
 
     def __init__(self, environment: lmdb.Environment) -> None:
         self._begin = environment.begin
-        self._thread = threading.get_ident()
 
     def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The sealed values of some keys, all of one state of the store."""
@@ -43,9 +45,6 @@ class Reader:
             txn.abort()
 
     def _transaction(self) -> lmdb.Transaction[bytes]:
-        # The map may only be replaced while nobody reads, and it is replaced on this thread.
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("the store is read on the thread of its event loop only; use the view")
         try:
             return self._begin()
         except lmdb.Error as error:

@@ -11,7 +11,7 @@ from typing import Self
 
 import trio
 
-from agentd_client.errors import TransactionConflictError, TransactionEndedError
+from agentd_client.errors import TransactionConflictError, TransactionEndedError, WrongLoopError
 
 from .key_range import KeyRange, check_limit, key_range
 from .keypath import KeyPath, decode_key, encode_path, readable
@@ -35,46 +35,84 @@ class Transaction:
 
     Raises:
         TransactionConflictError: at the end; what was read has been changed since, nothing was written.
-        TransactionEndedError: used before its beginning, after its end, or after its maximum life.
+        TransactionEndedError: used before its beginning, after its end, after its maximum life, or after the
+            store was stopped and started again.
+        DBNotRunningError: used while the store is not open.
+        WrongLoopError: used from another event loop than the store's.
     """
 
     def __init__(
         self,
+        owner: object,
         reader: Callable[[], Reader],
         sealer: Sealer,
         writer: Callable[[], Writer],
         max_life_seconds: float,
     ) -> None:
+        self._owner = owner
         self._reader = reader
         self._sealer = sealer
-        self._writer = writer
+        self._present_writer = writer
+        self._writer: Writer | None = None  # the one of this start of the store
+        self._on_durable: list[Callable[[], object]] = []
         self._max_life_seconds = max_life_seconds
         self._deadline = 0.0
-        self._begun = self._ended = False
+        self._ended = False
         self._writes: dict[bytes, bytes | None] = {}
         self._reads: dict[bytes, bytes | None] = {}  # as first seen, sealed
         self._ranges: list[tuple[KeyRange, list[Pair]]] = []
 
     async def __aenter__(self) -> Self:
-        if self._begun:
+        if self._writer is not None:
             raise TransactionEndedError("a transaction is entered once; begin another")
-        self._reader()  # a store that is not open is refused here
-        self._begun = True
+        self._writer = self._present_writer()  # a store that is not open is refused here
         self._deadline = trio.current_time() + self._max_life_seconds
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_here = True
         try:
             if kind is None:
-                self._check_alive()
+                self.require_open()
+        except WrongLoopError:
+            is_here = False  # it goes on where it belongs
+            raise
         finally:
-            self._ended = True
+            self._ended = self._ended or is_here
         if kind is None and self._writes:
-            await self._writer().write(self._commit)
+            assert self._writer is not None
+            await self._writer.write(self._commit, on_durable=self._tell)
+
+    def on_durable(self, function: Callable[[], object]) -> None:
+        """Have a function called on the event loop's thread once this is committed, and only then.
+
+        Also where the task that commits was cancelled meanwhile. It must not wait.
+        """
+        self.require_open()
+        self._on_durable.append(function)
+
+    def require_open(self) -> None:
+        """Raise what is named above unless it can be used now."""
+        if self._ended:
+            raise TransactionEndedError("the transaction is over; begin another")
+        if self._writer is None:
+            raise TransactionEndedError("the transaction has not begun; use `async with`")
+        if self._present_writer() is not self._writer:
+            raise TransactionEndedError(
+                "the store was started again since the transaction began; begin another"
+            )
+        if trio.current_time() >= self._deadline:
+            raise TransactionEndedError(
+                f"the transaction outlived its {self._max_life_seconds:g} seconds; nothing was written"
+            )
+
+    def is_of(self, owner: object) -> bool:
+        """Whether it is a transaction of that store."""
+        return self._owner is owner
 
     def get(self, path: KeyPath) -> bytes | None:
         """See `View.get`."""
-        self._check_alive()
+        self.require_open()
         key = encode_path(path)
         if key in self._writes:
             return self._writes[key]
@@ -83,12 +121,12 @@ class Transaction:
 
     def put(self, path: KeyPath, value: bytes) -> None:
         """See `View.put`; reads nothing."""
-        self._check_alive()
+        self.require_open()
         self._writes[encode_path(path)] = checked_value(value)
 
     def delete(self, path: KeyPath) -> bool:
         """See `View.delete`; whether there was an entry counts as read."""
-        self._check_alive()
+        self.require_open()
         key = encode_path(path)
         is_pending = key in self._writes
         found = (self._writes[key] if is_pending else self._read(key)) is not None
@@ -98,7 +136,7 @@ class Transaction:
 
     def clear(self, prefix: KeyPath = ()) -> int:
         """See `View.clear`; what is removed counts as read."""
-        self._check_alive()
+        self.require_open()
         found = self._merged(key_range(prefix), reverse=False, limit=None)
         self._writes.update(dict.fromkeys((key for key, _, _ in found), None))
         return len(found)
@@ -112,7 +150,7 @@ class Transaction:
         limit: int | None = None,
     ) -> list[Entry]:
         """See `View.iterate`; the whole stretch that was looked at counts as read, gaps included."""
-        self._check_alive()
+        self.require_open()
         check_limit(limit)
         return [
             (decode_key(key), self._sealer.open(key, data) if is_sealed else data)
@@ -120,16 +158,6 @@ class Transaction:
                 key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit
             )
         ]
-
-    def _check_alive(self) -> None:
-        if self._ended:
-            raise TransactionEndedError("the transaction is over; begin another")
-        if not self._begun:
-            raise TransactionEndedError("the transaction has not begun; use `async with`")
-        if trio.current_time() >= self._deadline:
-            raise TransactionEndedError(
-                f"the transaction outlived its {self._max_life_seconds:g} seconds; nothing was written"
-            )
 
     def _read(self, key: bytes) -> bytes | None:
         if key not in self._reads:
@@ -155,6 +183,10 @@ class Transaction:
         # In ascending order, as the commit reads it.
         self._ranges.append((keys, seen[::-1] if reverse else seen))
         return merged
+
+    def _tell(self) -> None:
+        for function in self._on_durable:
+            function()
 
     def _commit(self, view: WriteView) -> None:
         """Validate and apply, in the writing thread; changes nothing of its own, so it can run again."""

@@ -69,7 +69,6 @@ class Writer:
         # A daemon thread: where an event loop dies without stopping the store, the process still ends.
         self._thread = threading.Thread(target=self._run, name="agentd-store-writer", daemon=True)
         self._token = trio.lowlevel.current_trio_token()
-        self._ended = trio.Event()
         self._refusing = False  # the event loop's: nothing is queued any more
         self._is_settled = False  # the thread's: nothing was freed since the last turn-over
         self._has_grown = True  # the thread's: what keeps it from growing is logged once
@@ -84,24 +83,38 @@ class Writer:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Finish what is queued and end the thread; call it shielded from cancellation."""
+        """Finish what is queued and end the thread; call it shielded from cancellation.
+
+        From whatever event loop, so that a writer can be stopped whose own loop has ended.
+        """
         self._refusing = True
         self._queue.put(None)
-        await self._ended.wait()
-        self._thread.join()  # it has nothing left to do but return
+        await trio.to_thread.run_sync(self._thread.join)
 
-    async def write(self, function: Callable[[WriteView], T], *, may_use_reserve: bool = False) -> T:
+    async def write(
+        self,
+        function: Callable[[WriteView], T],
+        *,
+        may_use_reserve: bool = False,
+        on_durable: Callable[[], object] | None = None,
+    ) -> T:
         """Hand an operation over and wait until it is durable.
 
         Cancelled before the hand-over, nothing happens; after it, the operation is carried out all the
         same and only its answer is dropped.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self.begin(function, may_use_reserve=may_use_reserve).durable()
+        return await self.begin(function, may_use_reserve=may_use_reserve, on_durable=on_durable).durable()
 
-    def begin(self, function: Callable[[WriteView], T], *, may_use_reserve: bool = False) -> Pending[T]:
+    def begin(
+        self,
+        function: Callable[[WriteView], T],
+        *,
+        may_use_reserve: bool = False,
+        on_durable: Callable[[], object] | None = None,
+    ) -> Pending[T]:
         """Hand an operation over, for the present task to wait for: without a checkpoint in between."""
-        operation = Operation(function, trio.lowlevel.current_task(), may_use_reserve)
+        operation = Operation(function, trio.lowlevel.current_task(), may_use_reserve, on_durable)
         self._hand_over(operation)
         return Pending(operation)
 
@@ -117,14 +130,11 @@ class Writer:
     # --- the writing thread ---
 
     def _run(self) -> None:
-        try:
-            while not self._last_seen:
-                operation = self._queue.get()
-                if operation is None:
-                    break
-                self._run_batch([operation])
-        finally:
-            self._on_loop(self._ended.set)
+        while not self._last_seen:
+            operation = self._queue.get()
+            if operation is None:
+                break
+            self._run_batch([operation])
 
     def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool = True) -> None:
         """Carry out a batch that begins with what is given, and answer it. Raises nothing.
@@ -263,7 +273,10 @@ class Writer:
         # The map may be replaced only while no transaction lives anywhere in the process. This thread has
         # none now; those of the event loop's thread live within one call each, so there is none while that
         # thread is here.
-        trio.from_thread.run_sync(self._environment.grow, target, trio_token=self._token)
+        try:
+            trio.from_thread.run_sync(self._environment.grow, target, trio_token=self._token)
+        except trio.RunFinishedError:
+            self._environment.grow(target)  # that loop has ended, and no other may read
         self._has_grown = True
         return True
 
@@ -277,10 +290,18 @@ class Writer:
 
     def _answer(self, operations: Sequence[Operation[Any]]) -> None:
         for operation in operations:
+            if operation.error is None and operation.on_durable is not None:
+                self._call(operation.on_durable)
             if operation.waiter is not None:
                 trio.lowlevel.reschedule(operation.waiter)
             elif operation.error is not None:
                 self._log_failure(operation.error)
+
+    def _call(self, on_durable: Callable[[], object]) -> None:
+        try:
+            on_durable()
+        except Exception:  # raised here it would end the event loop, and the others are owed their answers
+            self._log.exception("what was to follow a write failed")
 
     def _log_failure(self, error: BaseException) -> None:
         if isinstance(error, AgentdError):  # what has a sentence needs no traceback

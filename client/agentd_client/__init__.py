@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         DBRunningError,
         EnvironmentVariableError,
         ForeignAgentError,
+        ForeignTransactionError,
         InvalidAudienceError,
         InvalidExpiryError,
         InvalidGraceError,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         TransactionEndedError,
         UnknownMethodError,
         VersionsDifferError,
+        WrongLoopError,
     )
     from .lifecycle import LifecycleEvent
     from .protocol.methods import NEVER
@@ -115,6 +117,7 @@ __all__ = [
     "EnvironmentVariableError",
     "Event",
     "ForeignAgentError",
+    "ForeignTransactionError",
     "Hello",
     "InvalidAudienceError",
     "InvalidExpiryError",
@@ -170,6 +173,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "VersionsDifferError",
+    "WrongLoopError",
     "__version__",
 ]
 

@@ -196,6 +196,12 @@ class TransactionConflictError(StoreError):
     code = "TRANSACTION_CONFLICT"
 
 
+class ForeignTransactionError(StoreError):
+    """The transaction is one of another store; nothing was written."""
+
+    code = "FOREIGN_TRANSACTION"
+
+
 class TransactionEndedError(StoreError):
     """The transaction is over: committed, rolled back, or older than its maximum life."""
 
@@ -239,6 +245,12 @@ class LifecycleError(AgentdError):
     """An operation does not fit the object's state."""
 
     code = "LIFECYCLE"
+
+
+class WrongLoopError(LifecycleError):
+    """It belongs to another event loop than the one that it is used from; use it there."""
+
+    code = "WRONG_LOOP"
 
 
 class SessionRunningError(LifecycleError):
@@ -436,6 +448,7 @@ __all__ = [
     "DBRunningError",
     "EnvironmentVariableError",
     "ForeignAgentError",
+    "ForeignTransactionError",
     "InvalidAudienceError",
     "InvalidExpiryError",
     "InvalidGraceError",
@@ -480,4 +493,5 @@ __all__ = [
     "TransactionEndedError",
     "UnknownMethodError",
     "VersionsDifferError",
+    "WrongLoopError",
 ]

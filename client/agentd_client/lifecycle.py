@@ -7,6 +7,9 @@ Pure: no I/O, no lock, no event loop. The owner serialises its calls with a lock
         if needed:
             ...   # an exception leaves the state as it was, and no "-ed" event is sent
 
+A stop is different: it has let go of everything when its body ends, however it ends, so the object is stopped
+then, and an exception is passed on to whoever stopped it. There is no object that is half stopped.
+
 An observer may refuse a change while it is still to be made: what it raises at an "-ing" event ends the
 change. An "-ed" event tells of what has happened, which no observer can undo: every observer is told, the
 state stands, the change returns to its caller, and what an observer raised goes to `sys.excepthook`, which
@@ -104,7 +107,7 @@ class Lifecycle:
         """Wrap a stop; yields False where nothing is running."""
         if self._state is State.DESTROYED:
             return self._nothing()
-        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED)
+        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED, is_final=True)
 
     def destroying(self) -> _Change:
         """Wrap a destroy; yields False where it is already destroyed."""
@@ -117,17 +120,31 @@ class Lifecycle:
         yield False
 
     @contextmanager
-    def _change(self, to: State, before: LifecycleEvent, after: LifecycleEvent) -> Iterator[bool]:
+    def _change(
+        self, to: State, before: LifecycleEvent, after: LifecycleEvent, *, is_final: bool = False
+    ) -> Iterator[bool]:
         if self._state is to:
             yield False
             return
         for observer in tuple(self._observers):
             observer(before)
-        yield True
-        self._state = to
+        try:
+            yield True
+        except BaseException:
+            if is_final:
+                self._reach(to)
+                self._tell(after)
+            raise
+        self._reach(to)
+        self._tell(after)
+
+    def _reach(self, state: State) -> None:
+        self._state = state
+
+    def _tell(self, done: LifecycleEvent) -> None:
         for observer in tuple(self._observers):
             try:
-                observer(after)
+                observer(done)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
 

@@ -112,7 +112,7 @@ async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, capl
     write = db.write
     entry = manager._audit.entry
 
-    async def write_without_room(function, *, reserved=False):
+    async def write_without_room(function, *, reserved=False, on_durable=None):
         entries = []
         monkeypatch.setattr(manager._audit, "entry", lambda *a, **k: entries.append(1) or entry(*a, **k))
         if entries:
@@ -124,7 +124,7 @@ async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, capl
                 raise StoreFullError
             return result
 
-        return await write(refuse_entries, reserved=reserved)
+        return await write(refuse_entries, reserved=reserved, on_durable=on_durable)
 
     monkeypatch.setattr(db, "write", write_without_room)
     assert await manager.revoke_token(created.token)

@@ -57,6 +57,7 @@ LOOKS = {
     "list_audit": list_audit,
     "session_count": lambda manager, token, id: manager.session_count,
     "key_id": lambda manager, token, id: manager.key_id,
+    "expiry": lambda manager, token, id: manager.expiry,
     "state": lambda manager, token, id: manager.state,
     "observe": lambda manager, token, id: manager.observe(lambda event: None)(),
     "on_event": lambda manager, token, id: manager.on_event(lambda event: None)(),

@@ -353,3 +353,11 @@ async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_t
     assert told == [SessionManagerNotRunningError]
     await manager.start()
     assert await manager.verify_token(created.token)
+
+
+async def test_a_token_is_renewed_by_a_manager_that_has_not_met_its_key_yet(db, key_ring, clock, manager):
+    async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
+        await other.reset_key()
+        token = await other.create_token(100)
+    renewed = await manager.renew_token(token)
+    assert await manager.verify_token(renewed.token)

@@ -1,8 +1,22 @@
 from __future__ import annotations
 
-import pytest
+import sys
+import threading
 
-from agentd_client.errors import KeyUnavailableError, StoreDamagedError
+import pytest
+import trio
+import trio.testing
+
+from agentd.crypto import keyed_hash
+from agentd.sessions import SessionKey, SessionManager
+from agentd_client import NEVER
+from agentd_client.errors import (
+    AgentdError,
+    KeyRingNotRunningError,
+    KeyUnavailableError,
+    StoreDamagedError,
+)
+from agentd_client.lifecycle import State
 
 
 async def test_the_handle_has_32_bytes_and_bytes_gives_a_copy(manager):
@@ -96,12 +110,143 @@ async def test_the_present_key_outlives_any_number_of_transactions_that_were_rol
     assert bytes(key) == bytes(await manager.setup_key())
 
 
-async def test_a_key_that_is_in_use_is_wiped_when_the_use_ends(manager):
+async def test_a_view_of_a_key_that_is_wiped_meanwhile_is_an_error_and_never_zeros(manager):
     key = await manager.setup_key()
     with key as secret:
         assert bytes(key) == bytes(secret)
         await manager.reset_key()
-        assert bytes(secret) != bytes(32), "not under the hands of whoever uses it"
+        with pytest.raises(ValueError, match="released"):
+            bytes(secret)
         with pytest.raises(KeyUnavailableError):
             bytes(key)
-    assert bytes(secret) == bytes(32)
+
+
+async def test_a_manager_whose_key_ring_was_stopped_knows_nothing_and_makes_nothing(db, manager, key_ring):
+    token, key = await manager.create_token(), await manager.setup_key()
+    assert await manager.verify_token(token)
+    await key_ring.stop()
+    with pytest.raises(KeyUnavailableError):
+        bytes(key)
+    for asked in (token, "garbage", None):
+        for verify in (manager.verify_token, manager.inspect_token, manager.verify_counted):
+            with pytest.raises(KeyRingNotRunningError, match="stop the session manager too"):
+                await verify(asked)
+        with pytest.raises(KeyRingNotRunningError):
+            manager.verify_at_once(asked)
+    for make in (manager.create_token, manager.reset_key, manager.setup_key):
+        with pytest.raises(KeyRingNotRunningError):
+            await make()
+    await key_ring.start()
+    with pytest.raises(KeyRingNotRunningError):  # a key ring that was started again may be another
+        await manager.verify_token(token)
+    await manager.stop()
+    assert manager.state is State.STOPPED
+    await manager.start()
+    assert await manager.verify_token(token)
+
+
+async def test_a_key_ring_that_stops_while_a_manager_starts_leaves_it_stopped(db, manager, key_ring):
+    await manager.stop()
+    disk = threading.Event()
+    db.submit(lambda view: disk.wait(60) and None)
+    refused = []
+
+    async def start():
+        try:
+            await manager.start()
+        except AgentdError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start)
+        await trio.testing.wait_all_tasks_blocked()
+        await key_ring.stop()
+        disk.set()
+    assert [type(error) for error in refused] == [KeyRingNotRunningError]
+    assert manager.state is State.STOPPED
+    await key_ring.start()
+    await manager.start()
+
+
+@pytest.mark.parametrize("grace_seconds", [None, 60])
+async def test_a_handle_refuses_from_the_moment_that_a_transaction_with_a_reset_commits(
+    db, manager, grace_seconds
+):
+    key = await manager.setup_key()
+    async with db.transaction() as tran:
+        await manager.reset_key(tran, grace_seconds=grace_seconds)
+        assert len(bytes(key)) == 32
+    for use in (bytes, len, SessionKey.__enter__):
+        with pytest.raises(KeyUnavailableError):
+            use(key)
+    assert key.secret.is_wiped is (grace_seconds is None), "with grace its tokens still verify"
+
+
+async def test_a_handle_refuses_once_another_manager_has_reset_the_key(db, manager, key_ring, clock):
+    key = await manager.setup_key()
+    async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
+        await other.reset_key()
+    with pytest.raises(KeyUnavailableError):
+        bytes(key)
+    assert key.secret.is_wiped
+
+
+@pytest.mark.parametrize("is_in_a_transaction", [True, False])
+async def test_a_reset_that_is_carried_out_after_its_cancellation_wipes_the_key_too(
+    db, manager, is_in_a_transaction
+):
+    key = await manager.setup_key()
+    disk = threading.Event()
+    db.submit(lambda view: disk.wait(60) and None)
+
+    async def reset():
+        if not is_in_a_transaction:
+            await manager.reset_key()
+            return
+        async with db.transaction() as tran:
+            await manager.reset_key(tran)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reset)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert len(bytes(key)) == 32, "not committed yet"
+    disk.set()
+    await db.put("after it", b"")
+    assert key.secret.is_wiped
+    assert manager.key_id != key.id
+
+
+async def test_held_in_a_with_the_key_is_a_buffer_and_afterwards_its_view_is_an_error(manager):
+    key = await manager.setup_key()
+    with key as view, key as another:
+        assert (len(view), view.readonly) == (32, True)
+        assert view == another == bytes(key)
+        assert keyed_hash(view, b"data", 32) == keyed_hash(bytes(key), b"data", 32)
+        if sys.version_info >= (3, 12):
+            assert memoryview(key) == view
+    for ended in (view, another):
+        with pytest.raises(ValueError, match="released"):
+            bytes(ended)
+    if sys.version_info >= (3, 12):
+        with pytest.raises(BufferError):
+            memoryview(key)
+    with pytest.raises(TypeError, match="read-only"), key as view:
+        view[0] = 0
+
+
+async def test_what_was_made_of_a_view_never_shows_zeros_or_another_key(manager):
+    key = await manager.setup_key()
+    before = bytes(key)
+    with key as view:
+        kept = memoryview(view)
+    await manager.reset_key()
+    for _ in range(20):
+        await manager.reset_key()
+    assert kept == before
+    assert key.secret.is_wiped
+
+
+async def test_a_manager_shows_how_long_its_sessions_last(db, key_ring):
+    for expiry, shown in [(None, None), (1800, 1800), (NEVER, None), (0, 0)]:
+        assert SessionManager(db, key_ring, expiry).expiry == shown

@@ -191,11 +191,11 @@ async def test_no_key_comes_back_into_memory_after_the_stop(db, manager, monkeyp
 async def test_a_start_that_fails_leaves_no_key_in_memory(db, manager, monkeypatch):
     await manager.stop()
 
-    async def fail():
+    async def fail(*_, **__):
         raise StoreFullError
 
     with monkeypatch.context() as patched:
-        patched.setattr(manager, "_setup_key", fail)
+        patched.setattr(db, "write", fail)
         with pytest.raises(StoreFullError):
             await manager.start()
     assert not manager._keys._is_open

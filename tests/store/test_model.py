@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentd.store import DB, Transaction, View
-from agentd_client.errors import TransactionConflictError
+from agentd_client.errors import TransactionConflictError, TransactionEndedError
 
 from .fakes import FakeKeyRing
 
@@ -171,6 +171,11 @@ class Comparison:
             case ("reopen",):
                 await self.db.stop()
                 await self.db.start()
+                for tran, _ in self.open.values():
+                    with pytest.raises(TransactionEndedError, match="started again"):
+                        tran.get("a")
+                    await tran.__aexit__(LookupError, LookupError(), None)
+                self.open.clear()
             case ("tran", slot, kind, argument):
                 await self.use(slot, kind, argument)
             case ("commit", slot) if slot in self.open:

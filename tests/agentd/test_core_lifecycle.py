@@ -1,0 +1,218 @@
+"""Every start, stop and destroy of the core, cancelled wherever it can be: before the change, or after it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+import trio.testing
+
+from agentd.keys import KeyRing
+from agentd.sessions import SessionManager
+from agentd.store import DB
+from agentd_client.lifecycle import LifecycleEvent, State
+from tests.locking.cancelling import CancelAt
+from tests.store.fakes import FakeKeyRing
+
+MANY_STEPS = 200
+SUBJECTS = ["key_ring", "db", "manager"]
+DONE = {State.RUNNING: "started", State.STOPPED: "stopped", State.DESTROYED: "destroyed"}
+
+
+class Core(NamedTuple):
+    key_ring: KeyRing
+    db: DB
+    manager: SessionManager
+
+
+def nothing_is_held() -> tuple[int, int]:
+    writers = sum(thread.name == "agentd-store-writer" for thread in threading.enumerate())
+    return len(os.listdir("/proc/self/fd")), writers
+
+
+async def core_for(folder: Path, subject: str) -> Core:
+    """All that the subject rests on is running, and the subject is stopped."""
+    key_ring = KeyRing(folder / "keys")
+    await key_ring.start()
+    db = DB(folder / "store", key_ring)
+    await db.start()
+    core = Core(key_ring, db, SessionManager(db, key_ring))
+    if subject == "db":
+        await db.stop()
+    elif subject == "key_ring":
+        await db.stop()
+        await key_ring.stop()
+    return core
+
+
+async def stop(core: Core) -> None:
+    for part in (core.manager, core.db, core.key_ring):
+        await part.stop()
+
+
+async def use(core: Core, subject: str) -> None:
+    if subject == "key_ring":
+        assert core.key_ring.open(core.key_ring.seal(b"value", b""), b"") == b"value"
+    elif subject == "db":
+        await core.db.put("probe", b"1")
+        assert core.db.get("probe") == b"1"
+    else:
+        token = await core.manager.create_token()
+        assert await core.manager.verify_token(token)
+        with await core.manager.setup_key() as key:
+            assert len(key) == 32
+
+
+async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
+    """Do it, cancelled at that step; whether there was such a step."""
+    cancelling = CancelAt(step)
+    trio.lowlevel.add_instrument(cancelling)
+    try:
+        with cancelling.scope:
+            async with trio.open_nursery() as cancelling.nursery:
+                cancelling.nursery.start_soon(work)
+    finally:
+        trio.lowlevel.remove_instrument(cancelling)
+    return cancelling.left <= 0
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("change", ["start", "start fresh", "stop", "destroy"])
+async def test_a_change_that_is_cancelled_anywhere_is_made_or_not_made(
+    tmp_path: Path, subject: str, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in range(1, MANY_STEPS):
+        core = await core_for(tmp_path / str(step), subject)
+        part: Any = getattr(core, subject)
+        others_hold = nothing_is_held()
+        if change == "stop":
+            await part.start()
+            await use(core, subject)
+        elif change == "destroy":
+            await part.start()
+            await part.stop()
+        before = part.state
+        told: list[LifecycleEvent] = []
+        part.observe(told.append)
+        work = {"start fresh": partial(part.start, fresh=True)}.get(change) or getattr(part, change)
+        was_cancelled = await cancelled_at(step, work)
+
+        goal = {"stop": State.STOPPED, "destroy": State.DESTROYED}.get(change, State.RUNNING)
+        assert part.state in ((goal,) if change == "stop" else (before, goal))
+        assert (told[-1:] == [LifecycleEvent(DONE[goal])]) == (part.state is goal), (
+            "told of what has happened"
+        )
+        if part.state is not State.RUNNING:
+            assert nothing_is_held() == others_hold
+            assert core.manager._keys._keys == {}
+        if goal is State.DESTROYED:
+            await part.destroy()
+            assert part.state is State.DESTROYED
+        else:
+            await part.start()
+            await use(core, subject)
+        await stop(core)
+        if not was_cancelled:
+            assert step > 1
+            return
+    raise AssertionError("it never comes to its end")
+
+
+@pytest.mark.parametrize("change", ["start", "start fresh", "stop", "destroy"])
+async def test_a_manager_whose_disk_is_slow_is_changed_or_not_changed(
+    tmp_path: Path, change: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    core = await core_for(tmp_path, "manager")
+    manager = core.manager
+    if change in ("stop", "destroy"):
+        await manager.start()
+        await manager.create_token()
+        await manager.verify_token(await manager.create_token())
+        if change == "destroy":
+            await manager.stop()
+    disk = threading.Event()
+    core.db.submit(lambda view: disk.wait(60) and None)
+    work: Any = {"start fresh": partial(manager.start, fresh=True)}.get(change) or getattr(manager, change)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()  # it waits for the disk
+    assert manager.state is State.STOPPED, "a stop does not wait longer than it may, and the others go back"
+    assert manager._keys._keys == {}
+    disk.set()
+    if change == "destroy":
+        await manager.destroy()
+        assert core.db.iterate("sessions") == []
+    else:
+        await manager.start()
+        assert manager.key_id, "what was handed over before comes first"
+        await use(core, "manager")
+    await stop(core)
+
+
+class SlowKeyRing(FakeKeyRing):
+    """One that a store has to wait for as it opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_open = threading.Event()
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        assert self.may_open.wait(60)
+        return super().open(sealed, context)
+
+
+@pytest.mark.parametrize("change", ["start", "stop", "destroy"])
+async def test_a_store_whose_disk_is_slow_is_changed_and_can_be_used(tmp_path: Path, change: str) -> None:
+    key_ring = SlowKeyRing()
+    db = DB(tmp_path / "store", key_ring)
+    held = nothing_is_held()
+    disk = key_ring.may_open if change == "start" else threading.Event()
+    if change != "start":
+        key_ring.may_open.set()
+        await db.start()
+    if change == "stop":
+        db.submit(lambda view: disk.wait(60) and None)
+        db.submit(lambda view: view.put("queued", b"1"))
+    if change == "destroy":
+        await db.stop()
+        remove, db._folder.remove_data = db._folder.remove_data, lambda: (disk.wait(60), remove())[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(getattr(db, change))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        disk.set()
+    assert db.state is {"start": State.RUNNING, "stop": State.STOPPED}.get(change, State.DESTROYED)
+    if change == "stop":
+        await db.start()
+        assert db.get("queued") == b"1"
+    await db.stop()
+    assert nothing_is_held() == held
+
+
+async def test_a_stop_that_fails_has_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = await core_for(tmp_path, "manager")
+    await core.manager.start()
+    await core.manager.setup_key()
+    told: list[LifecycleEvent] = []
+    core.manager.observe(told.append)
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(core.manager._sweeper, "delete_seen_expired", fail)
+        with pytest.raises(ZeroDivisionError):
+            await core.manager.stop()
+    assert core.manager.state is State.STOPPED
+    assert told == [LifecycleEvent.STOPPING, LifecycleEvent.STOPPED]
+    assert core.manager._keys._keys == {}
+    await core.manager.start()
+    await use(core, "manager")
+    await stop(core)
