@@ -137,7 +137,9 @@ class Connection:
     async def _read(self) -> None:
         decoder, sock, turn = self._decoder, self._sock, self._turn
         while await self._wait_readable():
-            await turn.begin()
+            if turn.is_busy:
+                await turn.take_place()
+            turn.until = turn.clock() + turn.seconds
             try:
                 data = sock.recv(turn.read_bytes)
             except BlockingIOError:
@@ -157,7 +159,8 @@ class Connection:
                 self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
                 return
             self._handling = False
-            turn.end(len(data))
+            if turn.is_busy:
+                turn.end(len(data))
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""
@@ -190,8 +193,26 @@ class Connection:
         replies: list[bytes] = []
         dispatch, in_flight = self._dispatch, self._in_flight
         going_on = True
-        turn, clock = self._turn, self._turn.clock
+        turn, clock, until = self._turn, self._turn.clock, self._turn.until
+        is_first = True
         for message in messages:
+            if is_first:
+                is_first = False
+            elif (
+                (is_over := clock() >= until)
+                or len(in_flight) >= MAX_IN_FLIGHT
+                or len(replies) >= MAX_IN_FLIGHT
+            ):
+                # The other connections get a turn, and the peer takes what it has asked for.
+                self._send_all(replies)
+                turn.leave()
+                await checkpoint()
+                await self._hold()
+                if self._outbox.lost:
+                    return False
+                if is_over:
+                    await turn.resume()
+                    until = turn.until
             if type(message) is Request:
                 if message.msgid in in_flight:
                     going_on = self._cut_off_for_msgid(message.msgid)
@@ -212,17 +233,6 @@ class Connection:
                 going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
-            is_over = clock() >= turn.until
-            if is_over or len(in_flight) >= MAX_IN_FLIGHT or len(replies) >= MAX_IN_FLIGHT:
-                # The other connections get a turn, and the peer takes what it has asked for.
-                self._send_all(replies)
-                turn.leave()
-                await checkpoint()
-                await self._hold()
-                if self._outbox.lost:
-                    return False
-                if is_over:
-                    await turn.resume()
         self._send_all(replies)
         return going_on
 

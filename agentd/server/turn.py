@@ -44,25 +44,20 @@ class Turns:
 class Turn:
     """One connection's part in it.
 
-    `begin`, read `read_bytes`, work until `clock()` comes to `until`, then `leave` and `resume`; `end` when
-    all that was read is dealt with.
+    Where it `is_busy`, `take_place`; set `until` to `seconds` from now; read `read_bytes` and work on them
+    until `clock()` comes to `until`, then `leave` and `resume`. Where it is busy then, `end` when all of the
+    read is dealt with. A connection that is not busy calls none of this, which a verification would feel.
     """
 
     def __init__(self, turns: Turns, process: Hashable) -> None:
         self.clock = turns.clock
         self.until = 0.0
         self.read_bytes = READ_BYTES
-        self._seconds = turns.slice_seconds
+        self.seconds = turns.slice_seconds
+        self.is_busy = False
         self._busy = turns.busy
         self._process = process
         self._has_place = False
-        self._is_busy = False
-
-    async def begin(self) -> None:
-        """Begin with a read. For a connection that is not busy this is no checkpoint."""
-        if self._is_busy:
-            await self._take_place()
-        self.until = self.clock() + self._seconds
 
     def leave(self) -> None:
         """Let another one go on."""
@@ -72,18 +67,19 @@ class Turn:
 
     async def resume(self) -> None:
         """Begin another slice for what was read, when it is this connection's turn."""
-        self._is_busy = True
-        await self._take_place()
-        self.until = self.clock() + self._seconds
+        self.is_busy = True
+        await self.take_place()
+        self.until = self.clock() + self.seconds
 
     def end(self, read: int) -> None:
         """All of a read, of so many bytes, is dealt with: short of a whole one, the peer has nothing more."""
         self.leave()
-        if self._is_busy and read < self.read_bytes:
-            self._is_busy = False
-        self.read_bytes = BUSY_READ_BYTES if self._is_busy else READ_BYTES
+        if self.is_busy and read < self.read_bytes:
+            self.is_busy = False
+        self.read_bytes = BUSY_READ_BYTES if self.is_busy else READ_BYTES
 
-    async def _take_place(self) -> None:
+    async def take_place(self) -> None:
+        """Wait until this is the one of the busy connections that has a slice in this turn of the loop."""
         await self._busy.take(self._process)
         self._has_place = True
         # A place that was free is taken in the very turn in which another connection had its slice.

@@ -87,7 +87,6 @@ async def test_in_one_turn_of_the_loop_one_of_the_busy_connections_has_a_slice()
 
     async def busy(process: int) -> None:
         turn = Turn(turns, process)
-        await turn.begin()
         for _ in range(5):
             turn.leave()
             await turn.resume()
@@ -112,20 +111,20 @@ async def test_in_one_turn_of_the_loop_one_of_the_busy_connections_has_a_slice()
 
 async def test_a_connection_is_busy_until_it_has_caught_up_with_its_peer():
     turn = Turn(Turns(clock=lambda: 0.0), 1)
-    await turn.begin()
     turn.end(READ_BYTES)
-    assert turn.read_bytes == READ_BYTES, "a whole read within its slice is nothing to queue for"
-    await turn.begin()
+    assert (turn.is_busy, turn.read_bytes) == (False, READ_BYTES), (
+        "a whole read within its slice is no matter"
+    )
     turn.leave()
     await turn.resume()
     turn.end(READ_BYTES)
-    assert turn.read_bytes == BUSY_READ_BYTES
-    await turn.begin()
+    assert (turn.is_busy, turn.read_bytes) == (True, BUSY_READ_BYTES)
+    await turn.take_place()
     turn.end(BUSY_READ_BYTES)
-    assert turn.read_bytes == BUSY_READ_BYTES, "the peer has sent more already"
-    await turn.begin()
+    assert (turn.is_busy, turn.read_bytes) == (True, BUSY_READ_BYTES), "the peer has sent more already"
+    await turn.take_place()
     turn.end(BUSY_READ_BYTES - 1)
-    assert turn.read_bytes == READ_BYTES
+    assert (turn.is_busy, turn.read_bytes) == (False, READ_BYTES)
 
 
 @pytest.mark.parametrize(
