@@ -42,6 +42,7 @@ from .keys import (
 )
 from .locking import ASKED, IDLE, START, LockMark
 from .notes import Note, Notes
+from .process_identity import Process
 from .protection import Protection
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
@@ -225,8 +226,20 @@ class Agent:
                     self._log.info("locked: %s", reason)
                     self._publish(LOCKED, by, reason)
 
-    async def unlock(self, passphrase: PassphraseText, by: Opener) -> None:
+    async def unlock(
+        self,
+        passphrase: PassphraseText,
+        by: Opener,
+        process: Process | None = None,
+        waiting: trio.CancelScope | None = None,
+    ) -> None:
         """Start a core with this passphrase, when it is this peer's turn. Of one that is unlocked: nothing.
+
+        Args:
+            passphrase: as it was given.
+            by: the peer that asks, for display.
+            process: its identity, by which turns go round; None for whoever has its pid.
+            waiting: ends the wait for the turn when it is cancelled, and no attempt that has begun.
 
         Raises:
             PassphraseError: it is another.
@@ -235,17 +248,26 @@ class Agent:
             KeyFileError, StoreError: the passphrase is right and the core cannot be started; it stays locked.
         """
         if self._running is None:
-            await self._queue.attempt(by.pid, partial(self._unlock, passphrase, by, self._locks))
+            await self._queue.attempt(
+                process or by.pid, partial(self._unlock, passphrase, by, self._locks), waiting
+            )
 
     async def change_passphrase(
-        self, old: PassphraseText | None, new: PassphraseText | None, by: Opener
+        self,
+        old: PassphraseText | None,
+        new: PassphraseText | None,
+        by: Opener,
+        process: Process | None = None,
+        waiting: trio.CancelScope | None = None,
     ) -> bool:
         """Give the key file another passphrase, a first one, or none; whether it has one now.
 
         Args:
             old: the present one; None where there is none.
             new: None is to have none, which takes an agent that is unlocked.
-            by: the peer that asks.
+            by: the peer that asks, for display.
+            process: as for `unlock`.
+            waiting: as for `unlock`.
 
         Raises:
             PassphraseError: the old one is wrong, or the new one is none.
@@ -257,15 +279,15 @@ class Agent:
         self._require_changeable(old, new)
         if new is not None:
             Passphrase.check_new(new)  # refused before it waits, and is no attempt
-        await self._queue.attempt(by.pid, partial(self._change, old, new, by))
+        await self._queue.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
         return bool(self.protection)
 
     # --- inside ---
 
-    async def _unlock(self, passphrase: PassphraseText, by: Opener, locks: int) -> None:
+    async def _unlock(self, passphrase: PassphraseText, by: Opener, locks: int) -> bool:
         async with self._changing:
             if self._running is not None:  # somebody else was quicker
-                return
+                return False
             if self._locks != locks:
                 # Undone by what was asked before it, a lock would be none: the machine may be going to sleep.
                 raise AgentLockedError("the agent was locked after this was asked; ask again to unlock it")
@@ -280,14 +302,16 @@ class Agent:
                 await self._note(Note(UNLOCKED, by), *self._notes.waiting())
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
+        return True
 
-    async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: Opener) -> None:
+    async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: Opener) -> bool:
         async with self._changing:
             self._require_changeable(old, new)  # locked, or changed by another, while this waited
             await self.protection.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             with trio.CancelScope(shield=True):
                 await self._note_change(by)
+        return old is not None
 
     async def _note_change(self, by: Opener) -> None:
         if self._running is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
 from agentd_client.protocol.results import Opener
 
 from .interface import Subscriber, Unsubscribe
@@ -22,4 +24,12 @@ class Caller(Protocol):
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         """Send the peer every event of `source`, after the replies so far; a second time it is nothing."""
+        ...
+
+    def until_hang_up(self) -> trio.CancelScope:
+        """A scope that is cancelled once the peer has closed the connection, and hears no answer any more.
+
+        For waiting that is for the peer alone. What was begun is carried out, whether its answer is heard or
+        not.
+        """
         ...

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
 from collections.abc import Callable
+from weakref import WeakSet
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
@@ -25,6 +27,9 @@ from .outbox import Outbox, turns
 from .peer import Peer
 from .peer_log import PeerLog, Reason
 from .turn import Turn, Turns
+
+HANG_UP_SECONDS = 1.0
+"""How often a connection whose peer sends no more is looked at, while something waits for that peer alone."""
 
 UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
 
@@ -62,6 +67,8 @@ class Connection:
         self._handling = False
         self._stopped = False
         self._scope = trio.CancelScope()
+        self._has_hung_up = False
+        self._until_hang_up: WeakSet[trio.CancelScope] = WeakSet()
         self._last_turn = next(turns)
 
     @property
@@ -107,6 +114,7 @@ class Connection:
                     self._outbox.start(self._tasks)
                     try:
                         await self._read()
+                        await self._notice_hang_up()
                     finally:
                         self._turn.leave()
                         self._outbox.end_events()
@@ -117,6 +125,14 @@ class Connection:
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         """Send the peer every event of `source`, until either side ends the connection."""
         self._outbox.subscribe(source)
+
+    def until_hang_up(self) -> trio.CancelScope:
+        """See `Caller`."""
+        scope = trio.CancelScope()
+        if self._has_hung_up:
+            scope.cancel()
+        self._until_hang_up.add(scope)
+        return scope
 
     def stop_reading(self, last_event: Event | None = None) -> None:
         """Let the peer send nothing more; all that it has sent is still answered.
@@ -161,6 +177,23 @@ class Connection:
             self._handling = False
             if turn.is_busy:
                 turn.end(len(data))
+
+    async def _notice_hang_up(self) -> None:
+        """Once nothing more comes, end what waits for the peer alone if that has closed the connection.
+
+        A peer that has shut down its sending only still hears the answers. The kernel tells the one from the
+        other, and wakes nobody when the second becomes the first: so it is looked at now and then.
+        """
+        poll = select.poll()
+        poll.register(self._sock, 0)  # POLLHUP comes unasked: neither side sends any more
+        while self._in_flight:
+            if self._outbox.lost or poll.poll(0):
+                self._has_hung_up = True
+                for scope in self._until_hang_up:
+                    scope.cancel()
+                return
+            with trio.move_on_after(HANG_UP_SECONDS):
+                await self._held.park()
 
     async def _wait_readable(self) -> bool:
         """Wait for bytes that may be read; False where the connection is over."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
 from agentd_client.protocol.results import (
     AuditPage,
     CreatedToken,
@@ -137,10 +139,17 @@ class Locking(Protocol):
         """Wipe every key from memory; done when it returns. Of an agent that is locked: nothing."""
         ...
 
-    async def unlock(self, passphrase: bytes, by: Opener) -> None:
-        """Bring the keys back. Of an agent that is unlocked: nothing."""
+    async def unlock(
+        self, passphrase: bytes, by: Opener, process: Process, waiting: trio.CancelScope
+    ) -> None:
+        """Bring the keys back. Of an agent that is unlocked: nothing.
+
+        Attempts take turns by `process`; `waiting` is cancelled when nobody waits for this one any more.
+        """
         ...
 
-    async def change_passphrase(self, old: bytes | None, new: bytes | None, by: Opener) -> bool:
-        """Give the key file another passphrase, or none; whether it has one now."""
+    async def change_passphrase(
+        self, old: bytes | None, new: bytes | None, by: Opener, process: Process, waiting: trio.CancelScope
+    ) -> bool:
+        """Give the key file another passphrase, or none; whether it has one now; waits as `unlock` does."""
         ...

@@ -38,14 +38,16 @@ class LockingMethods:
 
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
         """Bring them back."""
-        await self._agent.unlock(params.passphrase.bytes, opener_of(caller.peer))
+        by, process = opener_of(caller.peer), caller.peer.process
+        await self._agent.unlock(params.passphrase.bytes, by, process, caller.until_hang_up())
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
         """Lock the key file with another passphrase, or with none."""
         by = opener_of(caller.peer)
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
-        return Protection(await self._agent.change_passphrase(old, new, by))
+        waiting = caller.until_hang_up()
+        return Protection(await self._agent.change_passphrase(old, new, by, caller.peer.process, waiting))
 
 
 def register_locking(dispatch: Dispatch, agent: Locking) -> None:

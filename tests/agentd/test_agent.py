@@ -18,7 +18,7 @@ import trio.testing
 
 from agentd.agent import Agent
 from agentd.config import load
-from agentd.keys import Cost, KeyRing
+from agentd.keys import Cost, KeyRing, unlocking
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from agentd.locking import LockMark
 from agentd.locking.logind_watch import LOCK_SECONDS
@@ -42,6 +42,12 @@ LOGGER = logging.getLogger("agentd.test")
 CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
 PASSPHRASE, OTHER = b"correct horse", b"battery staple"
 ME, STRANGER = Opener(1000, 42), Opener(1000, 43)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    """Argon2id runs in a thread, in real time; how attempts wait is tested where the clock is the test's."""
+    monkeypatch.setattr(unlocking, "MAX_PAUSE_SECONDS", 0)
 
 
 class Machine:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from agentd_client import AgentLockedError, Client, NoPassphraseError, PassphraseError
@@ -313,3 +314,43 @@ def test_the_audit_log_tells_of_locks_and_of_wrong_passphrases(home):
                 agent.unlock("wrong")
             agent.unlock(PASSPHRASE)
         assert kinds(daemon)[:3] == ["passphraseRefused", "unlocked", "locked"]
+
+
+GUESSING = """
+import os, socket, sys
+path, request = sys.argv[1], bytes.fromhex(sys.argv[2])
+for _ in range(70):
+    if os.fork() == 0:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        connection.sendall(request)
+        os.write(1, b".")
+        connection.recv(4096)
+        sys.stdin.read()
+        os._exit(0)
+sys.stdin.read()
+"""
+
+
+def test_seventy_processes_that_guess_neither_keep_the_right_passphrase_out_nor_before_them(home):
+    wrong = msgpack.packb([0, 1, "unlock", [{"passphrase": b"wrong"}]])
+    protect(home)
+    with unlocked(home) as daemon, daemon.client(timeout=120) as agent:
+        agent.lock()
+        before = agent.get_status().counters.requests
+        command = [sys.executable, "-I", "-S", "-c", GUESSING, str(home.socket), wrong.hex()]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guessing:
+            try:
+                assert guessing.stdout is not None
+                begun = 0
+                while begun < 70:
+                    begun += len(guessing.stdout.read1())
+                polls = 1
+                while (
+                    agent.get_status().counters.requests < before + polls + 70
+                ):  # each of them has been read
+                    polls += 1
+                agent.unlock(PASSPHRASE)
+            finally:
+                guessing.kill()
+        assert agent.get_status().wrong_passphrases <= 8, "those that had begun meanwhile, and two turns"

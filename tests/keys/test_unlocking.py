@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
@@ -10,22 +13,22 @@ from agentd_client.errors import PassphraseError, TooManyAttemptsError
 RUN_SECONDS = 0.5
 
 
-async def wrong() -> None:
+async def wrong() -> bool:
     await trio.sleep(RUN_SECONDS)
     raise PassphraseError
 
 
-async def right() -> str:
+async def right() -> bool:
     await trio.sleep(RUN_SECONDS)
-    return "unlocked"
+    return True
 
 
-async def refused(queue: UnlockQueue, peer: int) -> None:
+async def refused(queue: UnlockQueue, peer: object) -> None:
     with pytest.raises((PassphraseError, TooManyAttemptsError)):
         await queue.attempt(peer, wrong)
 
 
-async def started(nursery: trio.Nursery, queue: UnlockQueue, peer: int, times: int = 1) -> None:
+async def started(nursery: trio.Nursery, queue: UnlockQueue, peer: object, times: int = 1) -> None:
     for _ in range(times):
         nursery.start_soon(refused, queue, peer)
     await trio.testing.wait_all_tasks_blocked()
@@ -34,6 +37,8 @@ async def started(nursery: trio.Nursery, queue: UnlockQueue, peer: int, times: i
 def test_the_delays():
     assert [unlocking.delay_seconds(wrong) for wrong in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
     assert unlocking.delay_seconds(10**6) == 30
+    assert [unlocking.pause_seconds(wrong) for wrong in range(7)] == [0, 0.5, 1, 2, 4, 5, 5]
+    assert unlocking.pause_seconds(10**6) == 5
 
 
 async def test_a_peer_waits_longer_after_every_wrong_attempt(autojump_clock):
@@ -50,25 +55,156 @@ async def test_a_right_attempt_ends_the_delays_of_its_peer_and_tells_of_the_wron
     queue = UnlockQueue()
     await refused(queue, 1)
     await refused(queue, 2)
-    assert await queue.attempt(1, right) == "unlocked"
+    assert await queue.attempt(1, right)
     assert queue.wrong_attempts == 2
     began = trio.current_time()
     await queue.attempt(1, right)
     assert trio.current_time() - began == pytest.approx(RUN_SECONDS)
 
 
-async def test_a_hundred_attempts_of_one_peer_delay_another_by_one_run_at_most(autojump_clock):
+async def test_a_hundred_attempts_of_one_peer_delay_another_by_one_run_and_the_pause_at_most(autojump_clock):
     queue = UnlockQueue()
     async with trio.open_nursery() as nursery:
         await started(nursery, queue, 1, 100)
         assert queue.waiting == unlocking.MAX_WAITING_OF_A_PEER
         for _ in range(3):
             began = trio.current_time()
-            assert await queue.attempt(2, right) == "unlocked"
-            assert trio.current_time() - began <= 2 * RUN_SECONDS + 0.001
+            assert await queue.attempt(2, right)
+            assert trio.current_time() - began <= 2 * RUN_SECONDS + unlocking.FIRST_PAUSE_SECONDS + 0.001
             await trio.sleep(0.9)
         nursery.cancel_scope.cancel()
     assert queue.waiting == 0
+
+
+async def test_everybody_waits_longer_after_every_wrong_attempt_of_whomever(autojump_clock):
+    queue, gaps = UnlockQueue(), []
+    for peer in range(8):
+        began = trio.current_time()
+        await refused(queue, peer)
+        gaps.append(trio.current_time() - began - RUN_SECONDS)
+    assert gaps == pytest.approx([0, 0.5, 1, 2, 4, 5, 5, 5])
+    assert await queue.attempt(100, right)
+    began = trio.current_time()
+    await refused(queue, 101)
+    assert trio.current_time() - began == pytest.approx(RUN_SECONDS), "a right one ends the pauses"
+    await trio.sleep(unlocking.FORGOTTEN_AFTER_SECONDS)
+    began = trio.current_time()
+    await refused(queue, 102)
+    assert trio.current_time() - began == pytest.approx(RUN_SECONDS), "and so does time"
+
+
+async def guess(queue: UnlockQueue, peer: object) -> None:
+    """One process that tries wrong passphrases one after the other, for ever."""
+    while True:
+        try:
+            await queue.attempt(peer, wrong)
+        except PassphraseError:
+            pass
+        except TooManyAttemptsError:
+            await trio.sleep(1)
+
+
+ONE_TURN = RUN_SECONDS + unlocking.MAX_PAUSE_SECONDS
+
+
+@pytest.mark.parametrize("crowd", [1, 7, 70, 100])
+@pytest.mark.parametrize("before", [0, 1, 60])
+async def test_the_right_passphrase_of_another_process_waits_for_two_turns_of_those_who_guess_at_most(
+    autojump_clock, crowd, before
+):
+    queue = UnlockQueue()
+    async with trio.open_nursery() as nursery:
+        for peer in range(crowd):
+            nursery.start_soon(guess, queue, peer)
+        await trio.sleep(before)
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        began = trio.current_time()
+        assert await queue.attempt("the right one", right)
+        assert trio.current_time() - began <= RUN_SECONDS + 2 * ONE_TURN + 0.1
+        nursery.cancel_scope.cancel()
+
+
+async def test_however_many_processes_guess_they_have_one_attempt_in_five_seconds(autojump_clock):
+    """Also where every attempt is made by a new process."""
+
+    async def guess_from_new_processes(me: int) -> None:
+        for number in itertools.count():
+            with suppress(PassphraseError, TooManyAttemptsError):
+                await queue.attempt((me, number), wrong)
+            await trio.sleep(1)
+
+    queue = UnlockQueue()
+    async with trio.open_nursery() as nursery:
+        for me in range(20):
+            nursery.start_soon(guess_from_new_processes, me)
+        await trio.sleep(300)
+        nursery.cancel_scope.cancel()
+    assert queue.wrong_attempts <= 300 / unlocking.MAX_PAUSE_SECONDS
+
+
+async def test_places_are_kept_for_processes_that_were_never_wrong(autojump_clock):
+    queue = UnlockQueue()
+    async with trio.open_nursery() as nursery:
+        for peer in range(48):
+            await refused(queue, peer)
+        for peer in range(48):
+            nursery.start_soon(refused, queue, peer)
+        await trio.testing.wait_all_tasks_blocked()
+        assert queue.waiting <= unlocking.MAX_WAITING_AFTER_WRONG
+        for peer in range(1000, 1000 + unlocking.MAX_WAITING - unlocking.MAX_WAITING_AFTER_WRONG):
+            nursery.start_soon(queue.attempt, peer, right)
+        await trio.testing.wait_all_tasks_blocked()
+        assert queue.waiting >= unlocking.MAX_WAITING - 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_attempt_that_nobody_waits_for_is_dropped_and_one_that_runs_is_not(autojump_clock):
+    async def give_up_while_it_runs() -> bool:
+        running.cancel()
+        return await right()
+
+    queue = UnlockQueue()
+    running, waiting = trio.CancelScope(), trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        await started(nursery, queue, 1)
+        dropped: list[str] = []
+
+        async def wait() -> None:
+            with pytest.raises(TooManyAttemptsError, match="nobody waits"):
+                await queue.attempt(2, right, waiting)
+            dropped.append("dropped")
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert queue.waiting == 1
+        waiting.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (queue.waiting, dropped) == (0, ["dropped"])
+    assert await queue.attempt(3, give_up_while_it_runs, running)
+    before = trio.CancelScope()
+    before.cancel()
+    async with trio.open_nursery() as nursery:
+        await started(nursery, queue, 1)
+        with pytest.raises(TooManyAttemptsError, match="nobody waits"):
+            await queue.attempt(4, right, before)
+
+
+async def test_what_was_not_looked_at_counts_for_nothing(autojump_clock):
+    async def not_looked_at() -> bool:
+        return False
+
+    queue = UnlockQueue()
+    for _ in range(3):
+        await refused(queue, 1)
+    assert not await queue.attempt(1, not_looked_at)
+    began = trio.current_time()
+    await refused(queue, 1)
+    assert trio.current_time() - began == pytest.approx(RUN_SECONDS), (
+        "the delay of 4 s was over, and is now 8 s"
+    )
+    began = trio.current_time()
+    await refused(queue, 1)
+    assert trio.current_time() - began == pytest.approx(8 + RUN_SECONDS)
 
 
 async def test_attempts_that_are_right_do_not_keep_another_peer_waiting_either(autojump_clock):
@@ -85,12 +221,13 @@ async def test_attempts_that_are_right_do_not_keep_another_peer_waiting_either(a
 async def test_one_runs_at_a_time(autojump_clock):
     queue, running = UnlockQueue(), 0
 
-    async def alone() -> None:
+    async def alone() -> bool:
         nonlocal running
         running += 1
         assert running == 1
         await trio.sleep(RUN_SECONDS)
         running -= 1
+        return True
 
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -108,25 +245,34 @@ async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(aut
         await started(nursery, queue, 2, 2)
         assert queue.waiting == 10
         began = trio.current_time()
-        assert await queue.attempt(3, right) == "unlocked"
-        assert trio.current_time() - began <= 4 * RUN_SECONDS
+        assert await queue.attempt(3, right)
+        assert trio.current_time() - began <= 4 * RUN_SECONDS + 3
         nursery.cancel_scope.cancel()
 
 
-async def test_a_queue_full_of_single_attempts_refuses_the_next(autojump_clock):
-    queue = UnlockQueue()
+async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the_middle_once(autojump_clock):
+    queue, pushed_out = UnlockQueue(), []
+
+    async def wait(peer: object) -> None:
+        try:
+            await queue.attempt(peer, right)
+        except TooManyAttemptsError:
+            pushed_out.append(peer)
+
     async with trio.open_nursery() as nursery:
         for peer in range(unlocking.MAX_WAITING + 1):
-            nursery.start_soon(refused, queue, peer)
+            nursery.start_soon(wait, peer)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait, 1000)
         await trio.testing.wait_all_tasks_blocked()
+        assert pushed_out == [1 + unlocking.MAX_WAITING // 2]
         with pytest.raises(TooManyAttemptsError, match="too many passphrases wait"):
-            await queue.attempt(1000, right)
+            await queue.attempt(pushed_out[0], right)
         nursery.cancel_scope.cancel()
-    assert await queue.attempt(1000, right) == "unlocked"
 
 
 async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_nobody_up(autojump_clock):
-    async def broken() -> None:
+    async def broken() -> bool:
         raise OSError
 
     queue = UnlockQueue()
@@ -140,17 +286,20 @@ async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_no
     assert queue.wrong_attempts == 0
 
 
-async def test_what_is_remembered_of_peers_is_bounded_and_forgotten(autojump_clock):
-    async def at_once() -> None:
+async def test_what_is_remembered_of_peers_is_bounded_and_forgotten(autojump_clock, monkeypatch):
+    monkeypatch.setattr(unlocking, "MAX_PEERS", 20)
+    monkeypatch.setattr(unlocking, "MAX_NEWCOMERS", 30)
+
+    async def at_once() -> bool:
         raise PassphraseError
 
     queue = UnlockQueue()
-    for peer in range(unlocking.MAX_PEERS + 5):
+    for peer in range(40):
         with pytest.raises(PassphraseError):
             await queue.attempt(peer, at_once)
-    assert len(queue._peers) == unlocking.MAX_PEERS
+    assert (len(queue._peers), len(queue._had_place)) == (20, 30)
     await trio.sleep(unlocking.FORGOTTEN_AFTER_SECONDS)
-    last = unlocking.MAX_PEERS + 4
+    last = 39
     await refused(queue, last)
     began = trio.current_time()
     await refused(queue, last)

@@ -185,27 +185,44 @@ class FakeCaller:
         self.peer = Peer(1000, 100, Process(42, 1, "boot"))
         self.opener = Opener(1000, 42)
         self.sources: list[object] = []
+        self.waiting: list[trio.CancelScope] = []
+
+    def until_hang_up(self) -> trio.CancelScope:
+        self.waiting.append(trio.CancelScope())
+        return self.waiting[-1]
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         self.sources.append(source)
 
 
 class FakeLocking:
-    """The passphrase is "right"."""
+    """The passphrase is "right", and "waits" waits for its turn for ever."""
 
     def __init__(self) -> None:
+        self.processes: list[Process] = []
         self.asked: list[tuple[object, ...]] = []
 
     async def lock(self, *, by: Opener | None) -> None:
         self.asked.append(("lock", by))
 
-    async def unlock(self, passphrase: bytes, by: Opener) -> None:
+    async def unlock(
+        self, passphrase: bytes, by: Opener, process: Process, waiting: trio.CancelScope
+    ) -> None:
         self.asked.append(("unlock", passphrase, by))
+        self.processes.append(process)
+        with waiting:
+            if passphrase == b"waits":
+                await trio.sleep_forever()
+        if waiting.cancelled_caught:
+            self.asked.append(("dropped", passphrase))
         if passphrase != b"right":
             raise PassphraseError
 
-    async def change_passphrase(self, old: bytes | None, new: bytes | None, by: Opener) -> bool:
+    async def change_passphrase(
+        self, old: bytes | None, new: bytes | None, by: Opener, process: Process, waiting: trio.CancelScope
+    ) -> bool:
         self.asked.append(("change", old, new, by))
+        self.processes.append(process)
         return new is not None
 
 
@@ -291,17 +308,21 @@ def msgids(replies: list[list[object]]) -> list[object]:
 
 @asynccontextmanager
 async def connected(
-    sessions: FakeSessions, *, buffer: int | None = None, loop_turns: Turns | None = None
+    sessions: FakeSessions,
+    locking: FakeLocking | None = None,
+    *,
+    buffer: int | None = None,
+    loop_turns: Turns | None = None,
 ) -> AsyncIterator[tuple[Talker, Connection]]:
     """A client and the connection that serves it; leaving closes the client and waits for the other side's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if buffer is not None:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     theirs.setblocking(False)
-    log = PeerLog(LOGGER, Traffic())
+    log, dispatch = PeerLog(LOGGER, Traffic()), dispatch_of(sessions, locking)
     # A clock that stands still: no slice is over before its work is done, however slow the machine is.
     loop_turns = loop_turns or Turns(clock=lambda: 0.0)
-    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), log, loop_turns)
+    connection = Connection(theirs, peer_of(theirs), dispatch, log, loop_turns)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         with Talker(ours) as talker:

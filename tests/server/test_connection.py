@@ -7,9 +7,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.server.connection import HANG_UP_SECONDS
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
-from tests.server.talk import VALID, connected, create, msgids, verify, why
+from tests.server.talk import VALID, FakeLocking, connected, create, msgids, request, verify, why
 
 SECRET = "v4.local.s3cret"
 
@@ -284,6 +285,28 @@ async def test_a_message_of_the_largest_size_is_answered_and_a_larger_one_is_not
         await talker.send(sized(limits.MAX_MESSAGE_BYTES + 1))
         assert await talker.everything() == [why(1, "malformed message: a message of more than 65536 bytes")]
     assert "65536 bytes" in log.text
+
+
+async def test_what_waits_for_a_peer_alone_is_dropped_when_that_hangs_up(sessions, autojump_clock):
+    locking = FakeLocking()
+    async with connected(sessions, locking) as (talker, _):
+        await talker.send(request(1, "unlock", passphrase=b"waits"))
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+    assert [what for what, *_ in locking.asked] == ["unlock", "dropped"]
+    assert trio.current_time() == began
+
+
+async def test_and_not_before_a_peer_that_only_sends_no_more_hangs_up_too(sessions, autojump_clock):
+    locking = FakeLocking()
+    async with connected(sessions, locking) as (talker, _):
+        await talker.send(request(1, "unlock", passphrase=b"waits"))
+        talker.sock.shutdown(socket.SHUT_WR)
+        await trio.sleep(60)
+        assert [what for what, *_ in locking.asked] == ["unlock"]
+        began = trio.current_time()
+    assert [what for what, *_ in locking.asked] == ["unlock", "dropped"]
+    assert trio.current_time() - began <= HANG_UP_SECONDS
 
 
 async def test_after_the_last_byte_of_a_peer_its_requests_are_still_answered(sessions):

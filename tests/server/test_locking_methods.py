@@ -47,6 +47,12 @@ async def test_each_does_what_its_name_says_for_the_peer_that_asks(ask, locking)
     ]
 
 
+async def test_attempts_take_turns_by_the_process_that_connected(ask, locking):
+    await ask("unlock", passphrase=b"right")
+    await ask("changePassphrase", old=b"one", new=b"two")
+    assert locking.processes == [FakeCaller().peer.process] * 2
+
+
 async def test_a_wrong_passphrase_is_refused_by_its_code(ask):
     with pytest.raises(errors.PassphraseError):
         await ask("unlock", passphrase=b"wrong")

@@ -28,8 +28,8 @@ def command(
     where the agent is not locked.
 
     The agent needs about half a second. After a wrong passphrase it waits before it looks at the next one of
-    the same process: 1 s, 2 s, 4 s and so on, at most 30 s. So it is given 60 s, if --timeout does not say
-    otherwise.
+    the same process: 1 s, 2 s, 4 s and so on, at most 30 s; and at the next one of any process, at most 5 s.
+    So it is given 60 s, if --timeout does not say otherwise.
     """
     at_most_one(
         {
