@@ -240,7 +240,7 @@ def test_a_wrong_passphrase_that_is_handed_over_leaves_it_locked_and_the_log_say
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
-        (lambda path: os.chmod(path, 0o644), "others have rights to it"),
+        (lambda path: os.chmod(path, 0o644), "it is open to others"),
         (lambda path: os.truncate(path, 0), "holds no passphrase"),
         (lambda path: os.unlink(path), "cannot be read"),
     ],
