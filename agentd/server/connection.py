@@ -114,10 +114,10 @@ class Connection:
                     self._outbox.start(self._tasks)
                     try:
                         await self._read()
-                        await self._notice_hang_up()
                     finally:
                         self._turn.leave()
                         self._outbox.end_events()
+                    await self._notice_hang_up()
                     await self._say_why()
         finally:
             self._sock.close()
