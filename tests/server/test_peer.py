@@ -102,11 +102,11 @@ def test_a_script_is_shown_by_its_name_and_not_as_its_interpreter(proc, exe, com
 
 def test_a_real_script_is_shown_by_its_name(tmp_path):
     script = tmp_path / "my-tool"
-    script.write_text("#!/bin/sh\nread end\n")
+    script.write_text("#!/bin/sh\necho runs\nread end\n")
     script.chmod(0o755)
-    with subprocess.Popen([script, "--password", "s3cret"], stdin=subprocess.PIPE) as child:
-        with open(f"/proc/{child.pid}/comm") as comm:
-            assert comm.read() == "my-tool\n", "Popen returns once it is executed"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([script, "--password", "s3cret"], **pipes) as child:
+        assert child.stdout.readline() == b"runs\n"
         found = opener_of(Peer(1000, 1000, identify(child.pid)))
     assert found.exe == "[my-tool]"
 
