@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from agentd.store import DB, View
-from agentd_client.errors import InvalidPathError, TransactionEndedError
+from agentd_client.errors import InvalidPathError, TransactionEndedError, WrongLoopError
 
 PATHS = [("a",), ("a", "x"), ("a", "y"), ("a", "y", "z"), ("ab",), ("b", "x")]
 
@@ -149,7 +149,7 @@ async def test_sealed_gives_the_stored_bytes_and_unseal_opens_them(db: DB) -> No
 
 
 async def test_the_store_is_read_on_the_event_loops_thread_only(db: DB) -> None:
-    with pytest.raises(RuntimeError, match="event loop"):
+    with pytest.raises(WrongLoopError, match="event loop of another thread"):
         await trio.to_thread.run_sync(db.get, "a")
 
 
