@@ -287,7 +287,7 @@ class Connection:
             return
         while self._in_flight:
             await self._held.park()
-        self._outbox.send(self._dispatch.refuse(*self._parting))
+        self._outbox.send(self._dispatch.last_word(*self._parting))
 
     async def _answer(self, request: Request) -> None:
         try:

@@ -159,6 +159,10 @@ class Dispatch:
         self.traffic.requests += 1
         return self._refusal(msgid, "a message", error)
 
+    def last_word(self, msgid: int, error: AgentdError) -> bytes:
+        """Why the agent closes a connection. It answers no request, so it is counted as none."""
+        return self._encoder.error(msgid, error_to_wire(error))
+
     def forget(self) -> None:
         """Keep none of the results that were kept so far."""
         self._kept.clear()
