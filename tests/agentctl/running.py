@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from agentd_client.cli.run import run
@@ -123,10 +123,10 @@ def in_conversation(
     return OnTerminal(code, shown.decode().replace("\r\n", "\n"))
 
 
-def without_coverage() -> dict[str, str]:
+def without_coverage(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of what will be interrupted: an interruption while coverage holds its lock would leave
     it locked for ever."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
 
 
 def _without_echo(terminal: int) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ LOCAL_MODES = 3
 class Asked:
     """A command with a controlling terminal, up to its question."""
 
-    def __init__(self, question: bytes, *command: str, **environ: str) -> None:
+    def __init__(self, folder: Path, question: bytes, *command: str, **environ: str) -> None:
         self.ours, self.theirs = pty.openpty()
         self.shown = b""
         self.child = subprocess.Popen(
@@ -36,6 +37,7 @@ class Asked:
             stdout=self.theirs,
             stderr=self.theirs,
             env=without_coverage() | environ,
+            cwd=folder,
         )
         self.wait_for(question)
 
@@ -65,11 +67,11 @@ class Asked:
 
 
 @pytest.fixture
-def asked():
+def asked(tmp_path):
     with contextlib.ExitStack() as opened:
 
         def ask(question, *command, **environ):
-            made = Asked(question, *command, **environ)
+            made = Asked(tmp_path, question, *command, **environ)
             opened.callback(made.close)
             return made
 

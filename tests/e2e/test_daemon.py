@@ -134,7 +134,7 @@ def test_settings_come_from_the_file_and_a_wrong_one_is_named(home):
     daemon.stop()
     for text, named in [
         ("session_expriy = 1", "session_expriy"),
-        ("session_expiry = 'soon'", "soon"),
+        ("session_expiry = 'soon'", "session_expiry"),
         ("log_level = 'loud'", "log_level"),
         ("drain_seconds = -1", "drain_seconds"),
         ("= 1", "TOML"),
@@ -175,7 +175,8 @@ def test_the_status_counts_what_was_asked_and_what_was_refused(home, daemon):
         with socket.socket(socket.AF_UNIX) as malformed:
             malformed.connect(str(home.socket))
             malformed.sendall(b"\xc1")
-            assert malformed.recv(1) == b""
+            while malformed.recv(4096):
+                pass  # why it is cut off
         after = agent.get_status().counters
     changes = {name: new - old for name, old, new in zip(before._fields, before, after, strict=True)}
     assert changes == {

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.agentctl.running import without_coverage
+
 INSTALLED = Path(sysconfig.get_path("scripts"))
 COMMANDS = {
     "agentctl": [str(INSTALLED / "agentctl"), "verify"],
@@ -41,7 +43,8 @@ def test_modules_of_a_project_are_not_run(home, project, command, way):
     }[way]
     ended = subprocess.run(
         command,
-        env=home.environ | environ,
+        # Measuring coverage would import modules before a program has its say.
+        env=without_coverage(home.environ) | environ,
         cwd=project,
         capture_output=True,
         text=True,
