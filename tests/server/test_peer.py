@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +50,9 @@ def test_a_running_process_is_described_by_what_it_executes():
     assert mine is not None
     me = opener_of(Peer(os.geteuid(), os.getegid(), mine))
     assert me[:2] == (os.geteuid(), os.getpid())
-    # The latter where the tests were started by the script.
-    assert me.exe in (os.path.realpath(sys.executable), "[pytest]")
+    # The latter where the tests were started by a script: pytest's own, or coverage's.
+    own_name = Path("/proc/self/comm").read_text().strip()
+    assert me.exe in (os.path.realpath(sys.executable), f"[{own_name}]")
 
 
 def test_a_process_that_is_gone_is_described_by_its_numbers():
