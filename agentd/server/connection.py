@@ -155,7 +155,7 @@ class Connection:
         while await self._wait_readable():
             if turn.is_busy:
                 await turn.take_place()
-            turn.until = turn.clock() + turn.seconds
+                turn.begin()
             try:
                 data = sock.recv(turn.read_bytes)
             except BlockingIOError:
@@ -167,6 +167,8 @@ class Connection:
                 return
             self._handling = True
             messages = decoder.receive(data)
+            if len(messages) > 1 and not turn.is_busy:
+                turn.begin()  # not for a single request, which the first one always may be
             if messages:
                 self._unfinished_until = math.inf  # what is unfinished now is another message
             if not await self._handle(messages):

@@ -44,20 +44,25 @@ class Turns:
 class Turn:
     """One connection's part in it.
 
-    Where it `is_busy`, `take_place`; set `until` to `seconds` from now; read `read_bytes` and work on them
-    until `clock()` comes to `until`, then `leave` and `resume`. Where it is busy then, `end` when all of the
-    read is dealt with. A connection that is not busy calls none of this, which a verification would feel.
+    Where it `is_busy`, `take_place`. `begin`; read `read_bytes` and work on them until `clock()` comes to
+    `until`, then `leave` and `resume`. Where it is busy then, `end` when all of the read is dealt with. A
+    connection that is not busy and sends one request at a time needs none of this: a verification would feel
+    it.
     """
 
     def __init__(self, turns: Turns, process: Hashable) -> None:
         self.clock = turns.clock
         self.until = 0.0
         self.read_bytes = READ_BYTES
-        self.seconds = turns.slice_seconds
+        self._seconds = turns.slice_seconds
         self.is_busy = False
         self._busy = turns.busy
         self._process = process
         self._has_place = False
+
+    def begin(self) -> None:
+        """Begin a slice."""
+        self.until = self.clock() + self._seconds
 
     def leave(self) -> None:
         """Let another one go on."""
@@ -69,7 +74,7 @@ class Turn:
         """Begin another slice for what was read, when it is this connection's turn."""
         self.is_busy = True
         await self.take_place()
-        self.until = self.clock() + self.seconds
+        self.begin()
 
     def end(self, read: int) -> None:
         """All of a read, of so many bytes, is dealt with: short of a whole one, the peer has nothing more."""
