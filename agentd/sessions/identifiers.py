@@ -7,9 +7,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
 
 RANDOM_BYTES = 16
-_MARK_BYTES = 8
-_MARKED_CHARACTERS = (RANDOM_BYTES + _MARK_BYTES) * 4 // 3
-"""Ids of keys that 0.1.0 made are shorter and have no mark."""
+KEY_RANDOM_BYTES = 12
+"""Of a key's id. That stands in the path of every session, so each byte of it is room in a full store."""
+
+_MARK_BYTES = 6
+_MARKED_CHARACTERS = (KEY_RANDOM_BYTES + _MARK_BYTES) * 4 // 3
+"""Ids of keys that 0.1.0 made have 22 and no mark."""
 
 
 def session_id(random: bytes, wall_seconds: float) -> str:
@@ -25,7 +28,7 @@ def session_id(random: bytes, wall_seconds: float) -> str:
 
 
 def key_id(random: bytes, agent_id: str) -> str:
-    """16 random bytes, and a mark by which the agent knows its own again, as 32 characters of base64url.
+    """12 random bytes, and a mark by which the agent knows its own again, as 24 characters of base64url.
 
     The mark tells a token of another agent from one of a key that is gone; it proves nothing.
     """
@@ -37,7 +40,7 @@ def is_of_another_agent(key_id: str, agent_id: str) -> bool:
     if len(key_id) != _MARKED_CHARACTERS:
         return False
     content = urlsafe_b64decode(key_id)
-    return content[RANDOM_BYTES:] != _mark(content[:RANDOM_BYTES], agent_id)
+    return content[KEY_RANDOM_BYTES:] != _mark(content[:KEY_RANDOM_BYTES], agent_id)
 
 
 def _mark(random: bytes, agent_id: str) -> bytes:

@@ -43,7 +43,7 @@ class KeyHolder:
 
         With grace the tokens of the one it replaces verify for so long; of one before that nothing is left.
         """
-        key_id = identifiers.key_id(random_bytes(identifiers.RANDOM_BYTES), self._key_ring.agent_id)
+        key_id = identifiers.key_id(random_bytes(identifiers.KEY_RANDOM_BYTES), self._key_ring.agent_id)
         key = self._key_ring.new_key()
         try:
             wrapped = self._key_ring.wrap_key(key, key_id.encode())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # The footer is read before anything is authenticated, so it gets a pattern and not a JSON parser.
-_FOOTER = re.compile(rb'\{"kid":"([A-Za-z0-9_-]{22}(?:[A-Za-z0-9_-]{10})?)"\}')
+_FOOTER = re.compile(rb'\{"kid":"([A-Za-z0-9_-]{22}(?:[A-Za-z0-9_-]{2})?)"\}')
 
 
 class Claims(NamedTuple):
