@@ -90,7 +90,7 @@ class Binder:
         ids = [str(key) for key in self._watch.keys]
         if not ids:
             return
-        # By the writing thread, after whatever was handed over before: one may be on its way to the disk.
+        # By an operation, after whatever was handed over before: one may be on its way to the disk.
         found = await self._db.write(partial(_standing, ids=ids, clock=self._clock), reserved=True)
         now = self._clock.read()
         for session_id in ids:
@@ -123,7 +123,7 @@ class Binder:
             return False  # a session that nobody would end with its process ends now
 
     async def _end(self, session_id: Hashable) -> None:
-        # Looked up by the writing thread, after whatever was handed over before: the process may end while
+        # Looked up by an operation, after whatever was handed over before: the process may end while
         # its session is still on its way to the disk.
         path = await self._db.write(lambda view: path_of(view, str(session_id), self._clock), reserved=True)
         if path is not None:

@@ -45,7 +45,7 @@ class NotRenewedError(TokenNotValidError):
 
 
 class Changer:
-    """Changes records, each in one operation of the writing thread that looks again before it writes."""
+    """Changes records, each in one operation of the store that looks again before it writes."""
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ class Verifier:
         opened: OpenedToken,
         fits: Callable[[SessionRecord], str | None] = lambda record: None,
     ) -> Verification | SessionRecord:
-        """The record of a token that is valid as the writing thread sees it, or why it is not.
+        """The record of a token that is valid as an operation sees it, or why it is not.
 
         Args:
             view: of the operation that is carried out.

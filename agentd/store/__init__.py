@@ -1,4 +1,4 @@
-"""The store: sealed values under key paths, in one LMDB environment with one writing thread."""
+"""The store: sealed values under key paths, in one LMDB environment with one committing thread."""
 
 from .db import DB
 from .examination import Examined, Seals, examine

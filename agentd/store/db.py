@@ -24,7 +24,6 @@ from agentd_client.errors import (
 from agentd_client.lifecycle import Observer, State
 
 from ..lifecycle import EventLoop, LoopLifecycle
-from .counts import read_count
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
 from .key_range import check_limit, key_range
@@ -39,8 +38,8 @@ from .writer import Writer
 
 T = TypeVar("T")
 
-CLEAR_STEP = 1024
-"""Entries that `clear` removes in one operation: some milliseconds of the writing thread."""
+CLEAR_STEP = 256
+"""Entries that `clear` removes in one operation: some milliseconds of the event loop's time."""
 
 
 class DB:
@@ -198,9 +197,8 @@ class DB:
     def generation(self) -> int | None:
         """Changes with every commit: as long as it is the same, so is the store.
 
-        None where nothing can be said: while a commit is under way, and while the store is not open. Valid
-        because nobody else writes: the folder is locked. Ask for it before the reads that it stands for, for
-        a commit may come in between.
+        None while the store is not open. Valid because nobody else writes: the folder is locked. While a
+        commit is under way, reads see the store of before, whose generation this is.
         """
         return None if self._open_reader is None or self._writer is None else self._writer.generation
 
@@ -226,8 +224,9 @@ class DB:
     def count(self, parent: KeyPath = ()) -> int:
         """The number of entries exactly one part below `parent`; takes the same time for any number."""
         key = count_key(encode_prefix(parent))
-        (sealed,) = self._reader().get((key,))
-        return read_count(self._sealer, key, sealed)
+        reader, counts = self._reader(), self._running_writer().counts
+        known = counts.known(key)
+        return counts.read(key, *reader.get((key,))) if known is None else known
 
     def sealed(self, *paths: KeyPath) -> list[bytes | None]:
         """The stored bytes as they are, all of one state: equal bytes mean an unchanged value."""
@@ -241,14 +240,14 @@ class DB:
 
     async def put(self, path: KeyPath, value: bytes) -> None:
         """Set a value."""
-        key = encode_path(path)
+        encode_path(path)
         checked_value(value)
-        await self._writer_here().write(lambda view: view.put_key(key, value))
+        await self._writer_here().write(lambda view: view.put(path, value))
 
     async def delete(self, path: KeyPath) -> bool:
         """Remove an entry; whether there was one."""
-        key = encode_path(path)
-        return await self._writer_here().write(lambda view: view.delete_key(key))
+        encode_path(path)
+        return await self._writer_here().write(lambda view: view.delete(path))
 
     async def clear(self, prefix: KeyPath = ()) -> int:
         """Remove the entry at `prefix` and all below it; how many there were.
@@ -271,9 +270,10 @@ class DB:
         reserved: bool = False,
         on_durable: Callable[[], object] | None = None,
     ) -> T:
-        """Run a function in the writing thread, in a nested transaction of its own; durable on return.
+        """Run a function in a write transaction; durable on return.
 
-        `function` may run more than once (the map grows by starting the batch anew): it must change
+        `function` runs on the event loop's thread, at once or after the commit that is under way, and must
+        be short. It may run more than once (the map grows by starting the batch anew): it must change
         nothing but the view, and not keep it. An exception of its own undoes its writes and is raised here.
         Cancelled after the hand-over, it is carried out all the same.
 
@@ -293,10 +293,7 @@ class DB:
         return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
 
     def begin_write(self, function: Callable[[View], T]) -> Pending[T]:
-        """Like `write`, in two steps: what the caller does before it awaits `durable` runs beside the commit.
-
-        Nothing may be awaited in between.
-        """
+        """Like `write`, in two steps: what is done before `durable` is awaited runs beside the commit."""
         return self._writer_here().begin(function)
 
     def submit(self, function: Callable[[View], object]) -> None:
@@ -353,9 +350,9 @@ class DB:
 
     def _begin(self, environment: Environment) -> None:
         self._has_failed = trio.Event()
-        writer = Writer(environment, self._sealer, on_failure=self._stop_reading, logger=self._log)
-        writer.start()
-        self._environment, self._writer, self._open_reader = environment, writer, environment.reader()
+        reader = environment.reader()
+        writer = Writer(environment, reader, self._sealer, on_failure=self._stop_reading, logger=self._log)
+        self._environment, self._writer, self._open_reader = environment, writer, reader
 
     def _stop_reading(self) -> None:
         self._open_reader = None

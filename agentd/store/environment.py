@@ -1,8 +1,10 @@
 """The LMDB environment: opening a file that was inspected first, and growing its map.
 
-Threads: one environment serves two. The thread of the event loop reads, in transactions that begin and
-end within one call; the writing thread writes. An environment must not be used after `fork`: the child
-shares the parent's map, lock and file descriptors.
+Threads: everything happens on the event loop's thread but the commit, which another may carry out. LMDB's
+lock table is not used: the folder's own lock keeps other processes out, and without the table a write
+transaction belongs to no thread. What LMDB then no longer looks after is kept by construction; see
+docs/design.md. An environment must not be used after `fork`: the child shares the parent's map and file
+descriptors.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Environment:
                 str(folder),
                 map_size=self.map_bytes,
                 create=False,
+                lock=False,
                 mode=0o600,
                 max_spare_txns=2,  # a read transaction that is used again costs half of a new one
                 lib_version=_ENGINE,
@@ -95,7 +98,7 @@ class Environment:
         return Reader(self._lmdb)
 
     def begin(self) -> Batch:
-        """Begin a write transaction, which belongs to the calling thread."""
+        """Begin a write transaction; the one before must have ended."""
         with lmdb_errors_translated():
             pages = self.map_bytes // self._page_bytes
             return Batch(self._lmdb, pages, pages - 1 - self._lmdb.info()["last_pgno"], self._page_bytes)
@@ -105,20 +108,21 @@ class Environment:
         with lmdb_errors_translated(), self._lmdb.begin(write=True) as txn:
             txn.put(key, sealed)
 
-    def turn_over(self, key: bytes) -> None:
-        """Write the value of `key` once more, so that what the last commit freed can be used again.
+    def turn_over(self, key: bytes) -> Batch:
+        """A batch that writes the value of `key` once more: its commit makes freed pages usable.
 
         LMDB uses a freed page again only in the second transaction after the one that freed it.
 
         Raises:
-            MapFull, StoreFullError: there is not even room for that.
+            MapFull: there is not even room for that.
         """
         batch = self.begin()
         try:
             batch.rewrite(key)
-            batch.commit()
-        finally:
+        except BaseException:
             batch.abort()
+            raise
+        return batch
 
     def prepare_growth(self) -> int:
         """Take the disk space of a larger map, whose size is returned; see `Growth.take`."""

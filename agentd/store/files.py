@@ -112,10 +112,6 @@ class StoreFolder:
         """Refuse files that are not regular, private and the user's own; make a missing lock file."""
         with os_errors_translated():
             _check(self.data_file, "data file", stat.S_ISREG)
-            lock = self.path / LMDB_LOCK_NAME
-            if not os.path.lexists(lock):
-                _make_file(lock)
-            _check(lock, "lock file", stat.S_ISREG)
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
@@ -132,7 +128,6 @@ class StoreFolder:
             # LMDB opens its files more than once, which under a umask like 0777 only their maker's
             # first descriptor would survive; it takes empty files for new ones.
             _make_file(made / DATA_NAME)
-            _make_file(made / LMDB_LOCK_NAME)
             yield made
             os.rename(made / DATA_NAME, self.data_file)
             sync_folder(self.path)
@@ -146,9 +141,13 @@ class StoreFolder:
             sync_folder(self.path)
 
     def remove_stop_mark(self) -> None:
-        """Remove the mark of a clean stop: from now on the data may change."""
+        """Remove the mark of a clean stop: from now on the data may change.
+
+        LMDB's lock file, which 0.1.0 left, goes too: nothing uses it.
+        """
         with os_errors_translated():
             self._remove(STOP_MARK_NAME)
+            self._remove(LMDB_LOCK_NAME)
 
     def remove_folder(self) -> bool:
         """Remove all that is the store's, under its lock; False where foreign files keep the folder."""

@@ -1,4 +1,4 @@
-"""A function on its way through the writing thread, and the task that waits for it."""
+"""A function on its way through a batch, and the task that waits for it."""
 
 from __future__ import annotations
 
@@ -13,46 +13,67 @@ T = TypeVar("T")
 
 
 class Operation(Generic[T]):
-    """A function on its way through the writer, and whoever waits for it.
+    """A function to be carried out, and what came of it once `is_over`.
 
-    `on_durable` is called on the event loop's thread once it is durable, whether or not anybody still waits.
+    is_awaited: whether somebody takes its error; otherwise that is logged.
+    on_durable: called on the event loop's thread once it is durable, whether or not anybody still waits.
     """
 
-    __slots__ = ("error", "function", "may_use_reserve", "on_durable", "result", "waiter")
+    __slots__ = (
+        "error",
+        "function",
+        "is_awaited",
+        "is_over",
+        "may_use_reserve",
+        "on_durable",
+        "result",
+        "waiter",
+    )
 
     def __init__(
         self,
         function: Callable[[WriteView], T],
-        waiter: trio.lowlevel.Task | None,
+        *,
+        is_awaited: bool,
         may_use_reserve: bool = False,
         on_durable: Callable[[], object] | None = None,
     ) -> None:
         self.function = function
         self.on_durable = on_durable
-        self.waiter = waiter
         self.may_use_reserve = may_use_reserve
+        self.is_awaited = is_awaited
+        self.is_over = False
+        self.waiter: trio.lowlevel.Task | None = None
         self.result: T | None = None
         self.error: BaseException | None = None
 
+    def end(self) -> None:
+        """Wake up whoever waits; result or error is there."""
+        self.is_over = True
+        if self.waiter is not None:
+            trio.lowlevel.reschedule(self.waiter)
+
 
 class Pending(Generic[T]):
-    """An operation that was handed over, and that the task which did so is about to wait for.
-
-    The answer comes through the event loop, so what the task does before it waits runs beside the commit.
-    """
+    """An operation that was handed over; what is done before `durable` is awaited runs beside the commit."""
 
     def __init__(self, operation: Operation[T]) -> None:
         self._operation = operation
 
     async def durable(self) -> T:
-        """Wait until it is durable; its result, or its error. To be awaited once, before anything else is."""
+        """Wait until it is durable; its result, or its error. To be awaited once."""
         operation = self._operation
 
         def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
             operation.waiter = None
+            operation.is_awaited = False
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
+        if operation.is_over:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # it wrote nothing, and its answer is there
+        else:
+            operation.waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
         error, operation.error = operation.error, None
         if error is None:
             return cast("T", operation.result)
@@ -63,4 +84,4 @@ class Pending(Generic[T]):
 
     def give_up(self) -> None:
         """Do not wait after all; it is carried out all the same, and a failure is logged."""
-        self._operation.waiter = None
+        self._operation.is_awaited = False

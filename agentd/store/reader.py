@@ -1,4 +1,4 @@
-"""Reading: transactions that begin and end within one call."""
+"""Reading: transactions that begin and end within one call, on one thread, or the one that is pinned."""
 
 from __future__ import annotations
 
@@ -22,27 +22,44 @@ class Reader:
 
     def __init__(self, environment: lmdb.Environment) -> None:
         self._begin = environment.begin
+        self._pinned: lmdb.Transaction[bytes] | None = None
+
+    def pin(self) -> None:
+        """Read the store as it is now until `unpin`, whatever is committed meanwhile.
+
+        A commit writes to no page of the snapshot before it, so that may be read beside the commit. It must
+        be let go of before the next write transaction begins, which may reuse its pages.
+        """
+        self._pinned = self._transaction()
+
+    def unpin(self) -> None:
+        """Read what was committed last."""
+        pinned, self._pinned = self._pinned, None
+        if pinned is not None:
+            pinned.abort()
 
     def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The sealed values of some keys, all of one state of the store."""
         # Every check of a token waits for this: no context manager, no generator, one try.
-        txn = self._transaction()
+        txn = self._pinned or self._transaction()
         try:
             return [txn.get(key) for key in keys]
         except lmdb.Error as error:
             raise store_error(error) from error
         finally:
-            txn.abort()
+            if txn is not self._pinned:
+                txn.abort()
 
     def scan(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
         """What is stored in a range, all of one state of the store."""
-        txn = self._transaction()
+        txn = self._pinned or self._transaction()
         try:
             return scan(txn, keys, reverse, limit)
         except lmdb.Error as error:
             raise store_error(error) from error
         finally:
-            txn.abort()
+            if txn is not self._pinned:
+                txn.abort()
 
     def _transaction(self) -> lmdb.Transaction[bytes]:
         try:

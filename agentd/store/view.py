@@ -24,6 +24,13 @@ class View(Protocol):
         """The value, or None where there is none."""
         ...
 
+    def sealed(self, path: KeyPath) -> bytes | None:
+        """The stored bytes as they are: equal bytes mean an unchanged value.
+
+        None where there is no entry, and where this view itself has changed it.
+        """
+        ...
+
     def put(self, path: KeyPath, value: bytes) -> None:
         """Set the value."""
         ...

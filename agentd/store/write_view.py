@@ -1,96 +1,66 @@
-"""What an operation sees in the writing thread: values sealed and opened, and how many came and went."""
+"""What an operation sees of the write transaction of its batch."""
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import TYPE_CHECKING
+
+import lmdb
 
 from agentd_client.errors import TransactionEndedError
 
-from .batch import NestedTransaction
-from .key_range import KeyRange, check_limit, key_range
-from .keypath import KeyPath, decode_key, encode_path, parent_count_key
-from .reader import Pair
-from .sealing import Sealer, checked_value
-from .view import Entry
+from .lmdb_errors import store_error
+from .overlay import Overlay
+from .reader import Pair, scan
+
+if TYPE_CHECKING:
+    from .key_range import KeyRange
+    from .sealing import Sealer
 
 
-class WriteView:
-    """A `View` of the store within one nested write transaction; over when its operation ends."""
+class WriteView(Overlay):
+    """A `View` of what the batch holds so far; over when its operation ends.
 
-    def __init__(self, txn: NestedTransaction, sealer: Sealer) -> None:
-        self._open_txn: NestedTransaction | None = txn
-        self._sealer = sealer
-        self.changes: Counter[bytes] = Counter()
-        """How many entries came or went, by the stored keys of the counts that this changes."""
+    `failure` is LMDB's first error: after one nothing of this may be kept, even if whoever read went on.
+    """
 
-    @property
-    def _txn(self) -> NestedTransaction:
-        if self._open_txn is None:
-            raise TransactionEndedError("the operation that this view belonged to is over")
-        return self._open_txn
+    def __init__(self, txn: lmdb.Transaction[bytes], sealer: Sealer) -> None:
+        super().__init__(sealer)
+        self._txn: lmdb.Transaction[bytes] | None = txn
+        self.failure: lmdb.Error | None = None
 
-    def get(self, path: KeyPath) -> bytes | None:
-        """See `View.get`."""
-        key = encode_path(path)
-        sealed = self._txn.get(key)
-        return None if sealed is None else self._sealer.open(key, sealed)
+    def stored(self, key: bytes) -> bytes | None:
+        """The stored bytes of a key, as earlier operations of the batch left them."""
+        return self._read(key)
 
-    def put(self, path: KeyPath, value: bytes) -> None:
-        """See `View.put`."""
-        self.put_key(encode_path(path), checked_value(value))
-
-    def delete(self, path: KeyPath) -> bool:
-        """See `View.delete`."""
-        return self.delete_key(encode_path(path))
-
-    def clear(self, prefix: KeyPath = ()) -> int:
-        """See `View.clear`. Values are not opened: what is damaged can be cleared."""
-        return self.clear_some(prefix, None)
-
-    def clear_some(self, prefix: KeyPath, limit: int | None) -> int:
-        """Remove the first entries at and below `prefix`; how many."""
-        pairs = self._txn.scan(key_range(prefix), limit=limit)
-        for key, _ in pairs:
-            self.delete_key(key)
-        return len(pairs)
-
-    def iterate(
-        self,
-        prefix: KeyPath = (),
-        *,
-        after: KeyPath | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> list[Entry]:
-        """See `View.iterate`."""
-        check_limit(limit)
-        pairs = self._txn.scan(key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit)
-        return [(decode_key(key), self._sealer.open(key, sealed)) for key, sealed in pairs]
-
-    def sealed(self, key: bytes) -> bytes | None:
-        """The sealed value of a stored key, as it is."""
-        return self._txn.get(key)
-
-    def scan(self, keys: KeyRange) -> list[Pair]:
-        """The stored keys of a range with their sealed values, as they are."""
-        return self._txn.scan(keys)
-
-    def put_key(self, key: bytes, value: bytes) -> None:
-        """Seal and set the value of a stored key."""
-        txn = self._txn
-        sealed = self._sealer.seal(key, value)
-        if txn.insert(key, sealed):
-            self.changes[parent_count_key(key)] += 1
-        else:
-            txn.replace(key, sealed, txn.get(key))
-
-    def delete_key(self, key: bytes) -> bool:
-        """Remove a stored key; whether it was there."""
-        found = self._txn.delete(key)
-        if found:
-            self.changes[parent_count_key(key)] -= 1
-        return found
+    def stored_in(self, keys: KeyRange) -> list[Pair]:
+        """The stored keys of a range with their sealed values."""
+        return self._scan(keys, False, None)
 
     def close(self) -> None:
         """End the view: from now on it refuses."""
-        self._open_txn = None
+        self._txn = None
+
+    def require_open(self) -> None:
+        """Raise `TransactionEndedError` once its operation is over."""
+        if self._txn is None:
+            raise TransactionEndedError("the operation that this view belonged to is over")
+
+    def _read(self, key: bytes) -> bytes | None:
+        self.require_open()
+        assert self._txn is not None
+        try:
+            return self._txn.get(key)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
+
+    def _scan(self, keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+        self.require_open()
+        assert self._txn is not None
+        try:
+            return scan(self._txn, keys, reverse, limit)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: lmdb.Error) -> Exception:
+        self.failure = self.failure or error
+        return store_error(error)

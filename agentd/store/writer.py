@@ -1,19 +1,18 @@
-"""The one writing thread: operations run serially, and many share one commit (group commit).
+"""Group commit: operations run one after the other on the event loop's thread, and many share one commit.
 
-What is queued when a batch begins, and what arrives while it runs, goes into the batch; what arrives
-while its commit is being synced waits for the next one. Each operation has a nested transaction of its
-own, so an exception undoes that operation alone. An operation is answered after the commit, with one hop
-to the event loop for the whole batch.
+Each sees its batch's write transaction through an overlay of its own, so an exception undoes that operation
+alone. The finished transaction goes to the committing thread. What arrives meanwhile forms the next batch,
+and everyone is answered once theirs is on the disk.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import queue
-import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -21,18 +20,23 @@ import trio
 from agentd_client.errors import AgentdError, DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
 
 from .batch import Batch
-from .counts import apply_changes
+from .committer import Committer
+from .counts import Counts
 from .environment import Environment
-from .keypath import HEADER
+from .keypath import HEADER, parent_count_key
 from .lmdb_errors import MapFull, store_error
 from .operation import Operation, Pending
+from .reader import Reader
 from .sealing import Sealer
 from .write_view import WriteView
 
 T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 256
-"""Bounds how long the first of a batch waits for the last; syncing is shared well before that."""
+"""Operations in one batch. Syncing is shared well before that."""
+
+TURN_SECONDS = 0.004
+"""Of the event loop's time for one batch. What has not had its turn goes into the next one."""
 
 _generations = itertools.count()
 
@@ -46,50 +50,52 @@ class _CountsError(Exception):
 
 
 class Writer:
-    """Runs operations in a thread of its own, from `start` to `stop`.
+    """Carries out operations, from its construction to `stop`, on the event loop's thread.
 
-    `generation` changes with every commit, is None while one is under way, and no two writers of a process
-    share one. `commits` and `operations` count what was made durable, `failed` is the error after which
-    nothing is carried out any more. `on_failure` is called on the event loop's thread when that happens.
+    `generation` changes with every commit, and no two writers of a process share one. `commits` and
+    `operations` count what was made durable, `failed` is the error after which nothing is carried out any
+    more. `on_failure` is called when that happens.
     """
 
     def __init__(
         self,
         environment: Environment,
+        reader: Reader,
         sealer: Sealer,
         *,
         on_failure: Callable[[], None],
         logger: logging.Logger,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._environment = environment
+        self._reader = reader
         self._sealer = sealer
         self._on_failure = on_failure
         self._log = logger
-        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
-        # A daemon thread: where an event loop dies without stopping the store, the process still ends.
-        self._thread = threading.Thread(target=self._run, name="agentd-store-writer", daemon=True)
-        self._token = trio.lowlevel.current_trio_token()
-        self._refusing = False  # the event loop's: nothing is queued any more
-        self._is_settled = False  # the thread's: nothing was freed since the last turn-over
-        self._has_grown = True  # the thread's: what keeps it from growing is logged once
-        self._last_seen = False  # the thread's: nothing is left in the queue
+        self._clock = clock
+        self._committer = Committer(logger)
+        self.counts = Counts(sealer)
+        self._waiting: deque[Operation[Any]] = deque()
+        self._alone: deque[Operation[Any]] = deque()  # each in a batch of its own, before what waits
+        self._is_busy = False  # a batch is being carried out or committed
+        self._is_settled = False  # nothing was freed since the last turn-over
+        self._has_grown = True  # what keeps the map from growing is logged once
+        self._stopped: trio.Event | None = None
         self.failed: StoreError | None = None
         self.commits = 0
         self.operations = 0
-        self.generation: int | None = next(_generations)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        self.generation = next(_generations)
 
     async def stop(self) -> None:
-        """Finish what is queued and end the thread; call it shielded from cancellation.
+        """Finish what was handed over and refuse what comes later; call it shielded from cancellation.
 
         From whatever event loop, so that a writer can be stopped whose own loop has ended.
         """
-        self._refusing = True
-        self._queue.put(None)
-        await trio.to_thread.run_sync(self._thread.join)
+        self._stopped = trio.Event()
+        if self._is_busy:
+            self._committer.move_here()
+            await self._stopped.wait()
+        self._committer.stop()
 
     async def write(
         self,
@@ -98,7 +104,7 @@ class Writer:
         may_use_reserve: bool = False,
         on_durable: Callable[[], object] | None = None,
     ) -> T:
-        """Hand an operation over and wait until it is durable.
+        """Carry out an operation and wait until it is durable.
 
         Cancelled before the hand-over, nothing happens; after it, the operation is carried out all the
         same and only its answer is dropped.
@@ -113,188 +119,230 @@ class Writer:
         may_use_reserve: bool = False,
         on_durable: Callable[[], object] | None = None,
     ) -> Pending[T]:
-        """Hand an operation over, for the present task to wait for: without a checkpoint in between."""
-        operation = Operation(function, trio.lowlevel.current_task(), may_use_reserve, on_durable)
+        """Hand an operation over. It runs now, or after the commit that is under way."""
+        operation = Operation(
+            function, is_awaited=True, may_use_reserve=may_use_reserve, on_durable=on_durable
+        )
         self._hand_over(operation)
         return Pending(operation)
 
     def submit(self, function: Callable[[WriteView], object]) -> None:
         """Hand an operation over; a failure is logged."""
-        self._hand_over(Operation(function, None))
+        self._hand_over(Operation(function, is_awaited=False))
 
     def _hand_over(self, operation: Operation[Any]) -> None:
-        if self._refusing:
+        if self._stopped is not None:
             raise DBNotRunningError
-        self._queue.put(operation)
+        self._waiting.append(operation)
+        if not self._is_busy:
+            self._proceed()
 
-    # --- the writing thread ---
+    # Ctrl-C must not end it half way through a batch.
+    @trio.lowlevel.enable_ki_protection
+    def _proceed(self) -> None:
+        """Carry out the next batch."""
+        self._is_busy = True
+        if self._alone:
+            is_committing = self._run_batch([self._alone.popleft()], is_open=False)
+        else:
+            is_committing = bool(self._waiting) and self._run_batch([], is_open=True)
+        if is_committing:
+            return
+        if self._alone or self._waiting:
+            self._committer.run_soon(self._proceed)  # others have a turn first
+            return
+        self._is_busy = False
+        if self._stopped is not None:
+            self._stopped.set()
 
-    def _run(self) -> None:
-        while not self._last_seen:
-            operation = self._queue.get()
-            if operation is None:
-                break
-            self._run_batch([operation])
-
-    def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool = True) -> None:
-        """Carry out a batch that begins with what is given, and answer it. Raises nothing.
+    def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool) -> bool:
+        """Carry out a batch; whether the committing thread has it now. Otherwise it has been answered.
 
         Args:
-            operations: grows by what arrives in the meantime.
-            is_open: whether anything may be added.
+            operations: it begins with these.
+            is_open: whether what waits may be added.
         """
+        if self.failed is not None:
+            operations.extend(self._waiting)
+            self._waiting.clear()
+            self._refuse(operations, self.failed)
+            return False
+        batch: Batch | None = None
         try:
-            if self.failed is None:
-                self._commit_batch(operations, is_open)
-            else:
-                _refuse(operations, self.failed)
-        except (StoreFullError, _CountsError) as error:
-            if len(operations) > 1:
-                # One by one: some need less room, and some may use what is kept from the others; and a count
-                # that is damaged is in the way of those only that change it.
-                for operation in operations:
-                    self._run_batch([operation], is_open=False)
-                return
-            _refuse(operations, error.found if isinstance(error, _CountsError) else error)
-        except BaseException as error:
-            # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
-            # itself goes on after a failed sync as if the pages had reached the disk.
-            self.failed = _fatal(error)
-            told = None if isinstance(error, StoreError) else error  # what has a sentence needs no traceback
-            self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=told)
-            self._on_loop(self._on_failure)
-            _refuse(operations, self.failed)
-        self._on_loop(self._answer, operations)
-
-    def _commit_batch(self, operations: list[Operation[Any]], is_open: bool) -> None:
-        while True:  # once more after every growth, until the map holds it or can grow no more
             batch = self._environment.begin()
-            changes = Counter[bytes]()
-            try:
-                self._fill(batch, operations, is_open, changes)
-                self._count(batch, changes)
-                # While the commit is under way readers see the store of before or that of after, and have to
-                # ask it each time: what one has seen, the next must not take back.
-                self.generation = None
-                batch.commit()
-            except MapFull:
+            changes = self._fill(batch, operations, is_open)
+            counts = self._count(batch, changes)
+            batch.check_reserve()
+        except BaseException as error:
+            if batch is not None:
                 batch.abort()
-                if not (self._settle() or self._grow()):
-                    raise StoreFullError(
-                        "the store has no room; nothing was written. Free some disk space"
-                    ) from None
-            except BaseException:
-                batch.abort()
-                raise
-            else:
-                self._is_settled = False
-                self.commits += 1
-                self.operations += len(operations)
-                return
-            finally:
-                # Before anyone is answered: who asks after an answer sees another generation.
-                self.generation = next(_generations)
+            return self._handle_failure(operations, error)
+        if batch.is_empty:
+            batch.abort()
+            self._answer(operations)
+            return False
+        self._commit(batch, partial(self._end_batch, operations, counts))
+        return True
 
-    def _fill(
-        self, batch: Batch, operations: list[Operation[Any]], is_open: bool, changes: Counter[bytes]
-    ) -> None:
+    def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> Counter[bytes]:
+        changes = Counter[bytes]()
         for operation in operations:
             self._run_operation(batch, operation, changes)
-        while is_open and len(operations) < MAX_BATCH_OPERATIONS and not self._last_seen:
-            try:
-                arrived = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if arrived is None:
-                self._last_seen = True
-            else:
-                operations.append(arrived)
-                self._run_operation(batch, arrived, changes)
-
-    def _count(self, batch: Batch, changes: Counter[bytes]) -> None:
-        if not any(changes.values()):
-            return
-        nested = batch.nested()
-        try:
-            apply_changes(nested, self._sealer, changes)
-            if nested.failure is None:
-                # Whatever an operation may use, its count may use too.
-                batch.add(nested, may_use_reserve=True)
-        except StoreDamagedError as error:
-            raise _CountsError(error) from error
-        finally:
-            nested.abort()
-        if nested.is_map_full:
-            raise MapFull
-        if nested.failure is not None:
-            raise store_error(nested.failure)
+        end = self._clock() + TURN_SECONDS
+        while is_open and self._waiting and len(operations) < MAX_BATCH_OPERATIONS:
+            operation = self._waiting.popleft()
+            operations.append(operation)
+            self._run_operation(batch, operation, changes)
+            is_open = self._clock() < end
+        return changes
 
     def _run_operation(self, batch: Batch, operation: Operation[Any], changes: Counter[bytes]) -> None:
         operation.result = operation.error = None  # of an earlier attempt
-        nested = batch.nested()
-        view = WriteView(nested, self._sealer)
+        view = WriteView(batch.txn, self._sealer)
         try:
             operation.result = operation.function(view)
-            if nested.failure is None:
-                batch.add(nested, may_use_reserve=operation.may_use_reserve)
-                changes.update(view.changes)
-        except BaseException as error:  # the function's own, or the store's: the waiter's to deal with
+            # All of it before the first write: a value that cannot be sealed undoes the operation alone.
+            sealed = [(key, self._sealed(key, value)) for key, value in view.writes.items()]
+        except BaseException as error:  # the function's own: the waiter's to deal with
             operation.error = error
+            sealed = []
         finally:
             view.close()
-            nested.abort()
-        if nested.failure is None:
-            return
-        if nested.is_map_full:
-            raise MapFull
-        operation.error = store_error(nested.failure)
-        if not nested.is_too_large:
-            raise operation.error
+        if view.failure is not None:
+            raise store_error(view.failure) from view.failure
+        if sealed:
+            came, went = batch.apply(sealed, may_use_reserve=operation.may_use_reserve)
+            for key in came:
+                changes[parent_count_key(key)] += 1
+            for key in went:
+                changes[parent_count_key(key)] -= 1
 
-    def _settle(self) -> bool:
-        """Let what the last commit freed be used; whether that can have made room."""
-        if self._is_settled:
-            return False
-        self._is_settled = True
+    def _sealed(self, key: bytes, value: bytes | None) -> bytes | None:
+        return None if value is None else self._sealer.seal(key, value)
+
+    def _count(self, batch: Batch, changes: Counter[bytes]) -> dict[bytes, int]:
         try:
-            self._environment.turn_over(HEADER)
-        except (MapFull, StoreFullError):
+            counts = self.counts.changed(batch.txn, changes)
+        except StoreDamagedError as error:
+            raise _CountsError(error) from error
+        # Whatever an operation may use, its count may use too.
+        batch.apply(self.counts.sealed(counts), may_use_reserve=True)
+        return counts
+
+    def _commit(self, batch: Batch, then: Callable[[BaseException | None], None]) -> None:
+        """Hand a batch over. Readers see the last commit until `then` is called."""
+        self._reader.pin()
+
+        def committed(_: None, error: BaseException | None) -> None:
+            self._reader.unpin()
+            # Before anyone is answered: who asks after an answer sees another generation.
+            self.generation = next(_generations)
+            then(error)
+
+        self._committer.run(batch.commit, committed)
+
+    def _end_batch(
+        self, operations: list[Operation[Any]], counts: dict[bytes, int], error: BaseException | None
+    ) -> None:
+        if error is None:
+            self._is_settled = False
+            self.commits += 1
+            self.operations += len(operations)
+            self.counts.keep(counts)
+            self._answer(operations)
+            self._proceed()
+        elif not self._handle_failure(operations, error):
+            self._proceed()
+
+    def _handle_failure(self, operations: list[Operation[Any]], error: BaseException) -> bool:
+        """Make room for a batch, or answer it; whether the committing thread has something to do for it."""
+        if isinstance(error, MapFull):
+            return self._make_room(operations)
+        if isinstance(error, (StoreFullError, _CountsError)):
+            if len(operations) > 1:
+                # One by one: some need less room, and some may use what is kept from the others; and a count
+                # that is damaged is in the way of those only that change it.
+                self._alone.extendleft(reversed(operations))
+            else:
+                self._refuse(operations, error.found if isinstance(error, _CountsError) else error)
             return False
+        # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
+        # itself goes on after a failed sync as if the pages had reached the disk.
+        self.failed = _fatal(error)
+        told = None if isinstance(error, StoreError) else error  # what has a sentence needs no traceback
+        self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=told)
+        self._on_failure()
+        self._refuse(operations, self.failed)
+        return False
+
+    # --- room ---
+
+    def _make_room(self, operations: list[Operation[Any]]) -> bool:
+        """Let what the last commit freed be used, then let the map grow; the batch is carried out again."""
+        if not self._is_settled:
+            self._is_settled = True
+            try:
+                batch = self._environment.turn_over(HEADER)
+            except MapFull:
+                pass
+            except BaseException as error:
+                return self._handle_failure(operations, error)
+            else:
+                self._commit(batch, partial(self._settled, operations))
+                return True
+        self._committer.run(self._environment.prepare_growth, partial(self._grow, operations))
         return True
 
-    def _grow(self) -> bool:
-        try:
-            target = self._environment.prepare_growth()
-        except StoreError as error:
-            if self._has_grown:
-                self._log.warning("the store cannot grow: %s", error.sentence)
-            self._has_grown = False
-            return False
-        # The map may be replaced only while no transaction lives anywhere in the process. This thread has
-        # none now; those of the event loop's thread live within one call each, so there is none while that
-        # thread is here.
-        try:
-            trio.from_thread.run_sync(self._environment.grow, target, trio_token=self._token)
-        except trio.RunFinishedError:
-            self._environment.grow(target)  # that loop has ended, and no other may read
-        self._has_grown = True
-        return True
+    def _settled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
+        if error is None or isinstance(error, (MapFull, StoreFullError)):
+            self._run_again(operations)
+        elif not self._handle_failure(operations, error):
+            self._proceed()
 
-    def _on_loop(self, function: Callable[..., object], *arguments: object) -> None:
+    def _grow(
+        self, operations: list[Operation[Any]], target: int | None, error: BaseException | None
+    ) -> None:
         try:
-            self._token.run_sync_soon(function, *arguments)
-        except trio.RunFinishedError:
-            self._log.warning("the event loop ended before the store was stopped")
+            if error is None:
+                assert target is not None
+                # The map may be replaced only while no transaction lives anywhere: there is no batch now, and
+                # readers end within one call of this thread.
+                self._environment.grow(target)
+                self._has_grown = True
+        except BaseException as failure:
+            error = failure
+        else:
+            if error is None:
+                self._run_again(operations)
+                return
+            if isinstance(error, StoreError):
+                if self._has_grown:
+                    self._log.warning("the store cannot grow: %s", error.sentence)
+                self._has_grown = False
+                error = StoreFullError("the store has no room; nothing was written. Free some disk space")
+        if not self._handle_failure(operations, error):
+            self._proceed()
 
-    # --- the event loop's thread ---
+    def _run_again(self, operations: list[Operation[Any]]) -> None:
+        is_open = len(operations) > 1
+        if not self._run_batch(operations, is_open=is_open):
+            self._proceed()
+
+    # --- answers ---
+
+    def _refuse(self, operations: Sequence[Operation[Any]], error: StoreError) -> None:
+        for operation in operations:
+            # One exception each: raised in several tasks, a single one would collect all their tracebacks.
+            operation.error = type(error)(error.sentence)
+            operation.error.__cause__ = error.__cause__
+        self._answer(operations)
 
     def _answer(self, operations: Sequence[Operation[Any]]) -> None:
         for operation in operations:
             if operation.error is None and operation.on_durable is not None:
                 self._call(operation.on_durable)
-            if operation.waiter is not None:
-                trio.lowlevel.reschedule(operation.waiter)
-            elif operation.error is not None:
+            operation.end()
+            if operation.error is not None and not operation.is_awaited:
                 self._log_failure(operation.error)
 
     def _call(self, on_durable: Callable[[], object]) -> None:
@@ -308,13 +356,6 @@ class Writer:
             self._log.error("a write that nobody waits for failed: %s", error.sentence)
         else:
             self._log.error("a write that nobody waits for failed", exc_info=error)
-
-
-def _refuse(operations: Sequence[Operation[Any]], error: StoreError) -> None:
-    for operation in operations:
-        # One exception each: raised in several tasks, a single one would collect all their tracebacks.
-        operation.error = type(error)(error.sentence)
-        operation.error.__cause__ = error.__cause__
 
 
 def _fatal(error: BaseException) -> StoreError:

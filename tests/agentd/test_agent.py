@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import stat
-import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -36,6 +35,7 @@ from agentd_client.errors import (
 from agentd_client.lifecycle import State
 from agentd_client.protocol.results import Opener
 from tests.clocks import ManualClock
+from tests.disk import hold_commits
 from tests.locking.cancelling import CancelAt
 
 LOGGER = logging.getLogger("agentd.test")
@@ -575,8 +575,7 @@ async def test_a_disk_that_hangs_does_not_keep_the_keys_in_memory(autojump_clock
     agent = machine.agent()
     await agent.start(PASSPHRASE)
     assert agent.core is not None
-    key_ring, disk, answered = agent.core.key_ring, threading.Event(), trio.Event()
-    agent.core.db.submit(lambda view: disk.wait())
+    key_ring, disk, answered = agent.core.key_ring, await hold_commits(agent.core.db), trio.Event()
 
     async def lock() -> None:
         await agent.lock("suspend")

@@ -17,6 +17,7 @@ from agentd.keys import KeyRing
 from agentd.sessions import SessionManager
 from agentd.store import DB
 from agentd_client.lifecycle import LifecycleEvent, State
+from tests.disk import hold_commits
 from tests.locking.cancelling import CancelAt
 from tests.store.fakes import FakeKeyRing
 
@@ -136,8 +137,7 @@ async def test_a_manager_whose_disk_is_slow_is_changed_or_not_changed(
         await manager.verify_token(await manager.create_token())
         if change == "destroy":
             await manager.stop()
-    disk = threading.Event()
-    core.db.submit(lambda view: disk.wait(60) and None)
+    disk = await hold_commits(core.db)
     work: Any = {"start fresh": partial(manager.start, fresh=True)}.get(change) or getattr(manager, change)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
@@ -178,7 +178,7 @@ async def test_a_store_whose_disk_is_slow_is_changed_and_can_be_used(tmp_path: P
         key_ring.may_open.set()
         await db.start()
     if change == "stop":
-        db.submit(lambda view: disk.wait(60) and None)
+        disk = await hold_commits(db)
         db.submit(lambda view: view.put("queued", b"1"))
     if change == "destroy":
         await db.stop()

@@ -19,6 +19,7 @@ from agentd.sessions import SessionKey, SessionManager, Subscribers
 from agentd.store import DB, Transaction
 from agentd_client import WrongLoopError
 from agentd_client.lifecycle import State
+from tests.disk import hold_commits
 
 
 class Core(NamedTuple):
@@ -264,14 +265,14 @@ def test_a_store_that_grows_after_its_loop_has_ended_loses_nothing(tmp_path: Pat
         key_ring = await KeyRing.create_key_ring(keys_path=tmp_path / "keys")
         db = DB(tmp_path / "store", key_ring, map_bytes=256 * 1024)
         await db.start()
-        db.submit(lambda view: ended.wait(60) and None)
+        held.append(await hold_commits(db))
         for number in range(64):
             db.submit(lambda view, number=number: view.put(f"{number}", bytes(16 * 1024)))  # type: ignore[misc]
         return db
 
-    ended = threading.Event()
+    held: list[threading.Event] = []
     db = trio.run(main)
-    ended.set()
+    held[0].set()
     trio.run(db.stop)
 
     async def again() -> int:

@@ -183,7 +183,7 @@ def exchange_the_meta_pages(draw: random.Random, folder: Path, originals: Origin
 @_damage
 def damage_the_lock_files(draw: random.Random, folder: Path, _: Originals) -> None:
     lock = folder / draw.choice(["lock.mdb", "agentd.lock", "stopped"])
-    lock.unlink()
+    lock.unlink(missing_ok=True)
     match draw.randrange(5):
         case 0:
             lock.mkdir()

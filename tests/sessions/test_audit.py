@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +24,7 @@ from agentd_client.protocol.limits import (
 from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, Opener
 from agentd_client.protocol.wire import to_wire
 from tests.clocks import ManualClock
+from tests.disk import hold_commits
 
 MAP_BYTES = 1024 * 1024
 PEER = Opener(1000, 4711, "/usr/bin/git", "user@1000.service")
@@ -486,10 +486,9 @@ async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dr
 
 
 async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next_one(db, log, clock):
-    gate = threading.Event()
     log.refused(reasons.EXPIRED, clock.read(), by=PEER)
     log.refused(reasons.EXPIRED, clock.read(), by=PEER)
-    db.submit(lambda view: gate.wait(60))
+    gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.flush)
         await trio.testing.wait_all_tasks_blocked()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import trio
 import trio.testing
@@ -13,6 +11,7 @@ from agentd.sessions.rules import OVERLAP_SECONDS
 from agentd_client import Opener
 from agentd_client.errors import InvalidExpiryError, SessionManagerNotRunningError, TokenNotValidError
 from agentd_client.protocol import reasons
+from tests.disk import hold_commits
 
 
 async def settled(db):
@@ -335,7 +334,7 @@ async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_t
     db, manager
 ):
     created = await manager.open_session(60)
-    disk, told = threading.Event(), []
+    disk, told = await hold_commits(db), []
 
     async def renew() -> None:
         with pytest.raises((SessionManagerNotRunningError, TokenNotValidError)) as refused:
@@ -344,7 +343,6 @@ async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_t
 
     async with trio.open_nursery() as renewing:
         try:
-            db.submit(lambda view: disk.wait())
             renewing.start_soon(renew)
             await trio.testing.wait_all_tasks_blocked()
             await manager.stop()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 
 import pytest
 import trio
@@ -17,6 +16,7 @@ from agentd_client.errors import (
     StoreDamagedError,
 )
 from agentd_client.lifecycle import State
+from tests.disk import hold_commits
 
 
 async def test_the_handle_has_32_bytes_and_bytes_gives_a_copy(manager):
@@ -147,8 +147,7 @@ async def test_a_manager_whose_key_ring_was_stopped_knows_nothing_and_makes_noth
 
 async def test_a_key_ring_that_stops_while_a_manager_starts_leaves_it_stopped(db, manager, key_ring):
     await manager.stop()
-    disk = threading.Event()
-    db.submit(lambda view: disk.wait(60) and None)
+    disk = await hold_commits(db)
     refused = []
 
     async def start():
@@ -196,8 +195,7 @@ async def test_a_reset_that_is_carried_out_after_its_cancellation_wipes_the_key_
     db, manager, is_in_a_transaction
 ):
     key = await manager.setup_key()
-    disk = threading.Event()
-    db.submit(lambda view: disk.wait(60) and None)
+    disk = await hold_commits(db)
 
     async def reset():
         if not is_in_a_transaction:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agentd.store import DB
+from agentd.store import DB, writer
 
 from .fakes import FakeKeyRing
+
+
+@pytest.fixture(autouse=True)
+def batches_take_all_the_time_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "TURN_SECONDS", math.inf)
 
 
 @pytest.fixture

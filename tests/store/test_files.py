@@ -38,13 +38,11 @@ async def test_files_are_0600_and_folders_0700_under_any_umask(
     with umask(mask):
         async with await DB.create_db(db_path=store_path, key_ring=key_ring) as db:
             await db.put("a", b"1")
-            (store_path / "lock.mdb").unlink()
         await db.start()
         await db.stop()
     assert (mode(store_path), mode(store_path.parent)) == (0o700, 0o700)
     assert {name: mode(store_path / name) for name in os.listdir(store_path)} == {
         "data.mdb": 0o600,
-        "lock.mdb": 0o600,
         "agentd.lock": 0o600,
         "stopped": 0o600,
     }
@@ -55,7 +53,6 @@ async def test_files_are_0600_and_folders_0700_under_any_umask(
     [
         ("", 0o750, "mode 0750.*chmod 700 "),
         ("data.mdb", 0o644, "mode 0644.*chmod 600 "),
-        ("lock.mdb", 0o606, "mode 0606.*chmod 600 "),
     ],
 )
 async def test_what_is_open_to_others_is_refused_with_the_remedy(

@@ -18,12 +18,13 @@ from agentd_client.errors import (
     TransactionEndedError,
 )
 from agentd_client.lifecycle import LifecycleEvent, State
+from tests.disk import hold_commits
 
 from .fakes import FakeKeyRing
 
 
 def writer_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "agentd-store-writer"]
+    return [thread for thread in threading.enumerate() if thread.name == "agentd-store-committer"]
 
 
 async def test_create_starts_and_leaving_stops_and_never_destroys(
@@ -179,7 +180,7 @@ async def test_a_start_whose_thread_cannot_begin_closes_everything_and_releases_
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "agentd-store-writer":
+        if thread.name == "agentd-store-committer":
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -229,9 +230,8 @@ async def test_leaving_under_cancellation_still_stops(store_path: Path, key_ring
 async def test_stop_finishes_what_was_queued_and_refuses_what_comes_later(
     store_path: Path, key_ring: FakeKeyRing
 ) -> None:
-    gate = threading.Event()
     db = await DB.create_db(db_path=store_path, key_ring=key_ring)
-    db.submit(lambda view: gate.wait(60))
+    gate = await hold_commits(db)
     db.submit(lambda view: view.put("queued", b"1"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(db.stop)

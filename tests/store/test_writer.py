@@ -2,40 +2,35 @@ from __future__ import annotations
 
 import logging
 import threading
+from itertools import count
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from agentd.store import DB, View
+from agentd.store import DB, View, writer
+from agentd.store.batch import Batch
 from agentd.store.writer import MAX_BATCH_OPERATIONS
-from agentd_client.errors import DBNotRunningError, KeyRingNotRunningError
+from agentd_client.errors import KeyRingNotRunningError
+from tests.disk import hold_commits
 
 from .fakes import FakeKeyRing
 
-GATE_SECONDS = 60  # only a broken test waits so long
-
-
-def hold_the_writer(db: DB) -> threading.Event:
-    gate = threading.Event()
-    db.submit(lambda view: gate.wait(GATE_SECONDS))
-    return gate
-
 
 async def test_64_concurrent_puts_need_far_fewer_commits_than_64(db: DB) -> None:
-    gate = hold_the_writer(db)
+    gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
         for number in range(64):
             nursery.start_soon(db.put, ("many", str(number)), b"1")
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
     assert db.count("many") == 64
-    assert db.commits <= 2
+    assert db.commits == 1
 
 
 async def test_a_batch_is_bounded(db: DB) -> None:
-    gate = hold_the_writer(db)
+    gate = await hold_commits(db)
     for number in range(MAX_BATCH_OPERATIONS * 2):
         db.submit(lambda view, number=number: view.put(("many", str(number)), b"1"))  # type: ignore[misc]
     gate.set()
@@ -44,13 +39,27 @@ async def test_a_batch_is_bounded(db: DB) -> None:
     assert db.commits == 3
 
 
+async def test_a_batch_takes_a_bounded_part_of_the_event_loops_time(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = count()
+    monkeypatch.setattr(writer, "TURN_SECONDS", 3)
+    monkeypatch.setattr(db._writer, "_clock", lambda: next(seconds))
+    gate = await hold_commits(db)
+    for number in range(11):
+        db.submit(lambda view, number=number: view.put(("many", str(number)), b"1"))  # type: ignore[misc]
+    gate.set()
+    await db.put("last", b"")
+    assert db.commits == 4, "three operations each"
+
+
 async def test_a_write_is_durable_and_answered_in_the_order_of_hand_over(db: DB) -> None:
     order: list[int] = []
 
     async def write(number: int) -> None:
         await db.write(lambda view: order.append(number))
 
-    gate = hold_the_writer(db)
+    gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
         for number in range(10):
             nursery.start_soon(write, number)
@@ -68,7 +77,7 @@ async def test_an_exception_of_one_operation_undoes_that_one_only_and_reaches_it
         with pytest.raises(LookupError, match="mine"):
             await db.write(fails)
 
-    gate = hold_the_writer(db)
+    gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(db.put, "before", b"1")
         nursery.start_soon(waits_for_the_failure)
@@ -94,7 +103,7 @@ async def test_a_base_exception_of_an_operation_does_not_end_the_writer(db: DB) 
 
 
 async def test_a_cancelled_waiters_write_is_still_carried_out(db: DB) -> None:
-    gate = hold_the_writer(db)
+    gate = await hold_commits(db)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(db.put, "a", b"1")
@@ -140,38 +149,45 @@ async def test_one_that_can_be_told_in_a_sentence_is(db: DB, caplog: pytest.LogC
     assert record.exc_info is None
 
 
-async def test_the_writing_thread_is_a_daemon_and_never_blocks_the_event_loop(db: DB) -> None:
-    def thread(view: View) -> threading.Thread:
+async def test_operations_run_on_the_event_loops_thread_and_commits_in_one_of_their_own(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    commit = Batch.commit
+
+    def observed(batch: Batch) -> None:
+        threads.append(threading.current_thread())
+        commit(batch)
+
+    monkeypatch.setattr(Batch, "commit", observed)
+
+    def operation(view: View) -> threading.Thread:
+        view.put("a", b"1")
         return threading.current_thread()
 
-    found = await db.write(thread)
-    assert found.daemon
+    assert await db.write(operation) is threading.current_thread()
+    (found,) = threads
     assert found is not threading.current_thread()
+    assert found.daemon
 
 
 def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = threading.Event()
+    gates: list[threading.Event] = []
     kept: list[DB] = []
 
     async def forget_to_stop() -> None:
         db = await DB.create_db(db_path=tmp_path / "store", key_ring=FakeKeyRing())
-        db.submit(lambda view: gate.wait(GATE_SECONDS))
+        gates.append(await hold_commits(db))
         kept.append(db)
 
     trio.run(forget_to_stop)
-    (writer,) = [thread for thread in threading.enumerate() if thread.name == "agentd-store-writer"]
-    gate.set()
+    gates[0].set()
     inner = kept[0]._writer
     assert inner is not None
-    inner._queue.put(None)
-    writer.join(GATE_SECONDS)
-    assert not writer.is_alive()
+    inner._committer.stop()
     assert "the event loop ended before the store was stopped" in caplog.text
-    with pytest.raises(DBNotRunningError):
-        inner._refusing = True
-        inner.submit(lambda view: None)
     environment = kept[0]._environment
     assert environment is not None
     kept[0]._opener.close(environment, is_clean=False)

@@ -1,0 +1,93 @@
+"""Without LMDB's reader table nothing but the order of calls keeps a snapshot's pages while it is read."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable
+
+import pytest
+import trio
+
+from agentd.store import DB, View
+from agentd.store.batch import Batch
+
+KEYS = 200
+TOGETHER = 12
+"""Keys that every commit writes with one version, so that a mixture of two states shows."""
+
+COMMITS = 1000
+
+
+async def test_a_read_sees_one_whole_state_while_another_thread_commits(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random changes, sizes from a few bytes to several pages, and reads as long as the commit takes."""
+    draw = random.Random(7)
+    in_commit = threading.Event()
+    commit = Batch.commit
+
+    def observed(batch: Batch) -> None:
+        in_commit.set()
+        try:
+            commit(batch)
+        finally:
+            in_commit.clear()
+
+    monkeypatch.setattr(Batch, "commit", observed)
+    states: dict[bytes | None, dict[str, bytes]] = {None: {}}
+    newest: list[bytes | None] = [None]
+    counts = {"reads": 0, "beside a commit": 0}
+
+    def check() -> None:
+        name = str(draw.randrange(KEYS))
+        before = in_commit.is_set()
+        versions = [value for _, value in db.iterate("together")] or [None]
+        (version,) = set(versions)  # never a mixture of two states
+        if version != newest[0]:
+            assert version == list(states)[-1]  # never back to an earlier one
+        assert db.get(("random", name)) == states[version].get(name)
+        newest[0] = version
+        counts["reads"] += 1
+        counts["beside a commit"] += before and in_commit.is_set()
+
+    for number in range(COMMITS):
+        version = b"%d" % number
+        changes = {
+            str(draw.randrange(KEYS)): draw.choice([None, draw.randbytes(draw.choice([10, 300, 9000]))])
+            for _ in range(20)
+        }
+        after = states[newest[0]] | {name: value for name, value in changes.items() if value is not None}
+        for name in [name for name, value in changes.items() if value is None]:
+            after.pop(name, None)
+        states = {newest[0]: states[newest[0]], version: after}
+
+        def write(
+            view: View,
+            version: bytes = version,
+            state: dict[str, bytes] = after,
+            names: Iterable[str] = tuple(changes),
+        ) -> None:
+            for number in range(TOGETHER):
+                view.put(("together", str(number)), version)
+            for name in names:
+                if name in state:
+                    view.put(("random", name), state[name])
+                else:
+                    view.delete(("random", name))
+
+        durable = trio.Event()
+
+        async def commit_it(write: Callable[[View], None] = write, durable: trio.Event = durable) -> None:
+            await db.write(write)
+            durable.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit_it)
+            while not durable.is_set():
+                check()
+                await trio.lowlevel.checkpoint()
+        check()
+        assert newest[0] == version
+    assert db.commits == COMMITS
+    assert counts["beside a commit"] > COMMITS / 2, counts
