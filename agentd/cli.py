@@ -285,7 +285,8 @@ def _sentence(error: BaseException) -> str:
             if not isinstance(error, click.UsageError):
                 return sentence
             command = error.ctx.command_path if error.ctx is not None else "agentd"
-            return f"{sentence} See `{command} --help`."
+            end = "" if sentence.endswith((".", "?")) else "."
+            return f"{sentence}{end} See `{command} --help`."
         case click.Abort() | KeyboardInterrupt():
             return "interrupted"
         case OSError():

@@ -77,9 +77,12 @@ def test_agentd_repeats_no_argument(arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--timeout", SECRET, "status"], "Invalid value for '--timeout': is a number"),
-        (["login", "--max-uses", SECRET], "Invalid value for '--max-uses': is a whole number, at least 1"),
-        (["list", "--state", SECRET], "Invalid value for '--state': is one of active, expired"),
+        (["--timeout", SECRET, "status"], "Invalid value for '--timeout': must be a number"),
+        (
+            ["login", "--max-uses", SECRET],
+            "Invalid value for '--max-uses': must be a whole number, at least 1",
+        ),
+        (["list", "--state", SECRET], "Invalid value for '--state': must be one of active, expired"),
         (["login", "--expiry", SECRET], "Invalid value for '--expiry': is not a length of time; write 90"),
         (["status", SECRET], "Too many arguments for `agentctl status`."),
         ([SECRET], "No such command."),

@@ -87,7 +87,7 @@ def test_settings_that_are_wrong_are_told_as_json_where_that_was_asked_for(capsy
         (StoreError("the store failed"), "the store failed"),
         (ExceptionGroup("", [ExceptionGroup("", [StoreError("inside")]), OSError()]), "inside"),
         (click.ClickException("no"), "no"),
-        (click.UsageError("no"), "no See `agentd --help`."),
+        (click.UsageError("no"), "no. See `agentd --help`."),
         (KeyboardInterrupt(), "interrupted"),
         (FileNotFoundError(2, "not there", "/a/file"), "/a/file: not there"),
         (OSError(5, "broken"), "the system: broken"),

@@ -15,7 +15,7 @@ _OPTION_NAME = re.compile(r"-[A-Za-z]|--[a-z]{2,16}(-[a-z]{1,16}){0,3}", re.ASCI
 """What is shown of an option that does not exist: a name, and nothing that looks made up by a generator."""
 
 
-_KINDS = {"integer": "is a whole number", "float": "is a number"}
+_KINDS = {"integer": "must be a whole number", "float": "must be a number"}
 
 
 def usage_sentence(error: click.ClickException) -> str:
@@ -76,9 +76,9 @@ def _nearest(error: click.UsageError) -> str:
 
 def _expectation(kind: click.ParamType[Any]) -> str:
     if isinstance(kind, click.Choice):
-        return f"is one of {', '.join(map(str, kind.choices))}"
+        return f"must be one of {', '.join(map(str, kind.choices))}"
     if isinstance(kind, click.IntRange):
         limits = [f"at least {kind.min}"] if kind.min is not None else []
         limits += [f"at most {kind.max}"] if kind.max is not None else []
-        return ", ".join(["is a whole number", *limits])
-    return _KINDS.get(kind.name, f"is no {kind.name}")
+        return ", ".join(["must be a whole number", *limits])
+    return _KINDS.get(kind.name, f"must be a {kind.name}")
