@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -36,7 +35,7 @@ from agentd_client.lifecycle import State
 from agentd_client.protocol.results import Opener
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
-from tests.locking.cancelling import CancelAt
+from tests.locking.cancelling import cancelled_at
 
 LOGGER = logging.getLogger("agentd.test")
 CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
@@ -349,19 +348,6 @@ async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, ma
 def is_valid(agent: Agent, token: str) -> bool:
     found = agent.gate.sessions.verify_at_once(token)
     return found is not None and found.valid
-
-
-async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
-    """Cancel it before its nth step; whether it took that many."""
-    cancelling = CancelAt(step)
-    trio.lowlevel.add_instrument(cancelling)
-    try:
-        with cancelling.scope:
-            async with trio.open_nursery() as cancelling.nursery:
-                cancelling.nursery.start_soon(work)
-    finally:
-        trio.lowlevel.remove_instrument(cancelling)
-    return cancelling.left <= 0
 
 
 async def test_an_unlock_that_is_cancelled_anywhere_leaves_it_locked_or_unlocked_and_nothing_between(agent):

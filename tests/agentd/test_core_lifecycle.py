@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from agentd.sessions import SessionManager
 from agentd.store import DB
 from agentd_client.lifecycle import LifecycleEvent, State
 from tests.disk import hold_commits
-from tests.locking.cancelling import CancelAt
+from tests.locking.cancelling import cancelled_at
 from tests.store.fakes import FakeKeyRing
 
 MANY_STEPS = 200
@@ -68,19 +67,6 @@ async def use(core: Core, subject: str) -> None:
         assert await core.manager.verify_token(token)
         with await core.manager.setup_key() as key:
             assert len(key) == 32
-
-
-async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
-    """Do it, cancelled at that step; whether there was such a step."""
-    cancelling = CancelAt(step)
-    trio.lowlevel.add_instrument(cancelling)
-    try:
-        with cancelling.scope:
-            async with trio.open_nursery() as cancelling.nursery:
-                cancelling.nursery.start_soon(work)
-    finally:
-        trio.lowlevel.remove_instrument(cancelling)
-    return cancelling.left <= 0
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

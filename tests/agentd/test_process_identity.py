@@ -15,16 +15,7 @@ import pytest
 
 from agentd import process_identity
 from agentd.process_identity import Process, identify, identify_peer, is_alive
-
-
-@contextmanager
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until it is killed, or until its standard input is closed."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+from tests.children import child
 
 
 @pytest.fixture

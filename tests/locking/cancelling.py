@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 
@@ -24,3 +26,16 @@ class CancelAt(trio.abc.Instrument):
         while nursery is not None and nursery is not self.nursery:
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
+
+
+async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
+    """Do it, cancelled at that step; whether there was such a step."""
+    cancelling = CancelAt(step)
+    trio.lowlevel.add_instrument(cancelling)
+    try:
+        with cancelling.scope:
+            async with trio.open_nursery() as cancelling.nursery:
+                cancelling.nursery.start_soon(work)
+    finally:
+        trio.lowlevel.remove_instrument(cancelling)
+    return cancelling.left <= 0

@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import trio
@@ -16,18 +15,9 @@ from agentd.process_identity import Process, identify
 from agentd.sessions import processes
 from agentd.sessions.processes import ProcessWatch
 from agentd_client.errors import CannotBindError, StoreError
+from tests.children import child
 
 LONG_SECONDS = 30  # nothing waits for it unless something is broken
-
-
-@contextmanager
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until it is killed, or until its standard input is closed."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
