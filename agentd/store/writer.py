@@ -173,16 +173,16 @@ class Writer:
             changes = self._fill(batch, operations, is_open)
             counts = self._count(batch, changes)
             batch.check_reserve()
+            if not batch.is_empty:
+                self._commit(batch, partial(self._end_batch, operations, counts))
+                return True
         except BaseException as error:
             if batch is not None:
                 batch.abort()
             return self._handle_failure(operations, error)
-        if batch.is_empty:
-            batch.abort()
-            self._answer(operations)
-            return False
-        self._commit(batch, partial(self._end_batch, operations, counts))
-        return True
+        batch.abort()
+        self._answer(operations)
+        return False
 
     def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> Counter[bytes]:
         changes = Counter[bytes]()
@@ -230,7 +230,10 @@ class Writer:
         return counts
 
     def _commit(self, batch: Batch, then: Callable[[BaseException | None], None]) -> None:
-        """Hand a batch over. Readers see the last commit until `then` is called."""
+        """Hand a batch over. Readers see the last commit until `then` is called.
+
+        Where the snapshot cannot be had, that is raised, and the batch is still the caller's.
+        """
         self._reader.pin()
 
         def committed(_: None, error: BaseException | None) -> None:
@@ -281,15 +284,17 @@ class Writer:
         """Let what the last commit freed be used, then let the map grow; the batch is carried out again."""
         if not self._is_settled:
             self._is_settled = True
+            batch: Batch | None = None
             try:
                 batch = self._environment.turn_over(HEADER)
+                self._commit(batch, partial(self._settled, operations))
+                return True
             except MapFull:
                 pass
             except BaseException as error:
+                if batch is not None:
+                    batch.abort()
                 return self._handle_failure(operations, error)
-            else:
-                self._commit(batch, partial(self._settled, operations))
-                return True
         self._committer.run(self._environment.prepare_growth, partial(self._grow, operations))
         return True
 

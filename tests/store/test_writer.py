@@ -11,8 +11,9 @@ import trio.testing
 
 from agentd.store import DB, View, writer
 from agentd.store.batch import Batch
+from agentd.store.reader import Reader
 from agentd.store.writer import MAX_BATCH_OPERATIONS
-from agentd_client.errors import KeyRingNotRunningError
+from agentd_client.errors import KeyRingNotRunningError, StoreError
 from tests.disk import hold_commits
 
 from .fakes import FakeKeyRing
@@ -191,3 +192,15 @@ def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
     environment = kept[0]._environment
     assert environment is not None
     kept[0]._opener.close(environment, is_clean=False)
+
+
+async def test_a_snapshot_that_cannot_be_had_beside_a_commit_fails_the_store_and_not_the_event_loop(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(reader: Reader) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Reader, "pin", no_memory)
+    with pytest.raises(StoreError, match="MemoryError; the store accepts nothing more"):
+        await db.put("a", b"1")
+    assert db.failed is not None
