@@ -1,7 +1,7 @@
 """The store's folder: private, locked against a second agent, and emptied without traces.
 
 Everything in it is 0600 within a folder of 0700, whatever the umask. The folder lock is an flock on a
-file of its own, because LMDB's lock file exists to let several processes share an environment.
+file of its own; LMDB's lock file, which lets several processes share an environment, is not used.
 """
 
 from __future__ import annotations

@@ -91,3 +91,29 @@ async def test_a_read_sees_one_whole_state_while_another_thread_commits(
         assert newest[0] == version
     assert db.commits == COMMITS
     assert counts["beside a commit"] > COMMITS / 2, counts
+
+
+async def test_nobody_is_shown_a_commit_before_the_event_loop_hears_that_it_is_durable(
+    db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, gate = threading.Event(), threading.Event()
+    commit = Batch.commit
+
+    def slow(batch: Batch) -> None:
+        commit(batch)
+        written.set()
+        gate.wait(60)
+
+    monkeypatch.setattr(Batch, "commit", slow)
+    before = db.generation
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(db.put, "a", b"1")
+        await trio.to_thread.run_sync(written.wait, 60)
+        try:
+            assert db.get("a") is None
+            assert db.iterate() == []
+            assert db.generation == before
+        finally:
+            gate.set()
+    assert db.get("a") == b"1"
+    assert db.generation != before
