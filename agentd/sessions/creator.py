@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import trio
+from msgspec.structs import replace
 
 from agentd_client.durations import format_duration
 from agentd_client.errors import (
@@ -24,7 +23,7 @@ from ..crypto import random_bytes
 from ..process_identity import identify
 from . import identifiers
 from .grants import Grant, checked_grant, checked_label, within
-from .records import KEY_PATH, KeyRecord, SessionRecord, bound_path, session_path
+from .records import KeyRecord, SessionRecord, bound_path, session_path
 from .rules import earlier, ends_after, expiry_seconds, millisecond
 
 if TYPE_CHECKING:
@@ -52,11 +51,6 @@ class Asked(NamedTuple):
     process: Process | None
     parent: object
     is_bound: bool
-
-
-class _Entered(NamedTuple):
-    key: KeyRecord
-    record: SessionRecord
 
 
 class Creator:
@@ -140,26 +134,17 @@ class Creator:
         if asked.is_bound:
             await self._binder.make_room()
         now = self._clock.read()
-        record = _record(asked, now)
-        bound_to = self._bind(record, asked)
-        if bound_to is not None:
-            assert bound_to.started is not None, "only what lives is bound to"
-            record = replace(
-                record,
-                bound_pid=bound_to.pid,
-                bound_started=bound_to.started,
-                bound_boot_id=bound_to.boot_id,
-            )
+        record = self._bound(_record(asked, now), asked)
         try:
-            created, entered = await self._store_and_mint(record, asked, now)
+            created, record = await self._db.write(self._opening(record, asked, now))
         except Exception as error:
             # Not where it was cancelled: the session may be opened all the same, and has to be watched.
-            if bound_to is not None:
+            if asked.is_bound:
                 self._binder.unbind(record.session_id)
             if isinstance(error, StoreFullError):
                 self._on_full()
             raise
-        self._journal.tell(CREATED, entered.record, by=asked.opened_by)
+        self._journal.tell(CREATED, record, by=asked.opened_by)
         return created
 
     def create_through(self, view: View, asked: Asked) -> CreatedToken:
@@ -167,48 +152,32 @@ class Creator:
         if asked.is_bound:
             raise CannotBindError("a session that is opened in a transaction cannot be bound to a process")
         now = self._clock.read()
-        entered = self._entering(_record(asked, now), asked, now)(view)
-        return self._minter.mint(self._keys.of(entered.key), entered.record)
+        return self._opening(_record(asked, now), asked, now)(view)[0]
 
-    async def _store_and_mint(
+    def _opening(
         self, record: SessionRecord, asked: Asked, now: Instant
-    ) -> tuple[CreatedToken, _Entered]:
-        """Store a record and make its token, the one while the other is on its way to the disk.
+    ) -> Callable[[View], tuple[CreatedToken, SessionRecord]]:
+        """The operation that opens a session; gives its token and its record as it was stored.
 
-        The token belongs to the key that the record stands under, and tells the record's end. A reset at the
-        same time either comes first, and then the token is made once more with that key, or later, and ends
-        this session too.
+        The token is made with the key that the record stands under, in the same operation: so a reset comes
+        before both, or after both and ends the session.
         """
-        enter = self._entering(record, asked, now)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        key = self._keys.current(self._db.sealed(KEY_PATH)[0])
-        storing = self._db.begin_write(enter)
-        try:
-            created = None if key is None or asked.parent is not None else self._minter.mint(key, record)
-        except BaseException:
-            storing.give_up()
-            raise
-        entered = await storing.durable()
-        if created is None or key is None or key.id != entered.key.key_id:
-            created = self._minter.mint(self._keys.of(entered.key), entered.record)
-        return created, entered
-
-    def _entering(self, record: SessionRecord, asked: Asked, now: Instant) -> Callable[[View], _Entered]:
         parent = None if asked.parent is None else self._open_parent(asked.parent)
 
-        def enter(view: View) -> _Entered:
+        def open_session(view: View) -> tuple[CreatedToken, SessionRecord]:
             key = self._keys.ensure(view)
             entered = record
             if parent is not None:
                 entered = self._child(view, key, record, asked.grant, parent, now)
-            path = session_path(key.key_id, record.session_id)
+            created = self._minter.mint(self._keys.of(key), entered)
+            path = session_path(key.key_id, entered.session_id)
             view.put(path, entered.encode())
-            if record.bound_pid is not None:
+            if entered.bound_pid is not None:
                 view.put(bound_path(path), b"")
             self._journal.write(view, CREATED, entered, by=asked.opened_by)
-            return _Entered(key, entered)
+            return created, entered
 
-        return enter
+        return open_session
 
     def _open_parent(self, token: object) -> OpenedToken:
         opened = self._verifier.open(self._db, token)
@@ -260,12 +229,19 @@ class Creator:
             ancestors=[*above.ancestors, above.session_id],
         )
 
-    def _bind(self, record: SessionRecord, asked: Asked) -> Process | None:
+    def _bound(self, record: SessionRecord, asked: Asked) -> SessionRecord:
         if not asked.is_bound:
-            return None
+            return record
         if asked.opened_by is None:
             raise CannotBindError("there is no process to bind the session to; nothing was stored")
-        return self._binder.bind(record.session_id, asked.process or identify(asked.opened_by.pid))
+        process = self._binder.bind(record.session_id, asked.process or identify(asked.opened_by.pid))
+        assert process.started is not None, "only what lives is bound to"
+        return replace(
+            record,
+            bound_pid=process.pid,
+            bound_started=process.started,
+            bound_boot_id=process.boot_id,
+        )
 
 
 def _record(asked: Asked, now: Instant) -> SessionRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
 
@@ -24,7 +23,8 @@ def session_id(random: bytes, wall_seconds: float) -> str:
     value = milliseconds << 80 | int.from_bytes(random) & (1 << 80) - 1
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def key_id(random: bytes, agent_id: str) -> str:

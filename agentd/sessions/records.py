@@ -5,17 +5,17 @@ The one door to msgpack for records. Pure: bytes in, values out.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
-from typing import Any, Self
+from typing import Self
 
-import msgpack
+import msgspec
 
 from agentd_client.errors import StoreDamagedError
 
 KEY_PATH = ("session-key",)
 SESSIONS_PATH = ("sessions",)
 BOUND_PATH = ("bound",)
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 SessionPath = tuple[str, str, str]
@@ -41,39 +41,23 @@ def bound_path(path: SessionPath) -> tuple[str, str, str]:
     return ("bound", *path[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A kind of record, stored as a MessagePack map of what differs from the defaults, by field name."""
+
     def encode(self) -> bytes:
-        """The record as it is stored: what differs from the defaults, by the fields' names."""
-        found = {}
-        for name, default in _defaults(type(self)):  # type: ignore[arg-type]  # mypy: its instances' hash
-            value = getattr(self, name)
-            if value != default:
-                found[name] = value
-        encoded: bytes = msgpack.packb(found)
-        return encoded
+        """The record as it is stored."""
+        return _encode(self)
 
     @classmethod
     def decode(cls, stored: bytes) -> Self:
         """The record of stored bytes; `StoreDamagedError` where they are of a form unknown here."""
         try:
-            found: dict[str, Any] = msgpack.unpackb(stored)
-            return cls(**found)
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            return msgspec.msgpack.decode(stored, type=cls)
+        except msgspec.MsgspecError as error:
             raise StoreDamagedError(f"a {cls.__name__} of a form that this version does not know") from error
 
 
-@cache
-def _defaults(kind: type[Any]) -> list[tuple[str, object]]:
-    # A field without a default differs from everything: MISSING equals itself alone.
-    return [
-        (each.name, each.default if each.default_factory is MISSING else each.default_factory())
-        for each in fields(kind)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord(_Record):
+class KeyRecord(_Record, frozen=True):
     """The session key: its random id, the key itself sealed by the key ring, and when it was made.
 
     earlier_...: the key before, where it was replaced with grace: its tokens verify until `earlier_until`
@@ -90,8 +74,7 @@ class KeyRecord(_Record):
     earlier_boot_until: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord(_Record):
+class SessionRecord(_Record, frozen=True):
     """One session. The record is the truth: a token whose record is gone proves nothing.
 
     made, expires, max_expires: wall clock, seconds since 1970; None is never. Renewing goes up to the last.
@@ -125,18 +108,17 @@ class SessionRecord(_Record):
     audience: list[str] | None = None
     scopes: list[str] | None = None
     uses_left: int | None = None
-    ancestors: list[str] = field(default_factory=list)
+    ancestors: list[str] = []
     superseded: float | None = None
     superseded_boot_id: str = ""
     superseded_boot: float = 0.0
-    overlaps: list[tuple[float, str, float]] = field(default_factory=list)
+    overlaps: list[tuple[float, str, float]] = []
     bound_pid: int | None = None
     bound_started: int = 0
     bound_boot_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord(_Record):
+class AuditRecord(_Record, frozen=True):
     """One line of the audit log: what was done to which session, and by which process. Never a token.
 
     at, until: wall clock, seconds since 1970; the first and the last time that it tells of.

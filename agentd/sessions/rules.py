@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from agentd_client.errors import InvalidExpiryError, InvalidGraceError
 from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS, MAX_GRACE_SECONDS

@@ -29,7 +29,6 @@ from .files import StoreFolder
 from .key_range import check_limit, key_range
 from .keypath import KeyPath, count_key, decode_key, encode_path, encode_prefix
 from .opening import Opener
-from .operation import Pending
 from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
@@ -291,10 +290,6 @@ class DB:
             DBNotRunningError: the store is not open, or is stopping.
         """
         return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
-
-    def begin_write(self, function: Callable[[View], T]) -> Pending[T]:
-        """Like `write`, in two steps: what is done before `durable` is awaited runs beside the commit."""
-        return self._writer_here().begin(function)
 
     def submit(self, function: Callable[[View], object]) -> None:
         """Like `write` without waiting; a failure is logged."""

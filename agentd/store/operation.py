@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import trio
 
@@ -30,6 +30,8 @@ class Operation(Generic[T]):
         "waiter",
     )
 
+    result: T
+
     def __init__(
         self,
         function: Callable[[WriteView], T],
@@ -44,7 +46,6 @@ class Operation(Generic[T]):
         self.is_awaited = is_awaited
         self.is_over = False
         self.waiter: trio.lowlevel.Task | None = None
-        self.result: T | None = None
         self.error: BaseException | None = None
 
     def end(self) -> None:
@@ -53,35 +54,23 @@ class Operation(Generic[T]):
         if self.waiter is not None:
             trio.lowlevel.reschedule(self.waiter)
 
-
-class Pending(Generic[T]):
-    """An operation that was handed over; what is done before `durable` is awaited runs beside the commit."""
-
-    def __init__(self, operation: Operation[T]) -> None:
-        self._operation = operation
-
     async def durable(self) -> T:
         """Wait until it is durable; its result, or its error. To be awaited once."""
-        operation = self._operation
-
-        def no_longer_waiting(_: object) -> trio.lowlevel.Abort:
-            operation.waiter = None
-            operation.is_awaited = False
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        if operation.is_over:
+        if self.is_over:
             await trio.lowlevel.cancel_shielded_checkpoint()  # it wrote nothing, and its answer is there
         else:
-            operation.waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(no_longer_waiting)
-        error, operation.error = operation.error, None
+            self.waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._wait_no_longer)
+        error, self.error = self.error, None
         if error is None:
-            return cast("T", operation.result)
+            return self.result
         try:
             raise error
         finally:
             del error  # else this frame and the error's traceback would keep each other alive
 
-    def give_up(self) -> None:
-        """Do not wait after all; it is carried out all the same, and a failure is logged."""
-        self._operation.is_awaited = False
+    def _wait_no_longer(self, _: object) -> trio.lowlevel.Abort:
+        # It is carried out all the same.
+        self.waiter = None
+        self.is_awaited = False
+        return trio.lowlevel.Abort.SUCCEEDED

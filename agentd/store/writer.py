@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from .counts import Counts
 from .environment import Environment
 from .keypath import HEADER, parent_count_key
 from .lmdb_errors import MapFull, store_error
-from .operation import Operation, Pending
+from .operation import Operation
 from .reader import Reader
 from .sealing import Sealer
 from .write_view import WriteView
@@ -110,21 +110,11 @@ class Writer:
         same and only its answer is dropped.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self.begin(function, may_use_reserve=may_use_reserve, on_durable=on_durable).durable()
-
-    def begin(
-        self,
-        function: Callable[[WriteView], T],
-        *,
-        may_use_reserve: bool = False,
-        on_durable: Callable[[], object] | None = None,
-    ) -> Pending[T]:
-        """Hand an operation over. It runs now, or after the commit that is under way."""
         operation = Operation(
             function, is_awaited=True, may_use_reserve=may_use_reserve, on_durable=on_durable
         )
         self._hand_over(operation)
-        return Pending(operation)
+        return await operation.durable()
 
     def submit(self, function: Callable[[WriteView], object]) -> None:
         """Hand an operation over; a failure is logged."""
@@ -184,8 +174,9 @@ class Writer:
         self._answer(operations)
         return False
 
-    def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> Counter[bytes]:
-        changes = Counter[bytes]()
+    def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> dict[bytes, int]:
+        """Run the operations; how many entries came, less those that went, by the counts' keys."""
+        changes: defaultdict[bytes, int] = defaultdict(int)
         for operation in operations:
             self._run_operation(batch, operation, changes)
         end = self._clock() + TURN_SECONDS
@@ -196,13 +187,18 @@ class Writer:
             is_open = self._clock() < end
         return changes
 
-    def _run_operation(self, batch: Batch, operation: Operation[Any], changes: Counter[bytes]) -> None:
-        operation.result = operation.error = None  # of an earlier attempt
+    def _run_operation(
+        self, batch: Batch, operation: Operation[Any], changes: defaultdict[bytes, int]
+    ) -> None:
+        operation.error = None  # of an earlier attempt
+        seal = self._sealer.seal
         view = WriteView(batch.txn, self._sealer)
         try:
             operation.result = operation.function(view)
             # All of it before the first write: a value that cannot be sealed undoes the operation alone.
-            sealed = [(key, self._sealed(key, value)) for key, value in view.writes.items()]
+            sealed = [
+                (key, None if value is None else seal(key, value)) for key, value in view.writes.items()
+            ]
         except BaseException as error:  # the function's own: the waiter's to deal with
             operation.error = error
             sealed = []
@@ -217,10 +213,7 @@ class Writer:
             for key in went:
                 changes[parent_count_key(key)] -= 1
 
-    def _sealed(self, key: bytes, value: bytes | None) -> bytes | None:
-        return None if value is None else self._sealer.seal(key, value)
-
-    def _count(self, batch: Batch, changes: Counter[bytes]) -> dict[bytes, int]:
+    def _count(self, batch: Batch, changes: dict[bytes, int]) -> dict[bytes, int]:
         try:
             counts = self.counts.changed(batch.txn, changes)
         except StoreDamagedError as error:

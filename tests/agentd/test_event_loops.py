@@ -82,7 +82,6 @@ OPERATIONS: dict[str, Callable[[Core], object]] = {
     "db.delete": lambda core: core.db.delete("a"),
     "db.clear": lambda core: core.db.clear("a"),
     "db.write": lambda core: core.db.write(lambda view: view.put("a", b"2")),
-    "db.begin_write": lambda core: core.db.begin_write(lambda view: view.put("a", b"2")),
     "db.submit": lambda core: core.db.submit(lambda view: view.put("a", b"2")),
     "db.failure": lambda core: core.db.failure(),
     "db.transaction": begin,

@@ -85,20 +85,23 @@ async def test_sessions_that_go_on_keep_their_room(running):
 
 
 async def test_one_that_is_on_its_way_to_the_disk_is_not_forgotten(db, running, monkeypatch):
-    begin_write = db.begin_write
+    write = db.write
     found = []
 
-    def begin_and_look(function):
-        pending = begin_write(function)
-        nursery.start_soon(look)
-        return pending
+    async def write_and_look(function, **options):
+        def carried_out(view):
+            monkeypatch.undo()
+            nursery.start_soon(look)
+            return function(view)
+
+        return await write(carried_out, **options)
 
     async def look():
         await running._binder.forget_ended()
         found.append(len(running._binder._watch))
 
     async with trio.open_nursery() as nursery:
-        monkeypatch.setattr(db, "begin_write", begin_and_look)
+        monkeypatch.setattr(db, "write", write_and_look)
         await opened(running)
     assert found == [1]
 

@@ -70,10 +70,10 @@ async def test_a_subscriber_that_fails_or_leaves_hurts_nobody(manager, events, c
 
 
 async def test_what_fails_is_not_told(db, manager, events, monkeypatch):
-    def full(function):
+    async def full(function):
         raise StoreFullError
 
-    monkeypatch.setattr(db, "begin_write", full)
+    monkeypatch.setattr(db, "write", full)
     with pytest.raises(StoreFullError):
         await manager.open_session()
     assert events == []
@@ -189,7 +189,7 @@ async def test_a_start_binds_again_what_lives_and_ends_what_does_not(db, manager
 
 
 async def test_a_session_of_another_boot_or_another_process_of_that_pid_is_ended(db, manager):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from agentd.sessions.records import SessionRecord, bound_path, session_path
 
@@ -229,21 +229,24 @@ async def test_nothing_is_bound_where_nobody_would_notice(manager):
 
 
 async def test_a_process_that_ends_while_its_session_is_being_written_ends_it(db, manager, monkeypatch):
-    begin_write = db.begin_write
+    write = db.write
     process = child_process("cat")
     ended = trio.Event()
     manager.on_event(lambda event: event.kind == "revoked" and ended.set())
 
-    def begin_then_end(function):
-        pending = begin_write(function)
-        process.kill()
-        process.wait()
-        return pending
+    async def write_then_end(function, **options):
+        def carried_out(view):
+            answer = function(view)
+            process.kill()
+            process.wait()
+            return answer
+
+        return await write(carried_out, **options)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()
-        monkeypatch.setattr(db, "begin_write", begin_then_end)
+        monkeypatch.setattr(db, "write", write_then_end)
         by = Opener(os.geteuid(), process.pid)
         bound = await manager.open_session(opened_by=by, bound=True)
         with trio.fail_after(10):
@@ -261,14 +264,16 @@ async def test_a_bound_session_whose_opener_gave_up_is_watched_all_the_same(db, 
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()
         with trio.CancelScope() as given_up:
-            begin_write = db.begin_write
+            write = db.write
 
-            def begin_and_give_up(function):
-                pending = begin_write(function)
-                given_up.cancel()
-                return pending
+            async def write_and_give_up(function, **options):
+                def carried_out(view):
+                    given_up.cancel()
+                    return function(view)
 
-            db.begin_write = begin_and_give_up
+                return await write(carried_out, **options)
+
+            db.write = write_and_give_up
             await manager.open_session(opened_by=Opener(os.geteuid(), process.pid), bound=True)
         assert given_up.cancelled_caught
         await db.delete("nothing")

@@ -205,24 +205,21 @@ async def test_labels_in_any_language_are_kept_as_they_are(manager, label):
 async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(manager, monkeypatch):
     from agentd_client.errors import SessionManagerNotRunningError
 
-    begin_write = manager._db.begin_write
+    write = manager._db.write
 
-    class ThenStopped:
-        def __init__(self, change):
-            self.pending = begin_write(change)
+    async def write_then_stop(change):
+        answer = await write(change)
+        monkeypatch.undo()
+        await manager.stop()
+        return answer
 
-        async def durable(self):
-            answer = await self.pending.durable()
-            await manager.stop()
-            return answer
-
-    monkeypatch.setattr(manager._db, "begin_write", ThenStopped)
+    monkeypatch.setattr(manager._db, "write", write_then_stop)
     with pytest.raises(SessionManagerNotRunningError):
         await manager.create_token()
 
 
 async def test_a_session_opened_while_the_key_is_replaced_stands_under_the_new_key(db, manager):
-    """The token is made beside the commit, with the key of that moment; the record decides."""
+    """The token is made in the operation that stores its record, with the key that is there then."""
     tokens = []
 
     async def create():

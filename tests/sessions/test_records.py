@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgpack
 import pytest
+from msgspec.structs import replace
 
 from agentd.sessions.records import KeyRecord, SessionRecord, session_path
 from agentd_client.errors import StoreDamagedError

@@ -50,10 +50,10 @@ async def test_run_sweeps_now_and_then_also_across_stop_and_start(db, manager, c
 
 
 def refuse_what_is_written(db, monkeypatch):
-    def refuse(function):
+    async def refuse(function, **options):
         raise StoreFullError
 
-    monkeypatch.setattr(db, "begin_write", refuse)
+    monkeypatch.setattr(db, "write", refuse)
 
 
 async def test_a_session_refused_for_want_of_room_has_what_ended_swept_at_once(
