@@ -1,19 +1,21 @@
-"""The one door to libsodium (PyNaCl) and to the XChaCha20 source (pycryptodomex).
+"""The one door to libsodium (PyNaCl).
 
 PyNaCl's public calls take and return `bytes`, which cannot be wiped. Where a key is involved this file
 speaks to the library through PyNaCl's cffi handle instead, so that a key stays in the buffer it was given.
+PyNaCl binds no stream cipher; libsodium's own functions for one are taken from the library that it carries.
 Keyed BLAKE2b is hashlib's: byte-identical to libsodium's, and it takes the key as any buffer.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sized
+from typing import TYPE_CHECKING, Any
 
-from Cryptodome.Cipher import ChaCha20
+from nacl import _sodium
 from nacl._sodium import ffi, lib
 
 if TYPE_CHECKING:
@@ -25,10 +27,31 @@ TAG_BYTES = 16
 SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
 SALT_BYTES = 16
 _DRAW_BYTES = 1024
-_BLOCK_BYTES = 64  # of ChaCha20, and of the words that its state begins with
+_STACK_BYTES = 16 * 1024  # more than any of libsodium's functions here takes; Argon2id takes some four KiB
 
 if lib.sodium_init() < 0:  # pragma: no cover - libsodium fails here only without any source of randomness
     raise RuntimeError("libsodium cannot be initialised")
+
+
+def _unbound(name: str, signature: str) -> Any:
+    """A public function of libsodium's that PyNaCl does not bind."""
+    try:
+        function = getattr(ctypes.CDLL(_sodium.__file__), name)
+    except AttributeError:
+        raise ImportError(f"this build of PyNaCl does not export libsodium's {name}") from None
+    return ffi.cast(signature, ctypes.cast(function, ctypes.c_void_p).value)
+
+
+_hchacha20 = _unbound(
+    "crypto_core_hchacha20",
+    "int (*)(unsigned char *out, const unsigned char *in, const unsigned char *k, const unsigned char *c)",
+)
+_chacha20_xor_ic = _unbound(
+    "crypto_stream_chacha20_xor_ic",
+    "int (*)(unsigned char *c, const unsigned char *m, unsigned long long mlen, const unsigned char *n, "
+    "uint64_t ic, const unsigned char *k)",
+)
+_stackzero = _unbound("sodium_stackzero", "void (*)(size_t len)")
 
 
 class SealError(Exception):
@@ -176,8 +199,32 @@ def keyed_hash(key: Buffer, message: Buffer, size: int) -> bytes:
 
 
 def xchacha20(key: bytes, nonce: bytes, data: bytes) -> bytes:
-    """The XChaCha20 stream over `data`, from block 0; `nonce` has 24 bytes."""
-    return bytes(ChaCha20.new(key=key, nonce=nonce).encrypt(data))
+    """The XChaCha20 stream from block 0 over `data`; ValueError for a key or nonce of the wrong size."""
+    if len(key) != KEY_BYTES or len(nonce) != NONCE_BYTES:
+        raise ValueError(f"XChaCha20 takes {KEY_BYTES} bytes of key and {NONCE_BYTES} of nonce")
+    target = ffi.new("unsigned char[]", len(data))
+    _xchacha20(key, nonce, data, target)
+    return bytes(ffi.buffer(target))
+
+
+def xchacha20_into(key: Buffer, nonce: bytes, data: Buffer, target: Buffer) -> None:
+    """The same from buffer to buffer of the same size; leaves no copy of the key or of what was decrypted."""
+    if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
+        raise ValueError(f"XChaCha20 takes {KEY_BYTES} bytes of key and {NONCE_BYTES} of nonce")
+    if len(memoryview(target)) != len(memoryview(data)):
+        raise ValueError("XChaCha20 fills a target as long as the data")
+    room = ffi.from_buffer(target, require_writable=True)
+    _xchacha20(ffi.from_buffer(key), nonce, ffi.from_buffer(data), room)
+    _stackzero(_STACK_BYTES)
+
+
+def _xchacha20(key: Sized, nonce: bytes, data: Sized, target: object) -> None:
+    # As libsodium's `crypto_stream_xchacha20_xor` does it, which PyNaCl's build leaves out: HChaCha20 of the
+    # nonce's first 16 bytes makes the key of a ChaCha20 stream under the other 8.
+    subkey = ffi.new("unsigned char[]", KEY_BYTES)
+    _hchacha20(subkey, nonce, key, ffi.NULL)
+    _chacha20_xor_ic(target, data, len(data), nonce[16:], 0, subkey)
+    lib.sodium_memzero(subkey, KEY_BYTES)
 
 
 def hash_into(message: Buffer, target: Buffer) -> None:
@@ -186,6 +233,7 @@ def hash_into(message: Buffer, target: Buffer) -> None:
     lib.crypto_generichash_blake2b_salt_personal(
         room, len(room), text, len(text), ffi.NULL, 0, ffi.NULL, ffi.NULL
     )
+    _stackzero(_STACK_BYTES)
 
 
 def argon2id_into(passphrase: Buffer, salt: bytes, *, passes: int, memory_bytes: int, target: Buffer) -> None:
@@ -209,31 +257,5 @@ def _stretched(passphrase: Buffer, salt: bytes, passes: int, memory_bytes: int, 
     secret, room = ffi.from_buffer(passphrase), ffi.from_buffer(target, require_writable=True)
     algorithm = lib.crypto_pwhash_alg_argon2id13()
     done = lib.crypto_pwhash(room, len(room), secret, len(secret), salt, passes, memory_bytes, algorithm)
+    _stackzero(_STACK_BYTES)  # where Argon2id leaves what it has made
     return bool(done == 0)
-
-
-def xchacha20_into(key: Buffer, nonce: bytes, data: Buffer, target: Buffer) -> None:
-    """The XChaCha20 stream over `data`, from buffer to buffer of the same size; leaves no copy of the key.
-
-    pycryptodomex frees its state without wiping it, and its HChaCha20 leaves the key on the stack. So the
-    subkey comes from libsodium, where a secretstream begins with it, and the sixteen words that
-    pycryptodomex's state begins with are wiped here.
-    """
-    if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
-        raise ValueError(f"XChaCha20 takes {KEY_BYTES} bytes of key and {NONCE_BYTES} of nonce")
-    stream = bytearray(lib.crypto_secretstream_xchacha20poly1305_statebytes())
-    lib.crypto_secretstream_xchacha20poly1305_init_pull(
-        ffi.from_buffer("crypto_secretstream_xchacha20poly1305_state *", stream), nonce, _key(key)
-    )
-    try:
-        cipher = ChaCha20.new(key=memoryview(stream)[:KEY_BYTES], nonce=bytes(4) + nonce[16:])
-        try:
-            cipher.encrypt(memoryview(data), output=memoryview(target))
-            cipher.encrypt(bytes(_BLOCK_BYTES))  # in place of the part of the stream that the state keeps
-        finally:
-            pointer = cipher._state.get()  # type: ignore[attr-defined]
-            # Under `python -OO` it is ctypes' pointer, otherwise cffi's.
-            address = getattr(pointer, "value", None) or int(ffi.cast("uintptr_t", pointer))
-            lib.sodium_memzero(ffi.cast("void *", address), _BLOCK_BYTES)
-    finally:
-        wipe(stream)

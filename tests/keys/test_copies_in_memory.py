@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from nacl._sodium import ffi, lib
 
 from agentd.crypto import derive_into, hash_into
 from agentd.keys import KeyRing, change_passphrase, paserk
@@ -26,13 +27,14 @@ def made(maker, *arguments: object, **more: object) -> bytes:
 
 def wrapping_keys(text: str) -> dict[str, bytes]:
     """What is made of the passphrase on the way to the root key: with the file, as good as the key itself."""
-    from Cryptodome.Cipher.ChaCha20 import _HChaCha20
-
     wrapped = paserk.parse(text)
     cost = {"passes": CHEAP.passes, "memory_bytes": CHEAP.memory_bytes}
     first = made(argon2id_into, PASSPHRASE.encode(), wrapped.salt, **cost)
     encryption, authentication = (made(hash_into, bytes([number]) + first) for number in (0xFF, 0xFE))
-    subkey = bytes(_HChaCha20(encryption, wrapped.nonce[:16]))
+    stream = bytearray(lib.crypto_secretstream_xchacha20poly1305_statebytes())  # begins with HChaCha20's key
+    state = ffi.from_buffer("crypto_secretstream_xchacha20poly1305_state *", stream)
+    lib.crypto_secretstream_xchacha20poly1305_init_pull(state, wrapped.nonce, encryption)
+    subkey = bytes(stream[:32])
     return {"argon2id": first, "encryption": encryption, "authentication": authentication, "subkey": subkey}
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -115,6 +116,7 @@ def test_wiping_leaves_zeros():
     lambda key, room: crypto.seal(key[1:], room, b""),
     lambda key, room: crypto.argon2id_into(key, bytes(15), passes=2, memory_bytes=2**20, target=room),
     lambda key, room: crypto.xchacha20_into(key[1:], bytes(24), room, room),
+    lambda key, room: crypto.xchacha20_into(key, bytes(24), room, room[1:]),
 ])  # fmt: skip
 def test_what_a_refusal_keeps_alive_can_be_collected_in_silence(refuse, monkeypatch):
     complaints = []
@@ -138,6 +140,36 @@ def test_the_stream_takes_keys_and_nonces_of_its_sizes_only():
     for key, nonce in ((KEY[1:], bytes(24)), (KEY, bytes(23))):
         with pytest.raises(ValueError, match="32 bytes"):
             crypto.xchacha20_into(key, nonce, b"", bytearray())
+        with pytest.raises(ValueError, match="32 bytes"):
+            crypto.xchacha20(key, nonce, b"")
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_the_stream_is_written_to_a_target_of_its_own_size_only(size: int):
+    target = bytearray(size)
+    with pytest.raises(ValueError, match="as long as the data"):
+        crypto.xchacha20_into(KEY, bytes(24), bytes(32), target)
+    assert target == bytes(size)
+
+
+def test_the_stream_is_the_one_of_the_draft():
+    # draft-irtf-cfrg-xchacha-03, A.3.2.1; the first block, which no AEAD of libsodium's shows.
+    key, nonce = bytes(range(0x80, 0xA0)), bytes.fromhex("404142434445464748494a4b4c4d4e4f5051525354555658")
+    assert crypto.xchacha20(key, nonce, b'The dhole (pronounced "dole") is').hex() == (
+        "4559abba4e48c16102e8bb2c05e6947f50a786de162f9b0b7e592a9b53d0d4e9"
+    )
+
+
+def test_the_agent_imports_no_parser_of_c_declarations():
+    program = (
+        "import sys, agentd.main; print([name for name in ('cffi', 'pycparser') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+def test_a_build_of_pynacl_without_the_stream_is_named():
+    with pytest.raises(ImportError, match="does not export libsodium's crypto_stream_nothing"):
+        crypto._unbound("crypto_stream_nothing", "int (*)(void)")
 
 
 def test_the_plain_hash_is_the_blake2b_of_hashlib():
