@@ -1,0 +1,91 @@
+"""Requests as they nearly always come, decoded in C; whatever is not certainly one is left to the `Decoder`.
+
+Nothing here says what a message may be. What is recognised is beyond doubt: a request whose parameters are
+text, numbers, booleans and nil, in the shortest form that MessagePack has for it. The form is checked by
+encoding what was decoded: the same bytes come out only where no key stood twice and nothing was passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+
+from agentd_client.errors import ProtocolError
+from agentd_client.protocol.codec import Decoder, Message, Request, whole_messages
+from agentd_client.protocol.limits import MAX_CONTAINER_ITEMS, MAX_METHOD_CHARACTERS, MAX_MSGID
+
+# No bytes: where text may stand as well, msgspec does not take them.
+_Parameters = Annotated[
+    dict[str, str | int | float | bool | None], msgspec.Meta(max_length=MAX_CONTAINER_ITEMS)
+]
+
+
+class PlainRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What `Request` is, of a plain one: made in one step with its decoding. It can hold no cycle."""
+
+    kind: Literal[0]
+    msgid: Annotated[int, msgspec.Meta(ge=0, le=MAX_MSGID)]
+    method: Annotated[str, msgspec.Meta(max_length=MAX_METHOD_CHARACTERS)]
+    params: Annotated[list[_Parameters], msgspec.Meta(min_length=1, max_length=1)]
+
+
+AnyRequest = PlainRequest | Request
+
+_decode = msgspec.msgpack.Decoder(PlainRequest).decode
+_decode_many = msgspec.msgpack.Decoder(list[PlainRequest]).decode
+_encode = msgspec.msgpack.Encoder().encode
+_NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError)
+
+_FIXARRAY, _MAX_FIXARRAY, _ARRAY16 = 0x90, 15, b"\xdc"
+"""How the header of an array is written, in its shortest form; one read does not hold 65,536 messages."""
+
+
+class RequestDecoder:
+    """The receiving half of an agent's connection: a `Decoder` that is asked only where it has to be.
+
+    has_partial_message: whether the peer owes the rest of a message, or what it sent is no message.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self.has_partial_message = False
+
+    @property
+    def failure(self) -> ProtocolError | None:
+        """See `Decoder`."""
+        return self._decoder.failure
+
+    @property
+    def msgid_of_rest(self) -> int | None:
+        """See `Decoder`."""
+        return self._decoder.msgid_of_rest
+
+    def receive(self, data: bytes) -> Sequence[Message | PlainRequest]:
+        """Take one read; returns the messages that it completes."""
+        if self.has_partial_message:
+            return self._receive_any(data)
+        try:
+            request = _decode(data)
+        except _NOT_PLAIN:
+            return self._receive_many(data)
+        return [request] if _encode(request) == data else self._receive_any(data)
+
+    def _receive_many(self, data: bytes) -> Sequence[Message | PlainRequest]:
+        count, end = whole_messages(data)
+        if count > 1:
+            header = bytes([_FIXARRAY + count]) if count <= _MAX_FIXARRAY else _ARRAY16 + count.to_bytes(2)
+            array = header + data[:end]
+            try:
+                requests = _decode_many(array)
+            except _NOT_PLAIN:
+                return self._receive_any(data)
+            if _encode(requests) == array:
+                return requests if end == len(data) else [*requests, *self._receive_any(data[end:])]
+        return self._receive_any(data)
+
+    def _receive_any(self, data: bytes) -> Sequence[Message]:
+        messages = self._decoder.receive(data)
+        self.has_partial_message = self._decoder.has_partial_message
+        return messages
