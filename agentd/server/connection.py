@@ -10,14 +10,14 @@ import contextlib
 import math
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakSet
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
 from agentd_client.errors import AgentdError, InvalidMessageError
-from agentd_client.protocol.codec import Decoder, Message, Notification, RefusedRequest, Request
+from agentd_client.protocol.codec import Message, Notification, RefusedRequest, Request
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS
 from agentd_client.protocol.results import Event, Opener
 
@@ -26,10 +26,14 @@ from .interface import Subscriber, Unsubscribe
 from .outbox import Outbox, turns
 from .peer import Peer
 from .peer_log import PeerLog, Reason
+from .requests import AnyRequest, PlainRequest, RequestDecoder
 from .turn import Turn, Turns
 
 HANG_UP_SECONDS = 1.0
 """How often a connection whose peer sends no more is looked at, while something waits for that peer alone."""
+
+REPLIES_AT_ONCE = 16
+"""Replies that leave together: a peer that sent more requests in one breath works on them meanwhile."""
 
 UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
 
@@ -56,7 +60,7 @@ class Connection:
         self._dispatch = dispatch
         self._log = log
         self._turn = Turn(loop_turns or Turns(), peer.process)
-        self._decoder = Decoder()
+        self._decoder = RequestDecoder()
         self._in_flight: set[int] = set()
         # Where the reader waits until replies were taken or a request has ended.
         self._held = ParkingLot()
@@ -151,8 +155,17 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RD)
 
     async def _read(self) -> None:
-        decoder, sock, turn = self._decoder, self._sock, self._turn
-        while await self._wait_readable():
+        decoder, sock, outbox, turn = self._decoder, self._sock, self._outbox, self._turn
+        while True:
+            if decoder.has_partial_message:
+                if not await self._wait_for_the_rest():
+                    return
+            else:
+                await wait_readable(sock)
+                if self._must_hold():
+                    await self._hold()
+            if outbox.lost:
+                return
             if turn.is_busy:
                 await turn.take_place()
                 turn.begin()
@@ -165,18 +178,16 @@ class Connection:
                 return  # ECONNRESET: the peer closed with replies unread
             if not data:
                 return
-            self._handling = True
             messages = decoder.receive(data)
             if len(messages) > 1 and not turn.is_busy:
                 turn.begin()  # not for a single request, which the first one always may be
             if messages:
                 self._unfinished_until = math.inf  # what is unfinished now is another message
-            if not await self._handle(messages):
-                return
-            if decoder.failure is not None:
+                if not await self._handle(messages):
+                    return
+            if decoder.has_partial_message and decoder.failure is not None:
                 self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
                 return
-            self._handling = False
             if turn.is_busy:
                 turn.end(len(data))
 
@@ -197,24 +208,20 @@ class Connection:
             with trio.move_on_after(HANG_UP_SECONDS):
                 await self._held.park()
 
-    async def _wait_readable(self) -> bool:
-        """Wait for bytes that may be read; False where the connection is over."""
-        if self._decoder.has_partial_message:
-            if self._unfinished_until == math.inf:
-                self._unfinished_until = trio.current_time() + MESSAGE_SECONDS
-            with trio.move_on_at(self._unfinished_until) as waiting:
-                await wait_readable(self._sock)
-            if waiting.cancelled_caught:
-                self._cut_off(Reason.UNFINISHED, UNFINISHED_SENTENCE, self._decoder.msgid_of_rest)
-                return False
-        else:
+    async def _wait_for_the_rest(self) -> bool:
+        """Wait for more of a message that has begun; False where none came in time."""
+        if self._unfinished_until == math.inf:
+            self._unfinished_until = trio.current_time() + MESSAGE_SECONDS
+        with trio.move_on_at(self._unfinished_until) as waiting:
             await wait_readable(self._sock)
-        if self._must_hold():
-            began = trio.current_time()
-            await self._hold()
-            # The peer may have sent the rest long ago: time that it was not read does not count.
-            self._unfinished_until += trio.current_time() - began
-        return not self._outbox.lost
+        if waiting.cancelled_caught:
+            self._cut_off(Reason.UNFINISHED, UNFINISHED_SENTENCE, self._decoder.msgid_of_rest)
+            return False
+        began = trio.current_time()
+        await self._hold()
+        # The peer may have sent the rest long ago: time that it was not read does not count.
+        self._unfinished_until += trio.current_time() - began
+        return True
 
     def _must_hold(self) -> bool:
         return self._outbox.owes_replies or len(self._in_flight) >= MAX_IN_FLIGHT
@@ -223,7 +230,7 @@ class Connection:
         while self._must_hold():
             await self._held.park()
 
-    async def _handle(self, messages: list[Message]) -> bool:
+    async def _handle(self, messages: Sequence[Message | PlainRequest]) -> bool:
         """Answer or start each request; False where a message ends the connection."""
         replies: list[bytes] = []
         dispatch, in_flight = self._dispatch, self._in_flight
@@ -236,19 +243,22 @@ class Connection:
             elif (
                 (is_over := clock() >= until)
                 or len(in_flight) >= MAX_IN_FLIGHT
-                or len(replies) >= MAX_IN_FLIGHT
+                or len(replies) >= REPLIES_AT_ONCE
             ):
-                # The other connections get a turn, and the peer takes what it has asked for.
                 self._send_all(replies)
-                turn.leave()
-                await checkpoint()
-                await self._hold()
+                if is_over or self._must_hold():
+                    # The other connections get a turn, and the peer takes what it has asked for.
+                    turn.leave()
+                    self._handling = True
+                    await checkpoint()
+                    await self._hold()
                 if self._outbox.lost:
                     return False
                 if is_over:
                     await turn.resume()
                     until = turn.until
-            if type(message) is Request:
+                self._handling = False
+            if type(message) is PlainRequest or type(message) is Request:
                 if message.msgid in in_flight:
                     going_on = self._cut_off_for_msgid(message.msgid)
                     break
@@ -291,7 +301,7 @@ class Connection:
             await self._held.park()
         self._outbox.send(self._dispatch.last_word(*self._parting))
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: AnyRequest) -> None:
         try:
             self._outbox.send(await self._dispatch.answer_waiting(request, self))
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agentd_client.errors import AgentdError, AgentInternalError, InvalidParamsError, UnknownMethodError
-from agentd_client.protocol.codec import Encoder, Request
+from agentd_client.protocol.codec import Encoder
 from agentd_client.protocol.methods import Method
 from agentd_client.protocol.wire import error_to_wire, to_wire
 
@@ -21,6 +21,7 @@ from .caller import Caller
 from .failures import describe_failure
 from .fair_queue import FairQueue
 from .parameters import Converter, P, Params, converter_of
+from .requests import AnyRequest
 from .traffic import Traffic
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
@@ -52,6 +53,20 @@ class _Entry:
         self.waiting = waiting
         self.keeps_results = keeps_results
         self.queue = queue
+
+    def read(self, request: AnyRequest) -> Any:
+        """The parameters of a request."""
+        params = request.params
+        if len(params) == 1 and type(params[0]) is dict:
+            given = params[0]
+        elif params in ([], [[]]):  # what clients without a difference between array and map send, as Lua's
+            given = {}
+        else:
+            raise InvalidParamsError(f"{request.method}: params is an array that holds one map")
+        try:
+            return self.convert(given, self.params)
+        except msgspec.ValidationError as error:
+            raise _refused_params(request.method, given, self.params, error) from None
 
 
 class Dispatch:
@@ -116,43 +131,45 @@ class Dispatch:
             raise ValueError(f"the method {method.name!r} is registered twice")
         self._entries[method.name] = entry
 
-    def answer(self, request: Request, caller: Caller) -> bytes | None:
+    def answer(self, request: AnyRequest, caller: Caller) -> bytes | None:
         """The reply; None where the request has to wait, then `answer_waiting` has it."""
         self.traffic.requests += 1
-        msgid, name, params = request
         try:
-            entry = self._entries.get(name)
+            entry = self._entries.get(request.method)
             if entry is None:
-                raise UnknownMethodError(f"no method {_shown(name)}")
+                raise UnknownMethodError(f"no method {_shown(request.method)}")
             if entry.at_once is None:
                 return None
-            result = entry.at_once(_read(name, params, entry), caller)
+            result = entry.at_once(entry.read(request), caller)
             if result is None:
                 if entry.waiting is None:
                     raise TypeError("a method that never waits gave no result")
                 return None
             if not entry.keeps_results:
-                return self._encoder.result(msgid, to_wire(result))
+                return self._encoder.result(request.msgid, to_wire(result))
             kept = self._kept.get(id(result)) or self._keep(result)
-            return self._encoder.result_of(msgid, kept[1])
+            return self._encoder.result_of(request.msgid, kept[1])
         except Exception as error:
-            return self._refusal(msgid, name, error)
+            return self._refusal(request.msgid, request.method, error)
 
-    async def answer_waiting(self, request: Request, caller: Caller) -> bytes:
+    async def answer_waiting(self, request: AnyRequest, caller: Caller) -> bytes:
         """The reply of a request that waits; passes on nothing but a cancellation."""
-        msgid, name, params = request
         try:
-            entry = self._entries[name]
+            entry = self._entries[request.method]
             assert entry.waiting is not None
-            parameters = _read(name, params, entry)
-            if entry.queue is None:
+            parameters = entry.read(request)
+            queue = entry.queue
+            if queue is None:
                 result = await entry.waiting(parameters, caller)
             else:
-                async with entry.queue.place(caller.peer.process):
+                await queue.take(caller.peer.process)
+                try:
                     result = await entry.waiting(parameters, caller)
-            return self._encoder.result(msgid, to_wire(result))
+                finally:
+                    queue.give_back()
+            return self._encoder.result(request.msgid, to_wire(result))
         except Exception as error:
-            return self._refusal(msgid, name, error)
+            return self._refusal(request.msgid, request.method, error)
 
     def refuse(self, msgid: int, error: AgentdError) -> bytes:
         """The reply to what came and could not be read as a request."""
@@ -183,19 +200,6 @@ class Dispatch:
                 error = unsendable
         self._logger.error("%s failed: %s", name, describe_failure(error))
         return self._encoder.error(msgid, error_to_wire(AgentInternalError()))
-
-
-def _read(name: str, params: list[Any], entry: _Entry) -> Any:
-    if len(params) == 1 and type(params[0]) is dict:
-        given = params[0]
-    elif params in ([], [[]]):  # what Lua and other clients without a difference between array and map send
-        given = {}
-    else:
-        raise InvalidParamsError(f"{name}: params is an array that holds one map")
-    try:
-        return entry.convert(given, entry.params)
-    except msgspec.ValidationError as error:
-        raise _refused_params(name, given, entry.params, error) from None
 
 
 def _refused_params(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 
 from trio import lowlevel
 
@@ -30,19 +29,9 @@ class FairQueue:
         """How many requests wait for a place."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def place(self, process: Hashable) -> AsyncIterator[None]:
-        """Have a place for as long as the block lasts; wait for one where none is free."""
-        await self.take(process)
-        try:
-            yield
-        finally:
-            self.give_back()
-
     async def take(self, process: Hashable) -> None:
-        """Take a place, for `give_back` later; wait where none is free. Cancelled, it has taken none."""
+        """Take a place, for `give_back` later; wait only where none is free. Cancelled, it has taken none."""
         if self.taken < self._places:
-            await lowlevel.checkpoint_if_cancelled()
             self.taken += 1
         else:
             await self._wait(process)

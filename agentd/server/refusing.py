@@ -13,11 +13,11 @@ import socket
 import trio
 
 from agentd_client.errors import StartError
-from agentd_client.protocol.codec import Request
 
 from .admission import Admission, anybody, owner_only
 from .caller import Caller
 from .dispatch import Dispatch
+from .requests import AnyRequest
 from .server import serve_connections
 
 REFUSING_SECONDS = 1.0
@@ -33,7 +33,7 @@ class _Refusal(Dispatch):
         super().__init__(logger)
         self._error = StartError(f"the agent could not start: {sentence}")
 
-    def answer(self, request: Request, caller: Caller) -> bytes:
+    def answer(self, request: AnyRequest, caller: Caller) -> bytes:
         return self._refusal(request.msgid, request.method, self._error)
 
 

@@ -478,6 +478,8 @@ def test_what_cannot_be_encoded_is_refused_and_the_next_message_is_whole(value):
 
 def test_a_result_that_fits_only_without_its_envelope_is_refused():
     encoder = Encoder()
-    encoded = encoder.encoded("x" * (limits.MAX_MESSAGE_BYTES - 3))
+    head = len(encoder.result_of(limits.MAX_MSGID, b""))
     with pytest.raises(ValueError, match="65"):
-        encoder.result_of(1, encoded)
+        encoder.encoded("x" * (limits.MAX_MESSAGE_BYTES - head - 2))
+    encoded = encoder.encoded("x" * (limits.MAX_MESSAGE_BYTES - head - 3))
+    assert len(encoder.result_of(limits.MAX_MSGID, encoded)) == limits.MAX_MESSAGE_BYTES

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import socket
 
 import msgpack
@@ -7,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server.connection import HANG_UP_SECONDS
+from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import VALID, FakeLocking, connected, create, msgids, request, verify, why
@@ -27,6 +28,23 @@ async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessi
         replies = await talker.replies(1000)
         assert msgids(replies) == list(range(1000))
         assert [reply[2]["valid"] for reply in replies] == [bool(n % 3) for n in range(1000)]
+
+
+async def test_the_first_replies_leave_before_the_last_requests_of_a_read_are_worked_on(sessions):
+    async with connected(sessions) as (talker, _):
+        poll = select.poll()
+        poll.register(talker.sock, select.POLLIN)
+        had_replies = []
+        answer = sessions.verify_at_once
+
+        def noticed(*args, **named):
+            had_replies.append(bool(poll.poll(0)))
+            return answer(*args, **named)
+
+        sessions.verify_at_once = noticed
+        await talker.send(*(verify(n) for n in range(2 * REPLIES_AT_ONCE)))
+        assert msgids(await talker.replies(2 * REPLIES_AT_ONCE)) == [*range(2 * REPLIES_AT_ONCE)]
+    assert had_replies == [False] * REPLIES_AT_ONCE + [True] * REPLIES_AT_ONCE
 
 
 async def test_a_thousand_requests_that_wait_are_all_answered_and_never_more_than_the_limit_at_once(sessions):
@@ -483,12 +501,13 @@ async def test_a_slow_reader_within_the_deadline_gets_everything_and_holds_the_r
 
 async def test_replies_that_end_while_others_wait_for_the_peer_join_them(sessions, log, autojump_clock):
     gate = sessions.gate("slow")
-    async with connected(sessions, buffer=4096) as (talker, _):
-        await talker.send(create(9999, "slow"), *(verify(n) for n in range(60)))
+    async with connected(sessions, buffer=4096) as (talker, connection):
+        await talker.send(create(9999, "slow"), *(verify(n) for n in range(REPLIES_AT_ONCE)))
         await wait_all_tasks_blocked()
         gate.set()
         await wait_all_tasks_blocked()
-        assert msgids(await talker.replies(61)) == [*range(60), 9999]
+        assert connection._outbox.owes_replies
+        assert msgids(await talker.replies(REPLIES_AT_ONCE + 1)) == [*range(REPLIES_AT_ONCE), 9999]
     assert log.records == []
 
 

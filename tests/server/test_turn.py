@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import msgpack
 import pytest
 import trio
@@ -24,15 +27,24 @@ class Clock:
         return self.now
 
 
+@asynccontextmanager
+async def place(queue: FairQueue, process: str | int) -> AsyncIterator[None]:
+    await queue.take(process)
+    try:
+        yield
+    finally:
+        queue.give_back()
+
+
 async def test_a_place_goes_to_the_processes_in_turn_and_within_one_to_the_oldest():
     queue, order = FairQueue(1), []
 
     async def ask(process: str, number: int) -> None:
-        async with queue.place(process):
+        async with place(queue, process):
             order.append((process, number))
             await trio.lowlevel.checkpoint()
 
-    async with trio.open_nursery() as nursery, queue.place("holder"):
+    async with trio.open_nursery() as nursery, place(queue, "holder"):
         for process, number in [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("c", 1)]:
             nursery.start_soon(ask, process, number)
             await wait_all_tasks_blocked()
@@ -46,7 +58,7 @@ async def test_no_more_have_a_place_than_there_are():
 
     async def ask(process: int) -> None:
         nonlocal most
-        async with queue.place(process):
+        async with place(queue, process):
             most = max(most, queue.taken)
             assert queue.taken <= 3
             await trio.lowlevel.checkpoint()
@@ -64,11 +76,11 @@ async def test_whoever_gives_up_loses_no_place(when):
 
     async def give_up() -> None:
         with scope:
-            async with queue.place("impatient"):
+            async with place(queue, "impatient"):
                 await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        async with queue.place("holder"):
+        async with place(queue, "holder"):
             nursery.start_soon(give_up)
             await wait_all_tasks_blocked()
             if when == "waiting":
@@ -76,7 +88,7 @@ async def test_whoever_gives_up_loses_no_place(when):
                 await wait_all_tasks_blocked()
                 assert queue.waiting == 0
         scope.cancel()
-        async with queue.place("next"):
+        async with place(queue, "next"):
             pass
     assert (queue.taken, queue.waiting) == (0, 0)
 

@@ -30,6 +30,9 @@ _NOTIFICATION_ITEMS = 3
 _HEAD_BYTES = 5 + 9 + 9
 """The longest forms in which an array's header, a type and a msgid can be written."""
 
+_RESULT_HEAD_BYTES = 1 + 1 + 5 + 1
+"""What stands before a result: an array's header, a type, the longest msgid and nil."""
+
 # Everything that decoding hostile bytes is known to raise. BufferFull is no ValueError, nested headers end
 # in StackError, invalid UTF-8 in UnicodeDecodeError, an unhashable map key in TypeError.
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException)
@@ -198,6 +201,24 @@ def _request_error(method: object, params: object) -> AgentdError:
     return InvalidParamsError(f"params is an array that holds one map, not {type_name(params)}")
 
 
+def whole_messages(data: bytes) -> tuple[int, int]:
+    """How many messages `data` begins with, and where the last of them ends.
+
+    They are passed over and not decoded: nothing is known of what they hold, nor whether that may be.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    count = end = 0
+    try:
+        while end < len(data):
+            unpacker.skip()
+            end = unpacker.tell()
+            count += 1
+    except _DECODING_ERRORS:  # among them OutOfData
+        pass
+    return count, end
+
+
 def type_name(value: object) -> str:
     """What MessagePack calls the type of a decoded value."""
     return _TYPE_NAMES.get(type(value), type(value).__name__)
@@ -336,11 +357,11 @@ class Encoder:
 
     def encoded(self, result: Any) -> bytes:
         """Encode a result by itself, for `result_of` to send more than once."""
-        return _within_limit(self._pack(result))
+        return _within_limit(self._pack(result), MAX_MESSAGE_BYTES - _RESULT_HEAD_BYTES)
 
     def result_of(self, msgid: int, encoded: bytes) -> bytes:
         """`result`, with a result that `encoded` made: an array of four that begins with 1, msgid, nil."""
-        return _within_limit(b"\x94\x01%b\xc0%b" % (self._pack(msgid), encoded))
+        return b"\x94\x01%b\xc0%b" % (self._pack(msgid), encoded)
 
     def error(self, msgid: int, error: Any) -> bytes:
         """Encode the answer of a request that was refused."""
@@ -351,7 +372,7 @@ class Encoder:
         return _within_limit(self._pack((_NOTIFICATION, method, (params,))))
 
 
-def _within_limit(packed: bytes) -> bytes:
-    if len(packed) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(packed)} bytes; the limit is {MAX_MESSAGE_BYTES}")
+def _within_limit(packed: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
+    if len(packed) > limit:
+        raise ValueError(f"a message of {len(packed)} bytes; the limit is {limit}")
     return packed

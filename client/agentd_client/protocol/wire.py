@@ -103,18 +103,27 @@ def camel(name: str) -> str:
 _CAMEL = {name: camel(name) for name in _TYPES}
 
 
+_fields: dict[type[Any], tuple[list[str], list[str]]] = {}
+"""Of each kind of result the wire names of its fields, and of those that may hold results or lists."""
+
+
+def _fields_of(kind: type[Any]) -> tuple[list[str], list[str]]:
+    holding = [_CAMEL[field] for field in kind._fields if {list, dict} & {*_TYPES[field]}]
+    return _fields.setdefault(kind, ([_CAMEL[field] for field in kind._fields], holding))
+
+
 def to_wire(result: Any) -> dict[str, Any]:
     """A result (a named tuple) as the map that goes over the wire."""
-    names = _CAMEL
-    return {names[field]: _value(value) for field, value in zip(result._fields, result, strict=True)}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return to_wire(value)
-    if isinstance(value, list):
-        return [_value(item) for item in value]
-    return value
+    kind = type(result)
+    names, holding = _fields.get(kind) or _fields_of(kind)
+    wire = dict(zip(names, result, strict=True))
+    for name in holding:
+        value = wire[name]
+        if type(value) is list:
+            wire[name] = [to_wire(item) if hasattr(item, "_fields") else item for item in value]
+        elif hasattr(value, "_fields"):
+            wire[name] = to_wire(value)
+    return wire
 
 
 def from_wire(kind: type[ResultT], value: object) -> ResultT:
