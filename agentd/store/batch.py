@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import lmdb
 
-from .lmdb_errors import MapFull, lmdb_errors_translated, store_error
+from .errors import MapFull, lmdb_errors_translated, store_error
 
 RESERVE_PAGES = 128
 """What a batch that grows the store has to leave: room for all others while the map cannot grow.

@@ -13,8 +13,8 @@ import lmdb
 from agentd_client.errors import StoreDamagedError
 
 from .batch import SealedWrite
+from .errors import lmdb_errors_translated
 from .keypath import readable
-from .lmdb_errors import lmdb_errors_translated
 from .sealing import Sealer
 
 _COUNT_BYTES = 8

@@ -26,8 +26,7 @@ from agentd_client.lifecycle import Observer, State
 from ..lifecycle import EventLoop, LoopLifecycle
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
-from .key_range import check_limit, key_range
-from .keypath import KeyPath, count_key, decode_key, encode_path, encode_prefix
+from .keypath import KeyPath, check_limit, count_key, decode_key, encode_path, encode_prefix, key_range
 from .opening import Opener
 from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value

@@ -19,9 +19,9 @@ import lmdb
 from agentd_client.errors import StoreFullError
 
 from .batch import Batch
+from .errors import lmdb_errors_translated
 from .files import DATA_NAME
 from .growth import Growth, reserve, reserve_for_new
-from .lmdb_errors import lmdb_errors_translated
 from .reader import Reader
 
 DEFAULT_MAP_BYTES = 16 * 1024 * 1024
@@ -30,8 +30,7 @@ DEFAULT_MAP_BYTES = 16 * 1024 * 1024
 MAX_MAP_BYTES = 64 * 1024**3
 """Where growth ends; address space only until it is needed."""
 
-
-_ENGINE = 0
+ENGINE = 0
 """LMDB 0.9. Named, because py-lmdb also carries 1.0, which is of another format, and an environment
 variable could choose it."""
 
@@ -73,7 +72,7 @@ class Environment:
                 lock=False,
                 mode=0o600,
                 max_spare_txns=2,  # a read transaction that is used again costs half of a new one
-                lib_version=_ENGINE,
+                lib_version=ENGINE,
             )
         try:
             if is_new:  # afterwards, because LMDB takes only an empty file for a new one

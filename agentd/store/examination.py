@@ -1,39 +1,37 @@
 """A store looked at from outside: its structure, its seals, how new it is. Changes nothing, locks nothing.
 
-For whoever asks while the agent serves, from another process. Of a store as large as can be the time and the
-memory are bounded: by `MAX_PAGES` for the structure, by `MAX_OPENED` for the seals.
+For whoever asks while the agent serves, from another process. LMDB reads a copy, once its structure was
+verified. Time and memory are bounded: by `MAX_COPIED_BYTES` for the structure, by `MAX_OPENED` for the seals.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import lmdb
+
 from agentd_client.errors import StoreDamagedError, StoreError
 
+from .environment import ENGINE
+from .errors import lmdb_errors_translated
 from .files import DATA_NAME
-from .header import check_header
-from .key_range import key_range
-from .keypath import HEADER, KeyPath, decode_key, readable
-from .meta_pages import Meta
+from .inspection import Meta, structural_problems
+from .keypath import HEADER, KeyPath, decode_key, key_range, readable
+from .opening import check_header
+from .reader import scan
 from .sealing import KeyRing, Sealer
-from .snapshot import OvertakenError, Snapshot, snapshot
+from .snapshot import OvertakenError, snapshot
 from .stop_mark import check_not_older, read_mark
-from .tree_pages import Pair, Tree, TreeError
 from .view import Path as EntryPath
 
-MAX_PAGES = 256 * 1024
-"""A gibibyte, almost two million sessions and some ten seconds: larger files are not verified."""
-
 MAX_OPENED = 100_000
-"""Values that are opened, about a second; of more than that, those on pages drawn at random."""
+"""Values that are opened, about a second; of more than that, some drawn at random."""
 
 MAX_NAMED = 3
 """Problems of one kind that are told one by one; there may be as many as values."""
-
-_ATTEMPTS = 2  # for a file too large to be copied, in whose reading the agent made two commits
 
 
 class Seals(NamedTuple):
@@ -51,9 +49,9 @@ class Examined(NamedTuple):
     meta: of the commit that was looked at; None where nothing could be read, or the file is no store.
     refusal: why not, as the agent itself would say it.
     overtaken: the agent wrote faster than the file could be read, so that nothing is known.
-    problems: of the structure, in LMDB's terms; None where it was not verified, for its size.
+    problems: of the structure, in LMDB's terms; None where nothing was looked at, for its size.
     refusal_of_key: the keys do not fit the store, or the store is older than its last stop.
-    seals: None where there were no keys, or the structure kept them from being read.
+    seals: None where there were no keys, or nothing was looked at.
     newest: for each prefix asked for, the last path below it.
     """
 
@@ -72,7 +70,6 @@ def examine(
     *,
     newest_below: Sequence[KeyPath] = (),
     max_opened: int = MAX_OPENED,
-    max_pages: int = MAX_PAGES,
 ) -> Examined:
     """Look at the store in `folder`.
 
@@ -81,92 +78,69 @@ def examine(
         key_ring: what opens the values; None leaves them closed.
         newest_below: prefixes whose last path is wanted.
         max_opened: how many values to open at the most.
-        max_pages: the size up to which the structure is verified.
 
     Raises:
         OSError: there is no data file, or it cannot be read.
     """
-    for _ in range(_ATTEMPTS):
-        try:
-            with snapshot(folder / DATA_NAME) as found:
-                return _examine(folder, found, key_ring, newest_below, max_opened, max_pages)
-        except OvertakenError:
-            pass
-        except StoreDamagedError as error:
-            return Examined(refusal=error)
-    return Examined(overtaken=True)
+    try:
+        with snapshot(folder / DATA_NAME) as found:
+            if not found.path:
+                return Examined(found.meta)
+            problems = structural_problems(found.path)
+            if problems:
+                return Examined(found.meta, problems=problems)
+            with (
+                lmdb_errors_translated(),
+                lmdb.open(
+                    found.path, subdir=False, readonly=True, create=False, lock=False, lib_version=ENGINE
+                ) as environment,
+                environment.begin() as txn,
+            ):
+                return _examine(folder, found.meta, txn, key_ring, newest_below, max_opened)
+    except OvertakenError:
+        return Examined(overtaken=True)
+    except StoreError as error:
+        return Examined(refusal=error)
 
 
 def _examine(
     folder: Path,
-    found: Snapshot,
+    meta: Meta,
+    txn: lmdb.Transaction[bytes],
     key_ring: KeyRing | None,
     newest_below: Sequence[KeyPath],
     max_opened: int,
-    max_pages: int,
 ) -> Examined:
-    problems = found.problems() if found.meta.last_page < max_pages else None
-    found.require_still()
-    examined = Examined(found.meta, problems=problems)
-    if problems:
+    newest = [path for prefix in newest_below for path in _newest(txn, prefix)]
+    examined = Examined(meta, problems=[], newest=tuple(newest))
+    if key_ring is None:
         return examined
-    tree = found.tree()
-    try:
-        newest = tuple(_newest(tree, newest_below))
-        refusal, seals = None, None
-        if key_ring is not None:
-            refusal = _key_refusal(folder, found, tree, key_ring)
-            if not isinstance(refusal, StoreError):
-                seals = _seals(tree, Sealer(key_ring), found.entries, max_opened)
-    except TreeError as error:  # of a file that was too large to be verified, or is overtaken
-        found.require_still()
-        return examined._replace(problems=[f"{error}"])
-    found.require_still()
-    return examined._replace(newest=newest, refusal_of_key=refusal, seals=seals)
-
-
-def _newest(tree: Tree, prefixes: Iterable[KeyPath]) -> Iterator[EntryPath]:
-    for prefix in prefixes:
-        keys = key_range(prefix)
-        # The range ends with a key that nothing has: it is no path.
-        last = tree.last_up_to(keys.high)
-        if last is not None and last[0] in keys:
-            yield decode_key(last[0])
-
-
-def _key_refusal(folder: Path, found: Snapshot, tree: Tree, key_ring: KeyRing) -> StoreError | None:
     sealer = Sealer(key_ring)
     try:
-        check_header(folder, tree.get(HEADER), sealer, key_ring.agent_id)
-        check_not_older(folder / DATA_NAME, read_mark(folder, sealer), found.meta.transaction)
+        check_header(folder, txn.get(HEADER), sealer, key_ring.agent_id)
+        check_not_older(folder / DATA_NAME, read_mark(folder, sealer), meta.transaction)
     except StoreError as error:
-        return error
-    return None
+        return examined._replace(refusal_of_key=error)
+    return examined._replace(seals=_seals(txn, sealer, max_opened))
 
 
-def _seals(tree: Tree, sealer: Sealer, of: int, max_opened: int) -> Seals:
-    opened = broken = 0
+def _newest(txn: lmdb.Transaction[bytes], prefix: KeyPath) -> Iterator[EntryPath]:
+    for key, _ in scan(txn, key_range(prefix), reverse=True, limit=1):
+        yield decode_key(key)
+
+
+def _seals(txn: lmdb.Transaction[bytes], sealer: Sealer, max_opened: int) -> Seals:
+    of = txn.stat()["entries"]
+    # Every run draws others.
+    drawn = set(random.sample(range(of), max_opened)) if of > max_opened else range(of)
+    broken = 0
     named: list[str] = []
-    for key, sealed in _drawn(tree, of, max_opened):
-        opened += 1
-        try:
-            sealer.open(key, sealed)
-        except StoreDamagedError:
-            broken += 1
-            if len(named) < MAX_NAMED:
-                named.append(readable(key))
-    return Seals(opened, of, broken, named)
-
-
-def _drawn(tree: Tree, of: int, max_opened: int) -> Iterator[Pair]:
-    leaves: Iterable[int] = tree.leaves()
-    if of > max_opened:
-        leaves = list(leaves)
-        random.shuffle(leaves)  # every run looks somewhere else
-    drawn = 0
-    for leaf in leaves:
-        entries = tree.entries(leaf)
-        yield from entries
-        drawn += len(entries)
-        if drawn >= max_opened and of > max_opened:
-            return
+    for place, (key, sealed) in enumerate(txn.cursor()):
+        if place in drawn:
+            try:
+                sealer.open(key, sealed)
+            except StoreDamagedError:
+                broken += 1
+                if len(named) < MAX_NAMED:
+                    named.append(readable(key))
+    return Seals(len(drawn), of, broken, named)

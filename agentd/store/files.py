@@ -16,17 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentd_client import lock_holder
-from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
+from agentd_client.errors import StoreError, StoreInUseError
 from agentd_client.private import Fault, make_folders, private_fault, sync_folder
+
+from .errors import os_errors_translated
 
 DATA_NAME = "data.mdb"  # this and the next are LMDB's own names
 LMDB_LOCK_NAME = "lock.mdb"
 FOLDER_LOCK_NAME = "agentd.lock"
 CREATING_NAME = "creating"
 STOP_MARK_NAME = "stopped"
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""The disk, the user's quota, or the limit of file sizes is used up."""
 
 _LOCK_ATTEMPTS = 16  # each one lost means that a store was destroyed under us at that very moment
 
@@ -204,13 +203,3 @@ def _is_at(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def os_errors_translated() -> Iterator[None]:
-    """Raise what the operating system refuses as `StoreFullError` or `StoreError`, naming the file."""
-    try:
-        yield
-    except OSError as error:
-        kind = StoreFullError if error.errno in NO_ROOM else StoreError
-        raise kind(f"{error.filename or 'the store'}: {error.strerror}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentd_client.errors import StoreFullError
 
-from .files import NO_ROOM, os_errors_translated
+from .errors import NO_ROOM, os_errors_translated
 
 MIN_GROWTH_BYTES = 1024 * 1024
 """The least by which a map grows on a disk that is nearly full, and the least that a new store takes."""

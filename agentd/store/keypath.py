@@ -1,4 +1,4 @@
-"""Key paths: what an entry is called, and the bytes that LMDB sorts it by.
+"""Key paths: what an entry is called, the bytes that LMDB sorts it by, and stretches of those.
 
 A stored key is one byte for the kind of record, then each part of the path: escaped, and ended by 0x00.
 0x00 is written as 01 01 and 0x01 as 01 02, so a part never holds a bare 0x00. From this follow
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentd_client.errors import InvalidPathError
 
@@ -132,3 +132,42 @@ def _readable_part(part: bytes) -> str:
     except UnicodeDecodeError:
         return f"0x{part.hex()}"
     return text if text.isprintable() else f"0x{part.hex()}"
+
+
+class KeyRange(NamedTuple):
+    """The stored keys from `low` (included) to `high` (excluded)."""
+
+    low: bytes
+    high: bytes
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, bytes) and self.low <= key < self.high
+
+    def up_to(self, key: bytes, *, reverse: bool) -> KeyRange:
+        """The part that a reader has seen who came in that direction and stopped at `key`."""
+        return KeyRange(key, self.high) if reverse else KeyRange(self.low, _next(key))
+
+
+def key_range(prefix: KeyPath, after: KeyPath | None = None, *, reverse: bool = False) -> KeyRange:
+    """A prefix itself and everything below it, strictly past `after` in the direction of reading.
+
+    Raises:
+        InvalidPathError: either path is not one.
+    """
+    low = encode_prefix(prefix)
+    # The last byte is 0x00, or the kind's letter: adding one never overflows.
+    high = low[:-1] + bytes([low[-1] + 1])
+    if after is None:
+        return KeyRange(low, high)
+    key = encode_path(after)
+    return KeyRange(low, min(high, key)) if reverse else KeyRange(max(low, _next(key)), high)
+
+
+def _next(key: bytes) -> bytes:
+    return key + b"\0"
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that is no count with ValueError."""
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ValueError(f"a limit is a whole number from 0, or None: {limit!r}")

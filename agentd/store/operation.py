@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from .write_view import WriteView
+from .overlay import WriteView
 
 T = TypeVar("T")
 

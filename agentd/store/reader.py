@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import lmdb
 
-from .key_range import KeyRange
-from .lmdb_errors import store_error
+from .errors import store_error
+from .keypath import KeyRange
 
 Pair = tuple[bytes, bytes]
 """A stored key and its sealed value."""

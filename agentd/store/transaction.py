@@ -13,12 +13,10 @@ import trio
 
 from agentd_client.errors import TransactionConflictError, TransactionEndedError, WrongLoopError
 
-from .key_range import KeyRange
-from .keypath import readable
-from .overlay import Overlay
+from .keypath import KeyRange, readable
+from .overlay import Overlay, WriteView
 from .reader import Pair, Reader
 from .sealing import Sealer
-from .write_view import WriteView
 from .writer import Writer
 
 DEFAULT_MAX_LIFE_SECONDS = 60.0

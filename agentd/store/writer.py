@@ -23,12 +23,12 @@ from .batch import Batch
 from .committer import Committer
 from .counts import Counts
 from .environment import Environment
+from .errors import MapFull, store_error
 from .keypath import HEADER, parent_count_key
-from .lmdb_errors import MapFull, store_error
 from .operation import Operation
+from .overlay import WriteView
 from .reader import Reader
 from .sealing import Sealer
-from .write_view import WriteView
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from agentd.doctor import agents, clock, memory, store, units
 from agentd.doctor.scene import Limits, StoreLook
 from agentd.sessions import Instant
 from agentd.store import Examined, Seals
-from agentd.store.meta_pages import Meta
+from agentd.store.inspection import Meta
 from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
 from agentd_client.protocol.results import Counters, Status
 from tests.doctor.test_places import judged

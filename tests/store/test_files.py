@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agentd.store import DB
-from agentd.store.files import StoreFolder, os_errors_translated
+from agentd.store.errors import os_errors_translated
+from agentd.store.files import StoreFolder
 from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
 
 from .fakes import FakeKeyRing

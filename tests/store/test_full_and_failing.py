@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from agentd.store import DB, View, growth
-from agentd.store.lmdb_errors import store_error
+from agentd.store.errors import store_error
 from agentd_client.errors import StoreDamagedError, StoreError, StoreFullError
 from tests.disk import hold_commits
 

@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.store.key_range import check_limit, key_range
 from agentd.store.keypath import (
     MAX_KEY_BYTES,
+    check_limit,
     count_key,
     decode_key,
     encode_path,
     encode_prefix,
+    key_range,
     parent_count_key,
     readable,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from agentd.store.meta_pages import HEAD_BYTES, Meta, check_data_file
+from agentd.store.inspection import HEAD_BYTES, Meta, check_data_file
 from agentd_client.errors import StoreDamagedError
 
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")  # what LMDB takes for a new file

@@ -11,8 +11,8 @@ import trio.testing
 
 from agentd.store import DB, View
 from agentd.store.db import CLEAR_STEP
+from agentd.store.errors import MapFull
 from agentd.store.keypath import HEADER
-from agentd.store.lmdb_errors import MapFull
 from agentd_client.errors import StoreFullError
 from tests.disk import hold_commits
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentd.store import DB, inspection
-from agentd.store.meta_pages import HEAD_BYTES, check_data_file
+from agentd.store.inspection import HEAD_BYTES, check_data_file
 from agentd.store.sealing import Sealer
 from agentd.store.stop_mark import mark_of, write_mark
 from agentd_client.errors import StoreDamagedError

@@ -1,7 +1,8 @@
-"""What LMDB's errors mean to everyone else."""
+"""What errors of LMDB's and of the operating system's mean to everyone else."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,8 @@ import lmdb
 
 from agentd_client.errors import StoreDamagedError, StoreError, StoreFullError
 
-from .files import NO_ROOM
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk, the user's quota, or the limit of file sizes is used up."""
 
 
 class MapFull(Exception):  # noqa: N818 - a signal to the writer, which grows the map; never leaves this package
@@ -36,3 +38,13 @@ def lmdb_errors_translated() -> Iterator[None]:
         yield
     except lmdb.Error as error:
         raise store_error(error) from error
+
+
+@contextmanager
+def os_errors_translated() -> Iterator[None]:
+    """Raise what the operating system refuses as `StoreFullError` or `StoreError`, naming the file."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFullError if error.errno in NO_ROOM else StoreError
+        raise kind(f"{error.filename or 'the store'}: {error.strerror}") from error
