@@ -38,7 +38,7 @@ class Process(NamedTuple):
 def identify(pid: int) -> Process | None:
     """The process that has this pid now; None where there is none, or only what is left of one (a zombie)."""
     try:
-        stat = _read_stat(pid)
+        stat = read_file(f"{PROC}/{pid}/stat")
         boot_id = _boot_id()
     except OSError:  # it may end at any moment
         return None
@@ -79,11 +79,14 @@ def identify_peer(connection: socket.socket, pid: int) -> Process:
         os.close(pidfd)
 
 
-def _read_stat(pid: int) -> bytes:
-    # Once for every connection: a file object would take half as long again.
-    descriptor = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+def read_file(path: str) -> bytes:
+    """All of a file of /proc; raises OSError. Without a file object, which takes longer than to read it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 4096)
+        content = b""
+        while more := os.read(descriptor, 4096):
+            content += more
+        return content
     finally:
         os.close(descriptor)
 

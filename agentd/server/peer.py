@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import Opener
 
-from ..process_identity import PROC, Process, identify_peer, is_alive
+from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
 
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
 _INTERPRETER = re.compile(
@@ -85,16 +85,14 @@ def _executable(folder: str) -> str | None:
 def _name(folder: str) -> bytes | None:
     """The process's name, proc_pid_comm(5): at first that of the file that was executed."""
     try:
-        with open(f"{folder}/comm", "rb") as file:
-            return file.read().rstrip(b"\n")
+        return read_file(f"{folder}/comm").rstrip(b"\n")
     except OSError:
         return None
 
 
 def _unit(folder: str) -> str | None:
     try:
-        with open(f"{folder}/cgroup", "rb") as file:
-            lines = file.read().split(b"\n")  # no other end: a group's name may hold a carriage return
+        lines = read_file(f"{folder}/cgroup").split(b"\n")  # no other end: a name may hold a carriage return
     except OSError:
         return None
     for line in lines:
@@ -107,7 +105,9 @@ def _unit(folder: str) -> str | None:
 def _shown(name: bytes) -> str:
     # A file's name may hold anything but a slash, and ends up in terminals. It is cut by its bytes: a page
     # full of the longest names still fits into one message, whatever alphabet they are in.
-    text = "".join(map(_visible, name.decode("utf-8", "replace")))
+    text = name.decode("utf-8", "replace")
+    if not text.isprintable():  # nearly always it is, and then no character has to be looked at
+        text = "".join(map(_visible, text))
     return text.encode()[:MAX_SHOWN_CHARACTERS].decode("utf-8", "ignore")
 
 
