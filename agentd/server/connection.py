@@ -23,7 +23,7 @@ from agentd_client.protocol.results import Event, Opener
 
 from .dispatch import Dispatch
 from .interface import Subscriber, Unsubscribe
-from .outbox import Outbox, turns
+from .outbox import Outbox
 from .peer import Peer
 from .peer_log import PeerLog, Reason
 from .requests import AnyRequest, PlainRequest, RequestDecoder
@@ -73,7 +73,6 @@ class Connection:
         self._scope = trio.CancelScope()
         self._has_hung_up = False
         self._until_hang_up: WeakSet[trio.CancelScope] = WeakSet()
-        self._last_turn = next(turns)
 
     @property
     def last_turn(self) -> int:
@@ -81,7 +80,7 @@ class Connection:
 
         Bytes and notifications do not count: they would keep a connection that asks nothing.
         """
-        return max(self._last_turn, self._outbox.last_turn)
+        return self._outbox.last_turn
 
     @property
     def is_idle(self) -> bool:
@@ -156,13 +155,14 @@ class Connection:
 
     async def _read(self) -> None:
         decoder, sock, outbox, turn = self._decoder, self._sock, self._outbox, self._turn
+        in_flight = self._in_flight
         while True:
             if decoder.has_partial_message:
                 if not await self._wait_for_the_rest():
                     return
             else:
                 await wait_readable(sock)
-                if self._must_hold():
+                if outbox.owes_replies or len(in_flight) >= MAX_IN_FLIGHT:
                     await self._hold()
             if outbox.lost:
                 return
@@ -245,7 +245,8 @@ class Connection:
                 or len(in_flight) >= MAX_IN_FLIGHT
                 or len(replies) >= REPLIES_AT_ONCE
             ):
-                self._send_all(replies)
+                self._outbox.send(b"".join(replies))
+                replies.clear()
                 if is_over or self._must_hold():
                     # The other connections get a turn, and the peer takes what it has asked for.
                     turn.leave()
@@ -278,7 +279,7 @@ class Connection:
                 going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
-        self._send_all(replies)
+        self._outbox.send(b"".join(replies))
         return going_on
 
     def _cut_off_for_msgid(self, msgid: int) -> bool:
@@ -306,11 +307,4 @@ class Connection:
             self._outbox.send(await self._dispatch.answer_waiting(request, self))
         finally:
             self._in_flight.discard(request.msgid)
-            self._last_turn = next(turns)
             self._held.unpark_all()
-
-    def _send_all(self, replies: list[bytes]) -> None:
-        if replies:
-            self._last_turn = next(turns)
-            self._outbox.send(replies[0] if len(replies) == 1 else b"".join(replies))
-            replies.clear()

@@ -32,7 +32,8 @@ class Outbox:
     Replies that the kernel does not take at once have a deadline. Events have none: those that the peer does
     not take wait in its `Subscription`, which is bounded, and one at most stands before the replies.
 
-    `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer.
+    `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer, and
+    `last_turn` when it was last sent or took something, in the order of `turns`.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, log: PeerLog, held: ParkingLot) -> None:
@@ -58,9 +59,10 @@ class Outbox:
         self._tasks = tasks
 
     def send(self, data: bytes) -> None:
-        """Send whole replies, now or as soon as the peer takes them."""
-        if self.lost:
+        """Send whole replies, or none, now or as soon as the peer takes them."""
+        if self.lost or not data:
             return
+        self.last_turn = next(turns)
         sent = 0
         if not self._backlog:
             try:
