@@ -177,22 +177,31 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = ("errors", "session", "blocking", "lifecycle", "protocol.methods", "protocol.results")
-"""Where the names live."""
+_MODULES = {
+    "Client": "blocking",
+    "LifecycleEvent": "lifecycle",
+    "NEVER": "protocol.methods",
+    "Session": "session",
+    **dict.fromkeys(("AuditEntry", "AuditPage", "CreatedToken", "Event", "Hello"), "protocol.results"),
+    **dict.fromkeys(("LockState", "Opener", "Protection", "SessionInfo", "SessionPage"), "protocol.results"),
+    **dict.fromkeys(("Status", "Verdict", "Verification"), "protocol.results"),
+}
+"""Where the names live that are no errors."""
 
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        from importlib import import_module
-
-        if name in _MODULES:
-            return import_module(f"{__name__}.{name}")
         if name in __all__:
-            for module in _MODULES:
-                found = vars(import_module(f"{__name__}.{module}"))
-                if name in found:
-                    return globals().setdefault(name, found[name])
+            module = _import(_MODULES.get(name, "errors"))
+            return globals().setdefault(name, getattr(module, name))
+        if name in ("blocking", "errors", "lifecycle", "session"):
+            return _import(name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _import(name):
+        # Not importlib's function, which has to be imported first. With a name to import from it, the module
+        # itself comes back.
+        return __import__(f"{__name__}.{name}", fromlist=("__name__",))
 
     def __dir__():
         return __all__

@@ -16,13 +16,13 @@ from anyio.lowlevel import checkpoint
 from .aio_events import AsyncEvents
 from .aio_session import AsyncSession
 from .aio_waiting import follow, run
-from .attempts import Attempts
-from .connection import CLIENT_NAME, carry_out, connect
+from .connection import CLIENT_NAME
 from .events import open_feed
-from .pool import MAX_CONNECTIONS, Pool, ProcessPools
+from .pool import Caller
 from .protocol import calls
 from .protocol.calls import Call, PassphraseText
-from .protocol.methods import SUBSCRIBE, Method
+from .protocol.exchange import Answer
+from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
 from .protocol.results import (
     AuditPage,
@@ -36,28 +36,18 @@ from .protocol.results import (
     Verification,
 )
 from .renewal import check
+from .repeating import carry_out, connect
 from .token_text import token_text
 
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(Caller):
     """The agent, from async code. Any number of tasks of one event loop may share one.
 
     The methods, their arguments and their errors are those of `Client`. Each is a checkpoint. A call that is
     cancelled closes its connection and no other; one that changes something may still be carried out.
     """
-
-    def __init__(
-        self,
-        socket_path: str | os.PathLike[str] | None,
-        timeout: float,
-        patience: float | None,
-        agent_uid: int | None = None,
-    ) -> None:
-        self.timeout = timeout
-        self.patience = patience
-        self._pools = ProcessPools(socket_path, anyio.Semaphore, agent_uid)
 
     @classmethod
     async def connect(
@@ -74,11 +64,6 @@ class AsyncClient:
         pool = client._pools.here()
         pool.give_back(await run(connect(pool, client._attempts(None))))
         return client
-
-    @property
-    def socket_path(self) -> str:
-        """Where the agent is."""
-        return self._pools.path
 
     async def close(self) -> None:
         """Close the connections. Calls under way in other tasks end as they would; new ones are refused."""
@@ -123,7 +108,11 @@ class AsyncClient:
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
     ) -> bool:
         """See `Client.verify_token`."""
-        return (await self.check_token(token, audience=audience, scopes=scopes)).valid
+        text = token_text(token)
+        if text is None:
+            await checkpoint()
+            return False
+        return await self._carry_out(calls.is_valid(text, audience, scopes))
 
     async def check_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -238,36 +227,27 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         self._pools.close()  # no checkpoint: closing is at once, also in a cancelled task
 
-    def _attempts(self, method: Method | None, timeout: float | None = None) -> Attempts:
-        return Attempts(
-            self.socket_path,
-            method,
-            now=time.monotonic(),
-            timeout=self.timeout if timeout is None else timeout,
-            patience=self.patience,
-        )
-
     async def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
+        # As `Client._carry_out`.
         pool = self._pools.here()
-        timeout = self.timeout if seconds is None else min(self.timeout, seconds)
-        attempts = self._attempts(call.method, timeout)
-        await self._take_slot(pool, attempts, timeout)
-        try:
-            return await run(carry_out(pool, call, attempts))
-        finally:
-            pool.slots.release()
-
-    async def _take_slot(self, pool: Pool[anyio.Semaphore], attempts: Attempts, timeout: float) -> None:
-        try:
-            pool.slots.acquire_nowait()
-        except anyio.WouldBlock:
-            pass
-        else:
-            return
-        with anyio.move_on_after(timeout):
-            await pool.slots.acquire()
-            return
-        raise attempts.all_connections_busy(MAX_CONNECTIONS)
+        timeout = self._timeout if seconds is None else min(self._timeout, seconds)
+        began = time.monotonic()
+        answer: Answer[T] | None = None
+        connection = pool.take_idle()
+        if connection is not None:
+            try:
+                if connection.send_at_once(call):
+                    with anyio.move_on_after(timeout):
+                        await anyio.wait_readable(connection)
+                        answer = connection.receive_at_once(call)
+            except BaseException:  # cancelled: a late answer must not meet the next call
+                pool.drop(connection)
+                raise
+            if answer is not None and answer.refusal is None:
+                pool.give_back(connection)
+                return answer.unwrap()
+        attempts = self._attempts(call.method, timeout, began)
+        return await run(carry_out(pool, call, attempts, connection, answer))
 
 
 __all__ = ["AsyncClient", "AsyncEvents", "AsyncSession"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 
-from .connection import Steps, Wait
 from .errors import AgentdError
-from .protocol.calls import Call
-from .protocol.results import Verification
-from .renewal import CheckSteps
+
+if TYPE_CHECKING:
+    from .connection import Steps, Wait
+    from .protocol.calls import Call
+    from .protocol.results import Verification
+    from .renewal import CheckSteps
 
 T = TypeVar("T")
 
@@ -55,13 +57,13 @@ async def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
 
 
 async def _wait(wait: Wait) -> bool:
-    if wait.socket is None:
+    if wait.waited_for is None:
         await anyio.sleep(wait.seconds or 0)
         return True
     with anyio.move_on_after(wait.seconds):
         if wait.writable:
-            await anyio.wait_writable(wait.socket)
+            await anyio.wait_writable(wait.waited_for)
         else:
-            await anyio.wait_readable(wait.socket)
+            await anyio.wait_readable(wait.waited_for)
         return True
     return False

@@ -26,16 +26,16 @@ from .errors import (
     ProtocolError,
     VersionsDifferError,
 )
-from .protocol.calls import LocalParamsError
-from .protocol.methods import Method
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .protocol.methods import Method
 
 _STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 """No socket yet, or nobody who listens on it yet."""
 
 _QUEUE_FULL = errno.EAGAIN
 """connect(2) of a Unix socket: somebody listens, and the queue of waiting connections is full."""
-
-_LONGEST_TIMEOUT_SECONDS = 24 * 3600
 
 _START = "start one with `agentd serve`"
 _BUSY = "see whether it is busy or stopped, and its log"
@@ -54,24 +54,17 @@ class Attempts:
         now: the present time.
         timeout: seconds for the whole call.
         patience: seconds of them to wait for an agent that is not there; None means all of them.
-
-    Raises:
-        LocalParamsError: a number of seconds that is none, negative, or over a day.
     """
 
     def __init__(
         self, path: str, method: Method | None, *, now: float, timeout: float, patience: float | None
     ) -> None:
-        _check_seconds("timeout", timeout)
-        if patience is None:
-            patience = timeout
-        _check_seconds("patience", patience)
         self.path = path
         self._name = method.name if method is not None else "the connection"
         self._repeatable = method is None or method.repeatable
         self._timeout = timeout
         self._deadline = now + timeout
-        self._patience = patience
+        self._patience = timeout if patience is None else patience
         self._absent_until: float | None = None
         self._pause = _FIRST_PAUSE_SECONDS
         self._sent = False
@@ -165,9 +158,3 @@ class Attempts:
             f"{self._name} was sent to the agent at {self.path}, but {reason}; whether it was carried "
             "out is unknown; look (`agentctl status`) before you repeat it"
         )
-
-
-def _check_seconds(name: str, seconds: object) -> None:
-    # A NaN fails every comparison; None, "for ever", is no deadline.
-    if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_TIMEOUT_SECONDS:
-        raise LocalParamsError(f"{name} is a number of seconds from 0 to {_LONGEST_TIMEOUT_SECONDS}")

@@ -1,35 +1,38 @@
-"""The blocking client: what it can be asked. What is sent is in `protocol`, how in `caller`."""
+"""The blocking client: what it can be asked, and how a call is carried out. What is sent is in `protocol`."""
 
 from __future__ import annotations
 
+import os
 import time
 
-from .caller import Caller
 from .connection import CLIENT_NAME
+from .pool import Caller
 from .protocol import calls
 from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
-from .protocol.results import (
-    AuditPage,
-    CreatedToken,
-    Hello,
-    LockState,
-    Protection,
-    SessionPage,
-    Status,
-    Verdict,
-    Verification,
-)
+from .protocol.results import Verdict, Verification
 from .token_text import token_text
-from .waiting import follow, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self, TypeVar
 
     from .events import Events
-    from .protocol.calls import PassphraseText
+    from .protocol.calls import Call, PassphraseText
+    from .protocol.exchange import Answer
+    from .protocol.results import (
+        AuditPage,
+        CreatedToken,
+        Hello,
+        LockState,
+        Protection,
+        SessionPage,
+        Status,
+    )
     from .session import Session
+
+    T = TypeVar("T")
 
 
 class Client(Caller):
@@ -51,6 +54,52 @@ class Client(Caller):
     `timeout` is the seconds for a whole call, connecting and repeating included, and `patience` how many of
     them may go by waiting for an agent that is not there (None: all). Both may be changed at any time.
     """
+
+    @classmethod
+    def connect(
+        cls,
+        socket_path: str | os.PathLike[str] | None = None,
+        timeout: float = 5.0,
+        *,
+        patience: float | None = None,
+        agent_uid: int | None = None,
+    ) -> Self:
+        """Connect now, so that a missing agent shows here.
+
+        Args:
+            socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
+            timeout: seconds for each call.
+            patience: seconds to wait for an agent that is not there, because it may be starting.
+            agent_uid: the user whose agent is trusted, where it is another user's: whoever else listens there
+                is sent nothing. None means this process's own user, and never anybody.
+
+        Raises:
+            AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
+            InvalidParamsError: the timeout is not 0 to 86400 seconds, or the agent's uid is none.
+        """
+        client = cls(socket_path, timeout, patience, agent_uid)
+        pool = client._pools.here()
+        try:
+            connection = pool.take()
+        except OSError:  # it may be starting
+            connection = None
+        if connection is None:
+            from .repeating import connect
+            from .waiting import run
+
+            connection = run(connect(pool, client._attempts(None)))
+        pool.give_back(connection)
+        return client
+
+    def close(self) -> None:
+        """Close the connections. Calls under way in other threads end as they would; new ones are refused."""
+        self._pools.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def hello(self) -> Hello:
         """The agent's version and capabilities."""
@@ -117,7 +166,8 @@ class Client(Caller):
             audience: who asks.
             scopes: what the token has to be good for.
         """
-        return (self.check_token(token, audience=audience, scopes=scopes)).valid
+        text = token_text(token)
+        return text is not None and self._carry_out(calls.is_valid(text, audience, scopes))
 
     def check_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -167,6 +217,7 @@ class Client(Caller):
             TokenFileError: the token file cannot be read.
         """
         from .renewal import check
+        from .waiting import follow
 
         return follow(check(session, audience, scopes, clock), self._carry_out)
 
@@ -318,6 +369,29 @@ class Client(Caller):
         and for the agent's agreement; then events are waited for as long as it takes.
         """
         from .events import Events, open_feed
+        from .waiting import run
 
         self._pools.here()
         return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
+
+    def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
+        # Every call of every program passes here: what a call without trouble does not need is not done.
+        pool = self._pools.here()
+        timeout = self._timeout if seconds is None else min(self._timeout, seconds)
+        began = time.monotonic()
+        answer: Answer[T] | None = None
+        connection = pool.take_idle()
+        if connection is not None:
+            try:
+                if connection.send_at_once(call) and connection.is_readable_within(timeout):
+                    answer = connection.receive_at_once(call)
+            except BaseException:  # interrupted: a late answer must not meet the next call
+                pool.drop(connection)
+                raise
+            if answer is not None and answer.refusal is None:
+                pool.give_back(connection)
+                return answer.unwrap()
+        from .repeating import carry_out
+        from .waiting import run
+
+        return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))

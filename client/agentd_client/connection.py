@@ -1,40 +1,54 @@
-"""One call over a Unix socket, as steps: everything that the blocking and the async client have in common.
+"""A connection to an agent: how it is made, and how a request and its answer travel on it.
 
-The socket never blocks. Where it would, a step yields a `Wait`, and the client that runs the steps does the
-waiting in its own way and sends back whether it came about in time. A client that gives up (an
-interruption, a cancellation) closes the steps, and with them the connection in use.
+The socket never blocks. A call with which nothing goes wrong is one send (`send_at_once`), one wait, which
+each client does in its own way, and one receive (`receive_at_once`). Whatever is different is left to `ask`,
+which goes on from where those stopped: see `repeating`.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import struct
-from collections.abc import Generator
-from contextlib import suppress
+from _socket import (  # not `socket`, which imports enum and selectors for what is not needed here
+    AF_UNIX,
+    MSG_NOSIGNAL,
+    SHUT_RDWR,
+    SO_PEERCRED,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
+from select import POLLIN, poll
 from time import monotonic
-from typing import NamedTuple, Protocol, TypeVar
 
 from . import __version__
-from .attempts import Attempts
-from .errors import (
-    AgentdError,
-    AgentStoppingError,
-    AgentUnreachableError,
-    ForeignAgentError,
-    InvalidMessageError,
-    ProtocolError,
-)
-from .protocol import calls
-from .protocol.calls import Call
-from .protocol.exchange import Answer, Exchange
+from .errors import AgentUnreachableError, ForeignAgentError, ProtocolError
+from .protocol.exchange import Exchange
 from .protocol.limits import READ_BYTES
-from .protocol.methods import HELLO
-from .protocol.wire import UnusableAnswerError
 from .user_namespace import own_uid_fault, stands_for_others
-from .versions import difference
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import NamedTuple, Protocol, TypeVar
+
+    from .attempts import Attempts
+    from .protocol.calls import Call
+    from .protocol.exchange import Answer
+
+    T = TypeVar("T")
+
+    class HasDescriptor(Protocol):
+        """What can be waited for."""
+
+        def fileno(self) -> int:
+            """The descriptor."""
+
+    Steps = Generator["Wait", bool, T]
+else:
+    from .light_typing import NamedTuple
 
 CLIENT_NAME = f"agentd-client {__version__}"
 """As the client introduces itself."""
@@ -46,22 +60,21 @@ _MAX_PATH_BYTES = 107
 
 
 class Wait(NamedTuple):
-    """Wait until the socket is readable (or writable), but at most `seconds`; with no socket, so long.
+    """Wait until that is readable (or writable), but at most `seconds`; with None, so long.
 
-    `seconds` is None for as long as it takes, which only a socket may.
+    A step yields it, and the client that runs the steps does the waiting in its own way and sends back
+    whether it came about in time. `seconds` is None for as long as it takes, which only what has a descriptor
+    may.
     """
 
-    socket: socket.socket | None
+    waited_for: HasDescriptor | None
     writable: bool
     seconds: float | None
 
 
-Steps = Generator[Wait, bool, T]
-
-
-def peer_uid(connected: socket.socket) -> int:
+def peer_uid(connected: socket) -> int:
     """Who listens at the other end: SO_PEERCRED, unix(7). It is the one who called listen(2)."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    credentials = connected.getsockopt(SOL_SOCKET, SO_PEERCRED, _PEERCRED.size)
     uid: int = _PEERCRED.unpack(credentials)[1]
     return uid
 
@@ -87,9 +100,12 @@ def _foreign(path: str, uid: int, agent_uid: int | None) -> ForeignAgentError:
 class Connection:
     """A connection to an agent of our own, or of a user whom we trust, for one call at a time."""
 
-    def __init__(self, connected: socket.socket, exchange: Exchange | None = None) -> None:
+    def __init__(self, connected: socket, exchange: Exchange | None = None) -> None:
         self._socket = connected
         self._exchange = exchange or Exchange()
+        self._unsent: bytes | memoryview = b""
+        self._misread: ProtocolError | None = None
+        self._poll: poll | None = None
         self.reused = False
 
     @classmethod
@@ -110,7 +126,7 @@ class Connection:
             raise AgentUnreachableError(
                 f"{path!r} cannot be a socket: its path may have {_MAX_PATH_BYTES} bytes; set AGENTD_SOCKET"
             )
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connected = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
         try:
             connected.connect(path)
             uid = peer_uid(connected)
@@ -126,24 +142,60 @@ class Connection:
         """Close the descriptor. Not shutdown(2): after fork(2) another process may still use the socket."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The descriptor to wait for; -1 once it is closed."""
+        return self._socket.fileno()
+
     def hang_up(self) -> None:
         """End the conversation for every process that has this socket; whoever waits on it wakes up."""
-        with suppress(OSError):  # the other end was faster, or it is closed already
-            self._socket.shutdown(socket.SHUT_RDWR)
+        try:  # noqa: SIM105 - contextlib is slow to import
+            self._socket.shutdown(SHUT_RDWR)
+        except OSError:
+            pass  # the other end was faster, or it is closed already
+
+    def send_at_once(self, call: Call[T]) -> bool:
+        """Send a request, of which nothing was sent yet; False where `ask` has to go on."""
+        self._unsent = request = self._exchange.request(call)
+        try:
+            sent = self._socket.send(request, MSG_NOSIGNAL)
+        except OSError:
+            return False  # `ask` meets it again
+        self._unsent = request[sent:]
+        return not self._unsent
+
+    def is_readable_within(self, seconds: float) -> bool:
+        """Wait for the answer, as blocking code does it."""
+        if self._poll is None:
+            self._poll = poll()
+            self._poll.register(self._socket, POLLIN)
+        return bool(self._poll.poll(seconds * 1000))
+
+    def receive_at_once(self, call: Call[T]) -> Answer[T] | None:
+        """The answer, where it has come whole; None where `ask` has to go on."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+            return self._exchange.receive(data, call) if data else None
+        except OSError:
+            return None
+        except ProtocolError as error:
+            self._misread = error
+            return None
+
+    def begin(self, call: Call[T]) -> None:
+        """Make the request, of which `ask` sends what is not sent yet."""
+        self._unsent = self._exchange.request(call)
 
     def ask(self, call: Call[T], attempts: Attempts) -> Steps[Answer[T]]:
-        """Send a request and receive its answer.
+        """Send what is left of the request that was begun, and receive its answer.
 
         Raises:
             OSError: the connection broke.
             ProtocolError: the answer is none.
             AgentTimeoutError, OutcomeUnknownError: the time was up.
         """
-        attempts.begin()
-        unsent = memoryview(self._exchange.request(call))
-        while unsent:
+        while self._unsent:
             try:
-                unsent = unsent[self._socket.send(unsent, socket.MSG_NOSIGNAL) :]
+                self._unsent = memoryview(self._unsent)[self._socket.send(self._unsent, MSG_NOSIGNAL) :]
             except BlockingIOError:
                 yield from self._wait(attempts, writable=True)
             except OSError:
@@ -153,6 +205,8 @@ class Connection:
                     raise
                 return answer
         attempts.sent_whole()
+        if self._misread is not None:
+            raise self._misread
         while True:
             yield from self._wait(attempts, writable=False)
             data = self._received()
@@ -165,11 +219,13 @@ class Connection:
                 return answer
 
     def _last_answer(self, call: Call[T]) -> Answer[T] | None:
-        with suppress(OSError):  # nothing is left, or nobody is there
+        try:
             while data := self._socket.recv(READ_BYTES):
                 answer = self._exchange.receive(data, call)
                 if answer is not None:
                     return answer
+        except OSError:
+            pass  # nothing is left, or nobody is there
         return None
 
     def listen(self) -> Steps[bytes]:
@@ -179,7 +235,7 @@ class Connection:
             OSError: the connection broke, or was closed here.
         """
         while True:
-            yield Wait(self._socket, False, None)
+            yield Wait(self, False, None)
             data = self._received()
             if data is not None:
                 return data
@@ -191,82 +247,5 @@ class Connection:
             return None
 
     def _wait(self, attempts: Attempts, *, writable: bool) -> Steps[None]:
-        if not (yield Wait(self._socket, writable, attempts.seconds_left(monotonic()))):
+        if not (yield Wait(self, writable, attempts.seconds_left(monotonic()))):
             raise attempts.timed_out()
-
-
-class Connections(Protocol):
-    """Where connections come from and go to: `agentd_client.pool.Pool`."""
-
-    def take(self) -> Connection:
-        """An idle connection, or a new one; raises as `Connection.open` does."""
-
-    def give_back(self, connection: Connection) -> None:
-        """Keep it for the next call."""
-
-    def drop(self, connection: Connection) -> None:
-        """Close it."""
-
-
-def connect(pool: Connections, attempts: Attempts) -> Steps[Connection]:
-    """A connection to the agent, which may still be starting."""
-    while True:
-        try:
-            return pool.take()
-        except OSError as error:
-            try:
-                pause = attempts.after_no_connection(error, monotonic())
-            except AgentUnreachableError as absent:
-                from .lock_holder import agent_elsewhere  # where there is none, which is rare
-
-                remedy = agent_elsewhere(attempts.path)
-                if remedy is None:
-                    raise
-                reason = absent.sentence.rpartition("; ")[0]
-                raise AgentUnreachableError(f"{reason}; {remedy}") from error
-        yield Wait(None, False, pause)
-
-
-def _difference(pool: Connections, attempts: Attempts) -> Steps[str | None]:
-    """How the agent's version differs from this client's; None where it does not or is not known."""
-    connection = None
-    try:
-        connection = pool.take()
-        answer = yield from connection.ask(calls.hello(CLIENT_NAME), attempts.beside(HELLO, monotonic()))
-        return None if answer.result is None else difference(answer.result, __version__)
-    except (AgentdError, OSError):
-        return None
-    finally:
-        if connection is not None:
-            pool.drop(connection)
-
-
-def carry_out(pool: Connections, call: Call[T], attempts: Attempts) -> Steps[T]:
-    """A call from beginning to end, repeated where that is safe; raises the agent's refusal as it is."""
-    while True:
-        connection = yield from connect(pool, attempts)
-        reusable = False
-        try:
-            answer = yield from connection.ask(call, attempts)
-        except UnusableAnswerError as error:
-            differing = yield from _difference(pool, attempts)
-            raise attempts.misunderstood(error, differing) from error
-        except ProtocolError as error:
-            raise attempts.misunderstood(error) from error
-        except AgentdError:  # before OSError: a timeout is one of both
-            raise
-        except OSError as error:
-            pause = attempts.after_loss(error, monotonic(), reused=connection.reused)
-        else:
-            refusal = answer.refusal
-            if not isinstance(refusal, AgentStoppingError):
-                reusable = not isinstance(refusal, InvalidMessageError)
-                return answer.unwrap()
-            pause = attempts.after_stopping(refusal, monotonic())
-        finally:
-            # Also when interrupted or cancelled: a late answer must not meet the next call.
-            if reusable:
-                pool.give_back(connection)
-            else:
-                pool.drop(connection)
-        yield Wait(None, False, pause)

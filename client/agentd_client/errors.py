@@ -8,7 +8,9 @@ it is, in the two values that Neovim's MessagePack-RPC gives to errors and shows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FAILED = 0
 """The agent, its state or the way to it is at fault: the same request may succeed later."""

@@ -1,32 +1,37 @@
 """Events as they come from the agent: on a connection of their own, when there is something to tell.
 
-`Feed` is what the blocking and the async iterator have in common, as steps (see `connection`); `Events` is
+`Feed` is what the blocking and the async iterator have in common, as steps (see `repeating`); `Events` is
 the blocking one.
 """
 
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 from collections import deque
-from threading import Lock
-from typing import TypeVar
 
-from .attempts import Attempts
-from .connection import Connection, Steps, carry_out
+from .connection import Connection
 from .errors import ProtocolError
+from .pool import Pool
 from .protocol import calls, methods
-from .protocol.calls import Call
-from .protocol.codec import Message, Notification, RefusedRequest, Request, Response
-from .protocol.exchange import Answer, Exchange
-from .protocol.results import Event
+from .protocol.codec import Notification, RefusedRequest, Request, Response
+from .protocol.exchange import Exchange
 from .protocol.wire import error_from_wire
+from .repeating import carry_out
 from .waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Self, TypeVar
 
-T = TypeVar("T")
+    from .attempts import Attempts
+    from .connection import Steps
+    from .protocol.calls import Call
+    from .protocol.codec import Message
+    from .protocol.exchange import Answer
+    from .protocol.results import Event
+
+    T = TypeVar("T")
 
 
 class EventExchange(Exchange):
@@ -133,12 +138,11 @@ class Feed:
             return b""
 
 
-class _Source:
+class _Source(Pool):
     """Where `carry_out` gets the connection of a feed from, and leaves it."""
 
     def __init__(self, path: str, agent_uid: int | None) -> None:
-        self._path = path
-        self._agent_uid = agent_uid
+        super().__init__(path, agent_uid)
         self.exchange = EventExchange()
         self.kept: Connection | None = None
 
@@ -181,7 +185,7 @@ class Events:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._turn = Lock()
+        self._turn = allocate_lock()
 
     def __iter__(self) -> Self:
         return self

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from .errors import InvalidTokenError
 from .protocol.calls import is_sendable_token
 
@@ -15,7 +13,7 @@ def token_text(token: object) -> str | None:
 
     Never raises, whatever is handed in.
     """
-    text = _plain(token)
+    text = token if type(token) is str else _plain(token)
     return text if is_sendable_token(text) else None
 
 
@@ -31,4 +29,4 @@ def _plain(token: object) -> str | None:
     # The type is asked, not the object: its `__class__`, `__len__` or `__str__` may be anything.
     if not issubclass(type(token), str):
         return None
-    return str.__str__(cast("str", token))
+    return str.__str__(token)

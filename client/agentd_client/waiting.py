@@ -1,21 +1,28 @@
-"""How blocking code carries out the steps of `connection`, waiting with poll(2), and those of `renewal`."""
+"""How blocking code carries out the steps of `repeating`, waiting with poll(2), and those of `renewal`."""
 
 from __future__ import annotations
 
 import select
 import time
-from typing import Any, Protocol, TypeVar
 
-from .connection import Steps, Wait
 from .errors import AgentdError
-from .protocol.calls import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
+
+    from .connection import Steps, Wait
+    from .protocol.calls import Call
     from .protocol.results import Verification
     from .renewal import CheckSteps
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
+    class CarriesOut(Protocol):
+        """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
+
+        def __call__(self, call: Call[Any], seconds: float | None) -> Any:
+            """The answer; raises the refusal."""
 
 
 def run(steps: Steps[T]) -> T:
@@ -29,13 +36,6 @@ def run(steps: Steps[T]) -> T:
         return result
     finally:
         steps.close()  # an interruption hit the waiting, not the steps: they close the connection now
-
-
-class CarriesOut(Protocol):
-    """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
-
-    def __call__(self, call: Call[Any], seconds: float | None) -> Any:
-        """The answer; raises the refusal."""
 
 
 def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
@@ -57,9 +57,9 @@ def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
 
 
 def _wait(wait: Wait) -> bool:
-    if wait.socket is None:
+    if wait.waited_for is None:
         time.sleep(wait.seconds or 0)
         return True
     poller = select.poll()
-    poller.register(wait.socket, select.POLLOUT if wait.writable else select.POLLIN)
+    poller.register(wait.waited_for, select.POLLOUT if wait.writable else select.POLLIN)
     return bool(poller.poll(None if wait.seconds is None else wait.seconds * 1000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -226,6 +227,21 @@ def test_a_call_that_gets_no_answer_ends_at_its_timeout(path: Path, flavour: str
 
     with ScriptedAgent(path, stays_silent):
         run(flavour, path, scenario)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["connected anew", "on a connection that is there"])
+def test_a_deadline_passes_also_while_signals_are_handled_all_the_time(path: Path, is_new: bool) -> None:
+    handled = signal.signal(signal.SIGALRM, lambda *_: None)
+    with ScriptedAgent(path, stays_silent, stays_silent), Client.connect(path, timeout=0.05) as agent:
+        if is_new:
+            agent._pools.here()._drop_idle()
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            with pytest.raises(AgentTimeoutError, match="did not answer verifyToken within"):
+                agent.verify_token("good")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handled)
 
 
 def test_a_change_that_was_sent_and_got_no_answer_in_time_is_an_unknown_outcome(

@@ -19,10 +19,10 @@ from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent, answers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
-CALLERS, CALLS = 16, 50
+CALLERS, CALLS = 2 * MAX_CONNECTIONS, 25  # so that they have to wait for each other
 
 
-def test_sixteen_threads_share_one_client_and_each_gets_its_own_answers(path: Path) -> None:
+def test_many_threads_share_one_client_and_each_gets_its_own_answers(path: Path) -> None:
     start = threading.Barrier(CALLERS)
 
     def calls(client: Client, caller: int) -> None:
@@ -42,7 +42,7 @@ def test_sixteen_threads_share_one_client_and_each_gets_its_own_answers(path: Pa
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_sixteen_tasks_share_one_client_and_each_gets_its_own_answers(path: Path, backend: str) -> None:
+def test_many_tasks_share_one_client_and_each_gets_its_own_answers(path: Path, backend: str) -> None:
     async def calls(client: AsyncClient, caller: int) -> None:
         for number in range(CALLS):
             token = f"good-{caller}-{number}"

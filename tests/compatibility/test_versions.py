@@ -18,7 +18,7 @@ from agentd_client import (
     UnknownMethodError,
     VersionsDifferError,
 )
-from agentd_client import connection as connection_module
+from agentd_client import repeating as repeating_module
 from agentd_client.cli import run as run_module
 from agentd_client.cli.commands import status as status_command
 from agentd_client.protocol.results import Hello
@@ -70,7 +70,7 @@ def socket_path(folder) -> Path:  # noqa: F811
 @pytest.fixture
 def own_version(monkeypatch):
     def own_version(version: str) -> None:
-        for module in (connection_module, status_command, run_module):
+        for module in (repeating_module, status_command, run_module):
             monkeypatch.setattr(module, "__version__", version)
 
     return own_version
@@ -227,4 +227,4 @@ def test_what_differs_and_what_to_do(server, protocol, own, words):
 
 
 def test_the_client_says_its_version_at_hello():
-    assert f"agentd-client {agentd_client.__version__}" == connection_module.CLIENT_NAME
+    assert f"agentd-client {agentd_client.__version__}" == repeating_module.CLIENT_NAME

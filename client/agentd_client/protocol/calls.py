@@ -5,10 +5,6 @@ The blocking and the async client differ only in how they move bytes; what they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
-
-from .. import passphrase_rules
 from ..errors import (
     AgentdError,
     InvalidAudienceError,
@@ -17,7 +13,7 @@ from ..errors import (
     InvalidTokenError,
     PassphraseError,
 )
-from . import answers, methods
+from . import methods, wire
 from .limits import (
     MAX_AUDIENCES,
     MAX_PASSPHRASE_BYTES,
@@ -25,25 +21,20 @@ from .limits import (
     MAX_TOKEN_CHARACTERS,
     PROTOCOL_VERSION,
 )
-from .methods import Method
-from .results import (
-    AuditPage,
-    CreatedToken,
-    Event,
-    Hello,
-    LockState,
-    Protection,
-    Revocation,
-    Revocations,
-    SessionPage,
-    Status,
-    Subscribed,
-    Verdict,
-    Verification,
-)
+from .results import CreatedToken, Event, Hello, LockState, Protection, Revocation, Revocations, Subscribed
 from .wire import from_wire
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Generic, NamedTuple, TypeVar
+
+    from .methods import Method
+    from .results import AuditPage, SessionPage, Status, Verdict, Verification
+
+    T = TypeVar("T")
+else:
+    from ..light_typing import Generic, NamedTuple, T
 
 PassphraseText = str | bytes | bytearray
 
@@ -77,7 +68,7 @@ def hello(client: str) -> Call[Hello]:
 
 def get_status() -> Call[Status]:
     """Ask how the agent is."""
-    return _call(methods.GET_STATUS, answers.status)
+    return _call(methods.GET_STATUS, wire.status)
 
 
 def create_token(
@@ -110,26 +101,30 @@ def verify_token(
     token: str, *, audience: str | None = None, scopes: Sequence[str] | None = None
 ) -> Call[Verification]:
     """Ask whether a token is valid, for an audience and for scopes; this counts as a use."""
-    return _verify(answers.verification, token, audience, scopes)
+    return _verify(wire.verification, token, audience, scopes)
+
+
+def is_valid(token: str, audience: str | None, scopes: Sequence[str] | None) -> Call[bool]:
+    """As `verify_token`; read only as yes or no."""
+    return _verify(wire.is_valid, token, audience, scopes)
 
 
 def judge_token(
     token: str, *, audience: str | None = None, scopes: Sequence[str] | None = None
 ) -> Call[Verdict]:
     """As `verify_token`; read so that the answer of either door says the same."""
-    return _verify(answers.verdict, token, audience, scopes)
+    return _verify(wire.verdict, token, audience, scopes)
 
 
 def _verify(
     read: Callable[[Any], T], token: str, audience: str | None, scopes: Sequence[str] | None
 ) -> Call[T]:
-    return _call(
-        methods.VERIFY_TOKEN,
-        read,
-        token=token,
-        audience=audience,
-        scopes=_names(scopes, MAX_SCOPES, InvalidScopesError),
-    )
+    params: dict[str, Any] = {"token": token}
+    if audience is not None:
+        params["audience"] = audience
+    if scopes is not None:
+        params["scopes"] = _names(scopes, MAX_SCOPES, InvalidScopesError)
+    return Call(methods.VERIFY_TOKEN, params, read)
 
 
 def inspect_token(
@@ -144,7 +139,7 @@ def inspect_token(
         raise LocalParamsError("inspect_token takes either a token or an id")
     return _call(
         methods.INSPECT_TOKEN,
-        answers.verification,
+        wire.verification,
         token=None if token is None else sendable_token(token),
         id=session_id,
         audience=audience,
@@ -171,7 +166,7 @@ def list_sessions(
     """Ask for some sessions, newest first."""
     return _call(
         methods.LIST_SESSIONS,
-        answers.session_page,
+        wire.session_page,
         state=state,
         label=label,
         pid=pid,
@@ -205,7 +200,7 @@ def list_audit(
     *, since: float | None = None, after: str | None = None, limit: int | None = None
 ) -> Call[AuditPage]:
     """Ask for some entries of the audit log, newest first."""
-    return _call(methods.LIST_AUDIT, answers.audit_page, since=since, after=after, limit=limit)
+    return _call(methods.LIST_AUDIT, wire.audit_page, since=since, after=after, limit=limit)
 
 
 def subscribe() -> Call[bool]:
@@ -227,7 +222,7 @@ def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
 
 def reset_key(grace_seconds: int | None = None) -> Call[str]:
     """Replace the session key: every earlier token is invalid from then on, or once the grace is over."""
-    return _call(methods.RESET_KEY, answers.key_id, graceSeconds=grace_seconds)
+    return _call(methods.RESET_KEY, wire.key_id, graceSeconds=grace_seconds)
 
 
 def lock() -> Call[LockState]:
@@ -291,6 +286,8 @@ def sendable_passphrase(passphrase: object) -> bytes | bytearray:
 
 def settable_passphrase(passphrase: object) -> bytes | bytearray:
     """As `sendable_passphrase`, for one that is to be set; refuses what cannot be meant."""
+    from .. import passphrase_rules  # needed by few
+
     given = sendable_passphrase(passphrase)
     problem = passphrase_rules.problem(given)
     if problem is not None:

@@ -7,9 +7,6 @@ The one door to msgpack on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, NoReturn
-
 import msgpack
 
 from ..errors import AgentdError, InvalidParamsError, ProtocolError, UnknownMethodError
@@ -22,6 +19,13 @@ from .limits import (
     MAX_NESTING,
     READ_BYTES,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NamedTuple, NoReturn
+else:
+    from ..light_typing import NamedTuple
 
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
 _REQUEST_ITEMS = 4

@@ -7,7 +7,11 @@ verification of a session with limited uses that is asked twice counts twice: on
 
 from __future__ import annotations
 
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from ..light_typing import NamedTuple
 
 
 class Method(NamedTuple):

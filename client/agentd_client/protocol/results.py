@@ -5,7 +5,11 @@ A token never shows in `repr`: results end up in logs and tracebacks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from ..light_typing import NamedTuple
 
 
 class Hello(NamedTuple):

@@ -1,14 +1,29 @@
-"""Python names and wire names: snake_case here, camelCase there, spelled from one root.
+"""Python names and wire names, snake_case and camelCase, spelled from one root; and how answers are read.
 
 This file and `methods.py` are the only ones that know how a thing is called on the wire.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
-
 from ..errors import ERRORS, AgentdError, ProtocolError, RequestError
+from .results import (
+    AuditEntry,
+    AuditPage,
+    Counters,
+    KeyReset,
+    Opener,
+    SessionInfo,
+    SessionPage,
+    Status,
+    Verdict,
+    Verification,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple, TypeVar
+
+    ResultT = TypeVar("ResultT", bound=NamedTuple)
 
 _Text = (str,)
 _Number = (int, float)
@@ -18,7 +33,8 @@ _MaybeInt = (int, type(None))
 _MaybeList = (list, type(None))
 _MaybeMap = (dict, type(None))
 
-# One vocabulary: a field of this name has this type in whatever result it stands.
+# One vocabulary: a field of this name has this type in whatever result it stands, and none derived from it: a
+# bool is no int.
 _TYPES: dict[str, tuple[type, ...]] = {
     "agent_id": _MaybeText,
     "at": _Number,
@@ -91,9 +107,6 @@ class UnusableAnswerError(ProtocolError):
     """The agent answered, and not what this client knows as the answer: perhaps one of another version."""
 
 
-ResultT = TypeVar("ResultT", bound=NamedTuple)
-
-
 def camel(name: str) -> str:
     """`created_at` -> `createdAt`."""
     first, *rest = name.split("_")
@@ -135,17 +148,20 @@ def from_wire(kind: type[ResultT], value: object) -> ResultT:
     Raises:
         UnusableAnswerError: where a field is missing or of the wrong type.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise UnusableAnswerError(f"the agent's answer is not a map but {type(value).__name__}")
     found = []
     for field in kind._fields:
-        item = value.get(_CAMEL[field])
-        if item is None and _CAMEL[field] not in value:
-            item = kind._field_defaults.get(field)
-        if not isinstance(item, _TYPES[field]) or (isinstance(item, bool) and bool not in _TYPES[field]):
-            raise UnusableAnswerError(f"the agent's answer has no usable field {_CAMEL[field]!r}")
+        name = _CAMEL[field]
+        item = value.get(name, kind._field_defaults.get(field))
+        if type(item) not in _TYPES[field]:
+            raise _unusable(name)
         found.append(item)
     return kind._make(found)
+
+
+def _unusable(name: str) -> UnusableAnswerError:
+    return UnusableAnswerError(f"the agent's answer has no usable field {name!r}")
 
 
 def error_to_wire(error: AgentdError) -> list[Any]:
@@ -161,3 +177,63 @@ def error_from_wire(error: object) -> AgentdError:
             kind = ERRORS.get(code)
             return RequestError(text) if kind is None else kind(sentence)
     return RequestError(f"the agent answered an error of a form unknown here ({type(error).__name__})")
+
+
+# What is more than one map. All of these raise `UnusableAnswerError`.
+
+
+def status(answer: Any) -> Status:
+    """The agent at a glance."""
+    found = from_wire(Status, answer)
+    if isinstance(found.sessions, list):
+        raise _unusable("sessions")
+    return found._replace(counters=from_wire(Counters, found.counters))
+
+
+def verification(answer: Any) -> Verification:
+    """Whether a token is valid, and its session."""
+    found = from_wire(Verification, answer)
+    return found if found.session is None else found._replace(session=_session(found.session))
+
+
+def is_valid(answer: Any) -> bool:
+    """Whether a token is valid, and nothing more; the rest of the answer is checked as well."""
+    return verification(answer).valid
+
+
+def verdict(answer: Any) -> Verdict:
+    """Whether a token is valid, as either door answers it."""
+    session = verification(answer).session
+    if session is None:
+        return from_wire(Verdict, answer)
+    found = from_wire(Verdict, answer | {"audience": session.audience, "scopes": session.scopes})
+    return found if found.valid else found._replace(audience=None, scopes=None)
+
+
+def _session(answer: Any) -> SessionInfo:
+    session = from_wire(SessionInfo, answer)
+    if session.opened_by is not None:
+        session = session._replace(opened_by=from_wire(Opener, session.opened_by))
+    return session
+
+
+def session_page(answer: Any) -> SessionPage:
+    """Some sessions."""
+    found = from_wire(SessionPage, answer)
+    if not isinstance(found.sessions, list):  # getStatus has a number of that name
+        raise _unusable("sessions")
+    return found._replace(sessions=[_session(session) for session in found.sessions])
+
+
+def audit_page(answer: Any) -> AuditPage:
+    """Some entries of the audit log."""
+    found = from_wire(AuditPage, answer)
+    return found._replace(entries=[from_wire(AuditEntry, entry) for entry in found.entries])
+
+
+def key_id(answer: Any) -> str:
+    """The id of the new session key."""
+    found: str | None = from_wire(KeyReset, answer).key_id
+    if found is None:  # as getStatus may answer, of an agent that is locked
+        raise _unusable("keyId")
+    return found

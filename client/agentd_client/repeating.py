@@ -1,0 +1,139 @@
+"""A call as steps, from wherever it stands to its end: connecting, sending, waiting, and all of it again.
+
+Both clients take these where a call does not go through at once. Where a step would block it yields a
+`Wait`. A client that gives up (an interruption, a cancellation) closes the steps, and with them the
+connection in use.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from . import __version__
+from .connection import CLIENT_NAME, Connection, Wait
+from .errors import (
+    AgentdError,
+    AgentStoppingError,
+    AgentUnreachableError,
+    InvalidMessageError,
+    ProtocolError,
+)
+from .pool import MAX_CONNECTIONS
+from .protocol import calls
+from .protocol.methods import HELLO
+from .protocol.wire import UnusableAnswerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from .attempts import Attempts
+    from .connection import Steps
+    from .pool import Pool
+    from .protocol.calls import Call
+    from .protocol.exchange import Answer
+
+    T = TypeVar("T")
+
+
+def connect(pool: Pool, attempts: Attempts) -> Steps[Connection]:
+    """A connection to the agent, which may still be starting."""
+    while True:
+        try:
+            return pool.take() or (yield from _take_in_turn(pool, attempts))
+        except AgentdError:  # before OSError: a timeout is one of both
+            raise
+        except OSError as error:
+            try:
+                pause = attempts.after_no_connection(error, monotonic())
+            except AgentUnreachableError as absent:
+                from .lock_holder import agent_elsewhere  # where there is none, which is rare
+
+                remedy = agent_elsewhere(attempts.path)
+                if remedy is None:
+                    raise
+                reason = absent.sentence.rpartition("; ")[0]
+                raise AgentUnreachableError(f"{reason}; {remedy}") from error
+        yield Wait(None, False, pause)
+
+
+def _take_in_turn(pool: Pool, attempts: Attempts) -> Steps[Connection]:
+    turn = pool.queue_up()
+    try:
+        yield Wait(turn, False, attempts.seconds_left(monotonic()))
+        connection = pool.take_in_turn(turn)
+    finally:
+        pool.leave(turn)
+    if connection is None:
+        raise attempts.all_connections_busy(MAX_CONNECTIONS)
+    return connection
+
+
+def carry_out(
+    pool: Pool,
+    call: Call[T],
+    attempts: Attempts,
+    begun: Connection | None = None,
+    answer: Answer[T] | None = None,
+) -> Steps[T]:
+    """A call to its end, repeated where that is safe; raises the agent's refusal as it is.
+
+    Args:
+        pool: where connections come from.
+        call: what is asked.
+        attempts: those that are left.
+        begun: the connection on which the call was begun; None where it was not.
+        answer: what was answered on it already.
+    """
+    while True:
+        connection = begun or (yield from connect(pool, attempts))
+        reusable = False
+        try:
+            if begun is None:
+                attempts.begin()
+                connection.begin(call)
+            if answer is None:
+                answer = yield from connection.ask(call, attempts)
+        except UnusableAnswerError as error:
+            differing = yield from _difference(pool, attempts)
+            raise attempts.misunderstood(error, differing) from error
+        except ProtocolError as error:
+            raise attempts.misunderstood(error) from error
+        except AgentdError:  # before OSError: a timeout is one of both
+            raise
+        except OSError as error:
+            pause = attempts.after_loss(error, monotonic(), reused=connection.reused)
+        else:
+            refusal = answer.refusal
+            if not isinstance(refusal, AgentStoppingError):
+                reusable = not isinstance(refusal, InvalidMessageError)
+                return answer.unwrap()
+            pause = attempts.after_stopping(refusal, monotonic())
+        finally:
+            # Also when interrupted or cancelled: a late answer must not meet the next call.
+            if reusable:
+                pool.give_back(connection)
+            else:
+                pool.drop(connection)
+        begun = answer = None
+        yield Wait(None, False, pause)
+
+
+def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
+    """How the agent's version differs from this client's; None where it does not or is not known."""
+    from .versions import difference
+
+    connection = None
+    try:
+        connection = pool.take()
+        if connection is None:
+            return None
+        hello = calls.hello(CLIENT_NAME)
+        connection.begin(hello)
+        answer = yield from connection.ask(hello, attempts.beside(HELLO, monotonic()))
+        return None if answer.result is None else difference(answer.result, __version__)
+    except (AgentdError, OSError):
+        return None
+    finally:
+        if connection is not None:
+            pool.drop(connection)
