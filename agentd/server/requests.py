@@ -1,8 +1,9 @@
 """Requests as they nearly always come, decoded in C; whatever is not certainly one is left to the `Decoder`.
 
 Nothing here says what a message may be. What is recognised is beyond doubt: a request whose parameters are
-text, numbers, booleans and nil, in the shortest form that MessagePack has for it. The form is checked by
-encoding what was decoded: the same bytes come out only where no key stood twice and nothing was passed over.
+text, lists of text, numbers, booleans and nil, in the shortest form that MessagePack has for it. The form is
+checked by encoding what was decoded: the same bytes come out only where no key stood twice and nothing was
+passed over.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from agentd_client.errors import ProtocolError
 from agentd_client.protocol.codec import Decoder, Message, Request, whole_messages
 from agentd_client.protocol.limits import MAX_CONTAINER_ITEMS, MAX_METHOD_CHARACTERS, MAX_MSGID
 
+_AsManyAsMay = msgspec.Meta(max_length=MAX_CONTAINER_ITEMS)
+_Names = Annotated[list[str], _AsManyAsMay]
 # No bytes: where text may stand as well, msgspec does not take them.
-_Parameters = Annotated[
-    dict[str, str | int | float | bool | None], msgspec.Meta(max_length=MAX_CONTAINER_ITEMS)
-]
+_Parameters = Annotated[dict[str, str | int | float | bool | _Names | None], _AsManyAsMay]
 
 
 class PlainRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 
 import msgpack
 import pytest
@@ -28,6 +29,28 @@ async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessi
         replies = await talker.replies(1000)
         assert msgids(replies) == list(range(1000))
         assert [reply[2]["valid"] for reply in replies] == [bool(n % 3) for n in range(1000)]
+
+
+async def test_a_verification_takes_few_steps_of_the_agents_own(sessions):
+    """Each costs more than it does: the code is cold when a request comes. Those of the sessions come on top."""
+    steps: list[str] = []
+
+    def note(frame, event, arg):
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith(("agentd.", "agentd_client.")):
+            steps.append(f"{module}.{frame.f_code.co_name}")
+
+    async with connected(sessions) as (talker, _):
+        for msgid in range(2):  # the first one fills what is kept
+            steps.clear()
+            await talker.send(verify(msgid))
+            sys.setprofile(note)
+            try:
+                await wait_all_tasks_blocked()
+            finally:
+                sys.setprofile(None)
+            assert msgids(await talker.replies(1)) == [msgid]
+    assert len(steps) <= 9, steps
 
 
 async def test_the_first_replies_leave_before_the_last_requests_of_a_read_are_worked_on(sessions):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -52,7 +54,14 @@ IN_DOUBT = {
     "a key that is bytes": pack(0, 1, "m", [{b"a": 1}]),
     "a key that is a number": pack(0, 1, "m", [{1: 1}]),
     "a value that is bytes": pack(0, 1, "m", [{"a": b"b"}]),
-    "a value that is an array": pack(0, 1, "m", [{"a": ["b"]}]),
+    "an array of numbers": pack(0, 1, "m", [{"a": ["b", 1]}]),
+    "an array of arrays": pack(0, 1, "m", [{"a": [["b"]]}]),
+    "an array of text in a longer form": b"\x94\x00\x01\xa1m\x91\x81\xa1a\xdc\x00\x01\xa1b",
+    "an array of 65 texts": pack(0, 1, "m", [{"a": ["b"] * 65}]),
+    "more than 128 arrays": pack(
+        0, 1, "m", [{str(n): [] for n in range(64)}, {str(n): [] for n in range(64)}]
+    ),
+    "a header of 4 GiB of text array": b"\x94\x00\x01\xa1m\x91\x81\xa1a\xdd\xff\xff\xff\xff\xa1b",
     "a value that is a map with a key twice": b"\x94\x00\x01\xa1m\x91\x81\xa1b\x82\xa1a\x01\xa1a\x02",
     "a timestamp": b"\x94\x00\x01\xa1m\x91\x81\xa1a\xd6\xff\x00\x00\x00\x00",
     "a map of 64": pack(0, 1, "m", [{str(n): n for n in range(64)}]),
@@ -157,11 +166,34 @@ def test_hostile_bytes_are_read_as_the_decoder_reads_them(pieces):
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 32, 300])
 def test_plain_requests_take_no_other_decoding_however_many_come_in_one_read(count, monkeypatch):
     monkeypatch.setattr(Decoder, "receive", None)
-    data = b"".join(pack(0, msgid, "m", [{"a": "b", "c": 1, "d": None}]) for msgid in range(count))
+    params = {"a": "b", "c": 1, "d": None, "e": ["f", "g"], "h": [], "i": True, "j": 0.5}
+    data = b"".join(pack(0, msgid, "m", [params]) for msgid in range(count))
     found = RequestDecoder().receive(data)
     assert all(type(message) is PlainRequest for message in found)
     assert [message.msgid for message in found] == [*range(count)]
-    assert all(message.params == [{"a": "b", "c": 1, "d": None}] for message in found)
+    assert all(message.params == [params] for message in found)
+
+
+def test_the_largest_plain_request_is_within_every_limit():
+    text = ["b"] * limits.MAX_CONTAINER_ITEMS
+    request = pack(0, 1, "m", [{str(n): text for n in range(limits.MAX_CONTAINER_ITEMS)}])
+    assert len(request) < limits.READ_BYTES
+    assert [type(message) for message in RequestDecoder().receive(request)] == [PlainRequest]
+    assert [type(message) for message in Decoder().receive(request)] == [Request]
+
+
+@pytest.mark.parametrize("header", [b"\xdd", b"\xdf", b"\xdb"])
+@pytest.mark.parametrize(
+    "where", [b"", b"\x94\x00\x01\xa1m", b"\x94\x00\x01\xa1m\x91", b"\x94\x00\x01\xa1m\x91\x81\xa1a"]
+)
+def test_a_header_that_claims_4_gib_allocates_nothing(where, header):
+    tracemalloc.start()
+    try:
+        RequestDecoder().receive(where + header + b"\xff\xff\xff\xff" + b"\xa1a")
+        RequestDecoder().receive(PLAIN * 2 + where + header + b"\xff\xff\xff\xff" + b"\xa1a")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_of_a_read_that_ends_within_a_request_only_that_takes_other_decoding(monkeypatch):
