@@ -128,48 +128,44 @@ def seal(key: Buffer, plaintext: Buffer, context: bytes) -> bytes:
 
     `context` is authenticated and not stored. Raises ValueError for a key that has not 32 bytes.
     """
-    secret, message = _key(key), ffi.from_buffer(plaintext)
-    sealed = bytearray(len(message) + SEAL_OVERHEAD_BYTES)
-    sealed[:NONCE_BYTES] = random_bytes(NONCE_BYTES)
-    target = ffi.from_buffer(sealed, require_writable=True)
+    secret, message, nonce = _key(key), ffi.from_buffer(plaintext), random_bytes(NONCE_BYTES)
+    box = ffi.new("unsigned char[]", len(message) + TAG_BYTES)
     lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
-        target + NONCE_BYTES, ffi.NULL, message, len(message), context, len(context), ffi.NULL, target, secret
+        box, ffi.NULL, message, len(message), context, len(context), ffi.NULL, nonce, secret
     )
-    return bytes(sealed)
+    return nonce + bytes(ffi.buffer(box))
 
 
-def open_into(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> None:
-    """Open a sealed value into a writable buffer of exactly its size; `SealError` where it is not genuine."""
-    if len(memoryview(target)) != len(sealed) - SEAL_OVERHEAD_BYTES:
-        raise SealError("a sealed value of the wrong length")
-    if not _opened(key, sealed, context, target):
-        raise SealError("a sealed value that is not genuine")
-
-
-def _opened(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> bool:
-    # Raises nothing once it holds buffers: a traceback would keep them, and Python's collector cannot take
-    # apart a memoryview that cffi still holds; it says so on standard error.
-    secret, box = _key(key), ffi.from_buffer(sealed)
-    room = ffi.from_buffer(target, require_writable=True)
-    done = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
-        room,
-        ffi.NULL,
-        ffi.NULL,
-        box + NONCE_BYTES,
-        len(box) - NONCE_BYTES,
-        context,
-        len(context),
-        box,
-        secret,
-    )
-    return bool(done == 0)
+# A frame that raises must not hold what `ffi.from_buffer` gave: the traceback would keep it, and Python's
+# collector cannot take apart a memoryview that cffi still holds. So it is an argument, never a variable, of
+# functions that may raise.
 
 
 def open_sealed(key: Buffer, sealed: bytes, context: bytes) -> bytes:
     """The plaintext of a sealed value; `SealError` where it is not genuine."""
-    plaintext = bytearray(max(0, len(sealed) - SEAL_OVERHEAD_BYTES))
-    open_into(key, sealed, context, plaintext)
-    return bytes(plaintext)
+    size = len(sealed) - SEAL_OVERHEAD_BYTES
+    if size < 0:
+        raise SealError("a sealed value of the wrong length")
+    target = ffi.new("unsigned char[]", size)
+    if not _is_opened(_key(key), sealed, context, target):
+        raise SealError("a sealed value that is not genuine")
+    return bytes(ffi.buffer(target))
+
+
+def open_into(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> None:
+    """The same into a writable buffer of exactly its size."""
+    if len(memoryview(target)) != len(sealed) - SEAL_OVERHEAD_BYTES:
+        raise SealError("a sealed value of the wrong length")
+    if not _is_opened(_key(key), sealed, context, ffi.from_buffer(target, require_writable=True)):
+        raise SealError("a sealed value that is not genuine")
+
+
+def _is_opened(secret: object, sealed: bytes, context: bytes, target: object) -> bool:
+    ciphertext = sealed[NONCE_BYTES:]
+    done = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
+        target, ffi.NULL, ffi.NULL, ciphertext, len(ciphertext), context, len(context), sealed, secret
+    )
+    return bool(done == 0)
 
 
 def derive_into(key: Buffer, purpose: bytes, target: Buffer) -> None:
@@ -253,7 +249,6 @@ def argon2id_into(passphrase: Buffer, salt: bytes, *, passes: int, memory_bytes:
 
 
 def _stretched(passphrase: Buffer, salt: bytes, passes: int, memory_bytes: int, target: Buffer) -> bool:
-    # Raises nothing, for the reason that `_opened` gives.
     secret, room = ffi.from_buffer(passphrase), ffi.from_buffer(target, require_writable=True)
     algorithm = lib.crypto_pwhash_alg_argon2id13()
     done = lib.crypto_pwhash(room, len(room), secret, len(secret), salt, passes, memory_bytes, algorithm)

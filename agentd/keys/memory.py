@@ -109,7 +109,9 @@ class SecretKey:
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if self.is_wiped:
+        if (
+            self._is_wiped or self._forks != forks()
+        ):  # `is_wiped`, without another call: every seal waits for it
             self._guard.release()
             raise KeyUnavailableError
         self._uses += 1

@@ -111,6 +111,10 @@ class KeyHolder:
             return None
         return self.of_id(self._record, key_id, now)
 
+    def in_memory(self, key_id: str) -> SessionKey | None:
+        """The key of that id as far as it was used before; whether its tokens verify is another question."""
+        return self._keys.get(key_id)
+
     def is_of_another_agent(self, key_id: str) -> bool:
         """Whether a key of that id was another agent's."""
         return identifiers.is_of_another_agent(key_id, self._key_ring.agent_id)

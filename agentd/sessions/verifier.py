@@ -1,6 +1,6 @@
 """Is this token valid? The one place that decides it.
 
-Opening a token costs some twenty microseconds, so opened tokens are kept: which record a genuine token
+Opening a token costs some ten microseconds, so opened tokens are kept: which record a genuine token
 names, and what that record's bytes mean, which can never change. As long as nothing was committed to the
 store since (its generation is the same), the record is known too. Otherwise the key's record, the session's
 and those above it are read again, in one transaction, and their bytes compared. So a revoke, a reset or
@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agentd_client.protocol import reasons
-from agentd_client.protocol.calls import is_sendable_token
+from agentd_client.protocol.limits import MAX_TOKEN_CHARACTERS
 from agentd_client.protocol.results import EXPIRED, SessionInfo, Verification
 
-from ..tokens import Claims, TokenError, key_id_of, open_token
+from ..tokens import Claims, SealedToken, TokenError, open_token, parse_token
 from .grants import misfit
 from .opened_token import ANSWER_SECONDS, OpenedToken, describe
 from .records import KEY_PATH, SessionPath, SessionRecord, session_path
@@ -80,10 +80,10 @@ class Verifier:
 
         Raises only where it cannot be known.
         """
-        opened = self._current(token)
+        now = self._clock.read()
+        opened = self._current(token, now)
         if isinstance(opened, Verification):
             return opened
-        now = self._clock.read()
         record = opened.record
         if (
             opened.is_plain
@@ -107,10 +107,10 @@ class Verifier:
 
     def inspect(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
         """What `verify` would say, with all that is known; looking is no use and changes nothing."""
-        opened = self._current(token)
+        now = self._clock.read()
+        opened = self._current(token, now)
         if isinstance(opened, Verification):
             return opened
-        now = self._clock.read()
         fits = partial(misfit, audience=audience, scopes=scopes)
         refusal = self._refusal(opened, opened.record, now, fits)
         if refusal is not None:
@@ -167,15 +167,14 @@ class Verifier:
 
     def open(self, view: Readable, token: object) -> OpenedToken | Verification:
         """A genuine token opened, or why it is none."""
-        if type(token) is not str or not is_sendable_token(token):
-            return _MALFORMED
-        try:
-            key_id = key_id_of(token)
-        except TokenError:
+        sealed = _parsed(token)
+        if sealed is None:
             return _MALFORMED
         record = present_key(view)
-        key = None if record is None else self._keys.of_id(record, key_id, self._clock.read())
-        return self._open(token, key_id, key)
+        key = None if record is None else self._keys.of_id(record, sealed.key_id, self._clock.read())
+        if key is None:
+            return self._of_no_key(sealed)
+        return self._open(key, sealed) or _MALFORMED
 
     def note_use(self, path: SessionPath, record: SessionRecord, generation: int, now: Instant) -> None:
         """A valid token was used."""
@@ -224,40 +223,33 @@ class Verifier:
             self._on_expired(record)
         return True
 
-    def _current(self, token: object) -> OpenedToken | Verification:
+    def _current(self, token: object, now: Instant) -> OpenedToken | Verification:
         """The token opened, with its record as it is now; `record` is None where that does not count."""
         # Exactly str: a class of somebody's own may compare equal to a token that it is not.
         if type(token) is not str:
             return _MALFORMED
         opened = self._opened.get(token)
         generation = self._db.generation
-        if opened is not None and opened.generation == generation is not None and opened.is_settled:
-            return opened
         if opened is None:
-            if not is_sendable_token(token):
-                return _MALFORMED
-            self._keys.current(self._db.sealed(KEY_PATH)[0])
-            try:
-                key_id = key_id_of(token)
-            except TokenError:
-                return _MALFORMED
-            found = self._open(token, key_id, self._keys.accepting(key_id, self._clock.read()))
+            found = self._open_present(token, now)
             if isinstance(found, Verification):
                 return found
             opened = self._keep(token, found)
-        return self._refreshed(token, opened, generation)
+        elif opened.generation == generation is not None and opened.is_settled:
+            return opened
+        return self._refreshed(token, opened, generation, now)
 
     def _refreshed(
-        self, token: str, opened: OpenedToken, generation: int | None
+        self, token: str, opened: OpenedToken, generation: int | None, now: Instant
     ) -> OpenedToken | Verification:
         ancestors = opened.record.ancestors if opened.record is not None else ()
         above = [session_path(opened.key_id, ancestor) for ancestor in ancestors]
         key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *above)
         current = self._keys.current(key_sealed)
-        if current is None or self._keys.accepting(opened.key_id, self._clock.read()) is None:
+        is_under_present_key = current is not None and opened.key_id == current.id
+        if not is_under_present_key and self._keys.accepting(opened.key_id, now) is None:
             self._opened.pop(token, None)
             return _KEY_RESET
-        is_under_present_key = opened.key_id == current.id
         if None in sealed:
             opened.lose(is_under_present_key=is_under_present_key)
         elif sealed != opened.sealed:
@@ -265,28 +257,50 @@ class Verifier:
             assert own is not None
             record = SessionRecord.decode(self._db.unseal(opened.path, own))
             opened.read(record, is_under_present_key=is_under_present_key)
-            # Those above it, if they were not known before: a second reading, later than its own. Ids are
-            # never used again, so what is there now was there then.
-            above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
-            stored = self._db.sealed(*above)
-            if None in stored:
-                opened.lose(is_under_present_key=is_under_present_key)
-            else:
-                opened.sealed = [own, *stored]
+            opened.sealed = sealed
+            if record.ancestors:
+                # Those above it, if they were not known before: a second reading, later than its own. Ids are
+                # never used again, so what is there now was there then.
+                above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
+                stored = self._db.sealed(*above)
+                if None in stored:
+                    opened.lose(is_under_present_key=is_under_present_key)
+                else:
+                    opened.sealed = [own, *stored]
         elif opened.is_settled and not is_under_present_key:
             # The key was replaced with grace: from now on its end has to be watched.
             opened.is_plain = opened.is_settled = False
         opened.generation = generation
         return opened
 
-    def _open(self, token: str, key_id: str, key: SessionKey | None) -> OpenedToken | Verification:
+    def _open_present(self, token: str, now: Instant) -> OpenedToken | Verification:
+        """A genuine token opened, or why it is none, by the key's record as it is now.
+
+        A key that is in memory opens it before the record is asked whether that key still counts: whoever
+        goes on reads the record with the session's (`_refreshed`).
+        """
+        sealed = _parsed(token)
+        if sealed is None:
+            return _MALFORMED
+        known = self._keys.in_memory(sealed.key_id)
+        opened = None if known is None else self._open(known, sealed)
+        if opened is not None:
+            return opened
+        self._keys.current(self._db.sealed(KEY_PATH)[0])
+        key = self._keys.accepting(sealed.key_id, now)
         if key is None:
-            return _OTHER_AGENT if self._keys.is_of_another_agent(key_id) else _KEY_RESET
+            return self._of_no_key(sealed)
+        return (None if key is known else self._open(key, sealed)) or _MALFORMED
+
+    def _open(self, key: SessionKey, token: SealedToken) -> OpenedToken | None:
         try:
             with key.secret as secret:
                 return OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))
         except TokenError:
-            return _MALFORMED
+            return None
+
+    def _of_no_key(self, token: SealedToken) -> Verification:
+        return _OTHER_AGENT if self._keys.is_of_another_agent(token.key_id) else _KEY_RESET
 
     def _keep(self, token: str, opened: OpenedToken) -> OpenedToken:
         if len(self._opened) >= MAX_OPENED_TOKENS:
@@ -313,6 +327,16 @@ class Verifier:
             return Verification(False, reasons.SUPERSEDED, self.describe(path, record))
         reason = fits(record)
         return None if reason is None else Verification(False, reason, self.describe(path, record))
+
+
+def _parsed(token: object) -> SealedToken | None:
+    # Exactly str, as in `_current`.
+    if type(token) is not str or len(token) > MAX_TOKEN_CHARACTERS:
+        return None
+    try:
+        return parse_token(token)
+    except TokenError:
+        return None
 
 
 def _gone(claims: Claims, now: Instant) -> Verification:

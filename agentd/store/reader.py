@@ -40,10 +40,10 @@ class Reader:
 
     def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The sealed values of some keys, all of one state of the store."""
-        # Every check of a token waits for this: no context manager, no generator, one try.
+        # Every check of a token waits for this: no context manager, no frame for each key, one try.
         txn = self._pinned or self._transaction()
         try:
-            return [txn.get(key) for key in keys]
+            return list(map(txn.get, keys))
         except lmdb.Error as error:
             raise store_error(error) from error
         finally:

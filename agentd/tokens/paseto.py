@@ -6,9 +6,8 @@ exactly one spelling.
 
 from __future__ import annotations
 
-import binascii
 import struct
-from base64 import urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING
 
 from ..crypto import KEY_BYTES, equal, keyed_hash, xchacha20
@@ -23,8 +22,10 @@ _STREAM_KEY_BYTES = 32
 _STREAM_NONCE_BYTES = 24
 _STREAM_DOMAIN = b"paseto-encryption-key"
 _TAG_DOMAIN = b"paseto-auth-key-for-aead"
-# "+" and "/" belong to the other alphabet: they become what base64 refuses.
-_TO_STANDARD = bytes.maketrans(b"-_+/", b"+/!!")
+# "+" and "/" belong to the other alphabet, and a token has no padding: they become what base64 refuses.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+_FROM_STANDARD = bytes.maketrans(b"+/", b"-_")
+_length = struct.Struct("<Q").pack
 
 
 class TokenError(Exception):
@@ -33,37 +34,41 @@ class TokenError(Exception):
 
 def pre_authentication_encoding(*pieces: bytes) -> bytes:
     """PAE of the specification's "Common" document: unambiguous whatever the pieces hold."""
-    parts = [struct.pack("<Q", len(pieces))]
+    parts = [_length(len(pieces))]
     for piece in pieces:
-        parts += (struct.pack("<Q", len(piece)), piece)
+        parts += (_length(len(piece)), piece)
     return b"".join(parts)
 
 
 def _encode(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_FROM_STANDARD).rstrip(b"=").decode("ascii")
 
 
 def _decode(text: str) -> bytes:
     try:
         standard = text.encode("ascii").translate(_TO_STANDARD) + b"=" * (-len(text) % 4)
-        data = binascii.a2b_base64(standard, strict_mode=True)
+        data = a2b_base64(standard, strict_mode=True)
     except ValueError as error:  # UnicodeEncodeError among them
         raise TokenError("not base64url") from error
-    # The unused bits of the last character must be zero, and no padding may have been in the text.
-    if _encode(data) != text:
+    # The unused bits of the last character must be zero.
+    if b2a_base64(data, newline=False) != standard:
         raise TokenError("not in canonical base64url")
     return data
 
 
-def _derive(key: Buffer, nonce: bytes) -> tuple[bytes, bytes, bytes]:
+def _derive(key: Buffer, purpose: bytes, size: int) -> bytes:
     if len(memoryview(key)) != KEY_BYTES:
         raise ValueError(f"a v4.local key has {KEY_BYTES} bytes, not {len(memoryview(key))}")
-    derived = keyed_hash(key, _STREAM_DOMAIN + nonce, _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES)
-    tag_key = keyed_hash(key, _TAG_DOMAIN + nonce, _TAG_BYTES)
-    return derived[:_STREAM_KEY_BYTES], derived[_STREAM_KEY_BYTES:], tag_key
+    return keyed_hash(key, purpose, size)
 
 
-def _tag(tag_key: bytes, nonce: bytes, ciphertext: bytes, footer: bytes, implicit: bytes) -> bytes:
+def _cipher(key: Buffer, nonce: bytes, text: bytes) -> bytes:
+    derived = _derive(key, _STREAM_DOMAIN + nonce, _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES)
+    return xchacha20(derived[:_STREAM_KEY_BYTES], derived[_STREAM_KEY_BYTES:], text)
+
+
+def _tag(key: Buffer, nonce: bytes, ciphertext: bytes, footer: bytes, implicit: bytes) -> bytes:
+    tag_key = _derive(key, _TAG_DOMAIN + nonce, _TAG_BYTES)
     message = pre_authentication_encoding(HEADER.encode(), nonce, ciphertext, footer, implicit)
     return keyed_hash(tag_key, message, _TAG_BYTES)
 
@@ -75,34 +80,26 @@ def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", i
     """
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a v4.local nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
-    stream_key, stream_nonce, tag_key = _derive(key, nonce)
-    ciphertext = xchacha20(stream_key, stream_nonce, payload)
-    body = _encode(nonce + ciphertext + _tag(tag_key, nonce, ciphertext, footer, implicit))
+    ciphertext = _cipher(key, nonce, payload)
+    body = _encode(nonce + ciphertext + _tag(key, nonce, ciphertext, footer, implicit))
     return f"{HEADER}{body}.{_encode(footer)}" if footer else f"{HEADER}{body}"
 
 
-def split(token: str) -> tuple[str, str]:
-    """The body and the footer of a token as they are spelled, neither of them checked yet."""
+def split(token: str) -> tuple[bytes, bytes]:
+    """The body and the footer of a token, decoded; neither is authenticated yet."""
     if not token.startswith(HEADER):
         raise TokenError("not a v4.local token")
     body, dot, footer = token[len(HEADER) :].partition(".")
     if dot and not footer:
         raise TokenError("an empty footer")
-    return body, footer
+    return _decode(body), _decode(footer)
 
 
-def footer_of(token: str) -> bytes:
-    """The footer of a token, not authenticated yet."""
-    return _decode(split(token)[1])
-
-
-def decrypt(key: Buffer, token: str, *, implicit: bytes = b"") -> tuple[bytes, bytes]:
-    """The payload and the footer of a genuine token; `TokenError` for anything else."""
-    body, footer = map(_decode, split(token))
+def decrypt(key: Buffer, body: bytes, footer: bytes, *, implicit: bytes = b"") -> bytes:
+    """The payload of a genuine token, from the parts that `split` gave; `TokenError` for anything else."""
     if len(body) < NONCE_BYTES + _TAG_BYTES:
         raise TokenError("too short")
     nonce, ciphertext, tag = body[:NONCE_BYTES], body[NONCE_BYTES:-_TAG_BYTES], body[-_TAG_BYTES:]
-    stream_key, stream_nonce, tag_key = _derive(key, nonce)
-    if not equal(tag, _tag(tag_key, nonce, ciphertext, footer, implicit)):
+    if not equal(tag, _tag(key, nonce, ciphertext, footer, implicit)):
         raise TokenError("not made with this key")
-    return xchacha20(stream_key, stream_nonce, ciphertext), footer
+    return _cipher(key, nonce, ciphertext)

@@ -178,6 +178,40 @@ async def test_a_record_that_changed_is_read_again(db, manager):
     assert manager.inspect(created.token).valid
 
 
+async def test_a_token_is_judged_the_first_time_with_one_reading_of_store_and_clock(
+    db, manager, clock, monkeypatch
+):
+    first, second = await manager.create_token(), await manager.create_token()
+    assert manager.verify_at_once(first).valid
+    readings, times = [], []
+    read_store, read_clock = db.sealed, clock.read
+    monkeypatch.setattr(db, "sealed", lambda *paths: (readings.append(paths), read_store(*paths))[1])
+    monkeypatch.setattr(clock, "read", lambda: (times.append(clock.wall), read_clock())[1])
+    assert manager.verify_at_once(second).valid
+    assert (len(readings), len(times)) == (1, 1)
+
+
+async def test_a_forged_token_is_malformed_as_long_as_its_key_counts(manager):
+    def forged(token: str) -> str:
+        body, _, footer = token.rpartition(".")
+        return f"{body[:-4]}AAAA.{footer}"
+
+    token = await manager.create_token()
+    assert manager.verify_at_once(token).valid
+    assert manager.verify_at_once(forged(token)).reason == "MALFORMED"
+    await manager.reset_key()
+    assert manager.verify_at_once(forged(token)).reason == "KEY_RESET"
+
+
+async def test_a_key_that_another_manager_replaced_opens_nothing(db, key_ring, manager):
+    token, unseen = await manager.create_token(), await manager.create_token()
+    assert manager.verify_at_once(token).valid
+    async with await SessionManager.create_session_manager(db=db, key_ring=key_ring) as other:
+        await other.reset_key()  # `manager` still has the earlier key in memory
+        assert manager.verify_at_once(unseen).reason == "KEY_RESET"
+        assert manager.verify_at_once(await other.create_token()).valid
+
+
 async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
     monkeypatch.setattr(verifier, "MAX_OPENED_TOKENS", 3)
     tokens = [await manager.create_token() for _ in range(10)]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 import random
 import secrets
@@ -22,14 +21,19 @@ def token_of(payload: bytes = b"payload", **more: bytes) -> str:
     return encrypt(KEY, payload, nonce=secrets.token_bytes(32), **more)
 
 
+def opened(key: bytes, token: str, implicit: bytes = b"") -> tuple[bytes, bytes]:
+    body, footer = split(token)
+    return decrypt(key, body, footer, implicit=implicit), footer
+
+
 def test_own_vectors_made_with_the_oracle_open():
     vectors = json.loads(Path(__file__).with_name("vectors.json").read_text())["tests"]
     for vector in vectors:
         key, implicit = bytes.fromhex(vector["key"]), bytes.fromhex(vector["implicit"])
-        expected = (bytes.fromhex(vector["payload"]), bytes.fromhex(vector["footer"]))
-        assert decrypt(key, vector["token"], implicit=implicit) == expected
-        nonce = base64.urlsafe_b64decode(split(vector["token"])[0] + "==")[:32]
-        again = encrypt(key, expected[0], nonce=nonce, footer=expected[1], implicit=implicit)
+        payload, footer = bytes.fromhex(vector["payload"]), bytes.fromhex(vector["footer"])
+        assert opened(key, vector["token"], implicit) == (payload, footer)
+        nonce = split(vector["token"])[0][:32]
+        again = encrypt(key, payload, nonce=nonce, footer=footer, implicit=implicit)
         assert again == vector["token"]
     assert len(vectors) == 10
 
@@ -41,22 +45,22 @@ def test_ten_thousand_random_payloads_round_trip_with_the_oracle_both_ways():
         footer, implicit = draw.randbytes(draw.randrange(0, 40)), draw.randbytes(draw.randrange(0, 20))
         theirs = pyseto.Key.new(4, "local", key)
         ours = encrypt(key, payload, nonce=draw.randbytes(32), footer=footer, implicit=implicit)
-        opened = pyseto.decode(theirs, ours, implicit_assertion=implicit)
-        assert (opened.payload, opened.footer) == (payload, footer)
+        found = pyseto.decode(theirs, ours, implicit_assertion=implicit)
+        assert (found.payload, found.footer) == (payload, footer)
         made = pyseto.encode(theirs, payload, footer=footer, implicit_assertion=implicit).decode()
-        assert decrypt(key, made, implicit=implicit) == (payload, footer)
+        assert opened(key, made, implicit) == (payload, footer)
 
 
 @given(payload=st.binary(max_size=400), footer=st.binary(max_size=80), implicit=st.binary(max_size=40))
 def test_what_was_encrypted_decrypts(payload: bytes, footer: bytes, implicit: bytes):
     token = token_of(payload, footer=footer, implicit=implicit)
-    assert decrypt(KEY, token, implicit=implicit) == (payload, footer)
+    assert opened(KEY, token, implicit) == (payload, footer)
 
 
 @given(text=st.text(max_size=200) | st.text(alphabet="v4.local-_AQg=", max_size=200).map(HEADER.__add__))
 def test_arbitrary_text_is_refused_and_nothing_else_is_raised(text: str):
     with pytest.raises(TokenError):
-        decrypt(KEY, text)
+        opened(KEY, text)
 
 
 def test_every_single_bit_change_of_a_token_is_refused():
@@ -66,14 +70,14 @@ def test_every_single_bit_change_of_a_token_is_refused():
             changed = bytearray(token.encode())
             changed[at] = character ^ (1 << bit)
             with pytest.raises(TokenError):
-                decrypt(KEY, changed.decode("latin-1"))
+                opened(KEY, changed.decode("latin-1"))
 
 
 @pytest.mark.parametrize("footer", [b"", b"f", b"fo", b"foo"])
 @pytest.mark.parametrize("tail", ["A", "=", "==", " ", "\n", ".", ".AA", "é", "+", "/"])
 def test_a_token_with_anything_appended_is_refused(footer: bytes, tail: str):
     with pytest.raises(TokenError):
-        decrypt(KEY, token_of(footer=footer) + tail)
+        opened(KEY, token_of(footer=footer) + tail)
 
 
 def test_non_canonical_base64url_is_refused():
@@ -82,7 +86,7 @@ def test_non_canonical_base64url_is_refused():
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twin = token[:-1] + alphabet[alphabet.index(token[-1]) ^ 1]
     with pytest.raises(TokenError, match="canonical"):
-        decrypt(KEY, twin)
+        opened(KEY, twin)
 
 
 def test_another_key_another_footer_and_another_implicit_assertion_are_refused():
@@ -96,7 +100,7 @@ def test_another_key_another_footer_and_another_implicit_assertion_are_refused()
         (KEY, body, b"agent"),
     ]:
         with pytest.raises(TokenError):
-            decrypt(key, text, implicit=implicit)
+            opened(key, text, implicit)
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
@@ -106,12 +110,12 @@ def test_keys_and_nonces_that_have_not_32_bytes_are_refused(size: int):
     with pytest.raises(ValueError, match="32 bytes"):
         encrypt(KEY, b"", nonce=bytes(size))
     with pytest.raises(ValueError, match="32 bytes"):
-        decrypt(bytes(size), token_of())
+        opened(bytes(size), token_of())
 
 
 def test_a_body_that_is_too_short_is_refused():
     with pytest.raises(TokenError, match="short"):
-        decrypt(KEY, HEADER + "A" * 84)
+        opened(KEY, HEADER + "A" * 84)
 
 
 def test_pre_authentication_encoding_as_the_specification_shows_it():
