@@ -203,9 +203,8 @@ class Client(Caller):
         Once two thirds of its present lifetime have gone by, the session is renewed (`renew_token`) and the
         new token written to its file, by one process at a time. Where that fails, the answer is still that of
         the token at hand, and a later use tries again. Where the token is not valid and another has taken its
-        place in the file meanwhile, the answer is about that one.
-
-        Where the file holds no token, `reason` is "NOT_LOGGED_IN", a code of the client's own.
+        place in the file meanwhile, the answer is about that one. Where the file holds no token, `reason` is
+        "NOT_LOGGED_IN", a code of the client's own.
 
         Args:
             session: whose token; it may be running or not.
@@ -380,17 +379,20 @@ class Client(Caller):
         timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         began = time.monotonic()
         answer: Answer[T] | None = None
-        connection = pool.take_idle()
-        if connection is not None:
+        try:
+            connection = pool.idle.pop()  # as `take_idle`
+        except IndexError:
+            connection = None
+        else:
             try:
-                if connection.send_at_once(call) and connection.is_readable_within(timeout):
+                if connection.send_at_once(call) and connection.wait(timeout * 1000):
                     answer = connection.receive_at_once(call)
             except BaseException:  # interrupted: a late answer must not meet the next call
                 pool.drop(connection)
                 raise
             if answer is not None and answer.refusal is None:
                 pool.give_back(connection)
-                return answer.unwrap()
+                return answer.result  # type: ignore[return-value]
         from .repeating import carry_out
         from .waiting import run
 

@@ -105,7 +105,10 @@ class Connection:
         self._exchange = exchange or Exchange()
         self._unsent: bytes | memoryview = b""
         self._misread: ProtocolError | None = None
-        self._poll: poll | None = None
+        waiting = poll()
+        waiting.register(connected, POLLIN)
+        self.wait = waiting.poll
+        """Blocking code waits for the answer with it, for so many milliseconds."""
         self.reused = False
 
     @classmethod
@@ -155,20 +158,15 @@ class Connection:
 
     def send_at_once(self, call: Call[T]) -> bool:
         """Send a request, of which nothing was sent yet; False where `ask` has to go on."""
-        self._unsent = request = self._exchange.request(call)
+        request = self._exchange.request(call)
         try:
             sent = self._socket.send(request, MSG_NOSIGNAL)
-        except OSError:
-            return False  # `ask` meets it again
+        except OSError:  # `ask` meets it again
+            sent = 0
+        if sent == len(request):
+            return True
         self._unsent = request[sent:]
-        return not self._unsent
-
-    def is_readable_within(self, seconds: float) -> bool:
-        """Wait for the answer, as blocking code does it."""
-        if self._poll is None:
-            self._poll = poll()
-            self._poll.register(self._socket, POLLIN)
-        return bool(self._poll.poll(seconds * 1000))
+        return False
 
     def receive_at_once(self, call: Call[T]) -> Answer[T] | None:
         """The answer, where it has come whole; None where `ask` has to go on."""

@@ -55,6 +55,9 @@ class Call(NamedTuple, Generic[T]):
         return f"Call({self.method.name}, {', '.join(self.params) or 'no parameters'})"
 
 
+_new_call = tuple.__new__
+
+
 def _call(method: Method, read: Callable[[Any], T], **params: Any) -> Call[T]:
     return Call(method, {name: value for name, value in params.items() if value is not None}, read)
 
@@ -106,6 +109,8 @@ def verify_token(
 
 def is_valid(token: str, audience: str | None, scopes: Sequence[str] | None) -> Call[bool]:
     """As `verify_token`; read only as yes or no."""
+    if audience is None and scopes is None:  # as it is nearly always
+        return _new_call(Call, (methods.VERIFY_TOKEN, {"token": token}, wire.is_valid))
     return _verify(wire.is_valid, token, audience, scopes)
 
 

@@ -353,7 +353,8 @@ class Encoder:
 
     def request(self, msgid: int, method: str, params: dict[str, Any]) -> bytes:
         """Encode a request; raises ValueError, TypeError or OverflowError for what cannot be encoded."""
-        return _within_limit(self._pack((_REQUEST, msgid, method, (params,))))
+        packed = self._pack((_REQUEST, msgid, method, (params,)))
+        return packed if len(packed) <= MAX_MESSAGE_BYTES else _within_limit(packed)
 
     def result(self, msgid: int, result: Any) -> bytes:
         """Encode the answer of a request that was carried out."""
