@@ -156,8 +156,11 @@ class Connection:
     async def _read(self) -> None:
         decoder, sock, outbox, turn = self._decoder, self._sock, self._outbox, self._turn
         in_flight = self._in_flight
+        has_just_connected = True
         while True:
-            if decoder.has_partial_message:
+            if has_just_connected:
+                has_just_connected = False  # most peers have sent their first request by now
+            elif decoder.has_partial_message:
                 if not await self._wait_for_the_rest():
                     return
             else:
@@ -197,6 +200,8 @@ class Connection:
         A peer that has shut down its sending only still hears the answers. The kernel tells the one from the
         other, and wakes nobody when the second becomes the first: so it is looked at now and then.
         """
+        if not self._in_flight:
+            return
         poll = select.poll()
         poll.register(self._sock, 0)  # POLLHUP comes unasked: neither side sends any more
         while self._in_flight:

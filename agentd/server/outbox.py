@@ -105,7 +105,7 @@ class Outbox:
         """Let no event be added, and give the peer a moment to take those that wait."""
         self._stop_events()
         self._events_until = trio.current_time() + LAST_EVENTS_SECONDS
-        if not self.owes_replies:
+        if self._is_writing and not self.owes_replies:
             self._taking.deadline = self._events_until
 
     def _add_event(self, event: Event) -> None:

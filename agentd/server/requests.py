@@ -46,22 +46,25 @@ _FIXARRAY, _MAX_FIXARRAY, _ARRAY16 = 0x90, 15, b"\xdc"
 class RequestDecoder:
     """The receiving half of an agent's connection: a `Decoder` that is asked only where it has to be.
 
+    Most connections never need one. It is made when it is asked first, because its buffer is larger than all
+    the rest of a connection.
+
     has_partial_message: whether the peer owes the rest of a message, or what it sent is no message.
     """
 
     def __init__(self) -> None:
-        self._decoder = Decoder()
+        self._decoder: Decoder | None = None
         self.has_partial_message = False
 
     @property
     def failure(self) -> ProtocolError | None:
         """See `Decoder`."""
-        return self._decoder.failure
+        return None if self._decoder is None else self._decoder.failure
 
     @property
     def msgid_of_rest(self) -> int | None:
         """See `Decoder`."""
-        return self._decoder.msgid_of_rest
+        return None if self._decoder is None else self._decoder.msgid_of_rest
 
     def receive(self, data: bytes) -> Sequence[Message | PlainRequest]:
         """Take one read; returns the messages that it completes."""
@@ -87,6 +90,8 @@ class RequestDecoder:
         return self._receive_any(data)
 
     def _receive_any(self, data: bytes) -> Sequence[Message]:
+        if self._decoder is None:
+            self._decoder = Decoder()
         messages = self._decoder.receive(data)
         self.has_partial_message = self._decoder.has_partial_message
         return messages

@@ -9,10 +9,26 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE
+from agentd.server import connection as connection_module
+from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
+from agentd.server.peer import peer_of
+from agentd.server.peer_log import PeerLog
+from agentd.server.traffic import Traffic
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
-from tests.server.talk import VALID, FakeLocking, connected, create, msgids, request, verify, why
+from tests.server.talk import (
+    LOGGER,
+    VALID,
+    FakeLocking,
+    Talker,
+    connected,
+    create,
+    dispatch_of,
+    msgids,
+    request,
+    verify,
+    why,
+)
 
 SECRET = "v4.local.s3cret"
 
@@ -21,6 +37,23 @@ async def test_a_request_is_answered(sessions):
     async with connected(sessions) as (talker, _):
         await talker.send(verify(7))
         assert await talker.replies(1) == [[7, None, to_wire(VALID)]]
+
+
+async def test_a_peer_that_has_sent_its_request_when_it_is_served_is_not_waited_for(sessions, monkeypatch):
+    waited = []
+    monkeypatch.setattr(
+        connection_module, "wait_readable", lambda sock: waited.append(sock) or trio.sleep_forever()
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    theirs.setblocking(False)
+    ours.sendall(verify(1))
+    connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()))
+    with Talker(ours) as talker:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            assert msgids(await talker.replies(1)) == [1]
+            nursery.cancel_scope.cancel()
+    assert waited == [theirs]
 
 
 async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessions):
