@@ -41,9 +41,12 @@ async def test_a_request_is_answered(sessions):
 
 async def test_a_peer_that_has_sent_its_request_when_it_is_served_is_not_waited_for(sessions, monkeypatch):
     waited = []
-    monkeypatch.setattr(
-        connection_module, "wait_readable", lambda sock: waited.append(sock) or trio.sleep_forever()
-    )
+
+    async def wait(sock):
+        waited.append(sock)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(connection_module, "wait_readable", wait)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     theirs.setblocking(False)
     ours.sendall(verify(1))
