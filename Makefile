@@ -59,7 +59,12 @@ format: $(VENV)/.dev
 demo: $(VENV)/.runtime
 	@PATH="$(abspath $(BIN)):$$PATH" sh tests/e2e/demo.sh
 
-bench: $(VENV)/.dev
+# What the bench holds agentd against, of what comes from PyPI.
+$(VENV)/.bench: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: $(VENV)/.bench
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 install:

@@ -1,74 +1,132 @@
-"""`python -m tests.bench [--rounds N] [--output FOLDER]`: a table, bench.json and bench.svg."""
+"""`python -m tests.bench`: a table, bench.json and bench.svg. It measures and never fails for a figure."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.bench.figures import Figure, Row
-from tests.bench.suites import every_row
+from tests.bench import report, rows, stores
+from tests.bench.figures import Row
+from tests.bench.load import Server
+from tests.bench.neighbours import Neighbours, versions
+from tests.bench.subject import Subject, as_in_a_plain_shell
+from tests.bench.worker import worker
+from tests.e2e.daemon import scratch_home
 from tests.signals import as_in_a_foreground_job
 
-
-def shown(value: Figure | None) -> str:
-    if value is None:
-        return ""
-    digits = 0 if value.median >= 1000 else 1 if value.median >= 10 else 2
-    return f"{value.median:,.{digits}f} ({value.low:,.{digits}f} to {value.high:,.{digits}f})"
+PARTS = ("verifying", "creating", "clients", "files", "starting", "scaling", "controlling")
 
 
-def line(row: Row) -> str:
-    told = f"{row.name:<34} {shown(row.ours):>28} {row.unit:<3}"
-    if row.theirs is not None:
-        told += f" {row.beside:<28} {shown(row.theirs):>28} {row.unit:<3} x {shown(row.ratio)}"
-    if row.aim is not None:
-        told += f" (aim {'>=' if row.is_rate else '<='} {row.aim:g}{'' if row.is_reached else ': missed'})"
-    return told
+@contextmanager
+def echoing(folder: Path) -> Iterator[Server]:
+    path = str(folder / "echo.sock")
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.echo", path])
+    try:
+        while not os.path.exists(path):
+            if process.poll() is not None:
+                raise RuntimeError("the echo did not start")
+        yield Server(process.pid, path)
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def plot(rows: list[Row]) -> str:
-    """The ratios as bars (SVG): 1 is the yardstick, each bar has its lowest and highest round."""
-    held = [row for row in rows if row.ratio is not None]
-    scale, left, height = 160, 280, 26
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="1100" height="{height * len(held) + 50}"'
-        ' font-family="sans-serif" font-size="12">',
-        f'<line x1="{left + scale}" x2="{left + scale}" y1="20" y2="{height * len(held) + 30}" stroke="#888"/>',
-        f'<text x="{left + scale}" y="14" text-anchor="middle">1 = the yardstick</text>',
-    ]
-    for at, row in enumerate(held):
-        y, ratio = 30 + at * height, row.ratio
-        low, high = (left + min(value, 4.5) * scale for value in (ratio.low, ratio.high))
-        parts += [
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{row.name}</text>',
-            f'<rect x="{left}" y="{y}" width="{min(ratio.median, 4.5) * scale}" height="16" fill="#4a7fb5"/>',
-            f'<line x1="{low}" x2="{high}" y1="{y + 8}" y2="{y + 8}" stroke="#222" stroke-width="2"/>',
-            f'<text x="{max(high, left + 10) + 6}" y="{y + 13}">{ratio.median:.2f} of {row.beside}</text>',
-        ]
-    return "\n".join([*parts, "</svg>", ""])
+def every_row(subject: Subject, rounds: int, many: int, parts: list[str]) -> Iterator[Row]:
+    with ExitStack() as stack:
+        home = stack.enter_context(scratch_home())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        echo = stack.enter_context(echoing(folder))
+        others = Neighbours(folder, stack)
+        agent = stack.enter_context(subject.serving(home))
+        yield rows.idle_memory(agent)
+        if "verifying" in parts:
+            yield from rows.verifying(agent, echo, others, rounds)
+        if "creating" in parts:
+            with worker(subject.python, "manager_calls.py", str(folder)) as in_process:
+                yield from rows.creating(home, agent, echo, in_process, others, rounds)
+        if "clients" in parts:
+            with worker(subject.python, "client_calls.py", agent.path, environ=home.environ) as client:
+                yield from rows.through_clients(client, others, rounds)
+        if "files" in parts:
+            yield from rows.token_file(home, rounds)
+    if "starting" in parts:
+        with scratch_home() as home:
+            yield from rows.starting(subject, home, rounds)
+    if "scaling" in parts:
+        yield from stores.scaling(subject, 1_000, many, rounds)
+    if "controlling" in parts:
+        yield from stores.controlling(subject, 100, min(many, 100_000), rounds)
+
+
+def processor_name() -> str:
+    told = Path("/proc/cpuinfo").read_text()
+    return next((line.split(": ")[1] for line in told.splitlines() if line.startswith("model name")), "")
+
+
+def machine(subject: Subject, is_compiled: bool) -> dict[str, str]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "agentd": subject.commit or "of no checkout",
+        "machine": f"{os.cpu_count()} processors, {processor_name()}, {platform.system()} {platform.release()}, "
+        f"{stores.file_system()}",
+        "python": f"{platform.python_version()}, "
+        + (
+            "bytecode compiled" if is_compiled else "some bytecode could not be written: starts may be slower"
+        ),
+        "beside": versions(),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sessions", type=int, default=1_000_000, help="in the larger store")
-    parser.add_argument("--output", type=Path, default=Path("build/bench"))
+    parser.add_argument("--only", action="append", choices=PARTS, help="some parts (may be repeated)")
+    parser.add_argument(
+        "--agent", type=Path, default=Path(sys.executable).parent, metavar="BIN",
+        help="the bin folder of the virtual environment whose agentd is measured; this one by default",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, default=Path("build/bench"), metavar="FOLDER")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks in FILE")
+    parser.add_argument(
+        "--before", type=Path, metavar="JSON", help="an earlier bench.json, to hold beside this"
+    )
     wanted = parser.parse_args()
-    machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} processors"
-    print(f"{machine}; medians of {wanted.rounds} rounds (lowest to highest)")
-    rows: list[Row] = []
-    for row in every_row(wanted.rounds, wanted.sessions):
-        rows.append(row)
-        print(line(row), flush=True)
+    earlier = report.rows_of(json.loads(wanted.before.read_text())) if wanted.before else None
+    if wanted.write:
+        report.around_marks(wanted.write)  # it should not take a whole run to find that there are none
+
+    as_in_a_plain_shell()
+    subject = Subject(wanted.agent)
+    about = machine(subject, subject.compile())
+    told = "".join(f"{name}: {value}\n" for name, value in about.items())
+    print(f"{told}medians of {wanted.rounds} rounds (lowest to highest) [processor time of each]", flush=True)
+    found: list[Row] = []
+    for row in every_row(subject, wanted.rounds, wanted.sessions, wanted.only or list(PARTS)):
+        found.append(row)
+        print(report.line(row), flush=True)
+
     wanted.output.mkdir(parents=True, exist_ok=True)
-    document = {"machine": machine, "rounds": wanted.rounds, "rows": [row._asdict() for row in rows]}
+    document = report.document(about, wanted.rounds, found)
+    heading = "".join(f"{name}: {value}  \n" for name, value in about.items())
+    table = f"{heading}\n{report.markdown(found)}\n{report.losses(found)}"
     (wanted.output / "bench.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    (wanted.output / "bench.svg").write_text(plot(rows))
-    print(f"written to {wanted.output}/bench.json and bench.svg", file=sys.stderr)
+    (wanted.output / "bench.svg").write_text(report.plot(found))
+    (wanted.output / "bench.md").write_text(table)
+    if wanted.write:
+        report.write_between(wanted.write, table)
+    if earlier is not None:
+        print(f"\n{report.before_and_after(earlier, found)}")
+    print(f"written to {wanted.output}: bench.json, bench.svg and bench.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,39 +8,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-
-import trio
+from contextlib import ExitStack
+from pathlib import Path
 
 from tests.bench import load
-from tests.bench.__main__ import line
 from tests.bench.figures import Row, compare
-from tests.bench.suites import MICROSECONDS, controlling, populate
-from tests.e2e.daemon import Daemon, scratch_home, serving
+from tests.bench.report import line
+from tests.bench.stores import controlling, populated
+from tests.bench.subject import Subject, as_in_a_plain_shell
 
 FEW, MANY, ROUNDS = 100, 100_000, 7
 PAIRS = 300
 
 
-def resets_in_turn(few: int, many: int, pairs: int) -> Iterator[Row]:
+def resets_in_turn(subject: Subject, few: int, many: int, pairs: int) -> Iterator[Row]:
     """Single resets; their records stay until they are swept: every reset meets as many as the first."""
     request = [load.request(1, "resetKey", {})]
-
-    def reset(daemon: Daemon) -> float:
-        return load.one_client(str(daemon.home.socket), request)[0] * MICROSECONDS
-
-    with scratch_home() as small, scratch_home() as large:
-        trio.run(populate, small, few)
-        trio.run(populate, large, many)
-        with serving(small) as one, serving(large) as other:
-            yield compare(
-                f"{pairs} resetKey in turn, {many:,}", "µs",
-                lambda: reset(other), f"the same with {few:,} sessions", lambda: reset(one), pairs,
-            )  # fmt: skip
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(subject.serving(home)) for home in populated(stack, few, many))
+        yield compare(
+            f"{pairs} resetKey in turn, {many:,}", "µs",
+            lambda: other.one_by_one(request), f"the same with {few:,} sessions",
+            lambda: one.one_by_one(request), pairs,
+        )  # fmt: skip
 
 
 def main(rounds: int = ROUNDS, many: int = MANY) -> None:
+    as_in_a_plain_shell()
+    subject = Subject(Path(sys.executable).parent)
     print(f"medians of {rounds} rounds (lowest to highest)", flush=True)
-    for rows in (controlling(FEW, many, rounds), resets_in_turn(FEW, many, PAIRS)):
+    for rows in (controlling(subject, FEW, many, rounds), resets_in_turn(subject, FEW, many, PAIRS)):
         for row in rows:
             print(line(row), flush=True)
 
