@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self, TypeVar
 
-    from .attempts import Attempts
-    from .connection import Connection
     from .events import Events
-    from .pool import Pool
     from .protocol.calls import Call, PassphraseText
     from .protocol.exchange import Answer
     from .protocol.results import AuditPage, CreatedToken, Hello, LockState, Protection, SessionPage, Status
@@ -373,31 +370,19 @@ class Client(Caller):
         pool = self._pools.here()
         timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         began = time.monotonic()
-        try:
-            connection = pool.idle.pop()  # as `take_idle`
-        except IndexError:
-            return self._go_on(pool, call, self._attempts(call.method, timeout, began))
         answer: Answer[T] | None = None
-        try:
-            if connection.send_at_once(call) and connection.wait(timeout * 1000):
-                answer = connection.receive_at_once(call)
-        except BaseException:  # interrupted: a late answer must not meet the next call
-            pool.drop(connection)
-            raise
-        if answer is not None and answer.refusal is None:
-            pool.give_back(connection)
-            return answer.result  # type: ignore[return-value]
-        return self._go_on(pool, call, self._attempts(call.method, timeout, began), connection, answer)
-
-    def _go_on(
-        self,
-        pool: Pool,
-        call: Call[T],
-        attempts: Attempts,
-        begun: Connection | None = None,
-        answer: Answer[T] | None = None,
-    ) -> T:
+        connection = pool.take_idle()
+        if connection is not None:
+            try:
+                if connection.send_at_once(call) and connection.wait(timeout * 1000):
+                    answer = connection.receive_at_once(call)
+            except BaseException:  # interrupted: a late answer must not meet the next call
+                pool.drop(connection)
+                raise
+            if answer is not None and answer.refusal is None:
+                pool.give_back(connection)
+                return answer.result  # type: ignore[return-value]
         from .repeating import carry_out
         from .waiting import run
 
-        return run(carry_out(pool, call, attempts, begun, answer))
+        return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))

@@ -64,7 +64,7 @@ class Pool:
     def __init__(self, path: str, agent_uid: int | None = None) -> None:
         self._path = path
         self._agent_uid = agent_uid
-        self.idle: list[Connection] = []
+        self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._room = [None] * MAX_CONNECTIONS  # one for each connection that may still be opened
         self._waiting: list[Turn] = []
@@ -74,7 +74,7 @@ class Pool:
     def take_idle(self) -> Connection | None:
         """The idle connection that was used last; None where there is none."""
         try:
-            return self.idle.pop()
+            return self._idle.pop()
         except IndexError:
             return None
 
@@ -92,7 +92,7 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose last call was answered."""
         connection.reused = True
-        self.idle.append(connection)
+        self._idle.append(connection)
         if self._waiting:
             self._serve()
         if self._closed:
