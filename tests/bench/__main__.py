@@ -57,7 +57,8 @@ def every_row(subject: Subject, rounds: int, many: int, parts: list[str]) -> Ite
             with worker(subject.python, "client_calls.py", agent.path, environ=home.environ) as client:
                 yield from rows.through_clients(client, others, rounds)
         if "files" in parts:
-            yield from rows.token_file(home, rounds)
+            with worker(subject.python, "token_file_calls.py", str(home.path), environ=home.environ) as files:
+                yield from rows.token_file(files, rounds)
     if "starting" in parts:
         with scratch_home() as home:
             yield from rows.starting(subject, home, rounds)

@@ -27,7 +27,11 @@ def request(msgid: int, method: str, params: dict[str, object]) -> bytes:
 
 def connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.connect(path)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 

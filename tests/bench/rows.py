@@ -6,11 +6,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import lmdb
 
-from agentd_client import Session
 from tests.bench import load
 from tests.bench.figures import (
     RATE,
@@ -207,7 +207,7 @@ def through_clients(client: Worker, others: Neighbours, rounds: int) -> Iterator
     for backend in ("trio", "asyncio"):
         yield compare(
             f"AsyncClient.verify_token, {backend}, p50", "µs",
-            lambda backend=backend: client.microseconds(f"verify under {backend}", CALLS),
+            partial(client.microseconds, f"verify under {backend}", CALLS),
             "the request as ready-made bytes", lambda: client.microseconds("bytes", CALLS), rounds,
         )  # fmt: skip
     yield compare(
@@ -233,39 +233,16 @@ def through_clients(client: Worker, others: Neighbours, rounds: int) -> Iterator
     )  # fmt: skip
 
 
-def token_file(home: Home, rounds: int) -> Iterator[Row]:
+def token_file(files: Worker, rounds: int) -> Iterator[Row]:
     """The token file, beside the same file operations without a rule around them."""
-    path = home.path / "tokens" / "session-token"
-    session = Session.create_session(session_token_path=path)
-    token = "v4.local." + "x" * 300
-    session.write_token(token)
-    raw, temporary = path.with_name("raw"), path.with_name("raw.new")
-
-    def each(action: Callable[[], object], count: int) -> Sample:
-        begun, used = time.perf_counter(), time.process_time()
-        for _ in range(count):
-            action()
-        wall, used = time.perf_counter() - begun, time.process_time() - used
-        return Sample(wall / count * MICROSECONDS, used / count * MICROSECONDS)
-
-    def write_raw() -> None:
-        with temporary.open("w") as file:
-            file.write(token)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, raw)
-        folder = os.open(raw.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-    yield compare(
-        "token file, write", "µs", lambda: each(lambda: session.write_token(token), 100),
-        "write, fsync, rename, fsync", lambda: each(write_raw, 100), rounds,
-    )  # fmt: skip
-    yield compare(
-        "token file, read", "µs", lambda: each(session.read_token, 2000),
-        "open, read, close", lambda: each(raw.read_text, 2000), rounds,
-    )  # fmt: skip
+    for what, beside, count in (
+        ("write", "write, fsync, rename, fsync", 100),
+        ("read", "open, read, close", 2000),
+    ):
+        yield compare(
+            f"token file, {what}, p50", "µs", partial(files.microseconds, what, count),
+            beside, partial(files.microseconds, f"{what} raw", count), rounds,
+        )  # fmt: skip
 
 
 def starting(subject: Subject, home: Home, rounds: int) -> Iterator[Row]:
