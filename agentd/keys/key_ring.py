@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class _DerivedKeys(dict[str, SecretKey]):
+    """The keys by purpose; none while the key ring does not run."""
+
+    def __missing__(self, purpose: str) -> SecretKey:
+        raise KeyRingNotRunningError
+
+
 class KeyRing:
     """The root key's owner. Create it with `create_key_ring`; leaving it as a context manager wipes it.
 
@@ -54,7 +61,7 @@ class KeyRing:
             not_running=KeyRingNotRunningError,
         )
         self._memory = SecretMemory()
-        self._derived: dict[str, SecretKey] = {}
+        self._derived = _DerivedKeys()
         self._agent_id = ""
 
     @classmethod
@@ -167,24 +174,24 @@ class KeyRing:
 
     def seal(self, value: bytes, context: bytes) -> bytes:
         """Seal a store value under its context; no two results are alike."""
-        with self._key(STORE) as key:
+        with self._derived[STORE] as key:
             return seal(key, value, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Open what `seal` made; `agentd.crypto.SealError` where it is anything else."""
-        with self._key(STORE) as key:
+        with self._derived[STORE] as key:
             return open_sealed(key, sealed, context)
 
     def wrap_key(self, key: SecretKey, context: bytes) -> bytes:
         """Seal a key, from memory to ciphertext."""
-        with self._key(SESSION) as wrapping, key as secret:
+        with self._derived[SESSION] as wrapping, key as secret:
             return seal(wrapping, secret, context)
 
     def unwrap_key(self, wrapped: bytes, context: bytes) -> SecretKey:
         """Open what `wrap_key` made, into locked memory; `SealError` where it is anything else."""
         key = self._memory.new_key()
         try:
-            with self._key(SESSION) as wrapping, key as secret:
+            with self._derived[SESSION] as wrapping, key as secret:
                 open_into(wrapping, wrapped, context, secret)
         except BaseException:
             key.wipe()
@@ -194,12 +201,6 @@ class KeyRing:
     def _require_keys(self) -> None:
         if not self._lifecycle.is_running:  # on whatever thread
             raise KeyRingNotRunningError
-
-    def _key(self, purpose: str) -> SecretKey:
-        try:
-            return self._derived[purpose]
-        except KeyError:
-            raise KeyRingNotRunningError from None
 
     def _load(self, passphrase: Passphrase | None, fresh: bool) -> None:
         root = self._memory.new_key()

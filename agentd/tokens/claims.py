@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
-from .paseto import TokenError, decrypt, encrypt, split
+from .paseto import TokenError, decode, decrypt, encrypt, split
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # The footer is read before anything is authenticated, so it gets a pattern and not a JSON parser.
 _FOOTER = re.compile(rb'\{"kid":"([A-Za-z0-9_-]{22}(?:[A-Za-z0-9_-]{2})?)"\}')
+_KNOWN_FOOTERS = 8  # all tokens of a key have the same
 
 
 class Claims(NamedTuple):
@@ -35,8 +37,8 @@ class SealedToken(NamedTuple):
     """A token's parts, none of them authenticated yet; `key_id` names the key that it claims to be of."""
 
     key_id: str
-    body: bytes
     footer: bytes
+    body: bytes
 
 
 class _Payload(msgspec.Struct):
@@ -80,10 +82,16 @@ def seal_token(key: Buffer, key_id: str, claims: Claims, *, implicit: bytes, non
 def parse_token(token: str) -> SealedToken:
     """The parts of a token; `TokenError` where it is none or names no key."""
     body, footer = split(token)
+    return SealedToken(*_decoded_footer(footer), decode(body))
+
+
+@lru_cache(_KNOWN_FOOTERS)
+def _decoded_footer(text: str) -> tuple[str, bytes]:
+    footer = decode(text)
     found = _FOOTER.fullmatch(footer)
     if found is None:
         raise TokenError("no key id in the footer")
-    return SealedToken(found[1].decode("ascii"), body, footer)
+    return found[1].decode("ascii"), footer
 
 
 def open_token(key: Buffer, token: SealedToken, *, implicit: bytes) -> Claims:

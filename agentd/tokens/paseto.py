@@ -44,7 +44,8 @@ def _encode(data: bytes) -> str:
     return b2a_base64(data, newline=False).translate(_FROM_STANDARD).rstrip(b"=").decode("ascii")
 
 
-def _decode(text: str) -> bytes:
+def decode(text: str) -> bytes:
+    """The bytes of canonical base64url; `TokenError` for anything else."""
     try:
         standard = text.encode("ascii").translate(_TO_STANDARD) + b"=" * (-len(text) % 4)
         data = a2b_base64(standard, strict_mode=True)
@@ -56,19 +57,15 @@ def _decode(text: str) -> bytes:
     return data
 
 
-def _derive(key: Buffer, purpose: bytes, size: int) -> bytes:
+def _derive(key: Buffer, nonce: bytes) -> tuple[bytes, bytes, bytes]:
     if len(memoryview(key)) != KEY_BYTES:
         raise ValueError(f"a v4.local key has {KEY_BYTES} bytes, not {len(memoryview(key))}")
-    return keyed_hash(key, purpose, size)
+    derived = keyed_hash(key, _STREAM_DOMAIN + nonce, _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES)
+    tag_key = keyed_hash(key, _TAG_DOMAIN + nonce, _TAG_BYTES)
+    return derived[:_STREAM_KEY_BYTES], derived[_STREAM_KEY_BYTES:], tag_key
 
 
-def _cipher(key: Buffer, nonce: bytes, text: bytes) -> bytes:
-    derived = _derive(key, _STREAM_DOMAIN + nonce, _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES)
-    return xchacha20(derived[:_STREAM_KEY_BYTES], derived[_STREAM_KEY_BYTES:], text)
-
-
-def _tag(key: Buffer, nonce: bytes, ciphertext: bytes, footer: bytes, implicit: bytes) -> bytes:
-    tag_key = _derive(key, _TAG_DOMAIN + nonce, _TAG_BYTES)
+def _tag(tag_key: bytes, nonce: bytes, ciphertext: bytes, footer: bytes, implicit: bytes) -> bytes:
     message = pre_authentication_encoding(HEADER.encode(), nonce, ciphertext, footer, implicit)
     return keyed_hash(tag_key, message, _TAG_BYTES)
 
@@ -80,26 +77,28 @@ def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", i
     """
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a v4.local nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
-    ciphertext = _cipher(key, nonce, payload)
-    body = _encode(nonce + ciphertext + _tag(key, nonce, ciphertext, footer, implicit))
+    stream_key, stream_nonce, tag_key = _derive(key, nonce)
+    ciphertext = xchacha20(stream_key, stream_nonce, payload)
+    body = _encode(nonce + ciphertext + _tag(tag_key, nonce, ciphertext, footer, implicit))
     return f"{HEADER}{body}.{_encode(footer)}" if footer else f"{HEADER}{body}"
 
 
-def split(token: str) -> tuple[bytes, bytes]:
-    """The body and the footer of a token, decoded; neither is authenticated yet."""
+def split(token: str) -> tuple[str, str]:
+    """The body and the footer of a token as they are spelled, neither of them checked yet."""
     if not token.startswith(HEADER):
         raise TokenError("not a v4.local token")
     body, dot, footer = token[len(HEADER) :].partition(".")
     if dot and not footer:
         raise TokenError("an empty footer")
-    return _decode(body), _decode(footer)
+    return body, footer
 
 
 def decrypt(key: Buffer, body: bytes, footer: bytes, *, implicit: bytes = b"") -> bytes:
-    """The payload of a genuine token, from the parts that `split` gave; `TokenError` for anything else."""
+    """The payload of a genuine token, from its decoded parts; `TokenError` for anything else."""
     if len(body) < NONCE_BYTES + _TAG_BYTES:
         raise TokenError("too short")
     nonce, ciphertext, tag = body[:NONCE_BYTES], body[NONCE_BYTES:-_TAG_BYTES], body[-_TAG_BYTES:]
-    if not equal(tag, _tag(key, nonce, ciphertext, footer, implicit)):
+    stream_key, stream_nonce, tag_key = _derive(key, nonce)
+    if not equal(tag, _tag(tag_key, nonce, ciphertext, footer, implicit)):
         raise TokenError("not made with this key")
-    return _cipher(key, nonce, ciphertext)
+    return xchacha20(stream_key, stream_nonce, ciphertext)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from base64 import urlsafe_b64encode
 
 import pytest
@@ -189,6 +190,23 @@ async def test_a_token_is_judged_the_first_time_with_one_reading_of_store_and_cl
     monkeypatch.setattr(clock, "read", lambda: (times.append(clock.wall), read_clock())[1])
     assert manager.verify_at_once(second).valid
     assert (len(readings), len(times)) == (1, 1)
+
+
+async def test_a_token_is_judged_the_first_time_in_few_calls(manager):
+    first, second = await manager.create_token(), await manager.create_token()
+    assert manager.verify_at_once(first).valid
+    calls = []
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("agentd"):
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        assert manager.verify_at_once(second).valid
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 60, calls
 
 
 async def test_a_forged_token_is_malformed_as_long_as_its_key_counts(manager):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.tokens import TokenError
-from agentd.tokens.paseto import HEADER, decrypt, encrypt, pre_authentication_encoding, split
+from agentd.tokens.paseto import HEADER, decode, decrypt, encrypt, pre_authentication_encoding, split
 
 KEY = bytes(range(32))
 ROUND_TRIPS = 10_000
@@ -22,7 +22,7 @@ def token_of(payload: bytes = b"payload", **more: bytes) -> str:
 
 
 def opened(key: bytes, token: str, implicit: bytes = b"") -> tuple[bytes, bytes]:
-    body, footer = split(token)
+    body, footer = map(decode, split(token))
     return decrypt(key, body, footer, implicit=implicit), footer
 
 
@@ -32,7 +32,7 @@ def test_own_vectors_made_with_the_oracle_open():
         key, implicit = bytes.fromhex(vector["key"]), bytes.fromhex(vector["implicit"])
         payload, footer = bytes.fromhex(vector["payload"]), bytes.fromhex(vector["footer"])
         assert opened(key, vector["token"], implicit) == (payload, footer)
-        nonce = split(vector["token"])[0][:32]
+        nonce = decode(split(vector["token"])[0])[:32]
         again = encrypt(key, payload, nonce=nonce, footer=footer, implicit=implicit)
         assert again == vector["token"]
     assert len(vectors) == 10
