@@ -168,7 +168,7 @@ def plot(rows: Sequence[Row]) -> str:
     Each bar has a line from its lowest to its highest round, and a mark where its aim is.
     """
     held = [row for row in rows if row.ratio is not None]
-    least, most, octave, left, height = 1 / 8, 16, 90, 340, 26
+    least, most, octave, left, height = 1 / 16, 16, 80, 340, 26
 
     def x(value: float) -> float:
         return round(left + math.log2(min(max(value, least), most) / least) * octave, 1)
@@ -178,7 +178,7 @@ def plot(rows: Sequence[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{x(most) + 360:.0f}" height="{bottom + 20}"'
         ' font-family="sans-serif" font-size="12">',
     ]
-    for value in (least, 0.25, 0.5, 1, 2, 4, 8, most):
+    for value in (least, 1 / 8, 0.25, 0.5, 1, 2, 4, 8, most):
         colour = "#444" if value == 1 else "#ddd"
         parts += [
             f'<line x1="{x(value)}" x2="{x(value)}" y1="20" y2="{bottom}" stroke="{colour}"/>',
@@ -198,7 +198,7 @@ def plot(rows: Sequence[Row]) -> str:
             parts.append(f'<path d="M{x(row.aim)} {y - 3}v22" stroke="#2a2" stroke-width="2"/>')
         better = ", more is better" if row.is_rate else ""
         parts.append(
-            f'<text x="{max(high, ends[1]) + 8}" y="{y + 13}">'
+            f'<text x="{max(high, ends[1], x(row.aim or 0)) + 8}" y="{y + 13}">'
             f"{row.ratio.median:.2f} of {html.escape(row.beside)}{better}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])

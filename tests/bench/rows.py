@@ -74,7 +74,7 @@ def verifying(agent: Server, echo: Server, others: Neighbours, rounds: int) -> I
     few = known[: CALLS // 5]
     yield compare(
         "verifyToken, connecting anew, p50", "µs", lambda: agent.connecting_anew(few),
-        "on a connection that is kept", lambda: agent.one_by_one(few), rounds, aim=2.0,
+        "a connection that is kept", lambda: agent.one_by_one(few), rounds, aim=2.0,
     )  # fmt: skip
     yield compare(
         f"verifyToken, {CLIENTS} clients", RATE, lambda: agent.many_clients(many, CLIENTS),
