@@ -241,7 +241,7 @@ class Connection:
         dispatch, in_flight = self._dispatch, self._in_flight
         going_on = True
         turn, clock, until = self._turn, self._turn.clock, self._turn.until
-        is_first = True
+        answered, is_first = 0, True
         for message in messages:
             if is_first:
                 is_first = False
@@ -251,9 +251,11 @@ class Connection:
                 or len(replies) >= REPLIES_AT_ONCE
             ):
                 self._outbox.send(b"".join(replies))
+                answered += len(replies)
                 replies.clear()
-                if is_over or self._must_hold():
+                if is_over or answered >= MAX_IN_FLIGHT or self._must_hold():
                     # The other connections get a turn, and the peer takes what it has asked for.
+                    answered = 0
                     turn.leave()
                     self._handling = True
                     await checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby
 
 import msgpack
 import pytest
@@ -166,6 +167,29 @@ async def test_a_slice_ends_by_time_whatever_the_messages_are(sessions, message)
             pass
     assert 100 // 5 <= slices <= 100 // 2
     assert turns.busy.taken == 0
+
+
+async def test_the_others_have_a_turn_after_so_many_replies_also_within_a_slice(sessions):
+    class LoopTurns(trio.abc.Instrument):
+        count = 0
+
+        def before_io_wait(self, timeout: float) -> None:
+            self.count += 1
+
+    loop, answered_in = LoopTurns(), []
+    verify_at_once = sessions.verify_at_once
+
+    def noticed(*args, **named):
+        answered_in.append(loop.count)
+        return verify_at_once(*args, **named)
+
+    sessions.verify_at_once = noticed
+    trio.lowlevel.add_instrument(loop)
+    async with connected(sessions) as (talker, _):
+        await talker.send(verify(1) * (2 * MAX_IN_FLIGHT + 1))
+        await talker.replies(2 * MAX_IN_FLIGHT + 1)
+    trio.lowlevel.remove_instrument(loop)
+    assert [len([*turn]) for _, turn in groupby(answered_in)] == [MAX_IN_FLIGHT, MAX_IN_FLIGHT, 1]
 
 
 async def test_a_connection_that_ends_in_the_middle_of_its_slice_holds_up_nobody(sessions):
