@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 from anyio.to_thread import run_sync
 
 from .lifecycle import Observer, State
-from .session import Logger, Session
+from .session import Session
+
+if TYPE_CHECKING:
+    from .session import Logger
 
 
 class AsyncSession:

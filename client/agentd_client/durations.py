@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from .protocol.methods import NEVER
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_FORM = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,7})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?")
+_FORM = r"(?:(\d{1,6})d)?(?:(\d{1,7})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?"
 _NAMES = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -16,11 +14,13 @@ def parse_duration(text: object) -> int | str:
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     if isinstance(text, str):
+        import re  # for those who write a length of time
+
         if text == NEVER:
             return NEVER
         if re.fullmatch(r"[0-9]{1,10}", text):
             return int(text)
-        found = _FORM.fullmatch(text)
+        found = re.fullmatch(_FORM, text)
         if found and text:
             return sum(
                 int(count or 0) * unit for count, unit in zip(found.groups(), _SECONDS.values(), strict=True)

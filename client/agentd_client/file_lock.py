@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 
 
 def lock_within(descriptor: int, seconds: float) -> bool:
@@ -28,6 +27,8 @@ class _Waiting:
     """A thread in flock(2), on a descriptor of its own for the same open file, which is what is locked."""
 
     def __init__(self, descriptor: int) -> None:
+        import threading  # needed by those who have to wait
+
         self._descriptor = os.dup(descriptor)
         self._decision = threading.Lock()
         self._granted = threading.Event()

@@ -20,11 +20,18 @@ lost.)
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from enum import Enum
 
 from .errors import LifecycleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    _Change = AbstractContextManager[bool]
 
 
 class State(Enum):
@@ -147,10 +154,3 @@ class Lifecycle:
                 observer(done)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    _Change = AbstractContextManager[bool]

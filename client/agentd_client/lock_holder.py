@@ -7,15 +7,18 @@ the lock now, as far as it is in this pid namespace; asking it takes no lock, so
 from __future__ import annotations
 
 import os
-import re
 import stat
-from contextlib import suppress
-from typing import NamedTuple
 
 from . import paths
 from .errors import AgentdError
 
-_LOCK = re.compile(r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from .light_typing import NamedTuple
+
+_LOCK = r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) "
 """A line of proc_locks(5)."""
 
 _MAX_BYTES = 512
@@ -37,9 +40,11 @@ class Holder(NamedTuple):
 
 def sign(descriptor: int, socket_path: str) -> None:
     """Write into a lock file, which is locked, who holds it; without room on the disk it stays unsaid."""
-    with suppress(OSError):
+    try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, os.fsencode(f"{os.getpid()}\n{socket_path}\n"), 0)
+    except OSError:
+        pass
 
 
 def holder_of(path: str | os.PathLike[str]) -> Holder | None:
@@ -68,10 +73,12 @@ def flock_holders(locks: str, device: int, inode: int) -> list[int]:
     A process of another pid namespace is not in there. btrfs and overlayfs give stat(2) another device than
     the kernel itself uses: there, where the major number is 0, the inode has to do.
     """
+    import re  # for those who find no agent
+
     numbers = (os.major(device), os.minor(device))
     return [
         int(pid)
-        for pid, major, minor, found in _LOCK.findall(locks)
+        for pid, major, minor, found in re.findall(_LOCK, locks, re.MULTILINE)
         if int(found) == inode and ((int(major, 16), int(minor, 16)) == numbers or int(major, 16) == 0)
     ]
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 
 from .errors import EnvironmentVariableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SOCKET_VARIABLE = "AGENTD_SOCKET"
 TOKEN_PATH_VARIABLE = "AGENTD_SESSION_TOKEN_PATH"  # noqa: S105 - a variable's name

@@ -15,9 +15,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
 
 from .user_namespace import own_uid_fault, stands_for_others
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from .light_typing import NamedTuple
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600

@@ -11,21 +11,22 @@ the token in the file until it has seen the new one, and renewing once more give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, NamedTuple
 
 from .errors import AgentdError
 from .protocol import calls
-from .protocol.calls import Call
 from .protocol.results import SessionInfo, Verification
-from .token_file import TokenClaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
+    from typing import Any, NamedTuple
 
+    from .protocol.calls import Call
     from .session import Session
+    from .token_file import TokenClaim
+else:
+    from .light_typing import NamedTuple
 
 NOT_LOGGED_IN = Verification(valid=False, reason="NOT_LOGGED_IN", session=None)
 """The answer where the session has no token to ask the agent about. The agent itself never gives it."""
@@ -46,10 +47,11 @@ class Ask(NamedTuple):
     seconds: float | None = None
 
 
-FileWork = Callable[[], Any]
-"""Something to do with the token file; it may block, and is done in a thread by async code."""
+if TYPE_CHECKING:
+    FileWork = Callable[[], Any]
+    """Something to do with the token file; it may block, and is done in a thread by async code."""
 
-CheckSteps = Generator[FileWork | Ask, Any, Verification]
+    CheckSteps = Generator[FileWork | Ask, Any, Verification]
 
 
 def is_due(session: SessionInfo, now: float) -> bool:

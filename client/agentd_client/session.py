@@ -7,10 +7,8 @@ client does that (`Client.check_session`), and puts the new token here when it r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from _thread import RLock
 from contextlib import contextmanager
-from threading import RLock
-from typing import Protocol
 
 from . import paths
 from .errors import LifecycleError, SessionDestroyedError, SessionRunningError
@@ -19,15 +17,15 @@ from .token_file import TokenClaim, TokenFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Self
+    from typing import Protocol, Self
 
+    class Logger(Protocol):
+        """A `logging.Logger`, or what is like it: logging itself is slow to import and not needed here."""
 
-class Logger(Protocol):
-    """A `logging.Logger`, or what is like it: logging itself is slow to import and not needed here."""
-
-    def debug(self, msg: object, *args: object) -> None:
-        """Say something that is of interest when looking for a fault."""
+        def debug(self, msg: object, *args: object) -> None:
+            """Say something that is of interest when looking for a fault."""
 
 
 class Session:

@@ -11,15 +11,18 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from _thread import allocate_lock
 from contextlib import ExitStack, contextmanager, suppress
-from threading import Lock
 
 from .errors import TokenFileBusyError, TokenFileError
 from .paths import TOKEN_PATH_VARIABLE
 from .private import folders_fault, private_fault
 from .token_folder import TokenFolder, folder_refused
 from .token_text import stripped_token, token_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_FILE_BYTES = 16 * 1024
 """The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
@@ -222,7 +225,7 @@ class TokenClaim:
         self._file = file
         self._folder: TokenFolder | None = None
         self._held = ExitStack()
-        self._state = Lock()
+        self._state = allocate_lock()
         self._at_work = False
         self._released = False
 

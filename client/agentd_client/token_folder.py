@@ -10,12 +10,15 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import TokenFileBusyError, TokenFileError
 from .file_lock import lock_within
 from .private import FILE_MODE, Fault, folders_fault, make_folders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOCK_SECONDS = 5.0
 """For another writer to let go of the lock; a write takes milliseconds, even where the disk is slow."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 
 OVERFLOW_UID = 65534
 """The kernel's default, for where the setting cannot be read."""
@@ -12,6 +11,8 @@ ALL_UIDS = 2**32 - 1
 """As many as the first user namespace maps, user_namespaces(7); uid -1 is none."""
 
 _PROC = "/proc"
+
+_overflow_uid: int | None = None
 
 
 def stands_for_others(uid: int) -> bool:
@@ -35,14 +36,16 @@ def own_uid_fault() -> str | None:
     )
 
 
-@lru_cache(16)
 def _is_overflow(uid: int) -> bool:
     # Kept, because it is asked for every connection and file; unlike the mapping nothing but root changes it.
-    try:
-        with open(f"{_PROC}/sys/kernel/overflowuid") as file:
-            return uid == int(file.read())
-    except OSError:
-        return uid == OVERFLOW_UID
+    global _overflow_uid
+    if _overflow_uid is None:
+        try:
+            with open(f"{_PROC}/sys/kernel/overflowuid") as file:
+                _overflow_uid = int(file.read())
+        except OSError:
+            _overflow_uid = OVERFLOW_UID
+    return uid == _overflow_uid
 
 
 def _maps_all_users() -> bool:

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from agentd_client import errors
-from agentd_client.cli import exit_codes, main
+from agentd_client.cli import exit_codes, isolation, main
 from agentd_client.cli.current_token import CurrentToken, NotLoggedInError
 from agentd_client.cli.exit_codes import MEANINGS, exit_code
 from agentd_client.cli.output import OutputError
@@ -244,7 +244,13 @@ def test_a_parameter_that_the_client_itself_refuses_is_not_a_matter_of_versions(
     assert ended.err.endswith(f"{advice}\n")
 
 
-def test_without_click_it_says_what_to_install(monkeypatch, capsys):
+@pytest.fixture
+def ends_as_others_do(monkeypatch):
+    """In a test `main` must not end the process."""
+    monkeypatch.setattr(isolation, "leave_at_once", sys.exit)
+
+
+def test_without_click_it_says_what_to_install(monkeypatch, capsys, ends_as_others_do):
     monkeypatch.setitem(sys.modules, "click", None)
     monkeypatch.setattr(sys, "path", sys.path[:])  # it takes from it
     with pytest.raises(SystemExit) as ended:
@@ -265,7 +271,7 @@ def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     )
 
 
-def test_main_ends_with_the_code_of_the_command(monkeypatch, agent, capsys):
+def test_main_ends_with_the_code_of_the_command(monkeypatch, agent, capsys, ends_as_others_do):
     monkeypatch.setattr(sys, "argv", ["agentctl", "verify"])
     monkeypatch.setattr(sys, "path", sys.path[:])
     with pytest.raises(SystemExit) as ended:

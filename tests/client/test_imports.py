@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import agentd_client
-from agentd_client import errors
+from agentd_client import errors, light_typing
+from tests.client.scripted import ScriptedAgent
 
 HEAVY = ("trio", "anyio", "asyncio", "lmdb", "nacl", "click", "logging", "dataclasses", "pathlib", "agentd")
 
@@ -27,6 +30,78 @@ def test_the_bare_client_imports_msgpack_and_nothing_heavy() -> None:
     third_party = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names)
     # msgpack is compiled by Cython, which leaves its own names in sys.modules.
     assert {name for name in third_party if "cython" not in name} == {"agentd_client", "msgpack"}
+
+
+SLOW = {
+    "asyncio",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "functools",
+    "inspect",
+    "json",
+    "logging",
+    "re",
+    "selectors",
+}
+SLOW |= {"socket", "subprocess", "tempfile", "threading", "typing", "urllib"}
+"""What of the standard library takes long to import, beside what msgpack imports itself."""
+
+FOR_SESSIONS = {"contextlib", "enum", "functools"}
+
+# What a call needs that meets no trouble, and what a session needs that is read.
+TROUBLE = {
+    f"agentd_client.{name}" for name in ("attempts", "repeating", "waiting", "versions", "lock_holder")
+}
+TROUBLE |= {"agentd_client.renewal", "agentd_client.events", "agentd_client.passphrase_rules"}
+
+
+def test_a_client_imports_nothing_that_its_calls_do_not_use(path: Path) -> None:
+    program = (
+        f"import agentd_client\nwith agentd_client.Client.connect({str(path)!r}) as agent:\n"
+        "    assert agent.verify_token('good')\n    agent.create_token()"
+    )
+    with ScriptedAgent(path):
+        loaded = _loaded_by(program) - _loaded_by("pass")
+    assert not loaded & (SLOW | TROUBLE | {"agentd_client.session", "agentd_client.lifecycle"})
+
+
+def test_a_session_imports_nothing_that_reading_a_token_does_not_use(tmp_path: Path) -> None:
+    statement = (
+        f"import agentd_client; agentd_client.Session.create_session({str(tmp_path / 't')!r}).read_token()"
+    )
+    loaded = _loaded_by(statement) - _loaded_by("pass")
+    assert not loaded & (SLOW - FOR_SESSIONS | TROUBLE | {"agentd_client.blocking"})
+
+
+def test_the_stand_in_for_named_tuples_makes_what_typing_would() -> None:
+    class Light(light_typing.NamedTuple):
+        """Says what it is."""
+
+        first: int
+        second: str = "two"
+
+        def both(self) -> str:
+            return f"{self.first} {self.second}"
+
+    class Real(NamedTuple):
+        """Says what it is."""
+
+        first: int
+        second: str = "two"
+
+        def both(self) -> str:
+            return f"{self.first} {self.second}"
+
+    for given in ((1,), (1, "b")):
+        light, real = Light(*given), Real(*given)
+        assert light == real
+        assert light.both() == real.both()
+        assert light._asdict() == real._asdict()
+        assert light._replace(first=3) == real._replace(first=3)
+    for name in ("_fields", "_field_defaults", "__doc__", "__module__"):
+        assert getattr(Light, name) == getattr(Real, name)
+    assert repr(Light(1)) == "Light(first=1, second='two')"
 
 
 def test_a_name_is_loaded_when_it_is_used_and_an_unknown_one_is_refused() -> None:

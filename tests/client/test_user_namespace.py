@@ -30,9 +30,8 @@ def kernel(tmp_path, monkeypatch):
             (tmp_path / "self/uid_map").write_text(uid_map)
 
     monkeypatch.setattr(user_namespace, "_PROC", str(tmp_path))
-    user_namespace._is_overflow.cache_clear()
-    yield say
-    user_namespace._is_overflow.cache_clear()
+    monkeypatch.setattr(user_namespace, "_overflow_uid", None)
+    return say
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_a_file_that_anybody_may_own_is_not_private(kernel, tmp_path):
     (tmp_path / "file").touch(0o600)
     found = os.stat(tmp_path / "file")
     assert private.private_fault(tmp_path / "file", found) is None
-    user_namespace._is_overflow.cache_clear()
+    user_namespace._overflow_uid = None
     kernel("", f"{os.geteuid()}\n")
     fault = private.private_fault(tmp_path / "file", found)
     assert fault is not None

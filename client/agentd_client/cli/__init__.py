@@ -5,6 +5,7 @@ Importing this package imports nothing heavy; each command imports what it needs
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from . import interrupts, isolation
@@ -18,8 +19,9 @@ _UNAVAILABLE = 69
 def main() -> None:
     """Run `agentctl` with the process's own arguments.
 
-    Ends in `SystemExit` with a code of exit_codes.py, or by SIGINT where that came.
+    Ends the process with a code of exit_codes.py, or by SIGINT where that came.
     """
+    gc.disable()  # until all that stays is imported: looking through it again and again frees nothing
     interrupts.end_at_once()
     isolation.keep_to_what_is_installed()
     try:
@@ -27,7 +29,7 @@ def main() -> None:
     except (Exception, SystemExit) as error:  # `run` raises nothing: it could not be imported
         code = isolation.broken("agentctl", error)
     interrupts.end_by_signal()
-    isolation.leave(code)
+    isolation.leave_at_once(code)
 
 
 def _run() -> int:
@@ -40,4 +42,6 @@ def _run() -> int:
         return _UNAVAILABLE
     from .run import run
 
+    gc.freeze()
+    gc.enable()
     return run(sys.argv[1:])

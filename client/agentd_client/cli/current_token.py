@@ -31,7 +31,7 @@ _REFUSAL = (
 )
 
 
-_SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+_SESSION_ID = r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}"
 
 
 class NotLoggedInError(Exception):
@@ -136,13 +136,13 @@ def stdin_or_id(context: click.Context, parameter: click.Parameter, value: str |
     An empty one comes from an unset shell variable and must not mean the caller's own session. What is no id
     is not repeated: it may be a token.
     """
-    if value is None or value == "-" or _SESSION_ID.fullmatch(value):
+    if value is None or value == "-" or re.fullmatch(_SESSION_ID, value):
         return value
     raise click.UsageError("that is neither `-` nor a session's id", context)
 
 
 def session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """The callback of an option that is a session's id; what is none is not repeated."""
-    if value is None or _SESSION_ID.fullmatch(value):
+    if value is None or re.fullmatch(_SESSION_ID, value):
         return value
     raise click.BadParameter("that is not a session's id", context, parameter)

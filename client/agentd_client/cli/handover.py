@@ -17,7 +17,7 @@ FD, FILE, ENV = "fd", "file", "env"
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The file, and what is beside it while its token is renewed.
-_FILE_NAME = re.compile(r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?")
+_FILE_NAME = r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?"
 
 
 class Handover:
@@ -61,7 +61,7 @@ def _by_file(created: CreatedToken) -> Handover:
     folder_path = handover_folder()
     name = f"{os.getpid()}-{created.id}"
     path = os.path.join(folder_path, name)
-    if not _FILE_NAME.fullmatch(name):  # it becomes a path, and an agent could answer anything
+    if not re.fullmatch(_FILE_NAME, name):  # it becomes a path, and an agent could answer anything
         raise TokenFileError("the agent gave the session an id that cannot name a file; use --fd")
     try:
         with TokenFolder.opened_for_writing(folder_path) as folder:
@@ -81,7 +81,7 @@ def _by_file(created: CreatedToken) -> Handover:
 
 def _clean(folder: TokenFolder) -> None:
     for name in os.listdir(folder.path):
-        found = _FILE_NAME.fullmatch(name)
+        found = re.fullmatch(_FILE_NAME, name)
         if found is not None and not _runs(int(found[1])):
             with suppress(OSError):  # another cleans at the same time
                 folder.remove(name)

@@ -39,11 +39,22 @@ def keep_to_what_is_installed() -> None:
 def leave(code: int) -> NoReturn:
     """End with this code, also where PYTHONINSPECT asks for a prompt, which would end with another."""
     if sys.flags.inspect or (os.environ.get("PYTHONINSPECT") and not sys.flags.ignore_environment):
-        for stream in (sys.stdout, sys.stderr):
+        leave_at_once(code)
+    sys.exit(code)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End with this code, and spare the interpreter the taking apart of every module, a sixth of a short run.
+
+    For a program that has nothing to do at its end (`atexit`) and waits for no thread.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
             if stream is not None:
                 stream.flush()
-        os._exit(code)
-    sys.exit(code)
+        except OSError:  # nobody reads, or no room
+            pass
+    os._exit(code)
 
 
 def broken(program: str, error: BaseException) -> int:

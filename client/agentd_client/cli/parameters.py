@@ -14,10 +14,10 @@ from ..protocol.results import ACTIVE, EXPIRED
 from .current_token import session_id
 from .options import Settings
 
-_SECONDS_SINCE_1970 = re.compile(r"[0-9]{10,11}|[0-9]{1,11}\.[0-9]{1,9}", re.ASCII)
+_SECONDS_SINCE_1970 = r"[0-9]{10,11}|[0-9]{1,11}\.[0-9]{1,9}"
 """With a fraction, as pipes get it, or so many that as a length of time it would be 31 years."""
 
-_TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?", re.ASCII)
+_TIME_OF_DAY = r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?"
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ def moment(context: click.Context, parameter: click.Parameter, value: str | None
     if value is None:
         return None
     now = context.ensure_object(Settings).now()
-    if _SECONDS_SINCE_1970.fullmatch(value):
+    if re.fullmatch(_SECONDS_SINCE_1970, value):
         return float(value)
     try:
         ago = parse_duration(value)
@@ -62,7 +62,7 @@ def moment(context: click.Context, parameter: click.Parameter, value: str | None
     except ValueError:
         pass  # then it is a date
     try:
-        return _time_of_day(value, now) if _TIME_OF_DAY.fullmatch(value) else _date(value)
+        return _time_of_day(value, now) if re.fullmatch(_TIME_OF_DAY, value) else _date(value)
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
             "is neither how long ago (90, 30m, 8h, 2d) nor a time (09:30, 09:30:15), a date (2030-01-31, "

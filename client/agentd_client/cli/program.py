@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, NoReturn
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z_0-9]*=")
+_ASSIGNMENT = r"[A-Za-z_][A-Za-z_0-9]*="
 _SHELL_CHARACTERS = frozenset(" \t\n|&;<>()$`*?~")
-_BUILTINS = re.compile(
+_BUILTINS = (
     r"[.:]|alias|bg|break|case|cd|command|continue|declare|eval|exec|exit|export|fc|fg|for|function|getopts|hash"
     r"|history|if|jobs|let|local|popd|pushd|readonly|read|return|set|shift|shopt|source|times|trap|type(set)?"
     r"|ulimit|umask|unalias|unset|until|wait|while"
@@ -70,11 +70,11 @@ def _not_found(name: str, error: OSError) -> NotExecutedError:
     if "/" in name:
         if os.path.isfile(name):  # execve(2): then it is the interpreter of a script that is not there
             return NotExecutableError(f"{name}: the interpreter that its first line names is not there")
-    elif _ASSIGNMENT.match(name):  # what is assigned may be a secret
+    elif re.match(_ASSIGNMENT, name):  # what is assigned may be a secret
         return NotFoundError(
             f"{name.partition('=')[0]}=… is an assignment and no command; run `env` with it and the command"
         )
-    elif _BUILTINS.fullmatch(name):
+    elif re.fullmatch(_BUILTINS, name):
         return NotFoundError(f"{name} is a command of the shell and no program; run `sh -c '{name} …'`")
     elif not _SHELL_CHARACTERS.isdisjoint(name):
         return NotFoundError(

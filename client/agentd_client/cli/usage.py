@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-_OPTION_NAME = re.compile(r"-[A-Za-z]|--[a-z]{2,16}(-[a-z]{1,16}){0,3}", re.ASCII)
+_OPTION_NAME = r"-[A-Za-z]|--[a-z]{2,16}(-[a-z]{1,16}){0,3}"
 """What is shown of an option that does not exist: a name, and nothing that looks made up by a generator."""
 
 
@@ -64,7 +64,7 @@ def _is_from_click(error: click.ClickException) -> bool:
 
 def _no_such_option(error: click.NoSuchOption) -> str:
     name = error.option_name.partition("=")[0]
-    told = f"No such option '{name}'." if _OPTION_NAME.fullmatch(name) else "No such option."
+    told = f"No such option '{name}'." if re.fullmatch(_OPTION_NAME, name) else "No such option."
     return told + _nearest(error)
 
 
