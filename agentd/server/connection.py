@@ -39,7 +39,12 @@ UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:
 
 
 class Connection:
-    """Owns a connected, non-blocking socket from its construction on; `run` closes it.
+    """Owns a connected, non-blocking socket from its construction on.
+
+    Most connections ask what is answered at once, and end. Those need no task: whoever owns the connection
+    calls `answer_at_once` whenever its socket is readable, and `close` at the end. The first time that
+    something has to be waited for, for the peer or for an answer, it gets a task, which `run` is for and
+    which closes it. It keeps that: to begin one costs more than many an answer.
 
     Backpressure: while replies wait for the peer, or `MAX_IN_FLIGHT` requests are being worked on, nothing
     more is read, so a peer can make the agent hold no more than one read and the replies to it, and a bounded
@@ -68,11 +73,18 @@ class Connection:
         self._unfinished_until = math.inf
         # Why the agent ends the connection, for the peer, with the msgid that it is about.
         self._parting: tuple[int, AgentdError] | None = None
+        self.is_over = False
+        """Whether it has ended, so that nothing but `close` is left to be done."""
+        self.is_abandoned = False
+        """Whether it ends, answered or not."""
+        self._tasks: trio.Nursery | None = None
+        # What was read and is left for the task: requests that wait for it, and messages not looked at yet.
+        self._unstarted: list[AnyRequest] = []
+        self._unhandled: Sequence[Message | PlainRequest] = ()
         self._handling = False
         self._stopped = False
-        self._scope = trio.CancelScope()
         self._has_hung_up = False
-        self._until_hang_up: WeakSet[trio.CancelScope] = WeakSet()
+        self._until_hang_up: WeakSet[trio.CancelScope] | None = None
 
     @property
     def last_turn(self) -> int:
@@ -98,32 +110,62 @@ class Connection:
             or self._outbox.owes_replies
         )
 
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether it ends, answered or not."""
-        return self._scope.cancel_called
-
     def abandon(self) -> None:
         """End within some turns of the event loop, and leave unanswered what is not answered yet."""
-        self._scope.cancel()
+        self.is_abandoned = True
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    def answer_at_once(self) -> bool:
+        """Read once and answer, as far as nothing has to be waited for; for a connection without a task.
+
+        Returns whether that was all, until its socket is readable again. Otherwise it `is_over`, or takes a
+        task from here on.
+        """
+        if self.is_abandoned or self._outbox.lost or not self._receive():
+            self.is_over = True
+            return False
+        if self._unhandled:
+            self._unhandled = self._answer_each(self._unhandled)
+        # Until its task has its first turn: what is left is under way.
+        self._handling = bool(self._unhandled)
+        return not (
+            self._unhandled
+            or self._unstarted
+            or self._decoder.has_partial_message
+            or self._parting is not None
+            or self._outbox.needs_task
+        )
 
     async def run(self) -> None:
         """Serve the peer until either side has had enough, and every request that came is answered."""
         try:
-            with self._scope:
-                # The nursery outlives the reading: requests that are being worked on end, and their replies
-                # leave, after the peer's last byte or its first malformed one.
-                async with trio.open_nursery() as self._tasks:
-                    self._outbox.start(self._tasks)
-                    try:
-                        await self._read()
-                    finally:
-                        self._turn.leave()
-                        self._outbox.end_events()
-                    await self._notice_hang_up()
-                    await self._say_why()
+            # The nursery outlives the reading: requests that are being worked on end, and their replies
+            # leave, after the peer's last byte or its first malformed one.
+            async with trio.open_nursery() as self._tasks:
+                if self.is_abandoned:
+                    self._tasks.cancel_scope.cancel()
+                self._outbox.start(self._tasks)
+                self._handling = False
+                for request in self._unstarted:
+                    self._tasks.start_soon(self._answer, request)
+                try:
+                    await self._read()
+                finally:
+                    self._turn.leave()
+                    self._outbox.end_events()
+                await self._notice_hang_up()
+                await self._say_why()
         finally:
-            self._sock.close()
+            self.close()
+
+    def fileno(self) -> int:
+        """Of its socket, for whoever waits until that is readable."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket, whatever there is still to be said."""
+        self._sock.close()
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         """Send the peer every event of `source`, until either side ends the connection."""
@@ -134,6 +176,8 @@ class Connection:
         scope = trio.CancelScope()
         if self._has_hung_up:
             scope.cancel()
+        if self._until_hang_up is None:
+            self._until_hang_up = WeakSet()
         self._until_hang_up.add(scope)
         return scope
 
@@ -156,11 +200,8 @@ class Connection:
     async def _read(self) -> None:
         decoder, sock, outbox, turn = self._decoder, self._sock, self._outbox, self._turn
         in_flight = self._in_flight
-        has_just_connected = True
-        while True:
-            if has_just_connected:
-                has_just_connected = False  # most peers have sent their first request by now
-            elif decoder.has_partial_message:
+        while await self._handle():
+            if decoder.has_partial_message:
                 if not await self._wait_for_the_rest():
                     return
             else:
@@ -172,27 +213,26 @@ class Connection:
             if turn.is_busy:
                 await turn.take_place()
                 turn.begin()
-            try:
-                data = sock.recv(turn.read_bytes)
-            except BlockingIOError:
-                turn.end(0)
-                continue
-            except OSError:
-                return  # ECONNRESET: the peer closed with replies unread
-            if not data:
+            if not self._receive():
                 return
-            messages = decoder.receive(data)
+
+    def _receive(self) -> bool:
+        """Read once, to be handled; False where the peer sends no more."""
+        turn = self._turn
+        try:
+            data = self._sock.recv(turn.read_bytes)
+        except BlockingIOError:
+            self._received = 0
+            return True
+        except OSError:
+            return False  # ECONNRESET: the peer closed with replies unread
+        self._received = len(data)
+        messages = self._unhandled = self._decoder.receive(data)
+        if messages:
+            self._unfinished_until = math.inf  # what is unfinished now is another message
             if len(messages) > 1 and not turn.is_busy:
                 turn.begin()  # not for a single request, which the first one always may be
-            if messages:
-                self._unfinished_until = math.inf  # what is unfinished now is another message
-                if not await self._handle(messages):
-                    return
-            if decoder.has_partial_message and decoder.failure is not None:
-                self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
-                return
-            if turn.is_busy:
-                turn.end(len(data))
+        return bool(data)
 
     async def _notice_hang_up(self) -> None:
         """Once nothing more comes, end what waits for the peer alone if that has closed the connection.
@@ -207,7 +247,7 @@ class Connection:
         while self._in_flight:
             if self._outbox.lost or poll.poll(0):
                 self._has_hung_up = True
-                for scope in self._until_hang_up:
+                for scope in self._until_hang_up or ():
                     scope.cancel()
                 return
             with trio.move_on_after(HANG_UP_SECONDS):
@@ -235,63 +275,77 @@ class Connection:
         while self._must_hold():
             await self._held.park()
 
-    async def _handle(self, messages: Sequence[Message | PlainRequest]) -> bool:
-        """Answer or start each request; False where a message ends the connection."""
+    async def _handle(self) -> bool:
+        """Answer or start each request that was read; False where the connection ends with that."""
+        decoder, turn = self._decoder, self._turn
+        while self._unhandled:
+            self._unhandled = self._answer_each(self._unhandled)
+            if self._unhandled:
+                # The other connections get a turn, and the peer takes what it has asked for.
+                is_over = turn.clock() >= turn.until
+                turn.leave()
+                self._handling = True
+                await checkpoint()
+                await self._hold()
+                if self._outbox.lost:
+                    return False
+                if is_over:
+                    await turn.resume()
+                self._handling = False
+        if self._parting is not None:
+            return False
+        if decoder.has_partial_message and decoder.failure is not None:
+            self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
+            return False
+        if turn.is_busy:
+            turn.end(self._received)
+        return True
+
+    def _answer_each(self, messages: Sequence[Message | PlainRequest]) -> Sequence[Message | PlainRequest]:
+        """Answer or start each request, until the turn is over or the peer has to take replies first.
+
+        Returns the messages that are left then; none where one of them ends the connection.
+        """
         replies: list[bytes] = []
         dispatch, in_flight = self._dispatch, self._in_flight
-        going_on = True
-        turn, clock, until = self._turn, self._turn.clock, self._turn.until
-        answered, is_first = 0, True
-        for message in messages:
-            if is_first:
-                is_first = False
-            elif (
+        clock, until = self._turn.clock, self._turn.until
+        for at, message in enumerate(messages):
+            if at and (
                 (is_over := clock() >= until)
                 or len(in_flight) >= MAX_IN_FLIGHT
                 or len(replies) >= REPLIES_AT_ONCE
             ):
                 self._outbox.send(b"".join(replies))
-                answered += len(replies)
                 replies.clear()
-                if is_over or answered >= MAX_IN_FLIGHT or self._must_hold():
-                    # The other connections get a turn, and the peer takes what it has asked for.
-                    answered = 0
-                    turn.leave()
-                    self._handling = True
-                    await checkpoint()
-                    await self._hold()
-                if self._outbox.lost:
-                    return False
-                if is_over:
-                    await turn.resume()
-                    until = turn.until
-                self._handling = False
+                if is_over or at >= MAX_IN_FLIGHT or self._outbox.lost or self._must_hold():
+                    return messages[at:]
             if type(message) is PlainRequest or type(message) is Request:
                 if message.msgid in in_flight:
-                    going_on = self._cut_off_for_msgid(message.msgid)
+                    self._cut_off_for_msgid(message.msgid)
                     break
                 reply = dispatch.answer(message, self)
                 if reply is not None:
                     replies.append(reply)
                 else:
                     in_flight.add(message.msgid)
-                    self._tasks.start_soon(self._answer, message)
+                    if self._tasks is not None:
+                        self._tasks.start_soon(self._answer, message)
+                    else:
+                        self._unstarted.append(message)
             elif type(message) is RefusedRequest:
                 if message.msgid in in_flight:
-                    going_on = self._cut_off_for_msgid(message.msgid)
+                    self._cut_off_for_msgid(message.msgid)
                     break
                 replies.append(dispatch.refuse(message.msgid, message.error))
             elif type(message) is not Notification:
                 self._cut_off(Reason.UNEXPECTED, "a response to nothing that was asked")
-                going_on = False
                 break
             # The specification: a notification has no answer, and nothing here has an effect without one.
         self._outbox.send(b"".join(replies))
-        return going_on
+        return ()
 
-    def _cut_off_for_msgid(self, msgid: int) -> bool:
+    def _cut_off_for_msgid(self, msgid: int) -> None:
         self._cut_off(Reason.MSGID_IN_USE, "the msgid of a request that is not answered yet", msgid)
-        return False
 
     def _cut_off(self, reason: Reason, why: str, msgid: int | None = None) -> None:
         self._log.write(reason, self.peer, why if reason is Reason.MALFORMED else "")

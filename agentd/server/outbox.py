@@ -33,7 +33,8 @@ class Outbox:
     not take wait in its `Subscription`, which is bounded, and one at most stands before the replies.
 
     `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer, and
-    `last_turn` when it was last sent or took something, in the order of `turns`.
+    `last_turn` when it was last sent or took something, in the order of `turns`. `needs_task` is whether
+    something waits to be sent, or will: then `start` has to be called.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, log: PeerLog, held: ParkingLot) -> None:
@@ -44,11 +45,13 @@ class Outbox:
         self._held = held
         self.lost = False
         self.owes_replies = False
+        self.needs_task = False
         self.last_turn = next(turns)
         # What the kernel did not take. One task sends it, and then the events; `_taking` is its deadline.
         self._backlog = bytearray()
         self._taking = trio.CancelScope()
         self._is_writing = False
+        self._tasks: trio.Nursery | None = None
         self._subscription: Subscription | None = None
         self._unsubscribe: Unsubscribe | None = None
         self._last_event: Event | None = None
@@ -57,6 +60,8 @@ class Outbox:
     def start(self, tasks: trio.Nursery) -> None:
         """Use this nursery, which stays open until after `end_events`, for what takes longer."""
         self._tasks = tasks
+        if self._is_writing:
+            tasks.start_soon(self._write)
 
     def send(self, data: bytes) -> None:
         """Send whole replies, or none, now or as soon as the peer takes them."""
@@ -88,6 +93,7 @@ class Outbox:
         if self._subscription is not None or self.lost:
             return
         self._subscription = Subscription()
+        self.needs_task = True
         if self._last_event is None:
             self._unsubscribe = source(self._add_event)
         else:
@@ -125,8 +131,9 @@ class Outbox:
 
     def _start_writing(self) -> None:
         if not self._is_writing:
-            self._is_writing = True
-            self._tasks.start_soon(self._write)
+            self._is_writing = self.needs_task = True
+            if self._tasks is not None:
+                self._tasks.start_soon(self._write)
 
     async def _write(self) -> None:
         """Send what waits, as the peer takes it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 import time
 
@@ -30,6 +31,9 @@ without a pause the loop would spin."""
 ACCEPTED_AT_ONCE = 1 / 16
 """Connections that are accepted before the others have a turn, as a part of the limit: a full queue takes a
 few turns then, not one for each of those in it, and whoever connects without end takes a few milliseconds."""
+
+ANSWERED_AT_ONCE = 64
+"""Connections without a task that are answered before others have a turn: about a millisecond's worth."""
 
 # The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
 _NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
@@ -64,16 +68,20 @@ async def serve_connections(
     """
     server = _Server(listener, dispatch, logger, admission or owner_only())
     listener.setblocking(False)
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            accepting.start_soon(server.accept_connections, connections)
-            task_status.started()
-            await stop.wait()
-            accepting.cancel_scope.cancel()
-        if owns_listener:
-            server.accept_the_rest(connections)
-        connections.cancel_scope.deadline = trio.current_time() + drain_seconds
-        server.stop_reading()
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(server.accept_connections, connections)
+                accepting.start_soon(server.answer_connections, connections)
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            if owns_listener:
+                server.accept_the_rest(connections)
+            connections.cancel_scope.deadline = trio.current_time() + drain_seconds
+            server.stop_reading(connections)
+    finally:
+        server.close()
     if connections.cancel_scope.cancelled_caught:
         logger.warning("stopped with requests unanswered after %g s", drain_seconds)
 
@@ -89,6 +97,9 @@ class _Server:
         self._logger = logger
         self._admission = admission
         self._connections = Present()
+        # Those without a task, by their descriptors, and what knows which of them are readable.
+        self._resting: dict[int, Connection] = {}
+        self._readable = select.epoll()
         self._turns = Turns(admission.slice_seconds)
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
@@ -98,11 +109,15 @@ class _Server:
                 await wait_readable(self._listener)
             except trio.ClosedResourceError:
                 continue  # it became another socket, whose path is there again (`SocketFile.renew`)
+            self._answer_readable(nursery)  # those that have ended make room
             accepted = 0
             try:
                 # No await between accept and the task that owns the socket: a cancellation cannot lose it.
                 while accepted < at_once:
-                    self._accept(nursery)
+                    connection = self._accept()
+                    # What it asks first has arrived, as a rule.
+                    if connection is not None and self._answer(connection, nursery):
+                        self._rest(connection)
                     accepted += 1
             except OSError as error:
                 if error.errno in _NOT_A_LISTENER:
@@ -115,6 +130,15 @@ class _Server:
                     self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
                 await trio.sleep(ACCEPT_PAUSE_SECONDS)
 
+    async def answer_connections(self, nursery: trio.Nursery) -> None:
+        """Answer on the connections without a task, from this one.
+
+        To wake a task takes longer than to answer. The kernel gives the readable ones in turn.
+        """
+        while True:
+            await wait_readable(self._readable)
+            self._answer_readable(nursery)
+
     def accept_the_rest(self, nursery: trio.Nursery) -> None:
         """Accept those who wait in the queue, and let nobody join it.
 
@@ -124,18 +148,31 @@ class _Server:
         try:
             self._listener.shutdown(socket.SHUT_RD)
             while True:
-                self._accept(nursery, stopping=True)
+                connection = self._accept(stopping=True)
+                if connection is not None:
+                    nursery.start_soon(self._run, connection)
         except BlockingIOError:
             pass  # the queue is empty
         except OSError as error:
             self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
 
-    def stop_reading(self) -> None:
+    def stop_reading(self, nursery: trio.Nursery) -> None:
+        for connection in self._resting.values():
+            nursery.start_soon(self._run, connection)
+        self._resting.clear()
         stopping = Event(STOPPING, round(time.time(), 3), None, "", None, None)
         for connection in self._connections:
             connection.stop_reading(stopping)
 
-    def _accept(self, nursery: trio.Nursery, *, stopping: bool = False) -> None:
+    def close(self) -> None:
+        """Close what no task does."""
+        self._readable.close()
+        for connection in self._resting.values():
+            self._end(connection)
+        self._resting.clear()
+
+    def _accept(self, *, stopping: bool = False) -> Connection | None:
+        """The next connection; None where it was refused."""
         sock, _ = self._listener.accept()
         self._traffic.connections += 1
         try:
@@ -143,25 +180,56 @@ class _Server:
         except OSError:
             sock.close()
             self.log.write(Reason.NO_CREDENTIALS)
-            return
+            return None
         # Before a byte is read: what another user sends is nothing that this process should parse.
         if not self._admission.lets_in(peer):
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
-            return
+            return None
         # When the agent stops every connection goes, and nobody has to go for another.
         admission, present = self._admission, self._connections
         room = admission.last_room(present) if stopping else admission.room_for(peer, present)
         if not room.is_admitted:
             sock.close()
             self.log.write(Reason.TOO_MANY, peer, room.limit_in_words)
-            return
+            return None
         self._make(room)
         sock.setblocking(False)
         connection = Connection(sock, peer, self._dispatch, self.log, self._turns)
         self._connections.add(connection)
         self._traffic.connections_open += 1
-        nursery.start_soon(self._run, connection)
+        return connection
+
+    def _answer_readable(self, nursery: trio.Nursery) -> None:
+        for descriptor, _ in self._readable.poll(0, ANSWERED_AT_ONCE):
+            connection = self._resting[descriptor]
+            if not self._answer(connection, nursery):
+                del self._resting[descriptor]
+                if not connection.is_over:
+                    self._readable.unregister(descriptor)
+
+    def _answer(self, connection: Connection, nursery: trio.Nursery) -> bool:
+        """Have a connection answer what it can; whether it goes on without a task."""
+        try:
+            if connection.answer_at_once():
+                return True
+        except Exception as error:
+            self._fail(connection, error)
+        if connection.is_over:
+            self._end(connection)
+        else:
+            nursery.start_soon(self._run, connection)
+        return False
+
+    def _rest(self, connection: Connection) -> None:
+        """Have a connection without a task wait until it is readable."""
+        try:
+            self._readable.register(connection, select.EPOLLIN)
+        except OSError as error:
+            self._fail(connection, error)
+            self._end(connection)
+        else:
+            self._resting[connection.fileno()] = connection
 
     def _make(self, room: Room) -> None:
         """Have the connection go that has to.
@@ -183,8 +251,16 @@ class _Server:
         try:
             await connection.run()
         except Exception as error:
-            # One connection's failure is not the other ones'.
-            self._logger.error("a connection failed: %s", describe_failure(error))
+            self._fail(connection, error)
         finally:
-            self._connections.remove(connection)
-            self._traffic.connections_open -= 1
+            self._end(connection)
+
+    def _fail(self, connection: Connection, error: Exception) -> None:
+        # One connection's failure is not the other ones'.
+        connection.is_over = True
+        self._logger.error("a connection failed: %s", describe_failure(error))
+
+    def _end(self, connection: Connection) -> None:
+        connection.close()
+        self._connections.remove(connection)
+        self._traffic.connections_open -= 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import sys
@@ -9,11 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import connection as connection_module
 from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
 from agentd.server.peer import peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
+from agentd.server.turn import SLICE_SECONDS, Turns
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import (
@@ -26,6 +27,7 @@ from tests.server.talk import (
     dispatch_of,
     msgids,
     request,
+    subscribe,
     verify,
     why,
 )
@@ -39,24 +41,93 @@ async def test_a_request_is_answered(sessions):
         assert await talker.replies(1) == [[7, None, to_wire(VALID)]]
 
 
-async def test_a_peer_that_has_sent_its_request_when_it_is_served_is_not_waited_for(sessions, monkeypatch):
-    waited = []
-
-    async def wait(sock):
-        waited.append(sock)
-        await trio.sleep_forever()
-
-    monkeypatch.setattr(connection_module, "wait_readable", wait)
+@pytest.fixture
+def resting(sessions):
+    """A connection without a task, and the bare socket of its peer."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     theirs.setblocking(False)
-    ours.sendall(verify(1))
     connection = Connection(theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()))
+    with ours:
+        yield ours, connection
+    connection.close()
+
+
+async def test_what_is_answered_at_once_needs_no_task(resting):
+    ours, connection = resting
+    unpacker = msgpack.Unpacker()
+    for number in range(3):
+        ours.sendall(verify(number) + verify(number + 1, "bad"))
+        assert connection.answer_at_once()
+        unpacker.feed(ours.recv(65536))
+        assert [msgid for _, msgid, _, _ in unpacker] == [number, number + 1]
+        assert connection.answer_at_once(), "it was woken for nothing"
+    assert (connection.is_idle, connection.is_over) == (True, False)
+    ours.close()
+    assert not connection.answer_at_once()
+    assert connection.is_over
+
+
+@pytest.mark.parametrize(
+    ("sent", "msgids_at_once", "msgids_afterwards"),
+    [
+        (verify(1) + create(2, "") + verify(3), [1, 3], [2]),
+        (verify(1) + verify(2)[:-1], [1], []),
+        (verify(1) + b"\xc1", [1], [0]),
+        (verify(1) * 2 + subscribe(2) + verify(3), [1, 1, 2, 3], []),
+    ],
+    ids=["a request that waits", "half a message", "no message", "a subscriber"],
+)
+async def test_what_has_to_be_waited_for_goes_on_in_a_task(resting, sent, msgids_at_once, msgids_afterwards):
+    ours, connection = resting
+    ours.sendall(sent)
+    assert not connection.answer_at_once()
+    assert not connection.is_over
     with Talker(ours) as talker:
+        assert msgids(await talker.replies(len(msgids_at_once))) == msgids_at_once
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run)
-            assert msgids(await talker.replies(1)) == [1]
-            nursery.cancel_scope.cancel()
-    assert waited == [theirs]
+            assert msgids(await talker.replies(len(msgids_afterwards))) == msgids_afterwards
+            ours.close()
+
+
+async def test_more_than_a_slice_suffices_for_goes_on_in_a_task(sessions):
+    clock = itertools.count(0.0, SLICE_SECONDS).__next__
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    theirs.setblocking(False)
+    connection = Connection(
+        theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()), Turns(clock=clock)
+    )
+    ours.sendall(b"".join(map(verify, range(5))))
+    assert not connection.answer_at_once()
+    assert not connection.is_idle
+    with Talker(ours) as talker:
+        assert msgids(await talker.replies(1)) == [0]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            assert msgids(await talker.replies(4)) == [1, 2, 3, 4]
+            ours.close()
+
+
+@pytest.mark.parametrize("trouble", ["abandoned", "gone"])
+async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_abandoned(resting, trouble):
+    ours, connection = resting
+    ours.sendall(verify(1))
+    if trouble == "abandoned":
+        connection.abandon()
+    else:
+        ours.shutdown(socket.SHUT_RD)
+        assert connection.answer_at_once(), "its answer could not be sent"
+    assert not connection.answer_at_once()
+    assert connection.is_over
+
+
+async def test_a_connection_that_was_abandoned_before_its_task_began_ends(resting):
+    ours, connection = resting
+    ours.sendall(create(1, ""))
+    assert not connection.answer_at_once()
+    connection.abandon()
+    await connection.run()
+    assert connection.fileno() == -1
 
 
 async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessions):
@@ -67,7 +138,7 @@ async def test_a_thousand_requests_in_one_breath_are_all_answered_in_order(sessi
         assert [reply[2]["valid"] for reply in replies] == [bool(n % 3) for n in range(1000)]
 
 
-async def test_a_verification_takes_few_steps_of_the_agents_own(sessions):
+async def test_a_verification_takes_few_steps_of_the_agents_own(resting):
     """Each costs more than it does: the code is cold when a request comes. Those of the sessions come on top."""
     steps: list[str] = []
 
@@ -76,16 +147,16 @@ async def test_a_verification_takes_few_steps_of_the_agents_own(sessions):
         if event == "call" and module.startswith(("agentd.", "agentd_client.")):
             steps.append(f"{module}.{frame.f_code.co_name}")
 
-    async with connected(sessions) as (talker, _):
-        for msgid in range(2):  # the first one fills what is kept
-            steps.clear()
-            await talker.send(verify(msgid))
-            sys.setprofile(note)
-            try:
-                await wait_all_tasks_blocked()
-            finally:
-                sys.setprofile(None)
-            assert msgids(await talker.replies(1)) == [msgid]
+    ours, connection = resting
+    for msgid in range(2):  # the first one fills what is kept
+        steps.clear()
+        ours.sendall(verify(msgid))
+        sys.setprofile(note)
+        try:
+            assert connection.answer_at_once()
+        finally:
+            sys.setprofile(None)
+        assert msgpack.unpackb(ours.recv(65536))[1] == msgid
     assert len(steps) <= 9, steps
 
 

@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import resource
+import select
 import socket
 import tempfile
 import time
@@ -95,6 +96,41 @@ async def test_many_connections_are_served_at_once(serving, sessions, path):
             talker.sock.close()
 
 
+async def test_only_connections_that_wait_for_something_have_a_task(serving, sessions, path):
+    def tasks() -> int:
+        return trio.lowlevel.current_statistics().tasks_living
+
+    gate = sessions.gate("slow")
+    async with serving():
+        await wait_all_tasks_blocked()
+        before = tasks()
+        with contextlib.ExitStack() as held:
+            talkers = [held.enter_context(await Talker.connect(path)) for _ in range(20)]
+            for talker in talkers * 2:
+                await talker.send(verify(1))
+                assert msgids(await talker.replies(1)) == [1]
+            await wait_all_tasks_blocked()
+            assert tasks() == before
+            await talkers[0].send(create(2, "slow"))
+            await wait_all_tasks_blocked()
+            assert tasks() > before
+            gate.set()
+            assert msgids(await talkers[0].replies(1)) == [2]
+        await wait_all_tasks_blocked()
+        assert tasks() == before
+
+
+async def test_connections_without_a_task_are_closed_where_serving_is_cancelled(serving, path):
+    with trio.CancelScope() as scope:
+        async with serving():
+            talker = await Talker.connect(path)
+            await talker.send(verify(1))
+            await talker.replies(1)
+            scope.cancel()
+    with talker:
+        assert await talker.everything() == []
+
+
 async def test_a_connection_that_broke_the_rules_takes_no_other_down(serving, path):
     async with serving():
         with await Talker.connect(path) as bad, await Talker.connect(path) as good:
@@ -104,16 +140,29 @@ async def test_a_connection_that_broke_the_rules_takes_no_other_down(serving, pa
             assert msgids(await good.replies(1)) == [1]
 
 
-async def test_a_connection_that_fails_is_logged_and_takes_no_other_down(serving, path, log, monkeypatch):
-    class Failing(connection.Connection):
-        async def _read(self) -> None:
-            raise RuntimeError(SECRET)
+class FailingAtOnce(connection.Connection):
+    def _receive(self) -> bool:
+        raise RuntimeError(SECRET)
+
+
+class FailingInItsTask(connection.Connection):
+    def answer_at_once(self) -> bool:
+        return False
+
+    async def _read(self) -> None:
+        raise RuntimeError(SECRET)
+
+
+@pytest.mark.parametrize("failing", [FailingAtOnce, FailingInItsTask])
+async def test_a_connection_that_fails_is_logged_and_takes_no_other_down(
+    serving, path, log, monkeypatch, failing
+):
 
     async with serving():
         with await Talker.connect(path) as good:
             await good.send(verify(1))
             await good.replies(1)
-            monkeypatch.setattr(server, "Connection", Failing)
+            monkeypatch.setattr(server, "Connection", failing)
             with await Talker.connect(path) as bad:
                 assert await bad.everything() == []
             await good.send(verify(2))
@@ -250,9 +299,10 @@ async def test_who_has_to_go_and_takes_no_replies_is_cut_off_in_the_end(
 async def test_a_full_queue_is_accepted_in_a_few_turns(serving, path, monkeypatch):
     turns = []
 
-    async def wait_readable(listener: socket.socket) -> None:
-        turns.append(listener)
-        await trio.lowlevel.wait_readable(listener)
+    async def wait_readable(source: socket.socket | select.epoll) -> None:
+        if isinstance(source, socket.socket):
+            turns.append(source)
+        await trio.lowlevel.wait_readable(source)
 
     monkeypatch.setattr(server, "wait_readable", wait_readable)
     async with serving():
