@@ -33,6 +33,9 @@ MAX_ENTRIES = 4096
 TRIM_EVERY = 64
 """Entries after which it is worth asking whether there are too many."""
 
+MAX_TRIMMED = 512
+"""Entries deleted at a time: more than a batch of the store can bring."""
+
 ACTS, REFUSALS = ("audit", "acts"), ("audit", "refusals")
 """Each has a bound of its own: no number of refusals pushes out what was done."""
 
@@ -74,6 +77,7 @@ class AuditLog:
         self._most = {ACTS: most, REFUSALS: max(1, most // _REFUSALS_SHARE)}
         self._refusals = Refusals(db, clock, logger, partial(self._new_path, REFUSALS))
         self._newest = 0
+        self._trimmed_at = -1  # the commits then
         self._made = TRIM_EVERY  # whatever an earlier process left behind is looked at first
         self.entries_missed = 0
         """Entries that were left out so that an operation could succeed."""
@@ -150,28 +154,29 @@ class AuditLog:
 
     def trim_soon(self) -> None:
         """If it is time, have the oldest entries beyond the bounds deleted; nobody waits for it."""
-        if self._made < TRIM_EVERY:
+        commits = self._db.commits
+        if self._made < TRIM_EVERY or commits == self._trimmed_at:  # the same entries would be found again
             return
-        self._made = 0
+        self._made, self._trimmed_at = 0, commits
         with suppress(AgentdError):  # a store that refuses has said so itself
             for folder in self._most:
-                excess = self._excess(folder)
-                oldest = self._db.iterate(folder, limit=min(max(0, excess), 2 * TRIM_EVERY))
+                oldest = self._db.paths(folder, limit=min(max(0, self._excess(folder)), MAX_TRIMMED))
                 for start in range(0, len(oldest), _STEP):
-                    paths = [path for path, _ in oldest[start : start + _STEP]]
-                    self._db.submit(partial(_delete_all, paths=paths))
+                    # Before what waits, or the log would grow for as long as the queue is long.
+                    delete = partial(_delete_all, paths=oldest[start : start + _STEP])
+                    self._db.submit(delete, is_next=True)
 
     async def trim(self) -> int:
         """Delete the oldest entries beyond the bounds, in small steps; how many. For one task at a time.
 
         Raises:
-            StoreError: the store failed, or an entry is damaged.
+            StoreError: the store failed.
         """
         self._made = 0
         trimmed = 0
         for folder in self._most:
             while (excess := self._excess(folder)) > 0:
-                oldest = [path for path, _ in self._db.iterate(folder, limit=min(excess, _STEP))]
+                oldest = self._db.paths(folder, limit=min(excess, _STEP))
                 if not oldest:
                     break  # the count is wrong, which must not keep it here for ever
                 trimmed += await self._db.write(partial(_delete_all, paths=oldest))

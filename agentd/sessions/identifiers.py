@@ -17,12 +17,16 @@ _MARKED_CHARACTERS = (KEY_RANDOM_BYTES + _MARK_BYTES) * 4 // 3
 def session_id(random: bytes, wall_seconds: float) -> str:
     """A UUID of version 7 (RFC 9562, 5.7): ids sort by the time they were made.
 
-    `random` gives 16 bytes, of which the version, the variant and the 48 bits of time take their part.
+    Within a millisecond too, by its 4096th parts, which stand where the first random bits would (6.2, method
+    3): so sessions that are opened in quick succession fill the pages of the store one after the other.
+
+    Args:
+        random: 16 bytes, of which 62 bits go into the id.
+        wall_seconds: now.
     """
-    milliseconds = int(wall_seconds * 1000) & 0xFFFF_FFFF_FFFF
-    value = milliseconds << 80 | int.from_bytes(random) & (1 << 80) - 1
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
+    parts = int(wall_seconds * 1000 * 4096)
+    value = (parts >> 12 & 0xFFFF_FFFF_FFFF) << 80 | (parts & 0xFFF) << 64
+    value |= 0x7 << 76 | 0x2 << 62 | int.from_bytes(random) & (1 << 62) - 1
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

@@ -32,6 +32,7 @@ from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
 from .view import Entry, View
+from .view import Path as EntryPath
 from .writer import Writer
 
 T = TypeVar("T")
@@ -219,6 +220,11 @@ class DB:
         pairs = self._reader().scan(key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit)
         return [(decode_key(key), self._sealer.open(key, sealed)) for key, sealed in pairs]
 
+    def paths(self, prefix: KeyPath = (), *, limit: int) -> list[EntryPath]:
+        """The first paths at and below `prefix`; their values stay closed."""
+        check_limit(limit)
+        return [decode_key(key) for key, _ in self._reader().scan(key_range(prefix), limit=limit)]
+
     def count(self, parent: KeyPath = ()) -> int:
         """The number of entries exactly one part below `parent`; takes the same time for any number."""
         key = count_key(encode_prefix(parent))
@@ -290,9 +296,9 @@ class DB:
         """
         return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
 
-    def submit(self, function: Callable[[View], object]) -> None:
-        """Like `write` without waiting; a failure is logged."""
-        self._running_writer().submit(function)
+    def submit(self, function: Callable[[View], object], *, is_next: bool = False) -> None:
+        """Like `write` without waiting; a failure is logged. `is_next`: before all that waits."""
+        self._running_writer().submit(function, is_next=is_next)
 
     def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
         """A transaction to be entered with `async with`.

@@ -116,14 +116,17 @@ class Writer:
         self._hand_over(operation)
         return await operation.durable()
 
-    def submit(self, function: Callable[[WriteView], object]) -> None:
+    def submit(self, function: Callable[[WriteView], object], *, is_next: bool) -> None:
         """Hand an operation over; a failure is logged."""
-        self._hand_over(Operation(function, is_awaited=False))
+        self._hand_over(Operation(function, is_awaited=False), is_next=is_next)
 
-    def _hand_over(self, operation: Operation[Any]) -> None:
+    def _hand_over(self, operation: Operation[Any], *, is_next: bool = False) -> None:
         if self._stopped is not None:
             raise DBNotRunningError
-        self._waiting.append(operation)
+        if is_next:
+            self._waiting.appendleft(operation)
+        else:
+            self._waiting.append(operation)
         if not self._is_busy:
             self._proceed()
 

@@ -88,8 +88,10 @@ async def store_story(disk: SmallDisk) -> None:
         await verify(manager, kept, expected=True)
         more = await create_until_full(manager)
         say(revoked=len(scattered + ended), created_in_their_room=len(more))
-        # Not in that of the scattered ones: where a page is a little emptier it stays a page.
-        assert len(more) > len(ended) * 0.8
+        # Not in that of the scattered ones: where a page is a little emptier it stays a page. And the audit
+        # log, which is at its bound here, takes some more pages than before: how many of its entries LMDB puts
+        # on a page depends on whether the page ends with another record.
+        assert len(more) > len(ended) * 0.7
 
         for _ in range(3):
             await manager.reset_key()

@@ -21,6 +21,12 @@ def test_session_ids_sort_by_time():
     assert ids == sorted(ids)
 
 
+def test_session_ids_sort_by_time_within_a_millisecond_too():
+    ids = [identifiers.session_id(bytes([255 - at] * 16), 1_800_000_000 + at * 1e-6) for at in range(200)]
+    assert ids == sorted(ids)
+    assert len({id[:13] for id in ids}) == 1
+
+
 def test_an_agent_knows_the_ids_of_its_own_keys_and_those_of_other_agents():
     own = identifiers.key_id(bytes(12), "one")
     assert len(own) == 24
