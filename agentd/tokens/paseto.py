@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from binascii import a2b_base64, b2a_base64
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from ..crypto import KEY_BYTES, equal, keyed_hash, xchacha20
+from ..crypto import KEY_BYTES, equal, xchacha20
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,14 +61,15 @@ def decode(text: str) -> bytes:
 def _derive(key: Buffer, nonce: bytes) -> tuple[bytes, bytes, bytes]:
     if len(memoryview(key)) != KEY_BYTES:
         raise ValueError(f"a v4.local key has {KEY_BYTES} bytes, not {len(memoryview(key))}")
-    derived = keyed_hash(key, _STREAM_DOMAIN + nonce, _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES)
-    tag_key = keyed_hash(key, _TAG_DOMAIN + nonce, _TAG_BYTES)
+    size = _STREAM_KEY_BYTES + _STREAM_NONCE_BYTES
+    derived = blake2b(_STREAM_DOMAIN + nonce, key=key, digest_size=size).digest()
+    tag_key = blake2b(_TAG_DOMAIN + nonce, key=key, digest_size=_TAG_BYTES).digest()
     return derived[:_STREAM_KEY_BYTES], derived[_STREAM_KEY_BYTES:], tag_key
 
 
 def _tag(tag_key: bytes, nonce: bytes, ciphertext: bytes, footer: bytes, implicit: bytes) -> bytes:
     message = pre_authentication_encoding(HEADER.encode(), nonce, ciphertext, footer, implicit)
-    return keyed_hash(tag_key, message, _TAG_BYTES)
+    return blake2b(message, key=tag_key, digest_size=_TAG_BYTES).digest()
 
 
 def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", implicit: bytes = b"") -> str:
