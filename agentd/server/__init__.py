@@ -1,8 +1,7 @@
 """The server: sockets, peers and requests. It knows the protocol and an interface of the agent."""
 
 from .admission import Admission, anybody, owner_only, require_own_uid
-from .caller import Caller
-from .dispatch import Dispatch
+from .dispatch import Caller, Dispatch
 from .interface import Locking, ReadStatus, Sessions, Verifying
 from .methods import agent_dispatch
 from .parameters import Params

@@ -1,4 +1,4 @@
-"""The table of methods: which name leads where, what it may be given, and how refusals are told.
+"""The table of methods: which name leads where, what it may be given, who asks, and how refusals are told.
 
 A request comes in decoded and leaves as the bytes of its reply; whatever happens there is one.
 """
@@ -8,21 +8,24 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+import trio
 
 from agentd_client.errors import AgentdError, AgentInternalError, InvalidParamsError, UnknownMethodError
 from agentd_client.protocol.codec import Encoder
 from agentd_client.protocol.methods import Method
+from agentd_client.protocol.results import Opener
 from agentd_client.protocol.wire import error_to_wire, to_wire
 
-from .caller import Caller
 from .failures import describe_failure
-from .fair_queue import FairQueue
+from .interface import Subscriber, Unsubscribe
 from .parameters import Converter, P, Params, converter_of
+from .peer import Peer
 from .requests import AnyRequest
 from .traffic import Traffic
+from .turn import FairQueue
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 
@@ -32,6 +35,28 @@ Result = tuple[Any, ...]
 
 MAX_KEPT_RESULTS = 1024
 """Encoded results that are kept, about 300 bytes each; the oldest goes first."""
+
+
+class Caller(Protocol):
+    """One connection and the peer at its other end.
+
+    opener: the peer by its numbers alone, made once; `opener_of` reads files and knows more.
+    """
+
+    peer: Peer
+    opener: Opener
+
+    def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
+        """Send the peer every event of `source`, after the replies so far; a second time it is nothing."""
+        ...
+
+    def until_hang_up(self) -> trio.CancelScope:
+        """A scope that is cancelled once the peer has closed the connection, and hears no answer any more.
+
+        For waiting that is for the peer alone. What was begun is carried out, whether its answer is heard or
+        not.
+        """
+        ...
 
 
 class _Entry:

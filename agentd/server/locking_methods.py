@@ -5,8 +5,7 @@ from __future__ import annotations
 from agentd_client.protocol import methods
 from agentd_client.protocol.results import LockState, Protection
 
-from .caller import Caller
-from .dispatch import Dispatch
+from .dispatch import Caller, Dispatch
 from .interface import Locking
 from .parameters import Params, ParamsWithSecrets, PassphraseBytes
 from .peer import opener_of

@@ -30,14 +30,13 @@ from agentd_client.protocol.results import (
     Verification,
 )
 
-from .caller import Caller
-from .dispatch import Dispatch
-from .fair_queue import FairQueue
+from .dispatch import Caller, Dispatch
 from .interface import Locking, ReadStatus, Sessions
 from .locking_methods import register_locking
 from .parameters import Params, ParamsWithSecrets, TokenText, ascii_text, presented_token
 from .peer import opener_of
 from .traffic import Traffic
+from .turn import FairQueue
 
 MAX_WRITES = 64
 """Requests that the store writes for at once. As many as share a commit to advantage, and no more than a lock

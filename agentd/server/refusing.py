@@ -15,8 +15,7 @@ import trio
 from agentd_client.errors import StartError
 
 from .admission import Admission, anybody, owner_only
-from .caller import Caller
-from .dispatch import Dispatch
+from .dispatch import Caller, Dispatch
 from .requests import AnyRequest
 from .server import serve_connections
 

@@ -1,15 +1,14 @@
-"""How long a connection may have the event loop, before the others have theirs."""
+"""Whose turn it is: places for work that many ask for, and how long a connection has the event loop."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 
-from trio.lowlevel import checkpoint
+from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from agentd_client.protocol.limits import READ_BYTES
-
-from .fair_queue import FairQueue
 
 SLICE_SECONDS = 0.001
 """Enough for some dozens of verifications. Time and not messages: one of them costs from one microsecond to
@@ -18,6 +17,60 @@ some hundreds."""
 BUSY_READ_BYTES = 2 * 1024
 """One read of a connection that sends more than its slices suffice for. A read is decoded as a whole, which
 takes half a millisecond at the most where it is filled with the smallest messages."""
+
+
+class FairQueue:
+    """A bounded number of requests that are worked on at once, whoever sent them.
+
+    A place that becomes free goes to the processes in turn, and among the requests of one process to the
+    oldest. So one with thousands of requests, on however many connections, holds up another process by one
+    request of its own. `waiting` and `taken` say how many wait for a place and how many have one.
+
+    A place is handed over, never left free while somebody waits; so nobody who comes later is quicker.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self.taken = 0
+        # In the order of their turns; a process that has nobody waiting is left out.
+        self._waiting: dict[Hashable, deque[Task]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return sum(map(len, self._waiting.values()))
+
+    async def take(self, process: Hashable) -> None:
+        """Take a place, for `give_back` later; wait only where none is free. Cancelled, it has taken none."""
+        if self.taken < self._places:
+            self.taken += 1
+        else:
+            await self._wait(process)
+
+    def give_back(self) -> None:
+        """Hand the place to whoever's turn it is."""
+        if not self._waiting:
+            self.taken -= 1
+            return
+        process = next(iter(self._waiting))
+        tasks = self._waiting.pop(process)
+        reschedule(tasks.popleft())
+        if tasks:
+            self._waiting[process] = tasks  # behind the others
+
+    async def _wait(self, process: Hashable) -> None:
+        task = current_task()
+        self._waiting.setdefault(process, deque()).append(task)
+
+        def leave(_: object) -> Abort:
+            # Only while it waits: once it was handed a place it is rescheduled, and no longer asked to leave.
+            tasks = self._waiting[process]
+            tasks.remove(task)
+            if not tasks:
+                del self._waiting[process]
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(leave)
 
 
 class Turns:

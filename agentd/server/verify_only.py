@@ -13,13 +13,12 @@ from agentd_client.protocol import methods
 from agentd_client.protocol.limits import PROTOCOL_VERSION
 from agentd_client.protocol.results import Hello, Verdict, Verification
 
-from .caller import Caller
-from .dispatch import Dispatch
-from .fair_queue import FairQueue
+from .dispatch import Caller, Dispatch
 from .interface import Verifying
 from .methods import HelloParams, VerifyTokenParams
 from .parameters import presented_token
 from .traffic import Traffic
+from .turn import FairQueue
 
 MAX_COUNTED = 16
 """Verifications that the store writes for at once, beside what the owner's requests write; those take turns

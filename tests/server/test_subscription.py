@@ -5,7 +5,7 @@ import sys
 import msgpack
 import pytest
 
-from agentd.server.subscription import Subscription
+from agentd.server.outbox import Subscription
 from agentd_client.protocol.calls import read_event
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING
 from agentd_client.protocol.results import Event

@@ -11,8 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server.fair_queue import FairQueue
-from agentd.server.turn import BUSY_READ_BYTES, SLICE_SECONDS, Turn, Turns
+from agentd.server.turn import BUSY_READ_BYTES, SLICE_SECONDS, FairQueue, Turn, Turns
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, READ_BYTES
 from tests.server.talk import connected, create, msgids, request, verify
 
