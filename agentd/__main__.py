@@ -5,6 +5,8 @@ What another process of the user opened before (/proc/PID/mem) stays open: the f
 
 from __future__ import annotations
 
+import gc
+
 from agentd_client.cli import interrupts, isolation
 
 
@@ -18,6 +20,7 @@ def main() -> None:
 
     with suppress(OSError):  # whatever needs it asks again, and says why it is refused
         process.harden()
+    gc.disable()  # until `cli` has imported all that stays: looking through it again and again frees nothing
     try:
         from .cli import main as run
     except (Exception, SystemExit) as error:

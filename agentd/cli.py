@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -191,6 +192,7 @@ def doctor(
         settings = load(os.devnull, socket_path=socket_path, state_path=state_path)
     from .doctor import command
 
+    _collect_garbage()
     return command.carry_out(
         settings,
         config_path=config_path,
@@ -209,8 +211,16 @@ def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) 
     process.harden()
     logger = logs.configure(settings.log_level, settings.log_format)
     logs.take_over()
+    _collect_garbage()
     with interrupts.Raised():
         return trio.run(entry, settings, logger, *more)
+
+
+def _collect_garbage() -> None:
+    """From here on: all that stays is imported, and no collection has to look through that."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,6 +299,8 @@ def _read(config_path: str | None) -> dict[str, object]:
             raise ConfigError(f"the settings: {fault}")
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
+        import tomllib  # most users have no such file
+
         return tomllib.loads(_text(path, content))
     except FileNotFoundError:
         _refuse_dangling(path)

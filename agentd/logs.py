@@ -6,7 +6,6 @@ JSON where it is asked for.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
@@ -46,6 +45,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
+        import json  # which nobody needs who has not asked for it
+
         document: dict[str, object] = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
 from math import inf
 
 import trio
@@ -47,25 +46,28 @@ def pause_seconds(wrong: int) -> float:
     return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(wrong - 1, 10)) if wrong else 0.0
 
 
-@dataclass(slots=True)
 class _Wrong:
     """Wrong attempts since the last right one, of one peer or of all."""
 
-    count: int = 0
-    last: float = -inf
+    __slots__ = ("count", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = -inf
 
     def add(self) -> None:
         self.count, self.last = self.count + 1, trio.current_time()
 
 
-@dataclass(eq=False)
 class _Waiting:
-    peer: Hashable
-    number: int
-    is_first: bool
-    is_pushed_out: bool = False
-    look: trio.Event = field(default_factory=trio.Event)
-    """Whether it is its turn, or its place was taken."""
+    """An attempt that waits; `look` is set when it is its turn, or its place was taken."""
+
+    def __init__(self, peer: Hashable, number: int, is_first: bool) -> None:
+        self.peer = peer
+        self.number = number
+        self.is_first = is_first
+        self.is_pushed_out = False
+        self.look = trio.Event()
 
 
 class UnlockQueue:
