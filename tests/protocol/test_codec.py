@@ -153,6 +153,7 @@ NOT_MESSAGES = {
     "a notification of four": pack(2, 1, "m", []),
     "a notification that is nested too deeply": pack(2, "m", [[[[[[[[1]]]]]]]]),
     "a notification with the same key twice": b"\x93\x02\xa1m\x91\x82\xa1a\x01\xa1a\x01",
+    "one with the same key twice after one that is no text": b"\x93\x02\xa1m\x91\x83\xc4\x01z\x01\xa1a\x01\xa1a\x01",
     "a response with a key that is bytes": pack(1, 1, None, {b"a": 1}),
     "the byte that MessagePack never uses": b"\xc1",
     "text that is not UTF-8": b"\x94\x00\x01\xa1\xff\x90",

@@ -93,10 +93,15 @@ class _Containers:
     collector comes by.
     """
 
-    __slots__ = ("found",)
+    __slots__ = ("found", "has_unreadable")
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Of another message."""
         self.found = 0
+        self.has_unreadable = False
 
     def count_array(self, items: list[Any]) -> list[Any]:
         self.found += 1
@@ -109,14 +114,14 @@ class _Containers:
         if self.found > MAX_CONTAINERS:
             raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
         # msgpack lets the last of two equal keys win and bytes keys pass: two readers could see two meanings.
-        read: dict[str, Any] = {}
-        for key, value in pairs:
-            if type(key) is not str:
-                # No error yet: clients that send all their text as bytes send such notifications.
-                return _UNREADABLE_MAP
-            if key in read:
-                raise _MessageError("a map holds the same key twice")
-            read[key] = value
+        texts = [pair for pair in pairs if type(pair[0]) is str]
+        read = dict(texts)
+        if len(read) != len(texts):
+            raise _MessageError("a map holds the same key twice")
+        if len(texts) != len(pairs):
+            # No error yet: clients that send all their text as bytes send such notifications.
+            self.has_unreadable = True
+            return _UNREADABLE_MAP
         return read
 
 
@@ -144,53 +149,41 @@ def _is_msgid(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_MSGID
 
 
-def _is_flat(params: list[Any]) -> bool:
-    for parameters in params:
-        if type(parameters) is dict:
-            for value in parameters.values():
-                kind = type(value)
-                if kind is list or kind is dict:
-                    return False
-        elif type(parameters) is list and parameters:
-            return False
-    return True
-
-
-def _request(item: Any) -> Request | None:
-    # What an agent hears nearly always, checked by hand: every verification passes through here. None for
-    # whatever is no request. `type(x) is int` because msgpack's True and 0.0 are equal to 1 and 0.
-    if type(item) is not list or len(item) != _REQUEST_ITEMS:
-        return None
-    kind, msgid, method, params = item
-    if type(kind) is not int or kind != _REQUEST:
-        return None
-    if type(msgid) is not int or not 0 <= msgid <= MAX_MSGID:
-        return None
-    if type(method) is not str or len(method) > MAX_METHOD_CHARACTERS or type(params) is not list:
-        return None
-    if not _is_flat(params):
-        _check(params, MAX_NESTING - 1)  # the message itself is one
-    return _new_message(Request, (msgid, method, params))
-
-
-def _other_message(item: Any) -> Message:
+def _message(item: Any, containers: _Containers) -> Message:
+    # Checked by hand: every request and every answer passes through here. `type(x) is int` because msgpack's
+    # True and 0.0 are equal to 1 and 0.
     if type(item) is not list or not item or type(item[0]) is not int:
         raise _MessageError("a message is an array that begins with its type")
-    if item[0] == _NOTIFICATION and len(item) == _NOTIFICATION_ITEMS:
+    kind, is_doubtful = item[0], containers.found > MAX_NESTING or containers.has_unreadable
+    if len(item) == _REQUEST_ITEMS and _is_msgid(item[1]):
+        _, msgid, third, fourth = item
+        if (
+            kind == _REQUEST
+            and type(third) is str
+            and len(third) <= MAX_METHOD_CHARACTERS
+            and type(fourth) is list
+        ):
+            if is_doubtful:
+                _check(fourth, MAX_NESTING - 1)  # the message itself is one
+            return _new_message(Request, (msgid, third, fourth))
+        if is_doubtful:
+            _check(item, MAX_NESTING)
+        if kind == _RESPONSE:
+            return _new_message(Response, (msgid, third, fourth))
+        if kind == _REQUEST:
+            return RefusedRequest(msgid, _request_error(third, fourth))
+    is_notification = kind == _NOTIFICATION and len(item) == _NOTIFICATION_ITEMS
+    if is_doubtful:
+        # Of a notification that holds an unreadable map nothing is read, and it has no effect.
+        _check(item, MAX_NESTING, is_read=not is_notification)
+    if is_notification:
         return _notification(item)
-    _check(item, MAX_NESTING)
-    match item:
-        case [1, msgid, error, result] if _is_msgid(msgid):
-            return Response(msgid, error, result)
-        case [0, msgid, method, params] if _is_msgid(msgid):
-            return RefusedRequest(msgid, _request_error(method, params))
     raise _MessageError("neither a request, nor a response, nor a notification")
 
 
 def _notification(item: list[Any]) -> Notification:
     # One of another form has no effect, just as one of an unknown name: editors and libraries introduce
     # themselves to whatever they connect to, each in its own way.
-    _check(item, MAX_NESTING, is_read=False)
     match item:
         case [_, str(method), list(params)] if len(method) <= MAX_METHOD_CHARACTERS:
             return Notification(method, params)
@@ -298,9 +291,9 @@ class Decoder:
                 end = unpacker.tell()
                 if end - self._decoded > MAX_MESSAGE_BYTES:
                     raise _MessageError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
-                messages.append(_request(item) or _other_message(item))
+                messages.append(_message(item, containers))
                 self._decoded = end
-                containers.found = 0
+                containers.begin()
             if self._fed - self._decoded > MAX_MESSAGE_BYTES:
                 raise _MessageError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
         except _DECODING_ERRORS as error:

@@ -151,13 +151,22 @@ def from_wire(kind: type[ResultT], value: object) -> ResultT:
     if not isinstance(value, dict):
         raise UnusableAnswerError(f"the agent's answer is not a map but {type(value).__name__}")
     found = []
-    for field in kind._fields:
-        name = _CAMEL[field]
-        item = value.get(name, kind._field_defaults.get(field))
-        if type(item) not in _TYPES[field]:
+    for name, types, default in _readable.get(kind) or _readable_of(kind):
+        item = value.get(name, default)
+        if type(item) not in types:
             raise _unusable(name)
         found.append(item)
     return kind._make(found)
+
+
+_readable: dict[type[Any], list[tuple[str, tuple[type, ...], Any]]] = {}
+"""Of each kind of result, for each field: its wire name, its types, and what it is where it is missing."""
+
+
+def _readable_of(kind: type[Any]) -> list[tuple[str, tuple[type, ...], Any]]:
+    defaults = kind._field_defaults
+    fields = [(_CAMEL[field], _TYPES[field], defaults.get(field)) for field in kind._fields]
+    return _readable.setdefault(kind, fields)
 
 
 def _unusable(name: str) -> UnusableAnswerError:
@@ -192,8 +201,8 @@ def status(answer: Any) -> Status:
 
 def verification(answer: Any) -> Verification:
     """Whether a token is valid, and its session."""
-    found = from_wire(Verification, answer)
-    return found if found.session is None else found._replace(session=_session(found.session))
+    valid, reason, session = from_wire(Verification, answer)
+    return Verification(valid, reason, None if session is None else _session(session))
 
 
 def is_valid(answer: Any) -> bool:
