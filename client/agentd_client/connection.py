@@ -100,6 +100,8 @@ def _foreign(path: str, uid: int, agent_uid: int | None) -> ForeignAgentError:
 class Connection:
     """A connection to an agent of our own, or of a user whom we trust, for one call at a time."""
 
+    __slots__ = ("_exchange", "_misread", "_socket", "_unsent", "reused", "wait")
+
     def __init__(self, connected: socket, exchange: Exchange | None = None) -> None:
         self._socket = connected
         self._exchange = exchange or Exchange()

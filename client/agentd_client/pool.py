@@ -61,6 +61,8 @@ class Pool:
     no other.
     """
 
+    __slots__ = ("_agent_uid", "_closed", "_idle", "_open", "_path", "_queue_lock", "_room", "_waiting")
+
     def __init__(self, path: str, agent_uid: int | None = None) -> None:
         self._path = path
         self._agent_uid = agent_uid
@@ -177,6 +179,8 @@ class ProcessPools:
 
     Kept by process id, which also holds for a fork made by an extension that runs none of Python's hooks.
     """
+
+    __slots__ = ("_closed", "_pools", "agent_uid", "path")
 
     def __init__(self, socket_path: str | os.PathLike[str] | None, agent_uid: int | None = None) -> None:
         _check_uid(agent_uid)

@@ -87,6 +87,8 @@ class Exchange:
     An answer to an earlier call that was given up (its msgid is not the present one) is dropped.
     """
 
+    __slots__ = ("_decoder", "_encoder", "_is_between_messages", "_msgid", "_verdicts")
+
     def __init__(self) -> None:
         self._encoder = Encoder()
         self._decoder = Decoder()
