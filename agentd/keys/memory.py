@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from agentd_client.errors import KeyUnavailableError
 
 from ..crypto import KEY_BYTES, wipe
-from .pages import forks, new_pages
+from .pages import here, new_pages
 
 
 class SecretMemory:
@@ -26,13 +26,13 @@ class SecretMemory:
     def __init__(self) -> None:
         self._free: list[memoryview] = []
         self._keys: set[SecretKey] = set()
-        self._forks = forks()
+        self._forks = here.forks
         self.locked = self.secret = True
 
     def new_key(self) -> SecretKey:
         """A key of 32 zero bytes, to be filled by whoever asked for it."""
-        if self._forks != forks():
-            self._free, self._forks = [], forks()  # the parent's pages are not there
+        if self._forks != here.forks:
+            self._free, self._forks = [], here.forks  # the parent's pages are not there
         if not self._free:
             self._add_page()
         slot = self._free.pop()
@@ -103,15 +103,13 @@ class SecretKey:
         self._room = room
         self._guard = threading.RLock()
         self._uses = 0
-        self._forks = forks()
+        self._forks = here.forks
         self._is_wiped = False
         self._lent: list[memoryview] = []
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if (
-            self._is_wiped or self._forks != forks()
-        ):  # `is_wiped`, without another call: every seal waits for it
+        if self._is_wiped or self._forks != here.forks:  # `is_wiped`; every seal waits for this
             self._guard.release()
             raise KeyUnavailableError
         self._uses += 1
@@ -155,7 +153,7 @@ class SecretKey:
     @property
     def is_wiped(self) -> bool:
         """Whether the key is gone."""
-        return self._is_wiped or self._forks != forks()
+        return self._is_wiped or self._forks != here.forks
 
     def wipe(self) -> None:
         """Zero the key and refuse every use from now on; wiping twice does nothing."""
@@ -168,7 +166,7 @@ class SecretKey:
                     self._zero()
 
     def _zero(self) -> None:
-        if self._forks == forks():
+        if self._forks == here.forks:
             wipe(self._view)
             self._released()
         # Whoever still holds this holds no page.

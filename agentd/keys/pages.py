@@ -29,23 +29,25 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
-_forks = 0
+
+class _Here:
+    """The process that asks.
+
+    forks: how many lie between the process that imported this and this one. Pages, and what is made of them,
+    belong to the process whose number it was when they were made.
+    """
+
+    forks = 0
+
+
+here = _Here()
 
 
 def _count_fork() -> None:
-    global _forks
-    _forks += 1
+    here.forks += 1
 
 
 os.register_at_fork(after_in_child=_count_fork)
-
-
-def forks() -> int:
-    """How many forks lie between the process that imported this and the one that asks.
-
-    Pages, and what is made of them, belong to the process whose number it was when they were made.
-    """
-    return _forks
 
 
 class Pages(NamedTuple):
@@ -90,10 +92,10 @@ def _mapped(size: int, flags: int, descriptor: int) -> memoryview | None:
     address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
     if address == _MAP_FAILED:
         return None
-    made_by = _forks
+    made_by = here.forks
 
     def release() -> None:
-        if made_by == _forks:  # in a child something else may be there
+        if made_by == here.forks:  # in a child something else may be there
             _libc.munmap(address, size)
 
     view = view_of_memory(address, size, release)

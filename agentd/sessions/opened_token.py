@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentd_client.protocol.results import Opener, SessionInfo, Verification
 
-from .records import SessionRecord, session_path
+from .records import SessionPath, SessionRecord, session_path
 
 if TYPE_CHECKING:
     from ..tokens import Claims
@@ -21,6 +21,7 @@ class OpenedToken:
     """A genuine token: what it names, and what was last known of that."""
 
     __slots__ = (
+        "above",
         "answer",
         "answered_at",
         "claims",
@@ -38,6 +39,7 @@ class OpenedToken:
         self.claims = claims
         self.path = session_path(key_id, claims.jti)
         self.generation: int | None = None
+        self.above: list[SessionPath] = []  # the sessions that it ends with, as far as they are known
         self.sealed: list[bytes | None] = []
         self.record: SessionRecord | None = None
         # What verifications are answered, and the wall time of the one that it was made for.
@@ -50,7 +52,7 @@ class OpenedToken:
 
     def read(self, record: SessionRecord, *, is_under_present_key: bool) -> None:
         """Take in the record, which counts."""
-        self.record = record
+        self.record, self.above = record, []
         self.is_settled = is_under_present_key
         self.answered_at = math.inf
         self.is_plain = (
@@ -68,7 +70,7 @@ class OpenedToken:
 
     def lose(self, *, is_under_present_key: bool) -> None:
         """The record does not count any more: ids are never used again, so that stays so."""
-        self.sealed, self.record = [], None
+        self.sealed, self.record, self.above = [], None, []
         self.is_settled, self.is_plain = is_under_present_key, False
 
 

@@ -234,7 +234,10 @@ class Verifier:
             found = self._open_present(token, now)
             if isinstance(found, Verification):
                 return found
-            opened = self._keep(token, found)
+            opened = found
+            if len(self._opened) >= MAX_OPENED_TOKENS:
+                del self._opened[next(iter(self._opened))]
+            self._opened[token] = opened
         elif opened.generation == generation is not None and opened.is_settled:
             return opened
         return self._refreshed(token, opened, generation, now)
@@ -242,9 +245,7 @@ class Verifier:
     def _refreshed(
         self, token: str, opened: OpenedToken, generation: int | None, now: Instant
     ) -> OpenedToken | Verification:
-        ancestors = opened.record.ancestors if opened.record is not None else ()
-        above = [session_path(opened.key_id, ancestor) for ancestor in ancestors]
-        key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *above)
+        key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *opened.above)
         current = self._keys.current(key_sealed)
         is_under_present_key = current is not None and opened.key_id == current.id
         if not is_under_present_key and self._keys.accepting(opened.key_id, now) is None:
@@ -261,8 +262,8 @@ class Verifier:
             if record.ancestors:
                 # Those above it, if they were not known before: a second reading, later than its own. Ids are
                 # never used again, so what is there now was there then.
-                above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
-                stored = self._db.sealed(*above)
+                opened.above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
+                stored = self._db.sealed(*opened.above)
                 if None in stored:
                     opened.lose(is_under_present_key=is_under_present_key)
                 else:
@@ -301,12 +302,6 @@ class Verifier:
 
     def _of_no_key(self, token: SealedToken) -> Verification:
         return _OTHER_AGENT if self._keys.is_of_another_agent(token.key_id) else _KEY_RESET
-
-    def _keep(self, token: str, opened: OpenedToken) -> OpenedToken:
-        if len(self._opened) >= MAX_OPENED_TOKENS:
-            del self._opened[next(iter(self._opened))]
-        self._opened[token] = opened
-        return opened
 
     def _refusal(
         self,

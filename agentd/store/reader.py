@@ -40,7 +40,7 @@ class Reader:
 
     def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The sealed values of some keys, all of one state of the store."""
-        # Every check of a token waits for this: no context manager, no frame for each key, one try.
+        # Every check of a token waits for this: no context manager, no frame for each key.
         txn = self._pinned or self._transaction()
         try:
             return list(map(txn.get, keys))
