@@ -20,13 +20,12 @@ _STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted f
 class Process(NamedTuple):
     """The identity of one process.
 
-    started: when, in clock ticks since the machine started; None for one that had ended when it was looked
-    at, or that the agent cannot see in /proc. Such a process can be told apart, and nothing else: no session
-    is bound to it and nothing is read about it.
+    started: when, in clock ticks since the machine started. None for one that had ended when it was looked
+    at, or that the agent cannot see in /proc, and where the serial tells enough: see `completed`.
     boot_id: which start of the machine that was, random(4).
     serial: the inode of its pidfd, which Linux 6.9 and later give to one process per boot. It tells apart
-    what has neither a start time nor a pid here, as in another PID namespace. None where it was not asked
-    for; earlier kernels give every process the same one, which tells nothing and does no harm.
+    also what has no pid here, as in another PID namespace. None where it was not asked for; earlier kernels
+    give every process the same one, which tells nothing and does no harm.
     """
 
     pid: int
@@ -50,19 +49,43 @@ def identify(pid: int) -> Process | None:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether that very process still runs; a zombie has ended, and so has one whose start is not known."""
+    """Whether that very process still runs; a zombie has ended, and so has one without start and serial."""
+    if process.started is not None:
+        found = identify(process.pid)
+        return found is not None and found == process._replace(serial=None)
+    if process.serial is None or not _has_serials():
+        return False
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:  # it has ended, or has no pid here
+        return False
+    try:
+        return os.fstat(pidfd).st_ino == process.serial and not _has_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def completed(process: Process) -> Process | None:
+    """The process with its start, which stands for it in the store, where serials end with the boot.
+
+    None where it has ended, or cannot be seen in /proc.
+    """
+    if process.started is not None:
+        return process
     found = identify(process.pid)
-    return found is not None and found == process._replace(serial=None)
+    # Asked afterwards: what lives now has lived while the file was read.
+    return found._replace(serial=process.serial) if found is not None and is_alive(process) else None
 
 
 def identify_peer(connection: socket.socket, pid: int) -> Process:
     """The process that connected a Unix socket, whose pid is that of SO_PEERCRED.
 
     By the time this runs that process may have ended, its connection may live on in a child, and its pid may
-    be another's. Where the kernel has SO_PEERPIDFD, the descriptor means the process that connected: what
-    /proc shows under the pid is its own as long as it has not ended afterwards. The descriptor is closed at
-    once: from then on the start time identifies the process as well, and takes no descriptor for every
-    connection. Earlier kernels leave the moment between connect(2) and accept(2), in which a pid may pass on.
+    be another's. Where the kernel has SO_PEERPIDFD, the descriptor means the process that connected, and so
+    does its serial. Where there are no serials, what /proc shows under the pid is that process's own as long
+    as it has not ended afterwards. The descriptor is closed at once: from then on serial or start time
+    identify the process as well, and take no descriptor for every connection. Kernels without SO_PEERPIDFD
+    leave the moment between connect(2) and accept(2), in which a pid may pass on.
     """
     try:
         pidfd = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
@@ -71,6 +94,8 @@ def identify_peer(connection: socket.socket, pid: int) -> Process:
         return found or Process(pid, None, "")  # EINVAL, ESRCH: it has ended; EMFILE: nobody can tell
     try:
         serial = os.fstat(pidfd).st_ino
+        if _has_serials():
+            return Process(pid, None, "", serial)  # most peers are never asked for more
         found = identify(pid)
         if found is None or _has_ended(pidfd):
             return Process(pid, None, "", serial)
@@ -95,6 +120,22 @@ def _has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+@lru_cache(1)
+def _has_serials() -> bool:
+    """Whether each process has its own; before Linux 6.9 a pidfd has the inode of all anonymous files."""
+    descriptors: list[int] = []
+    try:
+        descriptors += [os.pidfd_open(os.getpid())]
+        descriptors += [os.eventfd(0, os.EFD_CLOEXEC)]
+        own, shared = map(os.fstat, descriptors)
+        return own.st_dev != shared.st_dev
+    except OSError:
+        return False
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 @lru_cache(1)

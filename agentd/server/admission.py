@@ -47,18 +47,15 @@ class Present:
         self._staying: dict[int, dict[Process, set[Connection]]] = {}
         self._of_user: dict[int, int] = {}
         self._leaving: dict[Connection, None] = {}
+        self.staying = 0
+        """How many stay."""
 
     def __iter__(self) -> Iterator[Connection]:
         staying = chain.from_iterable(chain.from_iterable(user.values()) for user in self._staying.values())
         return chain(staying, self._leaving)
 
     def __len__(self) -> int:
-        return self.staying + self.leaving
-
-    @property
-    def staying(self) -> int:
-        """How many stay."""
-        return sum(self._of_user.values())
+        return self.staying + len(self._leaving)
 
     @property
     def leaving(self) -> int:
@@ -88,6 +85,7 @@ class Present:
         peer = connection.peer
         self._staying.setdefault(peer.uid, {}).setdefault(peer.process, set()).add(connection)
         self._of_user[peer.uid] = self._of_user.get(peer.uid, 0) + 1
+        self.staying += 1
 
     def leave(self, connection: Connection) -> None:
         """Note that it has to go."""
@@ -107,6 +105,7 @@ class Present:
             return False
         own.remove(connection)
         self._of_user[uid] -= 1
+        self.staying -= 1
         if not own:
             del user[process]
         if not user:
@@ -126,6 +125,10 @@ class Room(NamedTuple):
     leaves: Connection | None = None
     abandoned: Connection | None = None
     limit_in_words: str = ""
+
+
+ROOM = Room(True)
+"""What there nearly always is."""
 
 
 class Admission(NamedTuple):
@@ -162,7 +165,7 @@ class Admission(NamedTuple):
             users = [peer.uid]
             limit_in_words = f"the limit of one user is {self.connections_of_uid}"
         else:
-            return Room(True)
+            return last
         newcomer = peer.uid, peer.process
         processes = _largest(present.of_processes(users), newcomer)
         candidates = [connection for process in processes for connection in present.of_process(*process)]
@@ -178,7 +181,7 @@ class Admission(NamedTuple):
     def last_room(self, present: Present) -> Room:
         """Whether there may be one more at all, whatever the others do."""
         if len(present) < int(self.connections * (1 + OVER_LIMIT_SHARE)):
-            return Room(True)
+            return ROOM
         return Room(False, limit_in_words=f"the limit is {self.connections}")
 
 

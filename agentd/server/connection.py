@@ -24,7 +24,7 @@ from agentd_client.protocol.results import Event, Opener
 from .dispatch import Dispatch
 from .interface import Subscriber, Unsubscribe
 from .outbox import Outbox
-from .peer import Peer
+from .peer import Peer, opener_of
 from .peer_log import PeerLog, Reason
 from .requests import AnyRequest, PlainRequest, RequestDecoder
 from .turn import Turn, Turns
@@ -62,6 +62,7 @@ class Connection:
         self._sock = sock
         self.peer = peer
         self.opener = Opener(peer.uid, peer.pid)
+        self._described: Opener | None = None
         self._dispatch = dispatch
         self._log = log
         self._turn = Turn(loop_turns or Turns(), peer.process)
@@ -166,6 +167,12 @@ class Connection:
     def close(self) -> None:
         """Close the socket, whatever there is still to be said."""
         self._sock.close()
+
+    def described(self) -> Opener:
+        """See `Caller`."""
+        if self._described is None:
+            self._described = opener_of(self.peer)
+        return self._described
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         """Send the peer every event of `source`, until either side ends the connection."""

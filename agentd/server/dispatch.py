@@ -40,11 +40,15 @@ MAX_KEPT_RESULTS = 1024
 class Caller(Protocol):
     """One connection and the peer at its other end.
 
-    opener: the peer by its numbers alone, made once; `opener_of` reads files and knows more.
+    opener: the peer by its numbers alone, made once.
     """
 
     peer: Peer
     opener: Opener
+
+    def described(self) -> Opener:
+        """The peer with what `opener_of` reads of it: once, when something is done here that is shown."""
+        ...
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
         """Send the peer every event of `source`, after the replies so far; a second time it is nothing."""

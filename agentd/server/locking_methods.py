@@ -8,7 +8,6 @@ from agentd_client.protocol.results import LockState, Protection
 from .dispatch import Caller, Dispatch
 from .interface import Locking
 from .parameters import Params, ParamsWithSecrets, PassphraseBytes
-from .peer import opener_of
 
 
 class UnlockParams(ParamsWithSecrets, frozen=True):
@@ -32,18 +31,18 @@ class LockingMethods:
 
     async def lock(self, params: Params, caller: Caller) -> LockState:
         """Wipe the keys."""
-        await self._agent.lock(by=opener_of(caller.peer))
+        await self._agent.lock(by=caller.described())
         return LockState(True)
 
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
         """Bring them back."""
-        by, process = opener_of(caller.peer), caller.peer.process
+        by, process = caller.described(), caller.peer.process
         await self._agent.unlock(params.passphrase.bytes, by, process, caller.until_hang_up())
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
         """Lock the key file with another passphrase, or with none."""
-        by = opener_of(caller.peer)
+        by = caller.described()
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
         waiting = caller.until_hang_up()
         return Protection(await self._agent.change_passphrase(old, new, by, caller.peer.process, waiting))

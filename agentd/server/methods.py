@@ -34,7 +34,6 @@ from .dispatch import Caller, Dispatch
 from .interface import Locking, ReadStatus, Sessions
 from .locking_methods import register_locking
 from .parameters import Params, ParamsWithSecrets, TokenText, ascii_text, presented_token
-from .peer import opener_of
 from .traffic import Traffic
 from .turn import FairQueue
 
@@ -170,7 +169,7 @@ class AgentMethods:
         return await self._sessions.open_session(
             params.expiry,
             params.label,
-            opener_of(caller.peer),
+            caller.described(),
             audience=params.audience,
             scopes=params.scopes,
             max_uses=params.max_uses,
@@ -182,13 +181,13 @@ class AgentMethods:
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
         """A new token for the same session."""
-        return await self._sessions.renew_token(params.token.text, by=opener_of(caller.peer))
+        return await self._sessions.renew_token(params.token.text, by=caller.described())
 
     async def revoke_token(self, params: RevokeTokenParams, caller: Caller) -> Revocation:
         """End one session."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("revokeToken takes either token or id")
-        by = opener_of(caller.peer)
+        by = caller.described()
         return Revocation(await self._sessions.revoke_token(_text(params.token), id=params.id, by=by))
 
     async def revoke_sessions(self, params: ChoosingParams, caller: Caller) -> Revocations:
@@ -198,7 +197,7 @@ class AgentMethods:
         if all(condition is None for condition in chosen.values()):
             # What was left out by mistake would end everything.
             raise InvalidParamsError("revokeSessions takes at least one of state, label, pid and parent")
-        return Revocations(await self._sessions.revoke_sessions(**chosen, by=opener_of(caller.peer)))
+        return Revocations(await self._sessions.revoke_sessions(**chosen, by=caller.described()))
 
     async def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
         """Some sessions."""
@@ -207,7 +206,7 @@ class AgentMethods:
 
     async def reset_key(self, params: ResetKeyParams, caller: Caller) -> KeyReset:
         """End every session."""
-        by = opener_of(caller.peer)
+        by = caller.described()
         return KeyReset(await self._sessions.reset_key(grace_seconds=params.grace_seconds, by=by))
 
     async def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:

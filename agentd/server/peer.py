@@ -55,6 +55,9 @@ def peer_of(connection: socket.socket) -> Peer:
 def opener_of(peer: Peer) -> Opener:
     """The peer with its executable and its systemd unit as they are now, both for display only.
 
+    A connection asks once. A program that executes another and keeps its connection is shown as the first,
+    as it is by SO_PEERCRED.
+
     Neither is known of a process that has ended: its pid may be another's by now.
 
     Where the executable cannot be read, or is the interpreter of a script, the process's name stands in

@@ -13,7 +13,7 @@ from trio.lowlevel import wait_readable
 
 from agentd_client.protocol.results import STOPPING, Event
 
-from .admission import Admission, Present, Room, owner_only
+from .admission import ROOM, Admission, Present, Room, owner_only
 from .connection import Connection
 from .dispatch import Dispatch
 from .failures import describe_failure
@@ -193,7 +193,8 @@ class _Server:
             sock.close()
             self.log.write(Reason.TOO_MANY, peer, room.limit_in_words)
             return None
-        self._make(room)
+        if room is not ROOM:
+            self._make(room)
         sock.setblocking(False)
         connection = Connection(sock, peer, self._dispatch, self.log, self._turns)
         self._connections.add(connection)

@@ -10,7 +10,7 @@ import trio
 from agentd_client.errors import CannotBindError
 from agentd_client.protocol.reasons import PROCESS_ENDED
 
-from ..process_identity import Process
+from ..process_identity import Process, completed
 from .ender import path_of
 from .processes import ProcessWatch
 from .records import BOUND_PATH, session_path
@@ -69,6 +69,7 @@ class Binder:
                 "could not notice its end; nothing was stored: run the command where the agent runs, or run "
                 "an agent where the command runs"
             )
+        process = None if process is None else completed(process)
         if process is None or not self._watch.watch(session_id, process):
             raise CannotBindError(
                 "the process that made this connection has ended, or the agent cannot see it in /proc; "

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentd import process_identity
-from agentd.process_identity import Process, identify, identify_peer, is_alive
+from agentd.process_identity import Process, completed, identify, identify_peer, is_alive
 from tests.children import child
 
 
@@ -97,6 +97,15 @@ def test_a_pid_that_nobody_has(pid):
 # --- the peer of a connection ---
 
 
+@pytest.fixture(params=[True, False], ids=["serials", "no serials"])
+def has_serials(request, monkeypatch) -> bool:
+    """Kernels that give every process a serial, and earlier ones, where its start has to tell it apart."""
+    if request.param and not process_identity._has_serials():
+        pytest.skip("this kernel gives processes no serials")
+    monkeypatch.setattr(process_identity, "_has_serials", lambda: request.param)
+    return request.param
+
+
 CONNECTING = """
 import socket, sys
 for path in sys.argv[1:]:
@@ -150,17 +159,40 @@ class Refusing:
         raise OSError(self._number, os.strerror(self._number))
 
 
-def test_all_connections_of_a_process_have_its_identity_and_no_other_process_has_it(listener):
+def test_all_connections_of_a_process_have_its_identity_and_no_other_process_has_it(listener, has_serials):
     with connecting(listener, times=2) as one:
         first, second = [accepted(listener, one) for _ in range(2)]
         with connecting(listener) as two:
             other = accepted(listener, two)
+        assert completed(first)._replace(serial=None) == identity(one)
     assert first == second != other
     assert first.pid == one.pid
-    assert first.started is not None
 
 
-def test_a_peer_that_lives_can_be_recognised_and_one_that_has_ended_cannot(listener):
+def test_nothing_is_read_of_a_process_that_its_serial_tells_apart(listener, has_serials, monkeypatch):
+    if not has_serials:
+        pytest.skip("it takes a serial")
+    monkeypatch.setattr(process_identity, "read_file", None)
+    with connecting(listener) as process:
+        found = accepted(listener, process)
+        assert is_alive(found)
+    assert not is_alive(found)
+
+
+def test_a_process_is_completed_as_long_as_it_runs_and_has_its_pid(listener, has_serials, monkeypatch):
+    with connecting(listener) as process:
+        found = accepted(listener, process)
+        assert is_alive(completed(found))
+        assert completed(completed(found)) == completed(found)
+        if has_serials:
+            assert completed(found._replace(serial=found.serial + 1)) is None, "its pid is another's"
+        kill_unwaited(process)
+        # Its pid is somebody else's in the meantime.
+        monkeypatch.setattr(process_identity, "identify", lambda pid: Process(pid, 4711, "a boot"))
+        assert completed(found._replace(started=None)) is None
+
+
+def test_a_peer_that_lives_can_be_recognised_and_one_that_has_ended_cannot(listener, has_serials):
     with connecting(listener) as process:
         found = accepted(listener, process)
         assert is_alive(found)
@@ -170,7 +202,7 @@ def test_a_peer_that_lives_can_be_recognised_and_one_that_has_ended_cannot(liste
 
 @pytest.mark.parametrize("is_zombie", [True, False])
 def test_a_peer_that_ended_before_it_was_accepted_is_not_who_has_its_pid_by_then(
-    listener, monkeypatch, is_zombie
+    listener, monkeypatch, has_serials, is_zombie
 ):
     with connecting(listener) as process:
         kill_unwaited(process)
@@ -197,7 +229,7 @@ def test_a_kernel_that_could_say_it_and_does_not_leaves_the_peer_unknown(running
 
 
 def test_where_proc_shows_nothing_two_processes_still_differ_and_none_is_alive(
-    listener, monkeypatch, tmp_path
+    listener, monkeypatch, has_serials, tmp_path
 ):
     monkeypatch.setattr(process_identity, "PROC", str(tmp_path))
     with connecting(listener, times=2) as one, connecting(listener) as two:
@@ -205,11 +237,11 @@ def test_where_proc_shows_nothing_two_processes_still_differ_and_none_is_alive(
     assert first == second
     if first.serial is not None:
         assert first.serial != other.serial
-    assert first.started is None
+    assert first.started is completed(first) is None
     assert not is_alive(first)
 
 
-def test_it_keeps_no_descriptor(listener):
+def test_it_keeps_no_descriptor(listener, has_serials):
     with connecting(listener, times=2) as process:
         accepted(listener, process)
         before = os.listdir("/proc/self/fd")

@@ -178,6 +178,9 @@ def event(kind: str = "created", number: float = 1.5, label: str = "") -> Event:
     return Event(kind, number, f"id {number}", label, None, 7)
 
 
+FULL = Opener(1000, 42, "/usr/bin/editor", "editor.scope")
+
+
 class FakeCaller:
     """What a handler sees of a connection, with what it subscribed to."""
 
@@ -186,6 +189,9 @@ class FakeCaller:
         self.opener = Opener(1000, 42)
         self.sources: list[object] = []
         self.waiting: list[trio.CancelScope] = []
+
+    def described(self) -> Opener:
+        return FULL
 
     def until_hang_up(self) -> trio.CancelScope:
         self.waiting.append(trio.CancelScope())

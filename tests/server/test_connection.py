@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.server import connection as connection_module
 from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
-from agentd.server.peer import peer_of
+from agentd.server.peer import opener_of, peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
 from agentd.server.turn import SLICE_SECONDS, Turns
@@ -119,6 +120,14 @@ async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_ab
         assert connection.answer_at_once(), "its answer could not be sent"
     assert not connection.answer_at_once()
     assert connection.is_over
+
+
+async def test_its_peer_is_described_once(resting, monkeypatch):
+    _, connection = resting
+    first = connection.described()
+    assert first == opener_of(connection.peer)
+    monkeypatch.setattr(connection_module, "opener_of", None)
+    assert connection.described() is first
 
 
 async def test_a_connection_that_was_abandoned_before_its_task_began_ends(resting):

@@ -7,7 +7,7 @@ from agentd.server import locking_methods
 from agentd_client import errors
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.wire import error_from_wire
-from tests.server.talk import FakeCaller, FakeLocking, FakeSessions, dispatch_of
+from tests.server.talk import FULL, FakeCaller, FakeLocking, FakeSessions, dispatch_of
 
 SECRET = b"correct horse battery staple"
 
@@ -18,8 +18,7 @@ def locking() -> FakeLocking:
 
 
 @pytest.fixture
-def ask(locking, monkeypatch):
-    monkeypatch.setattr(locking_methods, "opener_of", lambda peer: ("who", peer.pid))
+def ask(locking):
     dispatch = dispatch_of(FakeSessions(), locking)
 
     async def ask(name: str, **named: object) -> object:
@@ -34,7 +33,7 @@ def ask(locking, monkeypatch):
 
 
 async def test_each_does_what_its_name_says_for_the_peer_that_asks(ask, locking):
-    by = ("who", 42)
+    by = FULL
     assert await ask("lock") == {"locked": True}
     assert await ask("unlock", passphrase=b"right") == {"locked": False}
     assert await ask("changePassphrase", old=b"one", new=b"two") == {"protected": True}

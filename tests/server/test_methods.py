@@ -3,7 +3,6 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from agentd.server import methods as server_methods
 from agentd_client import errors
 from agentd_client.protocol import calls, limits, methods
 from agentd_client.protocol.codec import Request
@@ -18,9 +17,9 @@ from agentd_client.protocol.results import (
     Verification,
 )
 from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
-from tests.server.talk import ENTRIES, SESSIONS, STATUS, VALID, FakeCaller, dispatch_of
+from tests.server.talk import ENTRIES, FULL, SESSIONS, STATUS, VALID, FakeCaller, dispatch_of
 
-CHEAP, FULL = Opener(1000, 42), Opener(1000, 42, "/usr/bin/editor", "editor.scope")
+CHEAP = Opener(1000, 42)
 
 
 @pytest.fixture
@@ -29,8 +28,7 @@ def caller() -> FakeCaller:
 
 
 @pytest.fixture
-def ask(sessions, caller, monkeypatch):
-    monkeypatch.setattr(server_methods, "opener_of", lambda peer: FULL if peer is caller.peer else None)
+def ask(sessions, caller):
     dispatch = dispatch_of(sessions)
 
     async def ask(name: str, *params: object, **named: object) -> object:
