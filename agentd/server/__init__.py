@@ -8,9 +8,7 @@ from .parameters import Params
 from .peer import Peer
 from .refusing import refuse_waiting
 from .server import serve_connections
-from .socket_file import MAX_PATH_BYTES, SocketFile
-from .socket_folder import Access, prepare_folder
-from .socket_watch import keep_in_place
+from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prepare_folder
 from .traffic import Traffic
 from .verify_only import verify_dispatch
 

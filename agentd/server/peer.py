@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import struct
 import unicodedata
@@ -15,11 +14,11 @@ from agentd_client.protocol.results import Opener
 from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
 
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
-_INTERPRETER = re.compile(
-    rb"(python|pypy|perl|ruby|node|nodejs|deno|bun|php|lua|luajit|tclsh|guile|Rscript|sh|bash|dash|zsh|ksh|fish"
-    rb"|busybox)[0-9.]*"
+_INTERPRETERS = frozenset(
+    b"python pypy perl ruby node nodejs deno bun php lua luajit tclsh guile Rscript "
+    b"sh bash dash zsh ksh fish busybox".split()
 )
-"""What runs other people's programs: its own name says nothing of them."""
+"""What runs other people's programs, whatever its version: its own name says nothing of them."""
 
 _THREAD_NAMES = {b"MainThread"}
 """What interpreters call their first thread, and so the process."""
@@ -77,12 +76,16 @@ def _executable(folder: str) -> str | None:
         path = os.readlink(os.fsencode(f"{folder}/exe"))
     except OSError:
         path = None
-    if path is not None and not _INTERPRETER.fullmatch(path.rpartition(b"/")[2]):
+    if path is not None and not _is_interpreter(path.rpartition(b"/")[2]):
         return _shown(path)
     name = _name(folder)
-    if path is not None and (not name or name in _THREAD_NAMES or _INTERPRETER.fullmatch(name)):
+    if path is not None and (not name or name in _THREAD_NAMES or _is_interpreter(name)):
         return _shown(path)
     return None if name is None else f"[{_shown(name)}]"
+
+
+def _is_interpreter(name: bytes) -> bool:
+    return name.rstrip(b"0123456789.") in _INTERPRETERS
 
 
 def _name(folder: str) -> bytes | None:

@@ -1,27 +1,30 @@
-"""A socket of the agent's in the file system: its folder, its lock and its file.
+"""A socket of the agent's in the file system: its folder, its lock and its file, and what keeps them there.
 
 In two steps: the agent takes the lock before it touches keys and store, and binds when it can answer::
 
     with SocketFile(path) as socket_file:      # of many agents that start at once, one gets past this line
         ...
         listener = socket_file.bind()
+        ...                                    # and in a task beside: keep_in_place(socket_file, logger)
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Self
+from typing import NamedTuple, Self
+
+import trio
 
 from agentd_client import lock_holder
-from agentd_client.errors import AlreadyServingError, SocketPathError
-
-from .socket_folder import OWNERS, PRIVATE_MODE, Access, prepare_folder
+from agentd_client.errors import AgentdError, AlreadyServingError, SocketPathError
+from agentd_client.private import OTHERS, OTHERS_WRITE, folders_fault, make_folders
 
 MAX_PATH_BYTES = 107
 """unix(7): sun_path has 108 bytes, the last one for the terminating NUL."""
@@ -29,8 +32,33 @@ MAX_PATH_BYTES = 107
 BACKLOG = 128
 """Connections that wait to be accepted; more than that many at one instant wait in connect(2)."""
 
+CHECK_SECONDS = 1.0
+"""Between two looks, each of two system calls; so long nobody can connect to a socket that was removed."""
+
+PRIVATE_MODE = 0o600
+"""A socket's, until it is given to others on purpose."""
+
+_FOLDER_NAME = "agentd"
 _LOCK_MODE = 0o600
 _LOCK_ATTEMPTS = 10
+
+
+class Access(NamedTuple):
+    """Who can reach a socket, and where its path is set, for the errors.
+
+    is_private: its folder is made where it is missing, and is nobody else's to enter. Otherwise others may
+    pass through the folder, and whoever set the path made it: only they know for whom.
+    gid: of the socket's group; None for the one that the folder or the process gives it.
+    """
+
+    setting: str
+    is_private: bool
+    mode: int
+    gid: int | None
+
+
+OWNERS = Access("AGENTD_SOCKET or --socket", is_private=True, mode=PRIVATE_MODE, gid=None)
+"""The socket over which everything can be asked."""
 
 
 class SocketFile:
@@ -193,6 +221,59 @@ class SocketFile:
             yield
         except OSError as error:
             raise _failed(self.path, error, self._access) from error
+
+
+async def keep_in_place(socket_file: SocketFile, logger: logging.Logger) -> None:
+    """Make the socket again wherever it is gone. What cannot be mended is logged once, and tried again."""
+    told = ""
+    while True:
+        await trio.sleep(CHECK_SECONDS)
+        if socket_file.is_in_place():
+            told = ""
+            continue
+        try:
+            socket_file.renew(trio.lowlevel.notify_closing)
+        except AgentdError as error:
+            if error.sentence != told:
+                told = error.sentence
+                logger.error("%s was removed, and nobody can connect: %s", socket_file.path, told)
+        else:
+            told = ""
+            logger.warning("%s was removed while it was served; it was made again", socket_file.path)
+
+
+def prepare_folder(folder: str, access: Access) -> None:
+    """Make a socket's folder, or see that it is safe; raises SocketPathError, or the system's OSError."""
+    setting = access.setting
+    fault = make_folders(folder) if access.is_private else folders_fault(os.path.dirname(folder))
+    if fault is not None:
+        raise SocketPathError(f"{fault}, or set {setting} to another path")
+    if not os.path.lexists(folder):
+        raise SocketPathError(
+            f"{folder} does not exist; make it so that others can pass through it, "
+            f"or set {setting} to a path in another folder"
+        )
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise SocketPathError(f"{folder} is not a folder; move it away, or set {setting} to another path")
+    if found.st_uid != os.geteuid():
+        raise SocketPathError(
+            f"{folder} belongs to uid {found.st_uid}; set {setting} to a path in a folder of your own"
+        )
+    others = stat.S_IMODE(found.st_mode) & OTHERS
+    if not access.is_private and others & OTHERS_WRITE:
+        # They could put a socket of their own in its place.
+        raise SocketPathError(
+            f"others may write to {folder}; take that right from them (chmod go-w), "
+            f"or set {setting} to a path in a folder of its own"
+        )
+    if access.is_private and others:
+        # Whoever follows advice to close /tmp, / or a home folder breaks more than the agent.
+        is_the_agents = os.path.basename(folder) == _FOLDER_NAME and not found.st_mode & stat.S_ISVTX
+        closing = f"run `chmod 700 {folder}`, or " if is_the_agents else ""
+        raise SocketPathError(
+            f"others may enter {folder}; {closing}set {setting} to a path in a folder of its own"
+        )
 
 
 def _identity(path: str) -> tuple[int, int] | None:
