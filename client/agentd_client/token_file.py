@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from .errors import TokenFileBusyError, TokenFileError
 from .paths import TOKEN_PATH_VARIABLE
 from .private import folders_fault, private_fault
-from .token_folder import TokenFolder, folder_refused
 from .token_text import stripped_token, token_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .private import Fault
+    from .token_folder import TokenFolder
 
 MAX_FILE_BYTES = 16 * 1024
 """The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
@@ -123,6 +125,8 @@ class TokenFile:
 
     @contextmanager
     def _removing(self) -> Iterator[TokenFolder]:
+        from .token_folder import TokenFolder  # reading needs neither it nor a lock
+
         with (
             self._translated("remove"),
             TokenFolder.opened(self._folder_path) as folder,
@@ -134,6 +138,8 @@ class TokenFile:
 
     @contextmanager
     def _writing(self, *, waiting: bool = True) -> Iterator[TokenFolder]:
+        from .token_folder import TokenFolder
+
         with (
             self._translated("write"),
             TokenFolder.opened_for_writing(self._folder_path) as folder,
@@ -277,3 +283,8 @@ class TokenClaim:
 
     def _refusal(self, reason: str) -> TokenFileBusyError:
         return TokenFileBusyError(f"the claim on token file {self._file.path} {reason}; claim it anew")
+
+
+def folder_refused(fault: Fault) -> TokenFileError:
+    """Others could replace the token file there."""
+    return TokenFileError(f"the token file's folder {fault}")

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 from .errors import TokenFileBusyError, TokenFileError
 from .file_lock import lock_within
-from .private import FILE_MODE, Fault, folders_fault, make_folders
+from .private import FILE_MODE, folders_fault, make_folders
+from .token_file import folder_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,8 +127,3 @@ class TokenFolder:
         except FileNotFoundError:
             return False
         return os.path.samestat(named, ours)
-
-
-def folder_refused(fault: Fault) -> TokenFileError:
-    """Others could replace the token file there."""
-    return TokenFileError(f"the token file's folder {fault}")

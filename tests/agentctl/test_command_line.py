@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import click
 import pytest
@@ -13,7 +14,8 @@ import agentd_client
 from agentd_client.cli.current_token import token_from_stdin
 from agentd_client.cli.group import COMMANDS, root
 from agentd_client.cli.wording import size
-from tests.agentctl.running import in_process, process
+from tests.agentctl.fake_agent import NOW
+from tests.agentctl.running import in_process, process, without_coverage
 
 
 def test_the_table_says_what_each_command_says_of_itself():
@@ -23,6 +25,44 @@ def test_the_table_says_what_each_command_says_of_itself():
         command = root.get_command(context, name)
         assert command.name == name
         assert command.help.partition("\n")[0] == entry.summary
+
+
+LOADED = (
+    "import sys; from agentd_client.cli.run import run\n"
+    f"run(sys.argv[1:], now=lambda: {NOW}); print(*sys.modules, file=sys.stderr)"
+)
+ALL_COMMANDS = {f"agentd_client.cli.commands.{entry.module}" for entry in COMMANDS.values()}
+SELDOM = {
+    "json",
+    "logging",
+    "socket",
+    "selectors",
+    "subprocess",
+    "tempfile",
+    "shutil",
+    "difflib",
+    "fcntl",
+    "asyncio",
+}
+SELDOM |= {
+    f"agentd_client.{name}" for name in ("attempts", "repeating", "lock_holder", "token_folder", "events")
+}
+
+
+@pytest.mark.parametrize("arguments", ["--version", "verify", "token", "verify -"])
+def test_a_command_imports_its_own_module_and_what_it_uses(logged_in, arguments):
+    before, after = (
+        subprocess.run(
+            [sys.executable, "-c", program, *arguments.split()],
+            input="no token", capture_output=True, text=True, timeout=60, check=True, env=without_coverage(),
+        ).stderr.split()
+        for program in ("import click, sys; print(*sys.modules, file=sys.stderr)", LOADED)
+    )  # fmt: skip
+    loaded = set(after) - set(before)
+    name = arguments.split()[0]
+    own = {f"agentd_client.cli.commands.{name}"} if name in COMMANDS else set()
+    assert loaded & ALL_COMMANDS == own
+    assert loaded & SELDOM == set()
 
 
 def test_help_shows_every_command_what_the_environment_does_and_what_it_is_honest_about():
