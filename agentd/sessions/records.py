@@ -53,7 +53,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
         """The record of stored bytes; `StoreDamagedError` where they are of a form unknown here."""
         try:
             return msgspec.msgpack.decode(stored, type=cls)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StoreDamagedError(f"a {cls.__name__} of a form that this version does not know") from error
 
 

@@ -42,7 +42,11 @@ def test_every_field_comes_back_as_it_was():
     assert SessionRecord.decode(record.encode()) == record
 
 
-@pytest.mark.parametrize("stored", [b"", b"\xc0", b"\x80", msgpack.packb(OLDER | {"unknown": 1})])
+@pytest.mark.parametrize(
+    "stored",
+    [b"", b"\xc0", b"\x80", msgpack.packb(OLDER | {"unknown": 1}), msgpack.packb(OLDER | {"label": 1})]
+    + [msgpack.packb(OLDER).replace(b"session_id", b"session_i\xff")],
+)
 def test_a_form_that_is_unknown_is_damage(stored):
     for kind in (SessionRecord, KeyRecord):
         with pytest.raises(StoreDamagedError):
