@@ -44,8 +44,14 @@ def test_every_field_comes_back_as_it_was():
 
 @pytest.mark.parametrize(
     "stored",
-    [b"", b"\xc0", b"\x80", msgpack.packb(OLDER | {"unknown": 1}), msgpack.packb(OLDER | {"label": 1})]
-    + [msgpack.packb(OLDER).replace(b"session_id", b"session_i\xff")],
+    [
+        b"",
+        b"\xc0",
+        b"\x80",
+        msgpack.packb(OLDER | {"unknown": 1}),
+        msgpack.packb(OLDER | {"label": 1}),
+        msgpack.packb(OLDER).replace(b"session_id", b"session_i\xff"),
+    ],
 )
 def test_a_form_that_is_unknown_is_damage(stored):
     for kind in (SessionRecord, KeyRecord):
