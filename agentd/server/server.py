@@ -112,7 +112,7 @@ class _Server:
             self._answer_readable(nursery)  # those that have ended make room
             accepted = 0
             try:
-                # No await between accept and the task that owns the socket: a cancellation cannot lose it.
+                # No await between accept and whoever closes the socket: a cancellation cannot lose it.
                 while accepted < at_once:
                     connection = self._accept()
                     # What it asks first has arrived, as a rule.
