@@ -25,12 +25,12 @@ class OpenedToken:
         "answer",
         "answered_at",
         "claims",
-        "generation",
         "is_plain",
         "is_settled",
         "key_id",
         "path",
         "record",
+        "revision",
         "sealed",
     )
 
@@ -38,7 +38,7 @@ class OpenedToken:
         self.key_id = key_id
         self.claims = claims
         self.path = session_path(key_id, claims.jti)
-        self.generation: int | None = None
+        self.revision: int | None = None
         self.above: list[SessionPath] = []  # the sessions that it ends with, as far as they are known
         self.sealed: list[bytes | None] = []
         self.record: SessionRecord | None = None

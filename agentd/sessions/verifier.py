@@ -2,7 +2,7 @@
 
 Opening a token costs some ten microseconds, so opened tokens are kept: which record a genuine token
 names, and what that record's bytes mean, which can never change. As long as nothing was committed to the
-store since (its generation is the same), the record is known too. Otherwise the key's record, the session's
+store since (its revision is the same), the record is known too. Otherwise the key's record, the session's
 and those above it are read again, in one transaction, and their bytes compared. So a revoke, a reset or
 a changed record cannot be missed, whoever wrote it. Time is asked anew every time.
 """
@@ -229,7 +229,7 @@ class Verifier:
         if type(token) is not str:
             return _MALFORMED
         opened = self._opened.get(token)
-        generation = self._db.generation
+        revision = self._db.revision
         if opened is None:
             found = self._open_present(token, now)
             if isinstance(found, Verification):
@@ -238,12 +238,12 @@ class Verifier:
             if len(self._opened) >= MAX_OPENED_TOKENS:
                 del self._opened[next(iter(self._opened))]
             self._opened[token] = opened
-        elif opened.generation == generation is not None and opened.is_settled:
+        elif opened.revision == revision is not None and opened.is_settled:
             return opened
-        return self._refreshed(token, opened, generation, now)
+        return self._refreshed(token, opened, revision, now)
 
     def _refreshed(
-        self, token: str, opened: OpenedToken, generation: int | None, now: Instant
+        self, token: str, opened: OpenedToken, revision: int | None, now: Instant
     ) -> OpenedToken | Verification:
         key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *opened.above)
         current = self._keys.current(key_sealed)
@@ -271,7 +271,7 @@ class Verifier:
         elif opened.is_settled and not is_under_present_key:
             # The key was replaced with grace: from now on its end has to be watched.
             opened.is_plain = opened.is_settled = False
-        opened.generation = generation
+        opened.revision = revision
         return opened
 
     def _open_present(self, token: str, now: Instant) -> OpenedToken | Verification:

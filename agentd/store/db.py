@@ -193,13 +193,13 @@ class DB:
     # --- reads ---
 
     @property
-    def generation(self) -> int | None:
-        """Changes with every commit: as long as it is the same, so is the store.
+    def revision(self) -> int | None:
+        """A number that changes with every commit and with nothing else; None while the store is not open.
 
-        None while the store is not open. Valid because nobody else writes: the folder is locked. While a
-        commit is under way, reads see the store of before, whose generation this is.
+        Nobody else can write, because the folder is locked. While a commit is in progress, reads see the
+        previous state, and this is its revision.
         """
-        return None if self._open_reader is None or self._writer is None else self._writer.generation
+        return None if self._open_reader is None or self._writer is None else self._writer.revision
 
     def get(self, path: KeyPath) -> bytes | None:
         """The value, or None where there is none."""

@@ -38,7 +38,7 @@ MAX_BATCH_OPERATIONS = 256
 TURN_SECONDS = 0.004
 """Of the event loop's time for one batch. What has not had its turn goes into the next one."""
 
-_generations = itertools.count()
+_revisions = itertools.count()
 
 
 class _CountsError(Exception):
@@ -52,7 +52,7 @@ class _CountsError(Exception):
 class Writer:
     """Carries out operations, from its construction to `stop`, on the event loop's thread.
 
-    `generation` changes with every commit, and no two writers of a process share one. `commits` and
+    `revision` changes with every commit, and no two writers of a process share one. `commits` and
     `operations` count what was made durable, `failed` is the error after which nothing is carried out any
     more. `on_failure` is called when that happens.
     """
@@ -84,7 +84,7 @@ class Writer:
         self.failed: StoreError | None = None
         self.commits = 0
         self.operations = 0
-        self.generation = next(_generations)
+        self.revision = next(_revisions)
 
     async def stop(self) -> None:
         """Finish what was handed over and refuse what comes later; call it shielded from cancellation.
@@ -234,8 +234,8 @@ class Writer:
 
         def committed(_: None, error: BaseException | None) -> None:
             self._reader.unpin()
-            # Before anyone is answered: who asks after an answer sees another generation.
-            self.generation = next(_generations)
+            # Before anyone is answered: who asks after an answer sees another revision.
+            self.revision = next(_revisions)
             then(error)
 
         self._committer.run(batch.commit, committed)

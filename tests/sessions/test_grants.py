@@ -70,11 +70,11 @@ async def test_every_scope_that_is_asked_for_has_to_be_there(manager):
     ],
 )
 async def test_what_cannot_be_granted_is_refused_by_its_code_and_nothing_is_stored(db, manager, what, error):
-    before = db.generation
+    before = db.revision
     with pytest.raises(error):
         await manager.open_session(**what)
     assert manager.session_count == 0
-    assert db.generation == before
+    assert db.revision == before
 
 
 @pytest.mark.parametrize(

@@ -187,10 +187,10 @@ async def test_the_last_use_is_known_at_once_and_written_later(db, manager, cloc
     created = await manager.open_session(600)
     clock.advance(5)
     assert await manager.verify_token(created.token)
-    generation = db.generation
+    revision = db.revision
     assert manager.inspect(created.token).session.last_used_at == clock.wall
     assert (await manager.list_sessions()).sessions[0].last_used_at == clock.wall
-    assert db.generation == generation, "a verification writes nothing"
+    assert db.revision == revision, "a verification writes nothing"
     await manager.stop()
     await manager.start()
     assert manager.inspect(created.token).session.last_used_at == clock.wall

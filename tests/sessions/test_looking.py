@@ -115,18 +115,18 @@ class Sessions:
         """What is stored, how often something was, and what is noted in memory until it is."""
         await self._db.delete("nothing")  # whatever was handed over without waiting is done
         verifier = self._manager._verifier
-        return sorted(self._db.iterate()), dict(verifier.used), dict(verifier._seen), self._db.generation
+        return sorted(self._db.iterate()), dict(verifier.used), dict(verifier._seen), self._db.revision
 
     async def assert_that_nothing_changes(self, look):
         """While they go on, and when some of them have expired."""
         for seconds in (0, 100):
             self._clock.advance(seconds)
-            *before, generation = await self.everything()
+            *before, revision = await self.everything()
             for token, id in self.looked_at:
                 await look(token, id)
-            *after, generation_after = await self.everything()
+            *after, revision_after = await self.everything()
             assert after == before
-            assert generation_after == generation
+            assert revision_after == revision
 
 
 @pytest.fixture

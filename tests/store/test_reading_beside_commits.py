@@ -105,15 +105,15 @@ async def test_nobody_is_shown_a_commit_before_the_event_loop_hears_that_it_is_d
         gate.wait(60)
 
     monkeypatch.setattr(Batch, "commit", slow)
-    before = db.generation
+    before = db.revision
     async with trio.open_nursery() as nursery:
         nursery.start_soon(db.put, "a", b"1")
         await trio.to_thread.run_sync(written.wait, 60)
         try:
             assert db.get("a") is None
             assert db.iterate() == []
-            assert db.generation == before
+            assert db.revision == before
         finally:
             gate.set()
     assert db.get("a") == b"1"
-    assert db.generation != before
+    assert db.revision != before
