@@ -1,6 +1,7 @@
 """The async twins of `Client` and `Session`, for trio and asyncio by way of anyio (the extra `async`).
 
-What they say, repeat and keep is the blocking ones'; this is the waiting.
+What they say, repeat and keep is the blocking ones'; this is the waiting. What blocks and is no socket is
+done in worker threads.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
+from anyio.to_thread import run_sync
 
-from .aio_events import AsyncEvents
 from .aio_session import AsyncSession
-from .aio_waiting import follow, run
 from .connection import CLIENT_NAME
+from .errors import AgentdError
 from .events import open_feed
 from .pool import Caller
 from .protocol import calls
@@ -27,6 +28,7 @@ from .protocol.reasons import MALFORMED
 from .protocol.results import (
     AuditPage,
     CreatedToken,
+    Event,
     Hello,
     LockState,
     Protection,
@@ -38,6 +40,11 @@ from .protocol.results import (
 from .renewal import check
 from .repeating import carry_out, connect
 from .token_text import token_text
+
+if TYPE_CHECKING:
+    from .connection import Steps, Wait
+    from .events import Feed
+    from .renewal import CheckSteps
 
 T = TypeVar("T")
 
@@ -248,6 +255,102 @@ class AsyncClient(Caller):
                 return answer.unwrap()
         attempts = self._attempts(call.method, timeout, began)
         return await run(carry_out(pool, call, attempts, connection, answer))
+
+
+class AsyncEvents:
+    """What happens at the agent, in its order; made by `AsyncClient.subscribe`. See `events.Events`.
+
+    An async iterator, and an async context manager that closes it. Each event goes to one of the tasks that
+    wait. A cancelled task loses no event: another, or the same one later, gets it.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._turn = anyio.Lock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            async with self._turn:
+                event = await run(self._feed.next_event())
+        finally:
+            self._let_go()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def close(self) -> None:
+        """See `Events.close`."""
+        self._close()
+        await checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()  # no checkpoint: closing is at once, also in a cancelled task
+
+    def _close(self) -> None:
+        self._feed.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # Not while another task waits on the descriptor: that one comes by here afterwards.
+        if self._feed.is_closed() and not self._turn.locked():
+            self._feed.release()
+
+
+async def run(steps: Steps[T]) -> T:
+    """Carry out the steps to their end and return their result; raises what they raise."""
+    try:
+        wait = next(steps)
+        while True:
+            wait = steps.send(await _wait(wait))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        steps.close()  # a cancellation hit the waiting, not the steps: they close the connection now
+
+
+class CarriesOut(Protocol):
+    """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
+
+    async def __call__(self, call: Call[Any], seconds: float | None) -> Any:
+        """The answer; raises the refusal."""
+
+
+async def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
+    """Carry out the steps of a check to their end and return its result; raises what they raise."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                done = await (run_sync(step) if callable(step) else carry_out(step.call, step.seconds))
+            except AgentdError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(done)
+    except StopIteration as end:
+        result: Verification = end.value
+        return result
+    finally:
+        steps.close()  # a cancellation hit the work, not the steps: they let go of the token file now
+
+
+async def _wait(wait: Wait) -> bool:
+    if wait.waited_for is None:
+        await anyio.sleep(wait.seconds or 0)
+        return True
+    with anyio.move_on_after(wait.seconds):
+        if wait.writable:
+            await anyio.wait_writable(wait.waited_for)
+        else:
+            await anyio.wait_readable(wait.waited_for)
+        return True
+    return False
 
 
 __all__ = ["AsyncClient", "AsyncEvents", "AsyncSession"]

@@ -76,8 +76,7 @@ class Client(Caller):
         except OSError:  # it may be starting
             connection = None
         if connection is None:
-            from .repeating import connect
-            from .waiting import run
+            from .repeating import connect, run
 
             connection = run(connect(pool, client._attempts(None)))
         pool.give_back(connection)
@@ -207,8 +206,7 @@ class Client(Caller):
         Raises:
             TokenFileError: the token file cannot be read.
         """
-        from .renewal import check
-        from .waiting import follow
+        from .renewal import check, follow
 
         return follow(check(session, audience, scopes, clock), self._carry_out)
 
@@ -360,7 +358,7 @@ class Client(Caller):
         and for the agent's agreement; then events are waited for as long as it takes.
         """
         from .events import Events, open_feed
-        from .waiting import run
+        from .repeating import run
 
         self._pools.here()
         return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
@@ -382,7 +380,6 @@ class Client(Caller):
             if answer is not None and answer.refusal is None:
                 pool.give_back(connection)
                 return answer.result  # type: ignore[return-value]
-        from .repeating import carry_out
-        from .waiting import run
+        from .repeating import carry_out, run
 
         return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))

@@ -17,8 +17,7 @@ from .protocol import calls, methods
 from .protocol.codec import Notification, RefusedRequest, Request, Response
 from .protocol.exchange import Exchange
 from .protocol.wire import error_from_wire
-from .repeating import carry_out
-from .waiting import run
+from .repeating import carry_out, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

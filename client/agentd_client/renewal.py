@@ -20,11 +20,17 @@ from .protocol.results import SessionInfo, Verification
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Any, NamedTuple
+    from typing import Any, NamedTuple, Protocol
 
     from .protocol.calls import Call
     from .session import Session
     from .token_file import TokenClaim
+
+    class CarriesOut(Protocol):
+        """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
+
+        def __call__(self, call: Call[Any], seconds: float | None) -> Any:
+            """The answer; raises the refusal."""
 else:
     from .light_typing import NamedTuple
 
@@ -111,3 +117,21 @@ def _renew(
         session._pause_renewing(now, pause_after_failure(info, now))
     finally:
         claim.release()
+
+
+def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
+    """Carry out the steps of a check to their end and return its result; raises what they raise."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                done = step() if callable(step) else carry_out(step.call, step.seconds)
+            except AgentdError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(done)
+    except StopIteration as end:
+        result: Verification = end.value
+        return result
+    finally:
+        steps.close()  # an interruption hit the work, not the steps: they let go of the token file now

@@ -3,11 +3,14 @@
 Both clients take these where a call does not go through at once. Where a step would block it yields a
 `Wait`. A client that gives up (an interruption, a cancellation) closes the steps, and with them the
 connection in use.
+
+Below them is how blocking code carries them out: it waits with poll(2).
 """
 
 from __future__ import annotations
 
-from time import monotonic
+import select
+from time import monotonic, sleep
 
 from . import __version__
 from .connection import CLIENT_NAME, Connection, Wait
@@ -137,3 +140,25 @@ def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
     finally:
         if connection is not None:
             pool.drop(connection)
+
+
+def run(steps: Steps[T]) -> T:
+    """Carry out the steps to their end and return their result; raises what they raise."""
+    try:
+        wait = next(steps)
+        while True:
+            wait = steps.send(_wait(wait))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        steps.close()  # an interruption hit the waiting, not the steps: they close the connection now
+
+
+def _wait(wait: Wait) -> bool:
+    if wait.waited_for is None:
+        sleep(wait.seconds or 0)
+        return True
+    poller = select.poll()
+    poller.register(wait.waited_for, select.POLLOUT if wait.writable else select.POLLIN)
+    return bool(poller.poll(None if wait.seconds is None else wait.seconds * 1000))

@@ -50,9 +50,7 @@ SLOW |= {"socket", "subprocess", "tempfile", "threading", "typing", "urllib"}
 FOR_SESSIONS = {"contextlib", "enum", "functools"}
 
 # What a call needs that meets no trouble, and what a session needs that is read.
-TROUBLE = {
-    f"agentd_client.{name}" for name in ("attempts", "repeating", "waiting", "versions", "lock_holder")
-}
+TROUBLE = {f"agentd_client.{name}" for name in ("attempts", "repeating", "versions", "lock_holder")}
 TROUBLE |= {"agentd_client.renewal", "agentd_client.events", "agentd_client.passphrase_rules"}
 
 
