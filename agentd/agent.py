@@ -28,7 +28,7 @@ from agentd_client.protocol.results import (
     PASSPHRASE_CHANGED,
     UNLOCKED,
     Event,
-    Opener,
+    PeerIdentity,
 )
 
 from .gate import Gate
@@ -190,7 +190,7 @@ class Agent:
         """Have whoever keeps something of the sessions forget it at every lock, once nothing can follow."""
         self._at_lock.append(forget)
 
-    async def lock(self, reason: str = ASKED, *, by: Opener | None = None) -> None:
+    async def lock(self, reason: str = ASKED, *, by: PeerIdentity | None = None) -> None:
         """Wipe keys and caches from memory; done when it returns.
 
         An agent that is locked already is locked on purpose from then on, and nothing else.
@@ -229,7 +229,7 @@ class Agent:
     async def unlock(
         self,
         passphrase: PassphraseText,
-        by: Opener,
+        by: PeerIdentity,
         process: Process | None = None,
         waiting: trio.CancelScope | None = None,
     ) -> None:
@@ -256,7 +256,7 @@ class Agent:
         self,
         old: PassphraseText | None,
         new: PassphraseText | None,
-        by: Opener,
+        by: PeerIdentity,
         process: Process | None = None,
         waiting: trio.CancelScope | None = None,
     ) -> bool:
@@ -284,7 +284,7 @@ class Agent:
 
     # --- inside ---
 
-    async def _unlock(self, passphrase: PassphraseText, by: Opener, locks: int) -> bool:
+    async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:
             if self._running is not None:  # somebody else was quicker
                 return False
@@ -304,7 +304,7 @@ class Agent:
         self._publish(UNLOCKED, by)
         return True
 
-    async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: Opener) -> bool:
+    async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: PeerIdentity) -> bool:
         async with self._changing:
             self._require_changeable(old, new)  # locked, or changed by another, while this waited
             await self.protection.change(old, new)
@@ -313,7 +313,7 @@ class Agent:
                 await self._note_change(by)
         return old is not None
 
-    async def _note_change(self, by: Opener) -> None:
+    async def _note_change(self, by: PeerIdentity) -> None:
         if self._running is None:
             self._notes.keep_change(by)
         else:
@@ -371,7 +371,7 @@ class Agent:
         if self._running is not None:
             await self._notes.write(self._running.core.manager, *notes)
 
-    def _publish(self, kind: str, by: Opener | None, reason: str | None = None) -> None:
+    def _publish(self, kind: str, by: PeerIdentity | None, reason: str | None = None) -> None:
         now = self._clock.read().wall
         self._subscribers.publish(Event(kind, now, None, "", reason, None if by is None else by.pid))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trio
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.results import PASSPHRASE_CHANGED, PASSPHRASE_REFUSED, Opener
+from agentd_client.protocol.results import PASSPHRASE_CHANGED, PASSPHRASE_REFUSED, PeerIdentity
 
 from .sessions import SessionManager
 
@@ -22,7 +22,7 @@ class Note(NamedTuple):
     """One entry of the audit log."""
 
     kind: str
-    by: Opener | None = None
+    by: PeerIdentity | None = None
     reason: str | None = None
     times: int = 1
 
@@ -40,9 +40,9 @@ class Notes:
         self._refused = refused
         self._log = logger
         self._noted_refused = 0
-        self._changed = Counter[Opener]()
+        self._changed = Counter[PeerIdentity]()
 
-    def keep_change(self, by: Opener) -> None:
+    def keep_change(self, by: PeerIdentity) -> None:
         """The passphrase was changed while there was no store to note it in."""
         self._changed[by] += 1
 

@@ -19,12 +19,12 @@ from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 from agentd_client.errors import AgentdError, InvalidMessageError
 from agentd_client.protocol.codec import Message, Notification, RefusedRequest, Request
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS
-from agentd_client.protocol.results import Event, Opener
+from agentd_client.protocol.results import Event, PeerIdentity
 
 from .dispatch import Dispatch
 from .interface import Subscriber, Unsubscribe
 from .outbox import Outbox
-from .peer import Peer, opener_of
+from .peer import Peer, describe_peer
 from .peer_log import PeerLog, Reason
 from .requests import AnyRequest, PlainRequest, RequestDecoder
 from .turn import Turn, Turns
@@ -61,8 +61,8 @@ class Connection:
     ) -> None:
         self._sock = sock
         self.peer = peer
-        self.opener = Opener(peer.uid, peer.pid)
-        self._described: Opener | None = None
+        self.identity = PeerIdentity(peer.uid, peer.pid)
+        self._described: PeerIdentity | None = None
         self._dispatch = dispatch
         self._log = log
         self._turn = Turn(loop_turns or Turns(), peer.process)
@@ -168,10 +168,10 @@ class Connection:
         """Close the socket, whatever there is still to be said."""
         self._sock.close()
 
-    def described(self) -> Opener:
+    def described(self) -> PeerIdentity:
         """See `Caller`."""
         if self._described is None:
-            self._described = opener_of(self.peer)
+            self._described = describe_peer(self.peer)
         return self._described
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:

@@ -16,7 +16,7 @@ import trio
 from agentd_client.errors import AgentdError, AgentInternalError, InvalidParamsError, UnknownMethodError
 from agentd_client.protocol.codec import Encoder
 from agentd_client.protocol.methods import Method
-from agentd_client.protocol.results import Opener
+from agentd_client.protocol.results import PeerIdentity
 from agentd_client.protocol.wire import error_to_wire, to_wire
 
 from .failures import describe_failure
@@ -40,14 +40,14 @@ MAX_KEPT_RESULTS = 1024
 class Caller(Protocol):
     """One connection and the peer at its other end.
 
-    opener: the peer by its numbers alone, made once.
+    identity: the peer by its numbers alone, made once.
     """
 
     peer: Peer
-    opener: Opener
+    identity: PeerIdentity
 
-    def described(self) -> Opener:
-        """The peer with what `opener_of` reads of it: once, when something is done here that is shown."""
+    def described(self) -> PeerIdentity:
+        """The peer with what `describe_peer` reads of it: once, when something is done here that is shown."""
         ...
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:

@@ -11,7 +11,7 @@ from agentd_client.protocol.results import (
     AuditPage,
     CreatedToken,
     Event,
-    Opener,
+    PeerIdentity,
     SessionPage,
     Status,
     Verification,
@@ -33,7 +33,7 @@ class Verifying(Protocol):
     """Judging tokens, which is all that the second door is for; see `Sessions`."""
 
     def verify_at_once(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         """Whether a token, of whatever type, is good; never waits. Raises where that cannot be known.
 
@@ -42,7 +42,7 @@ class Verifying(Protocol):
         ...
 
     async def verify_counted(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         """The same, and a yes is one use less, on the disk before it is said."""
         ...
@@ -65,7 +65,7 @@ class Sessions(Verifying, Protocol):
         self,
         expiry: object = None,
         label: object = None,
-        opened_by: Opener | None = None,
+        opened_by: PeerIdentity | None = None,
         *,
         audience: object = None,
         scopes: object = None,
@@ -82,12 +82,12 @@ class Sessions(Verifying, Protocol):
         """
         ...
 
-    async def renew_token(self, token: str, *, by: Opener | None = None) -> CreatedToken:
+    async def renew_token(self, token: str, *, by: PeerIdentity | None = None) -> CreatedToken:
         """Begin a session's lifetime anew; the token of its next generation."""
         ...
 
     async def revoke_token(
-        self, token: str | None = None, *, id: str | None = None, by: Opener | None = None
+        self, token: str | None = None, *, id: str | None = None, by: PeerIdentity | None = None
     ) -> bool:
         """End one session and those below it; whether there was one."""
         ...
@@ -99,7 +99,7 @@ class Sessions(Verifying, Protocol):
         label: str | None = None,
         pid: int | None = None,
         parent: str | None = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
     ) -> int:
         """End every session that fits all that is given, and those below; how many fitted."""
         ...
@@ -117,7 +117,7 @@ class Sessions(Verifying, Protocol):
         """Some of the sessions that fit, newest first; changes nothing."""
         ...
 
-    async def reset_key(self, *, grace_seconds: object = None, by: Opener | None = None) -> str:
+    async def reset_key(self, *, grace_seconds: object = None, by: PeerIdentity | None = None) -> str:
         """End every session, at once or when the grace is over; the id of the new session key."""
         ...
 
@@ -135,12 +135,12 @@ class Sessions(Verifying, Protocol):
 class Locking(Protocol):
     """What locks and unlocks the agent. It raises `AgentdError` for what a peer may be told."""
 
-    async def lock(self, *, by: Opener | None) -> None:
+    async def lock(self, *, by: PeerIdentity | None) -> None:
         """Wipe every key from memory; done when it returns. Of an agent that is locked: nothing."""
         ...
 
     async def unlock(
-        self, passphrase: bytes, by: Opener, process: Process, waiting: trio.CancelScope
+        self, passphrase: bytes, by: PeerIdentity, process: Process, waiting: trio.CancelScope
     ) -> None:
         """Bring the keys back. Of an agent that is unlocked: nothing.
 
@@ -149,7 +149,12 @@ class Locking(Protocol):
         ...
 
     async def change_passphrase(
-        self, old: bytes | None, new: bytes | None, by: Opener, process: Process, waiting: trio.CancelScope
+        self,
+        old: bytes | None,
+        new: bytes | None,
+        by: PeerIdentity,
+        process: Process,
+        waiting: trio.CancelScope,
     ) -> bool:
         """Give the key file another passphrase, or none; whether it has one now; waits as `unlock` does."""
         ...

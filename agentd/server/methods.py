@@ -147,14 +147,14 @@ class AgentMethods:
         if type(token) is bytes:  # by hand: it costs a verification nothing
             token = ascii_text(token)
         return self._sessions.verify_at_once(
-            token, audience=params.audience, scopes=params.scopes, by=caller.opener
+            token, audience=params.audience, scopes=params.scopes, by=caller.identity
         )
 
     async def verify_counted(self, params: VerifyTokenParams, caller: Caller) -> Verification:
         """The same, where a yes is counted."""
         token = presented_token(params.token)
         return await self._sessions.verify_counted(
-            token, audience=params.audience, scopes=params.scopes, by=caller.opener
+            token, audience=params.audience, scopes=params.scopes, by=caller.identity
         )
 
     def inspect_token(self, params: InspectTokenParams, caller: Caller) -> Verification:

@@ -9,7 +9,7 @@ import unicodedata
 from typing import NamedTuple
 
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
-from agentd_client.protocol.results import Opener
+from agentd_client.protocol.results import PeerIdentity
 
 from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
 
@@ -51,7 +51,7 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(uid, gid, identify_peer(connection, pid))
 
 
-def opener_of(peer: Peer) -> Opener:
+def describe_peer(peer: Peer) -> PeerIdentity:
     """The peer with its executable and its systemd unit as they are now, both for display only.
 
     A connection asks once. A program that executes another and keeps its connection is shown as the first,
@@ -67,8 +67,9 @@ def opener_of(peer: Peer) -> Opener:
     """
     folder = f"{PROC}/{peer.pid}"
     exe, unit = _executable(folder), _unit(folder)
-    # Asked afterwards: what lives now has lived while the files were read.
-    return Opener(peer.uid, peer.pid, exe, unit) if is_alive(peer.process) else Opener(peer.uid, peer.pid)
+    if is_alive(peer.process):  # checked last: a process that lives now also lived during both reads
+        return PeerIdentity(peer.uid, peer.pid, exe, unit)
+    return PeerIdentity(peer.uid, peer.pid)
 
 
 def _executable(folder: str) -> str | None:

@@ -39,7 +39,7 @@ class VerifyOnlyMethods:
     def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verdict | None:
         """Whether a token is good for this; None where the answer takes a write."""
         found = self._sessions.verify_at_once(
-            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.opener
+            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.identity
         )
         return None if found is None else _told(found)
 
@@ -50,7 +50,7 @@ class VerifyOnlyMethods:
                 presented_token(params.token),
                 audience=params.audience,
                 scopes=params.scopes,
-                by=caller.opener,
+                by=caller.identity,
             )
         )
 

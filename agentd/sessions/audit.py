@@ -22,7 +22,7 @@ from .slices import CHUNK_RECORDS, Slices
 if TYPE_CHECKING:
     import logging
 
-    from agentd_client.protocol.results import Opener
+    from agentd_client.protocol.results import PeerIdentity
 
     from ..store import DB, KeyPath, View
     from .clock import Clock, Instant
@@ -94,7 +94,7 @@ class AuditLog:
         session_id: str | None = None,
         label: str = "",
         reason: str | None = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
         times: int = 1,
     ) -> tuple[AuditPath, bytes]:
         """An entry's path and its stored bytes, to be put in the transaction of what it tells of.
@@ -112,7 +112,7 @@ class AuditLog:
         record = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times)
         return self._new_path(ACTS, now), record.encode()
 
-    def missed(self, kind: str, *, session_id: str | None = None, by: Opener | None = None) -> None:
+    def missed(self, kind: str, *, session_id: str | None = None, by: PeerIdentity | None = None) -> None:
         """An operation was carried out without its entry, because the store did not take it."""
         self.entries_missed += 1
         self._log.error(
@@ -128,7 +128,7 @@ class AuditLog:
         reason: str,
         now: Instant,
         *,
-        by: Opener | None,
+        by: PeerIdentity | None,
         session_id: str | None = None,
         label: str = "",
     ) -> None:

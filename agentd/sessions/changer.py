@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agentd_client.errors import AgentdError, TokenNotValidError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.reasons import sentence
-from agentd_client.protocol.results import RENEWED, CreatedToken, Opener, Verification
+from agentd_client.protocol.results import RENEWED, CreatedToken, PeerIdentity, Verification
 
 from .grants import misfit
 from .opened_token import describe
@@ -98,7 +98,7 @@ class Changer:
             view.put(opened.path, record.encode())
         return Verification(True, None, describe(record))
 
-    async def renew(self, token: object, by: Opener | None) -> CreatedToken:
+    async def renew(self, token: object, by: PeerIdentity | None) -> CreatedToken:
         """A token of the next generation, once that is on the disk.
 
         With the token before the newest, as long as that is good, the newest is made once more: whoever lost

@@ -17,7 +17,7 @@ from agentd_client.errors import (
 from agentd_client.protocol.limits import MAX_DEPTH
 from agentd_client.protocol.methods import NEVER
 from agentd_client.protocol.reasons import sentence
-from agentd_client.protocol.results import CREATED, CreatedToken, Opener, Verification
+from agentd_client.protocol.results import CREATED, CreatedToken, PeerIdentity, Verification
 
 from ..crypto import random_bytes
 from ..process_identity import identify
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
     max_lasts: int | None
     label: str
     grant: Grant
-    opened_by: Opener | None
+    opened_by: PeerIdentity | None
     process: Process | None
     parent: object
     is_bound: bool
@@ -97,7 +97,7 @@ class Creator:
         audience: object,
         scopes: object,
         max_uses: object,
-        opened_by: Opener | None,
+        opened_by: PeerIdentity | None,
         process: Process | None,
         parent: object,
         bound: bool,

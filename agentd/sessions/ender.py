@@ -10,7 +10,7 @@ import trio
 
 from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
 from agentd_client.protocol.calls import is_sendable_token
-from agentd_client.protocol.results import KEY_RESET, REVOKED, Opener, Verification
+from agentd_client.protocol.results import KEY_RESET, REVOKED, PeerIdentity, Verification
 
 from .records import (
     KEY_PATH,
@@ -60,7 +60,7 @@ class Ender:
         token: object,
         id: object,
         *,
-        by: Opener | None,
+        by: PeerIdentity | None,
         reason: str | None = None,
         tran: Transaction | None = None,
     ) -> bool:
@@ -75,7 +75,7 @@ class Ender:
         path = self._path_in(self._db, token, id)
         return path is not None and await self.end(path, by=by, reason=reason)
 
-    async def end(self, path: SessionPath, *, by: Opener | None, reason: str | None = None) -> bool:
+    async def end(self, path: SessionPath, *, by: PeerIdentity | None, reason: str | None = None) -> bool:
         """End the session at a path; whether there was one."""
         record = await self._write(
             REVOKED, by, lambda view, noting: self._end(view, path, by, reason, noting=noting)
@@ -91,7 +91,7 @@ class Ender:
             with suppress(AgentdError):  # a store that refuses has said so itself
                 self._db.submit(lambda view: self._end(view, path, None, reason))
 
-    async def revoke_those(self, selection: Selection, by: Opener | None) -> int:
+    async def revoke_those(self, selection: Selection, by: PeerIdentity | None) -> int:
         """End every session that fits; how many fitted.
 
         In steps, each on the disk by itself. One that is opened meanwhile may stay.
@@ -126,7 +126,7 @@ class Ender:
             await slices.pause_if_over()
         return fitting
 
-    async def reset_key(self, grace_seconds: int, by: Opener | None) -> KeyRecord:
+    async def reset_key(self, grace_seconds: int, by: PeerIdentity | None) -> KeyRecord:
         """Replace the session key. One record is written, however many sessions there are."""
         record = await self._write(
             KEY_RESET,
@@ -137,13 +137,13 @@ class Ender:
         self._journal.tell(KEY_RESET, by=by)
         return record
 
-    def reset_key_through(self, tran: Transaction, grace_seconds: int, by: Opener | None) -> KeyRecord:
+    def reset_key_through(self, tran: Transaction, grace_seconds: int, by: PeerIdentity | None) -> KeyRecord:
         """The same, in a transaction."""
         tran.on_durable(self._drop_replaced)
         return self._reset_key(tran, grace_seconds, by)
 
     def _reset_key(
-        self, view: View, grace_seconds: int, by: Opener | None, *, noting: bool = True
+        self, view: View, grace_seconds: int, by: PeerIdentity | None, *, noting: bool = True
     ) -> KeyRecord:
         record = self._keys.replace(view, grace_seconds)
         if noting:
@@ -158,7 +158,7 @@ class Ender:
     async def _write(
         self,
         kind: str,
-        by: Opener | None,
+        by: PeerIdentity | None,
         function: Callable[[View, bool], T],
         *,
         on_durable: Callable[[], object] | None = None,
@@ -174,13 +174,19 @@ class Ender:
             return result
 
     def _end_all(
-        self, paths: list[SessionPath], by: Opener | None, view: View, noting: bool
+        self, paths: list[SessionPath], by: PeerIdentity | None, view: View, noting: bool
     ) -> list[SessionRecord]:
         ended = [self._end(view, path, by, None, noting=noting) for path in paths]
         return [record for record in ended if record is not None]
 
     def _end(
-        self, view: View, path: SessionPath, by: Opener | None, reason: str | None, *, noting: bool = True
+        self,
+        view: View,
+        path: SessionPath,
+        by: PeerIdentity | None,
+        reason: str | None,
+        *,
+        noting: bool = True,
     ) -> SessionRecord | None:
         record = record_at(view, path)
         if record is None:

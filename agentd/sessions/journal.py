@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentd_client.protocol.results import REFUSED, SESSION_EXPIRED, Event, Opener
+from agentd_client.protocol.results import REFUSED, SESSION_EXPIRED, Event, PeerIdentity
 
 if TYPE_CHECKING:
     from agentd_client.protocol.results import Verification
@@ -34,7 +34,7 @@ class Journal:
         kind: str,
         record: SessionRecord | None = None,
         *,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
         reason: str | None = None,
         times: int = 1,
     ) -> None:
@@ -55,7 +55,7 @@ class Journal:
         kind: str,
         record: SessionRecord | None = None,
         *,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
         reason: str | None = None,
     ) -> None:
         """Tell subscribers of what is durable; now and then, have the audit log kept within its bounds."""
@@ -73,7 +73,7 @@ class Journal:
             )
         )
 
-    def refused(self, answer: Verification, by: Opener | None) -> None:
+    def refused(self, answer: Verification, by: PeerIdentity | None) -> None:
         """Tell of a token that was not valid: subscribers each time, the audit log in numbers."""
         now = self._clock.read()
         session_id = None if answer.session is None else answer.session.id

@@ -37,7 +37,7 @@ from .verifier import Verifier
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agentd_client.protocol.results import Opener
+    from agentd_client.protocol.results import PeerIdentity
 
     from ..keys import KeyRing
     from ..store import DB
@@ -240,7 +240,7 @@ class SessionManager(SessionOperations):
         return self._lifecycle.observe(observer)
 
     async def note(
-        self, kind: str, *, by: Opener | None = None, reason: str | None = None, times: int = 1
+        self, kind: str, *, by: PeerIdentity | None = None, reason: str | None = None, times: int = 1
     ) -> None:
         """Put into the audit log what happened to the agent as a whole; on the disk when this returns.
 

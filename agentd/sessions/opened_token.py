@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from agentd_client.protocol.results import Opener, SessionInfo, Verification
+from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
 
 from .records import SessionPath, SessionRecord, session_path
 
@@ -78,7 +78,7 @@ def describe(record: SessionRecord, last_used: float | None = None, state: str |
     """A record as callers see it."""
     opened_by = None
     if record.opened_uid is not None and record.opened_pid is not None:
-        opened_by = Opener(record.opened_uid, record.opened_pid, record.opened_exe, record.opened_unit)
+        opened_by = PeerIdentity(record.opened_uid, record.opened_pid, record.opened_exe, record.opened_unit)
     info = SessionInfo(
         id=record.session_id,
         label=record.label,

@@ -11,7 +11,7 @@ from agentd_client.protocol.results import (
     AuditPage,
     CreatedToken,
     Event,
-    Opener,
+    PeerIdentity,
     SessionPage,
     Verification,
 )
@@ -87,7 +87,7 @@ class SessionOperations:
         tran: Transaction | None = None,
         *,
         grace_seconds: object = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
     ) -> str:
         """Replace the session key: every earlier token is invalid from then on. Returns the new key's id.
 
@@ -124,7 +124,7 @@ class SessionOperations:
         self,
         expiry: object = None,
         label: object = None,
-        opened_by: Opener | None = None,
+        opened_by: PeerIdentity | None = None,
         *,
         audience: object = None,
         scopes: object = None,
@@ -199,7 +199,7 @@ class SessionOperations:
         return found.valid
 
     def verify_at_once(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         """Verify a token, with its session or the reason why not: never waits, fast for one seen before.
 
@@ -219,7 +219,7 @@ class SessionOperations:
         return found
 
     async def verify_counted(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         """Verify a token of a session with limited uses: yes once there is one use less on the disk."""
         self._lifecycle.require_running()
@@ -264,7 +264,7 @@ class SessionOperations:
             return Verification(False, reasons.REVOKED, None)
         return self._verifier.inspect_record(path, found.record, *asker)
 
-    async def renew_token(self, token: object, *, by: Opener | None = None) -> CreatedToken:
+    async def renew_token(self, token: object, *, by: PeerIdentity | None = None) -> CreatedToken:
         """A new token for the same session, whose lifetime begins anew, up to its hard maximum.
 
         Cancelled, it may be renewed all the same; the token that there was can be renewed again then.
@@ -288,7 +288,7 @@ class SessionOperations:
         *,
         id: object = None,
         tran: Transaction | None = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
     ) -> bool:
         """End one session, by its token or its id, with all below it. Returns whether there was one to end.
 
@@ -304,7 +304,7 @@ class SessionOperations:
         label: object = None,
         pid: object = None,
         parent: object = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
     ) -> int:
         """End every session that fits all of the conditions, with all below it; how many fitted.
 
@@ -367,7 +367,7 @@ class SessionOperations:
         if self._on_use is not None:
             self._on_use()
 
-    def _refuse(self, answer: Verification, by: Opener | None) -> None:
+    def _refuse(self, answer: Verification, by: PeerIdentity | None) -> None:
         self._journal.refused(answer, by)
         if answer.reason == reasons.SUPERSEDED and answer.session is not None:
             self._log.warning(

@@ -17,7 +17,7 @@ from .records import AuditRecord
 if TYPE_CHECKING:
     import logging
 
-    from agentd_client.protocol.results import Opener
+    from agentd_client.protocol.results import PeerIdentity
 
     from ..store import DB, View
     from .clock import Clock, Instant
@@ -79,7 +79,7 @@ class Refusals:
         self._is_failing = False
 
     def add(
-        self, reason: str, now: Instant, *, by: Opener | None, session_id: str | None, label: str
+        self, reason: str, now: Instant, *, by: PeerIdentity | None, session_id: str | None, label: str
     ) -> None:
         """Count a refusal. Raises nothing and never waits."""
         uid, pid, exe = (None, None, None) if by is None else (by.uid, by.pid, by.exe)

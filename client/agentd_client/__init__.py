@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         Event,
         Hello,
         LockState,
-        Opener,
+        PeerIdentity,
         Protection,
         SessionInfo,
         SessionPage,
@@ -139,10 +139,10 @@ __all__ = [
     "LockState",
     "NoPassphraseError",
     "NotWithinParentError",
-    "Opener",
     "OutcomeUnknownError",
     "ParentNotValidError",
     "PassphraseError",
+    "PeerIdentity",
     "Protection",
     "ProtocolError",
     "RequestError",
@@ -183,7 +183,9 @@ _MODULES = {
     "NEVER": "protocol.methods",
     "Session": "session",
     **dict.fromkeys(("AuditEntry", "AuditPage", "CreatedToken", "Event", "Hello"), "protocol.results"),
-    **dict.fromkeys(("LockState", "Opener", "Protection", "SessionInfo", "SessionPage"), "protocol.results"),
+    **dict.fromkeys(
+        ("LockState", "PeerIdentity", "Protection", "SessionInfo", "SessionPage"), "protocol.results"
+    ),
     **dict.fromkeys(("Status", "Verdict", "Verification"), "protocol.results"),
 }
 """Where the names live that are no errors."""

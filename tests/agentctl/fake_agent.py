@@ -24,7 +24,7 @@ from agentd_client.protocol.results import (
     Event,
     Hello,
     KeyReset,
-    Opener,
+    PeerIdentity,
     Revocation,
     Revocations,
     SessionInfo,
@@ -199,7 +199,7 @@ class FakeAgent(FakeLocking):
             params.get("label") or "",
             at,
             expires_at,
-            Opener(1000, 4712),
+            PeerIdentity(1000, 4712),
             renewed_at=at,
             max_expires_at=None
             if params.get("maxLifetime") in (None, "never")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from agentd_client.protocol.results import Opener, SessionInfo, Verification
+from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
 from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
 
@@ -11,7 +11,7 @@ FULL = SessionInfo(
     label="nightly",
     created_at=NOW - 7200,
     expires_at=NOW + 3600,
-    opened_by=Opener(1000, 4712, "/usr/bin/make", "nightly.service"),
+    opened_by=PeerIdentity(1000, 4712, "/usr/bin/make", "nightly.service"),
     renewed_at=NOW - 600,
     max_expires_at=NOW + 86_400,
     last_used_at=NOW - 60,

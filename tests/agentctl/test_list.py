@@ -9,7 +9,7 @@ import pytest
 
 from agentd_client.cli.run import run
 from agentd_client.cli.table import width_of
-from agentd_client.protocol.results import Opener, SessionInfo
+from agentd_client.protocol.results import PeerIdentity, SessionInfo
 from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process, process
 
@@ -18,7 +18,7 @@ DESK, BUILD, TEST, LINT, NIGHTLY, ALONE = (f"0197{n}43e-2c40-7abc-8000-000000000
 
 
 def session(id: str, label: str, age: float, **more: object) -> SessionInfo:
-    opener = Opener(1000, 4712, "/usr/bin/make", "app.slice")
+    opener = PeerIdentity(1000, 4712, "/usr/bin/make", "app.slice")
     return SessionInfo(id, label, NOW - age, NOW - age + 28_800, opener)._replace(**more)
 
 
@@ -31,10 +31,12 @@ def eighty_columns(monkeypatch):
 @pytest.fixture
 def family(agent):
     for found in (
-        session(DESK, "desk", 3600, last_used_at=NOW - 120, opened_by=Opener(1000, 4712, "/usr/bin/bash")),
+        session(
+            DESK, "desk", 3600, last_used_at=NOW - 120, opened_by=PeerIdentity(1000, 4712, "/usr/bin/bash")
+        ),
         session(BUILD, "build", 600, parent=DESK, uses_left=3),
         session(TEST, "test", 300, parent=BUILD, expires_at=None),
-        session(LINT, "lint", 200, parent=DESK, opened_by=Opener(1000, 4800)),
+        session(LINT, "lint", 200, parent=DESK, opened_by=PeerIdentity(1000, 4800)),
         session(NIGHTLY, "nightly", 90_000, expires_at=NOW - 4, state="expired", opened_by=None),
         session(ALONE, "alone", 500, parent="gone"),
     ):
@@ -59,7 +61,9 @@ def test_list_is_a_table_with_the_tree_newest_first_and_marks_a_child_alone(agen
 def test_a_table_of_long_and_wide_labels_fits_into_80_columns(agent):
     agent.hold(session(DESK, "x" * 200, 60, uses_left=2_000_000_000, last_used_at=NOW - 3540))
     agent.hold(session(BUILD, "夜間バックアップ" * 20, 50, parent=DESK))
-    agent.hold(session(TEST, "e\u0301" * 100, 40, opened_by=Opener(1000, 4_194_304, "/bin/" + "p" * 200)))
+    agent.hold(
+        session(TEST, "e\u0301" * 100, 40, opened_by=PeerIdentity(1000, 4_194_304, "/bin/" + "p" * 200))
+    )
     lines = in_process("list", terminal=True).out.splitlines()
     assert len(lines) == 4
     assert [width_of(line) <= 80 for line in lines] == [True] * 4
@@ -153,7 +157,7 @@ def test_what_chooses_nothing_is_a_usage_error(agent, args):
 
 def test_what_a_session_says_cannot_steer_the_terminal(agent):
     hostile = "\x1b]0;x\x07\u202e\x9b\n"
-    opener = Opener(0, 1, f"/bin/{hostile}", hostile)
+    opener = PeerIdentity(0, 1, f"/bin/{hostile}", hostile)
     agent.hold(SessionInfo(hostile, hostile, NOW, None, opener, state=hostile, scopes=[hostile]))
     agent.hold(SessionInfo("child", hostile, NOW, None, None, parent=hostile))
     for args in (["list"], ["list", "--wide"]):

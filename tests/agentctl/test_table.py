@@ -5,7 +5,7 @@ import re
 import pytest
 
 from agentd_client.cli.table import Column, cut, table, width_of
-from agentd_client.protocol.results import AuditEntry, Opener, SessionInfo
+from agentd_client.protocol.results import AuditEntry, PeerIdentity, SessionInfo
 from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
 
@@ -54,7 +54,7 @@ def test_a_column_that_no_row_fills_is_left_out_and_no_line_ends_in_blanks():
 @pytest.mark.parametrize("width", range(40, 120, 7))
 def test_the_tables_of_the_commands_fit_a_narrow_terminal(agent, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
-    opener = Opener(1000, 4_194_304, "/usr/bin/a-program-with-a-long-name")
+    opener = PeerIdentity(1000, 4_194_304, "/usr/bin/a-program-with-a-long-name")
     for number in range(3):
         agent.hold(
             SessionInfo(

@@ -32,7 +32,7 @@ from agentd_client.errors import (
     PassphraseError,
 )
 from agentd_client.lifecycle import State
-from agentd_client.protocol.results import Opener
+from agentd_client.protocol.results import PeerIdentity
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
 from tests.locking.cancelling import cancelled_at
@@ -40,7 +40,7 @@ from tests.locking.cancelling import cancelled_at
 LOGGER = logging.getLogger("agentd.test")
 CHEAP = Cost(MIN_MEMORY_BYTES, MIN_PASSES)
 PASSPHRASE, OTHER = b"correct horse", b"battery staple"
-ME, STRANGER = Opener(1000, 42), Opener(1000, 43)
+ME, STRANGER = PeerIdentity(1000, 42), PeerIdentity(1000, 43)
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,7 @@ async def test_wrong_passphrases_leave_it_locked_and_are_counted_in_the_audit_lo
     await agent.lock(by=ME)
     for pid in range(50, 53):  # each is wrong for the first time, and has not to wait
         with pytest.raises(PassphraseError):
-            await agent.unlock(OTHER, Opener(1000, pid))
+            await agent.unlock(OTHER, PeerIdentity(1000, pid))
     assert agent.core is None
     await agent.unlock(PASSPHRASE, ME)
     assert agent.wrong_passphrases == 3
@@ -476,7 +476,7 @@ async def test_a_mark_that_could_not_be_written_is_written_at_the_next_lock(agen
 async def test_wrong_passphrases_of_changes_are_in_the_audit_log_when_it_is_locked_or_stopped(agent, machine):
     for pid in (50, 51):
         with pytest.raises(PassphraseError):
-            await agent.change_passphrase(OTHER, OTHER, Opener(1000, pid))
+            await agent.change_passphrase(OTHER, OTHER, PeerIdentity(1000, pid))
     await agent.lock(by=ME)
     await agent.unlock(PASSPHRASE, ME)
     assert ("passphraseRefused", None, 2) in await audited(agent)

@@ -17,7 +17,7 @@ from agentd_client.protocol.results import (
     Hello,
     KeyReset,
     LockState,
-    Opener,
+    PeerIdentity,
     Protection,
     Revocation,
     Revocations,
@@ -56,8 +56,8 @@ EXAMPLES = [
     Counters(1, 2, 3, 4, 5, 6, 7),
     CreatedToken("t", "i", None),
     CreatedToken("t", "i", 5.5),
-    Opener(0, 1),
-    Opener(0, 1, "/bin/x", "x.service"),
+    PeerIdentity(0, 1),
+    PeerIdentity(0, 1, "/bin/x", "x.service"),
     SessionInfo("i", "l", 1, None, None),
     SESSION := SessionInfo(
         "i", "l", 1.5, 2.5, {"uid": 1}, "expired", 3.5, 4.5, 5.5, ["a"], ["s", "t"], 0, "p", 2, 7
@@ -131,7 +131,7 @@ def test_a_field_of_another_type_is_refused_and_a_boolean_is_no_number(result):
 
 
 def test_nested_results_become_nested_maps():
-    found = to_wire(Verification(True, None, SessionInfo("i", "l", 1.5, 2.5, Opener(3, 4))))
+    found = to_wire(Verification(True, None, SessionInfo("i", "l", 1.5, 2.5, PeerIdentity(3, 4))))
     assert found == {
         "valid": True,
         "reason": None,
@@ -156,7 +156,7 @@ def test_nested_results_become_nested_maps():
 
 
 def test_pages_become_arrays_of_maps_and_come_back():
-    opened = SESSION._replace(opened_by=Opener(1, 2, "/bin/x", None))
+    opened = SESSION._replace(opened_by=PeerIdentity(1, 2, "/bin/x", None))
     sessions = SessionPage([opened, SessionInfo("j", "", 1, None, None)], "j")
     entries = AuditPage([ENTRY, ENTRY._replace(session_id=None)], None)
     assert calls.list_sessions().read(over_the_wire(to_wire(sessions))) == sessions
@@ -194,7 +194,7 @@ def test_the_longest_page_of_sessions_fits_into_one_message():
         label=LONGEST["label"],
         created_at=at,
         expires_at=at,
-        opened_by=Opener(largest, largest, shown, shown),
+        opened_by=PeerIdentity(largest, largest, shown, shown),
         state="expired",
         renewed_at=at,
         max_expires_at=at,

@@ -27,7 +27,7 @@ from agentd_client.protocol.results import (
     Counters,
     CreatedToken,
     Event,
-    Opener,
+    PeerIdentity,
     SessionInfo,
     SessionPage,
     Status,
@@ -35,7 +35,9 @@ from agentd_client.protocol.results import (
 )
 
 LOGGER = logging.getLogger("agentd.test")
-VALID = Verification(True, None, SessionInfo("id", "a long label, " * 14, 1.5, None, Opener(os.geteuid(), 7)))
+VALID = Verification(
+    True, None, SessionInfo("id", "a long label, " * 14, 1.5, None, PeerIdentity(os.geteuid(), 7))
+)
 MALFORMED = Verification(False, "MALFORMED", None)
 STATUS = Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, Counters(1, 2, 3, 4, 5, 6, 7))
 
@@ -71,7 +73,7 @@ class FakeSessions:
             self.waiting -= 1
 
     def verify_at_once(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         if (audience, scopes) != (None, None):
             self.asked.append(("verify", token, audience, scopes, by))
@@ -82,7 +84,7 @@ class FakeSessions:
         return VALID if token == "good" else MALFORMED
 
     async def verify_counted(
-        self, token: object, *, audience: object = None, scopes: object = None, by: Opener | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         self.asked.append(("count", token, audience, scopes, by))
         await self._wait(token)
@@ -99,7 +101,7 @@ class FakeSessions:
         self,
         expiry: object = None,
         label: object = None,
-        opened_by: Opener | None = None,
+        opened_by: PeerIdentity | None = None,
         *,
         audience: object = None,
         scopes: object = None,
@@ -115,13 +117,13 @@ class FakeSessions:
         await self._wait(label)
         return CreatedToken(f"token of {label}", "id", None)
 
-    async def renew_token(self, token: str, *, by: Opener | None = None) -> CreatedToken:
+    async def renew_token(self, token: str, *, by: PeerIdentity | None = None) -> CreatedToken:
         self.asked.append(("renew", token, by))
         await self._wait(token)
         return CreatedToken(f"{token}, renewed", "id", 5.5)
 
     async def revoke_token(
-        self, token: str | None = None, *, id: str | None = None, by: Opener | None = None
+        self, token: str | None = None, *, id: str | None = None, by: PeerIdentity | None = None
     ) -> bool:
         self.asked.append(("revoke", token, id, by))
         await self._wait(token or id)
@@ -134,7 +136,7 @@ class FakeSessions:
         label: str | None = None,
         pid: int | None = None,
         parent: str | None = None,
-        by: Opener | None = None,
+        by: PeerIdentity | None = None,
     ) -> int:
         self.asked.append(("revoke some", state, label, pid, parent, by))
         await self._wait(label)
@@ -153,7 +155,7 @@ class FakeSessions:
         self.asked.append(("list", state, label, pid, parent, after, limit))
         return SESSIONS
 
-    async def reset_key(self, *, grace_seconds: object = None, by: Opener | None = None) -> str:
+    async def reset_key(self, *, grace_seconds: object = None, by: PeerIdentity | None = None) -> str:
         self.asked.append(("reset", grace_seconds, by))
         await self._wait("reset")
         return "key"
@@ -178,7 +180,7 @@ def event(kind: str = "created", number: float = 1.5, label: str = "") -> Event:
     return Event(kind, number, f"id {number}", label, None, 7)
 
 
-FULL = Opener(1000, 42, "/usr/bin/editor", "editor.scope")
+FULL = PeerIdentity(1000, 42, "/usr/bin/editor", "editor.scope")
 
 
 class FakeCaller:
@@ -186,11 +188,11 @@ class FakeCaller:
 
     def __init__(self) -> None:
         self.peer = Peer(1000, 100, Process(42, 1, "boot"))
-        self.opener = Opener(1000, 42)
+        self.identity = PeerIdentity(1000, 42)
         self.sources: list[object] = []
         self.waiting: list[trio.CancelScope] = []
 
-    def described(self) -> Opener:
+    def described(self) -> PeerIdentity:
         return FULL
 
     def until_hang_up(self) -> trio.CancelScope:
@@ -208,11 +210,11 @@ class FakeLocking:
         self.processes: list[Process] = []
         self.asked: list[tuple[object, ...]] = []
 
-    async def lock(self, *, by: Opener | None) -> None:
+    async def lock(self, *, by: PeerIdentity | None) -> None:
         self.asked.append(("lock", by))
 
     async def unlock(
-        self, passphrase: bytes, by: Opener, process: Process, waiting: trio.CancelScope
+        self, passphrase: bytes, by: PeerIdentity, process: Process, waiting: trio.CancelScope
     ) -> None:
         self.asked.append(("unlock", passphrase, by))
         self.processes.append(process)
@@ -225,7 +227,12 @@ class FakeLocking:
             raise PassphraseError
 
     async def change_passphrase(
-        self, old: bytes | None, new: bytes | None, by: Opener, process: Process, waiting: trio.CancelScope
+        self,
+        old: bytes | None,
+        new: bytes | None,
+        by: PeerIdentity,
+        process: Process,
+        waiting: trio.CancelScope,
     ) -> bool:
         self.asked.append(("change", old, new, by))
         self.processes.append(process)

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.server import connection as connection_module
 from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
-from agentd.server.peer import opener_of, peer_of
+from agentd.server.peer import describe_peer, peer_of
 from agentd.server.peer_log import PeerLog
 from agentd.server.traffic import Traffic
 from agentd.server.turn import SLICE_SECONDS, Turns
@@ -127,8 +127,8 @@ async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_ab
 async def test_its_peer_is_described_once(resting, monkeypatch):
     _, connection = resting
     first = connection.described()
-    assert first == opener_of(connection.peer)
-    monkeypatch.setattr(connection_module, "opener_of", None)
+    assert first == describe_peer(connection.peer)
+    monkeypatch.setattr(connection_module, "describe_peer", None)
     assert connection.described() is first
 
 

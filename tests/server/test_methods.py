@@ -10,7 +10,7 @@ from agentd_client.protocol.results import (
     CreatedToken,
     Hello,
     KeyReset,
-    Opener,
+    PeerIdentity,
     Revocation,
     Revocations,
     Subscribed,
@@ -19,7 +19,7 @@ from agentd_client.protocol.results import (
 from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
 from tests.server.talk import ENTRIES, FULL, SESSIONS, STATUS, VALID, FakeCaller, dispatch_of
 
-CHEAP = Opener(1000, 42)
+CHEAP = PeerIdentity(1000, 42)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_a_verification_that_takes_a_write_is_counted_and_then_answered(as
 async def test_a_verification_is_for_the_same_peer_object_each_time(ask, sessions, caller):
     for token in ("good", "counted"):
         await ask("verifyToken", token=token, audience="editor")
-    assert all(asked[-1] is caller.opener for asked in sessions.asked)
+    assert all(asked[-1] is caller.identity for asked in sessions.asked)
 
 
 async def test_inspect_token_takes_an_id_in_place_of_a_token(ask, sessions):

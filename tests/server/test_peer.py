@@ -10,9 +10,9 @@ import pytest
 
 from agentd.process_identity import Process, identify, is_alive
 from agentd.server import peer
-from agentd.server.peer import Peer, opener_of, peer_of
+from agentd.server.peer import Peer, describe_peer, peer_of
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
-from agentd_client.protocol.results import Opener
+from agentd_client.protocol.results import PeerIdentity
 
 PEER = Peer(1000, 100, Process(42, 7, "boot"))
 
@@ -29,12 +29,12 @@ def proc(tmp_path, monkeypatch):
 
 def executable(proc, name: bytes) -> str | None:
     os.symlink(name, os.fsencode(proc / "exe"))
-    return opener_of(PEER).exe
+    return describe_peer(PEER).exe
 
 
 def unit(proc, *lines: bytes) -> str | None:
     (proc / "cgroup").write_bytes(b"".join(line + b"\n" for line in lines))
-    return opener_of(PEER).unit
+    return describe_peer(PEER).unit
 
 
 def test_the_peer_is_who_the_kernel_reports():
@@ -48,7 +48,7 @@ def test_the_peer_is_who_the_kernel_reports():
 def test_a_running_process_is_described_by_what_it_executes():
     mine = identify(os.getpid())
     assert mine is not None
-    me = opener_of(Peer(os.geteuid(), os.getegid(), mine))
+    me = describe_peer(Peer(os.geteuid(), os.getegid(), mine))
     assert me[:2] == (os.geteuid(), os.getpid())
     # The latter where the tests were started by a script: pytest's own, or coverage's.
     own_name = Path("/proc/self/comm").read_text().strip()
@@ -58,19 +58,19 @@ def test_a_running_process_is_described_by_what_it_executes():
 def test_a_process_that_is_gone_is_described_by_its_numbers():
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert opener_of(Peer(5, 6, Process(gone.pid, 7, "boot"))) == Opener(5, gone.pid, None, None)
+    assert describe_peer(Peer(5, 6, Process(gone.pid, 7, "boot"))) == PeerIdentity(5, gone.pid, None, None)
 
 
 def test_a_process_whose_pid_is_anothers_by_now_is_described_by_its_numbers(proc):
     os.symlink("/bin/another", proc / "exe")
     (proc / "cgroup").write_text("0::/another.service\n")
     for earlier in (PEER.process._replace(started=6), PEER.process._replace(started=None)):
-        assert opener_of(PEER._replace(process=earlier)) == Opener(1000, 42, None, None)
+        assert describe_peer(PEER._replace(process=earlier)) == PeerIdentity(1000, 42, None, None)
 
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_peer_of_another_pid_namespace_is_described_by_its_numbers(pid):
-    assert opener_of(Peer(5, 6, Process(pid, None, ""))) == Opener(5, pid, None, None)
+    assert describe_peer(Peer(5, 6, Process(pid, None, ""))) == PeerIdentity(5, pid, None, None)
 
 
 def test_what_may_not_be_read_is_not_known(proc):
@@ -78,7 +78,7 @@ def test_what_may_not_be_read_is_not_known(proc):
     # Here another refusal has to do, because root is refused nothing.
     (proc / "exe").write_text("no link: EINVAL")
     (proc / "cgroup").mkdir()  # EISDIR
-    assert opener_of(PEER) == Opener(1000, 42, None, None)
+    assert describe_peer(PEER) == PeerIdentity(1000, 42, None, None)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_real_script_is_shown_by_its_name(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([script, "--password", "s3cret"], **pipes) as child:
         assert child.stdout.readline() == b"runs\n"
-        found = opener_of(Peer(1000, 1000, identify(child.pid)))
+        found = describe_peer(Peer(1000, 1000, identify(child.pid)))
     assert found.exe == "[my-tool]"
 
 
@@ -118,7 +118,7 @@ def test_the_command_line_the_environment_and_the_name_that_a_process_gives_itse
         (proc / name).write_text("s3cret")
     (proc / "cgroup").write_text("0::/a.service\n")
     os.symlink("/bin/x", proc / "exe")
-    assert opener_of(PEER) == Opener(1000, 42, "/bin/x", "a.service")
+    assert describe_peer(PEER) == PeerIdentity(1000, 42, "/bin/x", "a.service")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from agentd.server import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import methods, reasons
 from agentd_client.protocol.codec import Request
-from agentd_client.protocol.results import Opener, SessionInfo, Verification
+from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
 from tests.server.talk import LOGGER, FakeCaller, FakeSessions
 
 PRIVATE = SessionInfo(
-    "the id", "a label", 1.5, 2.5, Opener(1000, 7, "/bin/sh", "a.scope"),
+    "the id", "a label", 1.5, 2.5, PeerIdentity(1000, 7, "/bin/sh", "a.scope"),
     audience=["web", "mail"], scopes=["read"], uses_left=3, parent="another id", bound_pid=8,
 )  # fmt: skip
 ALL = {value.name for value in vars(methods).values() if isinstance(value, methods.Method)}
@@ -96,7 +96,7 @@ async def test_a_token_as_bytes_is_the_token_that_they_spell(ask):
 
 async def test_audience_and_scopes_that_are_asked_for_are_handed_on_with_the_peer(ask, sessions):
     await ask("verifyToken", token="good", audience="web", scopes=["read"])
-    assert sessions.asked == [("verify", "good", "web", ["read"], Opener(1000, 42))]
+    assert sessions.asked == [("verify", "good", "web", ["read"], PeerIdentity(1000, 42))]
 
 
 async def test_a_use_that_is_counted_waits_and_tells_the_same(ask, sessions):
@@ -104,7 +104,7 @@ async def test_a_use_that_is_counted_waits_and_tells_the_same(ask, sessions):
         None,
         {"valid": True, "reason": None, "audience": None, "scopes": None},
     ]
-    assert sessions.asked[1:] == [("count", "counted", "web", None, Opener(1000, 42))]
+    assert sessions.asked[1:] == [("count", "counted", "web", None, PeerIdentity(1000, 42))]
 
 
 @pytest.mark.parametrize("name", sorted(ALL - {"hello", "verifyToken"}))

@@ -21,13 +21,13 @@ from agentd_client.protocol.limits import (
     MAX_PAGE_AUDIT,
     MAX_SHOWN_CHARACTERS,
 )
-from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, Opener
+from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, PeerIdentity
 from agentd_client.protocol.wire import to_wire
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
 
 MAP_BYTES = 1024 * 1024
-PEER = Opener(1000, 4711, "/usr/bin/git", "user@1000.service")
+PEER = PeerIdentity(1000, 4711, "/usr/bin/git", "user@1000.service")
 SESSION = "01890a5d-ac96-774b-bcce-b302099a8057"
 MINUTES = 60
 
@@ -170,7 +170,7 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
         if number % 3:
             await put(db, log, CREATED, clock.read(), label=str(number))
         else:
-            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, number), label=str(number))
+            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number), label=str(number))
         expected.insert(0, str(number))
     await written(db)
     assert [entry.label for entry in (await entries(log, limit=limit))] == expected
@@ -288,7 +288,7 @@ async def test_a_time_however_far_is_a_time(db, log, clock, since):
 
 async def test_the_largest_page_fits_into_one_message(db, log, clock):
     wide = "\U0001f600"
-    by = Opener(2**32 - 2, 2**31 - 1, wide * MAX_SHOWN_CHARACTERS)
+    by = PeerIdentity(2**32 - 2, 2**31 - 1, wide * MAX_SHOWN_CHARACTERS)
     for _ in range(MAX_PAGE_AUDIT + 1):
         await put(
             db, log, REVOKED, clock.read(), session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
@@ -314,7 +314,7 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     monkeypatch.setattr(refusals, "MAX_NEW", 1000)
     log = new_log(max_entries=40)
     for number in range(100):
-        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, number))
+        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
     for number in range(30):
         await put(db, log, CREATED, clock.read(), label=str(number))
     assert await log.trim() == 90
@@ -432,7 +432,7 @@ async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(d
 
 async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
     for pid in range(1000):
-        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid, "/bin/x"), session_id=SESSION)
+        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION)
     await log.flush()
     others, *named = await entries(log)
     assert len(named) == refusals.MAX_NEW
@@ -442,14 +442,14 @@ async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, l
         reasons.EXPIRED,
         SESSION,
     )
-    log.refused(reasons.REVOKED, clock.read(), by=Opener(1001, 1))
-    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 0))  # one that has an entry
+    log.refused(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
+    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
     await log.flush()
     others, *named = await entries(log)
     assert (others.times, others.reason, others.peer_uid) == (1001 - refusals.MAX_NEW, None, None)
     assert named[-1].times == 2
     clock.advance(refusals.COUNTED_SECONDS)
-    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 5000))
+    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
     assert (await entries(log))[0].peer_pid == 5000  # there is room again
 
@@ -458,7 +458,7 @@ async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
     begun = 0
     for step in range(120):
         for number in range(3):
-            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 10 * step + number))
+            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 10 * step + number))
         clock.advance(20)
     await log.flush()
     named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
@@ -474,7 +474,7 @@ async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dr
     monkeypatch.setattr(refusals, "MAX_NEW", 10_000)
     for pid in range(refusals.MAX_COUNTED + 5):
         for _ in range(3):
-            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     assert len(log._refusals._counted) == len(log._refusals._latest) == refusals.MAX_COUNTED
     await written(db)
     assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
@@ -537,7 +537,7 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
         assert "stay out of the audit log" in caplog.text
         caplog.clear()
         for pid in range(100):
-            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
         await written(db)
         assert caplog.records == []  # one line for each flush, not for each refusal
     assert (await entries(log)) == []
@@ -564,12 +564,12 @@ async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
 ):
     monkeypatch.setattr(refusals, "MAX_COUNTED", 2)
     full(True)
-    log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, 1))
+    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
     await log.flush()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         for pid in (2, 3):
-            log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     assert [record.getMessage() for record in caplog.records] == [
         "not in the audit log: uid=1000 pid=1 was refused 1 times (EXPIRED)"
     ]
@@ -587,7 +587,7 @@ async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, cloc
     log.refused(reasons.EXPIRED, clock.read(), by=PEER)
     await db.stop()
     for pid in (PEER.pid, 1, 2):
-        log.refused(reasons.EXPIRED, clock.read(), by=Opener(1000, pid))
+        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     await log.flush()
     with pytest.raises(DBNotRunningError):
         (await log.page())

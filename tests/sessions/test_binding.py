@@ -10,10 +10,10 @@ import trio
 from agentd.process_identity import identify
 from agentd.sessions import processes
 from agentd.sessions.records import BOUND_PATH
-from agentd_client import Opener
+from agentd_client import PeerIdentity
 from agentd_client.errors import CannotBindError
 
-ME = Opener(os.geteuid(), os.getpid())
+ME = PeerIdentity(os.geteuid(), os.getpid())
 ROOM = 3
 
 

@@ -10,10 +10,10 @@ import trio
 
 from agentd.sessions import SessionManager
 from agentd.sessions.records import BOUND_PATH
-from agentd_client import Opener
+from agentd_client import PeerIdentity
 from agentd_client.errors import CannotBindError, StoreFullError
 
-ME = Opener(os.geteuid(), os.getpid(), "/usr/bin/me", "me.service")
+ME = PeerIdentity(os.geteuid(), os.getpid(), "/usr/bin/me", "me.service")
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ async def test_a_session_ends_with_its_process(manager, events):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()
-        by = Opener(os.geteuid(), process.pid)
+        by = PeerIdentity(os.geteuid(), process.pid)
         bound = await manager.open_session(opened_by=by, bound=True)
         child = await manager.open_session(parent=bound.token)
         assert manager.inspect(bound.token).session.bound_pid == process.pid
@@ -163,7 +163,7 @@ async def test_a_start_binds_again_what_lives_and_ends_what_does_not(db, manager
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()
         of_living, of_dying = [
-            await manager.open_session(opened_by=Opener(os.geteuid(), process.pid), bound=True)
+            await manager.open_session(opened_by=PeerIdentity(os.geteuid(), process.pid), bound=True)
             for process in (lives, dies)
         ]
         nursery.cancel_scope.cancel()
@@ -223,7 +223,7 @@ async def test_nothing_is_bound_where_nobody_would_notice(manager):
         gone.wait()
         gone.stdin.close()
         with pytest.raises(CannotBindError, match="ended"):
-            await manager.open_session(opened_by=Opener(os.geteuid(), gone.pid), bound=True)
+            await manager.open_session(opened_by=PeerIdentity(os.geteuid(), gone.pid), bound=True)
         nursery.cancel_scope.cancel()
     assert manager.session_count == 0
 
@@ -247,7 +247,7 @@ async def test_a_process_that_ends_while_its_session_is_being_written_ends_it(db
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()
         monkeypatch.setattr(db, "write", write_then_end)
-        by = Opener(os.geteuid(), process.pid)
+        by = PeerIdentity(os.geteuid(), process.pid)
         bound = await manager.open_session(opened_by=by, bound=True)
         with trio.fail_after(10):
             await ended.wait()
@@ -274,7 +274,7 @@ async def test_a_bound_session_whose_opener_gave_up_is_watched_all_the_same(db, 
                 return await write(carried_out, **options)
 
             db.write = write_and_give_up
-            await manager.open_session(opened_by=Opener(os.geteuid(), process.pid), bound=True)
+            await manager.open_session(opened_by=PeerIdentity(os.geteuid(), process.pid), bound=True)
         assert given_up.cancelled_caught
         await db.delete("nothing")
         assert manager.session_count == 1

@@ -10,14 +10,14 @@ from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, verifier
 from agentd.sessions.records import SessionRecord, session_path
 from agentd.store import DB
-from agentd_client import Opener
+from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidLabelError, InvalidParamsError
 
 
 async def test_a_session_is_described_as_it_was_opened(manager, clock):
-    created = await manager.open_session(60, "a label", Opener(1000, 42))
+    created = await manager.open_session(60, "a label", PeerIdentity(1000, 42))
     found = (await manager.inspect_token(created.token)).session
-    assert found[:5] == (created.id, "a label", clock.wall, clock.wall + 60, Opener(1000, 42))
+    assert found[:5] == (created.id, "a label", clock.wall, clock.wall + 60, PeerIdentity(1000, 42))
 
 
 async def test_no_repr_shows_a_token(manager):

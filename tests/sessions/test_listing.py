@@ -10,7 +10,7 @@ import trio
 
 from agentd.sessions import selection, slices
 from agentd.sessions.records import SESSIONS_PATH, SessionRecord
-from agentd_client import Opener
+from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidParamsError, LifecycleError
 from agentd_client.protocol import reasons
 
@@ -62,10 +62,10 @@ async def test_one_answer_looks_at_a_bounded_number_of_records(manager, clock, m
 
 
 async def test_conditions(manager, clock):
-    short = await manager.open_session(5, "short", Opener(1000, 1))
-    parent = await manager.open_session(600, "editor one", Opener(1000, 2))
-    child = await manager.open_session(600, "editor two", Opener(1000, 3), parent=parent.token)
-    grandchild = await manager.open_session(600, "below", Opener(1000, 3), parent=child.token)
+    short = await manager.open_session(5, "short", PeerIdentity(1000, 1))
+    parent = await manager.open_session(600, "editor one", PeerIdentity(1000, 2))
+    child = await manager.open_session(600, "editor two", PeerIdentity(1000, 3), parent=parent.token)
+    grandchild = await manager.open_session(600, "below", PeerIdentity(1000, 3), parent=child.token)
     clock.advance(10)
 
     async def ids(**conditions):

@@ -8,7 +8,7 @@ import trio.testing
 
 from agentd.sessions import SessionManager
 from agentd.sessions.rules import OVERLAP_SECONDS
-from agentd_client import Opener
+from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidExpiryError, SessionManagerNotRunningError, TokenNotValidError
 from agentd_client.protocol import reasons
 from tests.disk import hold_commits
@@ -286,7 +286,7 @@ async def test_a_superseded_token_is_reported_and_on_request_ends_the_family(db,
         child = await manager.open_session(parent=renewed.token)
         assert await manager.verify_token(renewed.token)
         clock.advance(OVERLAP_SECONDS)
-        thief = Opener(1000, 666)
+        thief = PeerIdentity(1000, 666)
         assert manager.verify_at_once(created.token, by=thief).reason == reasons.SUPERSEDED
         await settled(db)
         assert ("refused", reasons.SUPERSEDED, 666) in [(e.kind, e.reason, e.peer_pid) for e in events]

@@ -72,10 +72,10 @@ class CreatedToken(NamedTuple):
         return f"CreatedToken(token=<secret>, id={self.id!r}, expires_at={self.expires_at!r})"
 
 
-class Opener(NamedTuple):
-    """Who opened a session, as the kernel reported it at that moment; `exe` and `unit` are for display only.
+class PeerIdentity(NamedTuple):
+    """The process at the other end of a connection, as the kernel reported it.
 
-    exe: the executable's path. unit: the systemd unit. None where they could not be known.
+    exe: the executable's path. unit: the systemd unit. Both are for display only, and None where unknown.
     """
 
     uid: int
@@ -97,7 +97,7 @@ class SessionInfo(NamedTuple):
     label: str
     created_at: float
     expires_at: float | None
-    opened_by: Opener | None
+    opened_by: PeerIdentity | None
     state: str = "active"
     renewed_at: float = 0.0
     max_expires_at: float | None = None

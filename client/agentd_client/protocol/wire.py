@@ -11,7 +11,7 @@ from .results import (
     AuditPage,
     Counters,
     KeyReset,
-    Opener,
+    PeerIdentity,
     SessionInfo,
     SessionPage,
     Status,
@@ -222,7 +222,7 @@ def verdict(answer: Any) -> Verdict:
 def _session(answer: Any) -> SessionInfo:
     session = from_wire(SessionInfo, answer)
     if session.opened_by is not None:
-        session = session._replace(opened_by=from_wire(Opener, session.opened_by))
+        session = session._replace(opened_by=from_wire(PeerIdentity, session.opened_by))
     return session
 
 

@@ -9,7 +9,7 @@ import click
 
 from ...blocking import Client
 from ...protocol.limits import MAX_PAGE_SESSIONS
-from ...protocol.results import Opener, SessionInfo
+from ...protocol.results import PeerIdentity, SessionInfo
 from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show, tab_separated
@@ -134,4 +134,4 @@ def _for_pipe(session: SessionInfo) -> str:
     )
 
 
-_UNKNOWN = Opener(0, 0)
+_UNKNOWN = PeerIdentity(0, 0)
