@@ -1,7 +1,7 @@
 """The operations on sessions as the server calls them: those of the manager, or while locked a refusal.
 
 Opening and closing replace the methods themselves. So being lockable costs a call nothing: what
-`gate.verify_at_once` gives is the manager's own method.
+`gate.verify_nowait` gives is the manager's own method.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE = ("verify_at_once", "inspect")
+AT_ONCE = ("verify_nowait", "inspect")
 WAITING = (
-    "verify_counted",
+    "verify_and_consume",
     "open_session",
     "renew_token",
     "revoke_token",

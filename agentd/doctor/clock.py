@@ -10,7 +10,7 @@ from agentd_client.durations import format_duration
 from agentd_client.protocol.results import Status
 
 from ..sessions import Instant, SystemClock
-from ..sessions.dating import moment_of
+from ..sessions.dating import timestamp_in_path
 from .finding import Finding, error, note, ok, warning
 from .scene import Scene
 
@@ -40,7 +40,7 @@ def gather(scene: Scene) -> Facts:
     examined = scene.store.examined
     # Read last: what the agent writes meanwhile must not look as if it were from the future.
     status = scene.answer.status
-    moments = [moment_of(path) for path in examined.newest] if examined is not None else []
+    moments = [timestamp_in_path(path) for path in examined.newest] if examined is not None else []
     newest = max((moment for moment in moments if moment is not None), default=None)
     return Facts(SystemClock().read(), newest, status)
 

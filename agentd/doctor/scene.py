@@ -18,7 +18,7 @@ from agentd_client.protocol.results import Status
 from .. import process
 from ..config import Settings
 from ..keys import PassphraseText, store_opener
-from ..sessions.dating import DATED
+from ..sessions.dating import TIMESTAMPED_FOLDERS
 from ..store import Examined, examine
 from . import proc, unix_sockets
 from .node import Node, look
@@ -171,13 +171,13 @@ class Scene:
             return StoreLook()
         try:
             with store_opener(self.settings.keys_path, self._passphrase) as keys:
-                return StoreLook(examine(self.settings.store_path, keys, newest_below=DATED))
+                return StoreLook(examine(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS))
         except AgentdError as failure:  # of the key file: `examine` tells what it finds instead of raising it
             sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         try:
-            found = examine(self.settings.store_path, None, newest_below=DATED)
+            found = examine(self.settings.store_path, None, newest_below=TIMESTAMPED_FOLDERS)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)

@@ -32,16 +32,16 @@ Unsubscribe = Callable[[], None]
 class Verifying(Protocol):
     """Judging tokens, which is all that the second door is for; see `Sessions`."""
 
-    def verify_at_once(
+    def verify_nowait(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         """Whether a token, of whatever type, is good; never waits. Raises where that cannot be known.
 
-        None where the answer takes a write: then `verify_counted` has it, and nothing was done yet.
+        None where the answer takes a write: then `verify_and_consume` has it, and nothing was done yet.
         """
         ...
 
-    async def verify_counted(
+    async def verify_and_consume(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         """The same, and a yes is one use less, on the disk before it is said."""

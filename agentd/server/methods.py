@@ -141,19 +141,19 @@ class AgentMethods:
         """How it is."""
         return self._status()
 
-    def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
+    def verify_nowait(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
         """Whether a token is good for this; None where the answer takes a write."""
         token = params.token
         if type(token) is bytes:  # by hand: it costs a verification nothing
             token = ascii_text(token)
-        return self._sessions.verify_at_once(
+        return self._sessions.verify_nowait(
             token, audience=params.audience, scopes=params.scopes, by=caller.identity
         )
 
-    async def verify_counted(self, params: VerifyTokenParams, caller: Caller) -> Verification:
+    async def verify_and_consume(self, params: VerifyTokenParams, caller: Caller) -> Verification:
         """The same, where a yes is counted."""
         token = presented_token(params.token)
-        return await self._sessions.verify_counted(
+        return await self._sessions.verify_and_consume(
             token, audience=params.audience, scopes=params.scopes, by=caller.identity
         )
 
@@ -259,8 +259,8 @@ def agent_dispatch(
     dispatch.register(
         methods.VERIFY_TOKEN,
         VerifyTokenParams,
-        handlers.verify_at_once,
-        otherwise=handlers.verify_counted,
+        handlers.verify_nowait,
+        otherwise=handlers.verify_and_consume,
         keeps_results=True,
         queue=writing,
     )

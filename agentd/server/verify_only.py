@@ -36,17 +36,17 @@ class VerifyOnlyMethods:
         """What can be asked here."""
         return self._hello
 
-    def verify_at_once(self, params: VerifyTokenParams, caller: Caller) -> Verdict | None:
+    def verify_nowait(self, params: VerifyTokenParams, caller: Caller) -> Verdict | None:
         """Whether a token is good for this; None where the answer takes a write."""
-        found = self._sessions.verify_at_once(
+        found = self._sessions.verify_nowait(
             presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.identity
         )
         return None if found is None else _told(found)
 
-    async def verify_counted(self, params: VerifyTokenParams, caller: Caller) -> Verdict:
+    async def verify_and_consume(self, params: VerifyTokenParams, caller: Caller) -> Verdict:
         """The same, where a yes is counted."""
         return _told(
-            await self._sessions.verify_counted(
+            await self._sessions.verify_and_consume(
                 presented_token(params.token),
                 audience=params.audience,
                 scopes=params.scopes,
@@ -94,8 +94,8 @@ def verify_dispatch(
     dispatch.register(
         methods.VERIFY_TOKEN,
         VerifyTokenParams,
-        handlers.verify_at_once,
-        otherwise=handlers.verify_counted,
+        handlers.verify_nowait,
+        otherwise=handlers.verify_and_consume,
         queue=FairQueue(MAX_COUNTED),
     )
     capabilities += dispatch.names

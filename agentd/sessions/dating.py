@@ -12,7 +12,7 @@ _TIME_BYTES = 8  # of an audit entry's name: microseconds, then random bytes (`a
 _MILLISECOND_SHIFT = 80  # of a UUID of version 7 (`identifiers.py`)
 _VERSION = 7
 
-DATED = (SESSIONS_PATH, _ACTS)
+TIMESTAMPED_FOLDERS = (SESSIONS_PATH, _ACTS)
 """Below these paths the names of records begin with a time, so that the last of them is the newest.
 
 Sessions are below the id of their key first: the last is the newest of one key only. Every session that was
@@ -20,8 +20,8 @@ opened is in the audit log too.
 """
 
 
-def moment_of(path: tuple[bytes, ...]) -> float | None:
-    """Seconds since 1970 that a path below `DATED` names; None where it names none."""
+def timestamp_in_path(path: tuple[bytes, ...]) -> float | None:
+    """Seconds since 1970 that a path below `TIMESTAMPED_FOLDERS` names; None where it names none."""
     name = path[-1]
     if path[0] == _AUDIT.encode():
         return int.from_bytes(name[:_TIME_BYTES], "big") / 1_000_000

@@ -191,19 +191,19 @@ class SessionOperations:
             self._require_usable(tran)
             asker = checked_asker(audience), checked_scopes(scopes)
             return self._changer.count_use_through(tran, token, *asker).valid
-        found = self.verify_at_once(token, audience=audience, scopes=scopes)
+        found = self.verify_nowait(token, audience=audience, scopes=scopes)
         if found is None:
-            found = await self.verify_counted(token, audience=audience, scopes=scopes)
+            found = await self.verify_and_consume(token, audience=audience, scopes=scopes)
         else:
             await trio.lowlevel.checkpoint()
         return found.valid
 
-    def verify_at_once(
+    def verify_nowait(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         """Verify a token, with its session or the reason why not: never waits, fast for one seen before.
 
-        None where the session has limited uses, and this one has to be counted: `verify_counted`.
+        None where the session has limited uses, and this one has to be counted: `verify_and_consume`.
         """
         self._lifecycle.require_running()
         found = self._verifier.verify(
@@ -218,7 +218,7 @@ class SessionOperations:
                 self._on_use()
         return found
 
-    async def verify_counted(
+    async def verify_and_consume(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         """Verify a token of a session with limited uses: yes once there is one use less on the disk."""

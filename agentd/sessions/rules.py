@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .clock import Instant
     from .records import KeyRecord, SessionRecord
 
-GRACE_SECONDS = 1.0
+EXPIRY_LEEWAY_SECONDS = 1.0
 """A token is valid while now < made + expiry + 1 s, so that an expiry of 0 can be used at all."""
 
 OVERLAP_SECONDS = 10.0
@@ -87,7 +87,7 @@ def is_over(
 
 def has_expired(record: SessionRecord, now: Instant) -> bool:
     """Whether the session's time is over."""
-    return is_over(record.expires, record.boot_expires, record.boot_id, now, GRACE_SECONDS)
+    return is_over(record.expires, record.boot_expires, record.boot_id, now, EXPIRY_LEEWAY_SECONDS)
 
 
 def counts_as_earlier(record: KeyRecord, key_id: str, now: Instant) -> bool:

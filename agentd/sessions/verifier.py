@@ -20,7 +20,7 @@ from ..tokens import Claims, SealedToken, TokenError, open_token, parse_token
 from .grants import misfit
 from .opened_token import ANSWER_SECONDS, OpenedToken, describe
 from .records import KEY_PATH, SessionPath, SessionRecord, session_path
-from .rules import GRACE_SECONDS, first_seen, has_expired, is_superseded
+from .rules import EXPIRY_LEEWAY_SECONDS, first_seen, has_expired, is_superseded
 from .standing import Readable, keys_that_count, present_key, standing
 
 if TYPE_CHECKING:
@@ -336,5 +336,5 @@ def _parsed(token: object) -> SealedToken | None:
 
 def _gone(claims: Claims, now: Instant) -> Verification:
     # Records of expired sessions are swept; the token still tells that this one ended by itself.
-    expired = claims.exp is not None and now.wall >= claims.exp + GRACE_SECONDS
+    expired = claims.exp is not None and now.wall >= claims.exp + EXPIRY_LEEWAY_SECONDS
     return Verification(False, reasons.EXPIRED if expired else reasons.REVOKED, None)

@@ -115,10 +115,10 @@ async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent,
     await agent.lock(by=ME)
     assert (agent.core, agent.lock_reason, agent.locked_at) == (None, "asked", machine.clock.wall)
     with pytest.raises(AgentLockedError):
-        agent.gate.sessions.verify_at_once(token)
+        agent.gate.sessions.verify_nowait(token)
     await agent.unlock(PASSPHRASE, ME)
     assert (agent.lock_reason, agent.locked_at) == (None, None)
-    found = agent.gate.sessions.verify_at_once(token)
+    found = agent.gate.sessions.verify_nowait(token)
     assert found is not None
     assert found.valid
     assert machine.unlocked == 1
@@ -226,7 +226,7 @@ async def test_another_passphrase_locks_out_the_one_before_and_keeps_the_session
     with pytest.raises(PassphraseError):
         await agent.unlock(PASSPHRASE, STRANGER)
     await agent.unlock(OTHER, ME)
-    found = agent.gate.sessions.verify_at_once(token)
+    found = agent.gate.sessions.verify_nowait(token)
     assert found is not None
     assert found.valid
     assert ("passphraseChanged", None) in machine.events
@@ -324,7 +324,7 @@ async def test_what_waits_for_the_disk_is_answered_or_told_that_it_is_locked(age
     assert len(outcomes) == 64
     await agent.unlock(PASSPHRASE, ME)
     for token in filter(None, outcomes):
-        found = agent.gate.sessions.verify_at_once(token)
+        found = agent.gate.sessions.verify_nowait(token)
         assert found is not None
         assert found.valid, "what was answered is on the disk"
 
@@ -346,7 +346,7 @@ async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, ma
 
 
 def is_valid(agent: Agent, token: str) -> bool:
-    found = agent.gate.sessions.verify_at_once(token)
+    found = agent.gate.sessions.verify_nowait(token)
     return found is not None and found.valid
 
 
@@ -358,7 +358,7 @@ async def test_an_unlock_that_is_cancelled_anywhere_leaves_it_locked_or_unlocked
         if agent.core is None:
             assert agent.locked_at is not None
             with pytest.raises(AgentLockedError):
-                agent.gate.sessions.verify_at_once(token)
+                agent.gate.sessions.verify_nowait(token)
             await agent.unlock(PASSPHRASE, ME)
         assert agent.locked_at is None
         assert is_valid(agent, token)
@@ -548,7 +548,7 @@ async def test_what_was_kept_of_sessions_elsewhere_is_forgotten_before_a_lock_is
 
     def forget() -> None:
         with pytest.raises(AgentLockedError):  # nothing can come to what is forgotten
-            agent.gate.sessions.verify_at_once("")
+            agent.gate.sessions.verify_nowait("")
         forgotten.append(agent.core)
 
     agent.at_lock(forget)

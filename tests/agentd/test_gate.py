@@ -33,7 +33,7 @@ async def test_closed_it_refuses_everything_and_open_it_passes_everything_on(gat
 
     refuses_all()
     gate.open(sessions)
-    assert gate.sessions.verify_at_once("good") is VALID
+    assert gate.sessions.verify_nowait("good") is VALID
     assert (await gate.sessions.open_session(None, "desk")).token == "token of desk"
     gate.close()
     refuses_all()
@@ -41,7 +41,7 @@ async def test_closed_it_refuses_everything_and_open_it_passes_everything_on(gat
 
 def test_being_lockable_costs_a_verification_nothing(gate, sessions):
     gate.open(sessions)
-    assert gate.sessions.verify_at_once == sessions.verify_at_once, "the manager's own method"
+    assert gate.sessions.verify_nowait == sessions.verify_nowait, "the manager's own method"
 
 
 def test_who_subscribed_stays_so(gate, sessions):

@@ -60,9 +60,9 @@ class Core:
         return None if operation.subject is None else self._history.tokens[operation.subject]
 
     async def _verify(self, operation: Operation) -> Judged:
-        answer = self._manager.verify_at_once(self._token(operation))
+        answer = self._manager.verify_nowait(self._token(operation))
         if answer is None:
-            answer = await self._manager.verify_counted(self._token(operation))
+            answer = await self._manager.verify_and_consume(self._token(operation))
         return judged(answer)
 
     async def _inspect(self, operation: Operation) -> Judged:

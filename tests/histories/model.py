@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from agentd.sessions.rules import GRACE_SECONDS, MAX_OVERLAPS, OVERLAP_SECONDS
+from agentd.sessions.rules import EXPIRY_LEEWAY_SECONDS, MAX_OVERLAPS, OVERLAP_SECONDS
 from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_DEPTH
 
@@ -99,7 +99,7 @@ class State(NamedTuple):
         return key == self.key or (key == self.earlier and self.now < self.earlier_until)
 
     def is_over(self, expires: float | None) -> bool:
-        return expires is not None and self.now >= expires + GRACE_SECONDS
+        return expires is not None and self.now >= expires + EXPIRY_LEEWAY_SECONDS
 
     def stands(self, session: Session) -> bool:
         return session.is_there and all(self.sessions[above].is_there for above in session.above)

@@ -72,7 +72,7 @@ class FakeSessions:
         finally:
             self.waiting -= 1
 
-    def verify_at_once(
+    def verify_nowait(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification | None:
         if (audience, scopes) != (None, None):
@@ -83,7 +83,7 @@ class FakeSessions:
             self.emit(event("refused"))
         return VALID if token == "good" else MALFORMED
 
-    async def verify_counted(
+    async def verify_and_consume(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
     ) -> Verification:
         self.asked.append(("count", token, audience, scopes, by))

@@ -197,13 +197,13 @@ async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
     serving, sessions, monkeypatch
 ):
     turns = []
-    verify_at_once = sessions.verify_at_once
+    verify_nowait = sessions.verify_nowait
 
     def counting(token, **named):
         turns.append(token)
-        return verify_at_once(token, **named)
+        return verify_nowait(token, **named)
 
-    monkeypatch.setattr(sessions, "verify_at_once", counting)
+    monkeypatch.setattr(sessions, "verify_nowait", counting)
     async with serving(DOOR) as second, serving(None, "agent") as owners:
         with await Talker.connect(second) as flooding, await Talker.connect(owners) as owner:
             for _ in range(20):  # whose turn comes first is left to chance

@@ -176,13 +176,13 @@ async def test_the_first_replies_leave_before_the_last_requests_of_a_read_are_wo
         poll = select.poll()
         poll.register(talker.sock, select.POLLIN)
         had_replies = []
-        answer = sessions.verify_at_once
+        answer = sessions.verify_nowait
 
         def noticed(*args, **named):
             had_replies.append(bool(poll.poll(0)))
             return answer(*args, **named)
 
-        sessions.verify_at_once = noticed
+        sessions.verify_nowait = noticed
         await talker.send(*(verify(n) for n in range(2 * REPLIES_AT_ONCE)))
         assert msgids(await talker.replies(2 * REPLIES_AT_ONCE)) == [*range(2 * REPLIES_AT_ONCE)]
     assert had_replies == [False] * REPLIES_AT_ONCE + [True] * REPLIES_AT_ONCE

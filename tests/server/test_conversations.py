@@ -87,14 +87,14 @@ def test_there_is_a_conversation_for_each_of_the_points():
 
 async def test_a_reason_comes_with_a_session_where_the_table_says_so(tmp_path, manager, clock):
     def told(token: object, **asked: Any) -> tuple[str | None, bool]:
-        found = manager.verify_at_once(token, **asked)
+        found = manager.verify_nowait(token, **asked)
         return found.reason, found.session is not None
 
     limited = await manager.open_session(600, audience=["web"], scopes=["read"], max_uses=1)
-    assert (await manager.verify_counted(limited.token, audience="web")).valid
+    assert (await manager.verify_and_consume(limited.token, audience="web")).valid
     first = await manager.open_session(600)
     second = await manager.renew_token(first.token)
-    assert manager.verify_at_once(second.token).valid
+    assert manager.verify_nowait(second.token).valid
     clock.advance(20)
     ended = await manager.create_token()
     await manager.revoke_token(ended)

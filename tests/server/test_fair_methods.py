@@ -44,7 +44,7 @@ SLOW = {
     "reset_key",
     "list_sessions",
     "list_audit",
-    "verify_counted",
+    "verify_and_consume",
 }
 
 

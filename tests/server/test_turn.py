@@ -176,13 +176,13 @@ async def test_the_others_have_a_turn_after_so_many_replies_also_within_a_slice(
             self.count += 1
 
     loop, answered_in = LoopTurns(), []
-    verify_at_once = sessions.verify_at_once
+    verify_nowait = sessions.verify_nowait
 
     def noticed(*args, **named):
         answered_in.append(loop.count)
-        return verify_at_once(*args, **named)
+        return verify_nowait(*args, **named)
 
-    sessions.verify_at_once = noticed
+    sessions.verify_nowait = noticed
     trio.lowlevel.add_instrument(loop)
     async with connected(sessions) as (talker, _):
         await talker.send(verify(1) * (2 * MAX_IN_FLIGHT + 1))

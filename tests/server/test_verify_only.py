@@ -26,8 +26,8 @@ class Sessions(FakeSessions):
 
     answer: Verification | Exception | None = None
 
-    def verify_at_once(self, token, *, audience=None, scopes=None, by=None):
-        found = super().verify_at_once(token, audience=audience, scopes=scopes, by=by)
+    def verify_nowait(self, token, *, audience=None, scopes=None, by=None):
+        found = super().verify_nowait(token, audience=audience, scopes=scopes, by=by)
         if isinstance(self.answer, Exception):
             raise self.answer
         return found if self.answer is None or found is None else self.answer

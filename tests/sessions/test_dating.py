@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager
-from agentd.sessions.dating import DATED, moment_of
+from agentd.sessions.dating import TIMESTAMPED_FOLDERS, timestamp_in_path
 from agentd.sessions.identifiers import session_id
 from agentd.sessions.records import session_path
 from agentd.store import DB, examine
@@ -13,13 +13,13 @@ from tests.clocks import ManualClock
 
 def test_a_session_tells_when_it_was_opened():
     path = tuple(part.encode() for part in session_path("k", session_id(bytes(16), 1_750_000_000.123)))
-    assert moment_of(path) == 1_750_000_000.123
+    assert timestamp_in_path(path) == 1_750_000_000.123
 
 
 def test_what_names_no_time_has_none():
-    assert moment_of((b"sessions", b"k", b"not a uuid")) is None
-    assert moment_of((b"sessions", b"k", b"00000000-0000-4000-8000-000000000000")) is None
-    assert moment_of((b"sessions", b"k", b"\xff")) is None
+    assert timestamp_in_path((b"sessions", b"k", b"not a uuid")) is None
+    assert timestamp_in_path((b"sessions", b"k", b"00000000-0000-4000-8000-000000000000")) is None
+    assert timestamp_in_path((b"sessions", b"k", b"\xff")) is None
 
 
 async def test_the_newest_records_of_a_store_tell_when_they_were_written(tmp_path):
@@ -32,7 +32,7 @@ async def test_the_newest_records_of_a_store_tell_when_they_were_written(tmp_pat
         for _ in range(3):
             clock.advance(60)
             await manager.create_token()
-        newest = examine(tmp_path / "store", None, newest_below=DATED).newest
-    moments = [moment_of(path) for path in newest]
+        newest = examine(tmp_path / "store", None, newest_below=TIMESTAMPED_FOLDERS).newest
+    moments = [timestamp_in_path(path) for path in newest]
     assert len(moments) == 2
     assert all(moment is not None and abs(moment - clock.wall) < 0.01 for moment in moments)

@@ -33,7 +33,7 @@ async def test_earlier_tokens_verify_until_the_grace_ends(manager, clock):
     clock.advance(59.9)
     assert await manager.verify_token(created.token)
     clock.advance(0.1)
-    assert manager.verify_at_once(created.token).reason == reasons.KEY_RESET
+    assert manager.verify_nowait(created.token).reason == reasons.KEY_RESET
     assert await manager.verify_token(later.token)
     assert manager.session_count == 1
 

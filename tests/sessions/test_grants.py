@@ -17,7 +17,7 @@ from agentd_client.protocol.limits import MAX_DEPTH
 
 
 def reason(manager, token, **asked):
-    return manager.verify_at_once(token, **asked).reason
+    return manager.verify_nowait(token, **asked).reason
 
 
 async def test_a_session_for_an_audience_verifies_for_that_audience_only(manager):
@@ -83,7 +83,7 @@ async def test_what_cannot_be_granted_is_refused_by_its_code_and_nothing_is_stor
 async def test_an_asker_that_asks_for_what_cannot_be_is_told(manager, asked):
     token = await manager.create_token()
     with pytest.raises((InvalidAudienceError, InvalidScopesError)):
-        manager.verify_at_once(token, **asked)
+        manager.verify_nowait(token, **asked)
     with pytest.raises((InvalidAudienceError, InvalidScopesError)):
         manager.inspect(token, **asked)
 
@@ -176,10 +176,10 @@ async def test_there_is_an_end_to_generations_of_children(manager):
 
 async def test_uses_are_counted_to_the_last_one(manager):
     created = await manager.open_session(max_uses=3)
-    assert manager.verify_at_once(created.token) is None, "it takes a write"
-    answers = [await manager.verify_counted(created.token) for _ in range(5)]
+    assert manager.verify_nowait(created.token) is None, "it takes a write"
+    answers = [await manager.verify_and_consume(created.token) for _ in range(5)]
     assert [answer.reason for answer in answers] == [None, None, None, reasons.USED_UP, reasons.USED_UP]
-    assert manager.verify_at_once(created.token).reason == reasons.USED_UP
+    assert manager.verify_nowait(created.token).reason == reasons.USED_UP
     assert not await manager.verify_token(created.token)
     assert manager.inspect(created.token).reason == reasons.USED_UP
 
@@ -187,7 +187,7 @@ async def test_uses_are_counted_to_the_last_one(manager):
 async def test_a_use_that_is_refused_for_another_reason_is_not_counted(manager):
     created = await manager.open_session(max_uses=2, scopes=["read"])
     assert not await manager.verify_token(created.token, scopes=["write"])
-    assert (await manager.verify_counted(created.token, scopes=["write"])).reason == reasons.MISSING_SCOPE
+    assert (await manager.verify_and_consume(created.token, scopes=["write"])).reason == reasons.MISSING_SCOPE
     assert manager.inspect(created.token).session.uses_left == 2
 
 
@@ -208,5 +208,5 @@ async def test_a_use_that_ends_in_an_error_of_the_store_is_no_yes(db, manager):
     created = await manager.open_session(max_uses=2)
     await db.stop()
     with pytest.raises(AgentdError):
-        await manager.verify_counted(created.token)
+        await manager.verify_and_consume(created.token)
     await db.start()

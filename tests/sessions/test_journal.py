@@ -34,12 +34,12 @@ def kinds(events):
 async def test_whatever_happens_is_told_once_it_is_on_the_disk(db, manager, clock, events):
     created = await manager.open_session(60, "mine", ME)
     await manager.renew_token(created.token, by=ME)
-    manager.verify_at_once("nonsense", by=ME)
+    manager.verify_nowait("nonsense", by=ME)
     await manager.revoke_token(created.token, by=ME)
     expiring = await manager.open_session(5, opened_by=ME)
     clock.advance(10)
-    manager.verify_at_once(expiring.token, by=ME)
-    manager.verify_at_once(expiring.token, by=ME)
+    manager.verify_nowait(expiring.token, by=ME)
+    manager.verify_nowait(expiring.token, by=ME)
     await manager.reset_key(by=ME)
     assert kinds(events) == [
         ("created", created.id, None),
@@ -86,7 +86,7 @@ async def test_the_audit_log_says_who_did_what_to_which_session_and_outlives_fre
     created = await manager.open_session(60, "mine", ME)
     await manager.renew_token(created.token, by=ME)
     for _ in range(5):
-        manager.verify_at_once("nonsense", by=ME)
+        manager.verify_nowait("nonsense", by=ME)
     await manager.revoke_token(id=created.id, by=ME)
     await manager.reset_key(by=ME)
     await manager.stop()

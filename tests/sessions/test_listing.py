@@ -202,7 +202,9 @@ async def test_a_verification_tells_of_itself_as_the_last_use(manager, clock, gr
     asked = {"audience": "web"} if "audience" in grant else {}
     for seconds in (0, 5, 1, 60):
         clock.advance(seconds)
-        found = manager.verify_at_once(created.token, **asked) or await manager.verify_counted(created.token)
+        found = manager.verify_nowait(created.token, **asked) or await manager.verify_and_consume(
+            created.token
+        )
         assert found.session.last_used_at == clock.wall
         assert found.session == manager.inspect(created.token, **asked).session
 
@@ -212,21 +214,19 @@ async def test_a_renewed_token_tells_of_its_last_use_too(manager, clock):
     token = (await manager.renew_token(created.token)).token
     for _ in range(3):
         clock.advance(5)
-        assert manager.verify_at_once(token).session.last_used_at == clock.wall
+        assert manager.verify_nowait(token).session.last_used_at == clock.wall
 
 
 async def test_the_answer_to_a_verification_is_made_anew_once_a_second(manager, clock):
     token = await manager.create_token(600)
-    first = manager.verify_at_once(token)
+    first = manager.verify_nowait(token)
     clock.advance(0.999)
-    assert manager.verify_at_once(token) is first
+    assert manager.verify_nowait(token) is first
     assert manager.inspect(token).session.last_used_at == clock.wall, "looking knows it exactly"
     clock.advance(0.001)
-    assert manager.verify_at_once(token).session.last_used_at == clock.wall
+    assert manager.verify_nowait(token).session.last_used_at == clock.wall
     clock.set_wall(clock.wall - 100)
-    assert manager.verify_at_once(token).session.last_used_at == clock.wall, (
-        "not a time that is still to come"
-    )
+    assert manager.verify_nowait(token).session.last_used_at == clock.wall, "not a time that is still to come"
 
 
 async def test_a_transaction_tells_of_a_last_use_that_is_not_written_yet(db, manager, clock):

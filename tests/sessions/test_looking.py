@@ -65,7 +65,7 @@ LOOKS = {
 DOES = {
     "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
     "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
-    "verify_token", "verify_at_once", "verify_counted", "note",
+    "verify_token", "verify_nowait", "verify_and_consume", "note",
 }  # fmt: skip
 
 ASKS = {

@@ -43,7 +43,7 @@ async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_an_o
     clock.advance(OVERLAP_SECONDS - 1)
     assert await manager.verify_token(created.token)
     clock.advance(1)
-    assert manager.verify_at_once(created.token).reason == reasons.SUPERSEDED
+    assert manager.verify_nowait(created.token).reason == reasons.SUPERSEDED
     assert await manager.verify_token(renewed.token)
     with pytest.raises(TokenNotValidError, match="SUPERSEDED"):
         await manager.renew_token(created.token)
@@ -287,7 +287,7 @@ async def test_a_superseded_token_is_reported_and_on_request_ends_the_family(db,
         assert await manager.verify_token(renewed.token)
         clock.advance(OVERLAP_SECONDS)
         thief = PeerIdentity(1000, 666)
-        assert manager.verify_at_once(created.token, by=thief).reason == reasons.SUPERSEDED
+        assert manager.verify_nowait(created.token, by=thief).reason == reasons.SUPERSEDED
         await settled(db)
         assert ("refused", reasons.SUPERSEDED, 666) in [(e.kind, e.reason, e.peer_pid) for e in events]
         assert "may have been stolen" in caplog.text
@@ -320,7 +320,7 @@ async def test_a_counted_use_of_the_new_token_ends_the_earlier_one_too(manager, 
     renewed = await manager.renew_token(created.token)
     assert await manager.verify_token(renewed.token)
     clock.advance(OVERLAP_SECONDS)
-    assert manager.verify_at_once(created.token).reason == reasons.SUPERSEDED
+    assert manager.verify_nowait(created.token).reason == reasons.SUPERSEDED
 
 
 async def test_a_child_that_never_ends_by_itself_is_renewed_to_its_parents_end(manager, clock):

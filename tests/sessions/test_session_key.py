@@ -128,11 +128,11 @@ async def test_a_manager_whose_key_ring_was_stopped_knows_nothing_and_makes_noth
     with pytest.raises(KeyUnavailableError):
         bytes(key)
     for asked in (token, "garbage", None):
-        for verify in (manager.verify_token, manager.inspect_token, manager.verify_counted):
+        for verify in (manager.verify_token, manager.inspect_token, manager.verify_and_consume):
             with pytest.raises(KeyRingNotRunningError, match="stop the session manager too"):
                 await verify(asked)
         with pytest.raises(KeyRingNotRunningError):
-            manager.verify_at_once(asked)
+            manager.verify_nowait(asked)
     for make in (manager.create_token, manager.reset_key, manager.setup_key):
         with pytest.raises(KeyRingNotRunningError):
             await make()
