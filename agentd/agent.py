@@ -41,9 +41,9 @@ from .keys import (
     new_pages,
 )
 from .locking import ASKED, IDLE, START, LockMark
-from .notes import Note, Notes
+from .passphrase_state import PassphraseState
+from .pending_audit import AuditEntry, PendingAudit
 from .process_identity import Process
-from .protection import Protection
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
 
@@ -91,7 +91,7 @@ class Agent:
         cost: Cost | None = None,
     ) -> None:
         self._open_core = open_core
-        self.protection = Protection(keys_path, logger, cost)
+        self.passphrase_state = PassphraseState(keys_path, logger, cost)
         self._mark = mark
         self._subscribers = subscribers
         self._clock = clock
@@ -100,7 +100,7 @@ class Agent:
         self._on_unlock = on_unlock
         self._at_lock: list[Callable[[], None]] = []
         self._queue = UnlockQueue()
-        self._notes = Notes(lambda: self.wrong_passphrases, logger)
+        self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
         # Held while a core is started or stopped, so that a lock in the middle of an unlock comes after it.
         self._changing = trio.Lock()
@@ -146,7 +146,7 @@ class Agent:
             KeyFileError, StoreError: the core cannot be started.
             PassphraseError: there is a passphrase, and the key file has none.
         """
-        if await self.protection.look():
+        if await self.passphrase_state.refresh():
             if locked:
                 why = "as it was told to"
             elif await trio.to_thread.run_sync(self._mark.is_set):
@@ -162,8 +162,8 @@ class Agent:
             self._stay_locked(why)
             return
         await self._open(passphrase)
-        self.protection.set(passphrase is not None)
-        if locked and self.protection:  # its key file was made just now
+        self.passphrase_state.set(passphrase is not None)
+        if locked and self.passphrase_state:  # its key file was made just now
             await self._close()
             self._stay_locked("as it was told to")
 
@@ -183,7 +183,7 @@ class Agent:
         """Stop the core, if there is one."""
         with trio.CancelScope(shield=True):  # bounded by what stopping a core is bounded by
             async with self._changing:
-                await self._note(*self._notes.waiting())
+                await self._audit(*self._pending_audit.take())
                 await self._close()
 
     def at_lock(self, forget: Callable[[], None]) -> None:
@@ -198,14 +198,14 @@ class Agent:
         Raises:
             NoPassphraseError: nobody could unlock it again.
         """
-        self.protection.require()
+        self.passphrase_state.require()
         if reason == IDLE and self._running is None:
             return  # nor may it wait for the unlock that is under way, which is a use
         self._locks += 1
         # Half a lock is none: from here on whoever asked for it may go.
         with trio.CancelScope(shield=True):
             async with self._changing:
-                self.protection.require()  # it may have been taken away while this waited
+                self.passphrase_state.require()  # it may have been taken away while this waited
                 if self._running is None:
                     if not self._is_marked:  # it started so, or the disk was full: now it is on purpose
                         await trio.to_thread.run_sync(self._set_mark)
@@ -219,7 +219,7 @@ class Agent:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
                         async with trio.open_nursery() as wiping:
                             wiping.start_soon(self._wipe_in_time, self._running.core.key_ring)
-                            await self._note(*self._notes.waiting(), Note(LOCKED, by, reason))
+                            await self._audit(*self._pending_audit.take(), AuditEntry(LOCKED, by, reason))
                             await self._close()
                             wiping.cancel_scope.cancel()
                 finally:
@@ -280,7 +280,7 @@ class Agent:
         if new is not None:
             Passphrase.check_new(new)  # refused before it waits, and is no attempt
         await self._queue.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
-        return bool(self.protection)
+        return bool(self.passphrase_state)
 
     # --- inside ---
 
@@ -299,7 +299,7 @@ class Agent:
             self._on_unlock()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
-                await self._note(Note(UNLOCKED, by), *self._notes.waiting())
+                await self._audit(AuditEntry(UNLOCKED, by), *self._pending_audit.take())
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
         return True
@@ -307,22 +307,22 @@ class Agent:
     async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: PeerIdentity) -> bool:
         async with self._changing:
             self._require_changeable(old, new)  # locked, or changed by another, while this waited
-            await self.protection.change(old, new)
+            await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             with trio.CancelScope(shield=True):
-                await self._note_change(by)
+                await self._audit_change(by)
         return old is not None
 
-    async def _note_change(self, by: PeerIdentity) -> None:
+    async def _audit_change(self, by: PeerIdentity) -> None:
         if self._running is None:
-            self._notes.keep_change(by)
+            self._pending_audit.add_change(by)
         else:
-            await self._note(Note(PASSPHRASE_CHANGED, by))
+            await self._audit(AuditEntry(PASSPHRASE_CHANGED, by))
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
         if new is None and self._running is None:
             raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
-        if old is None and self.protection:
+        if old is None and self.passphrase_state:
             raise PassphraseError("the key file has a passphrase; the present one is needed too")
 
     async def _open(self, passphrase: PassphraseText | None) -> None:
@@ -367,9 +367,9 @@ class Agent:
                 self.failed.set()
                 standing.cancel_scope.cancel()
 
-    async def _note(self, *notes: Note) -> None:
+    async def _audit(self, *entries: AuditEntry) -> None:
         if self._running is not None:
-            await self._notes.write(self._running.core.manager, *notes)
+            await self._pending_audit.write(self._running.core.manager, *entries)
 
     def _publish(self, kind: str, by: PeerIdentity | None, reason: str | None = None) -> None:
         now = self._clock.read().wall

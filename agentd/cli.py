@@ -248,7 +248,7 @@ def _carry_out(arguments: list[str]) -> int:
 
             trace = "".join(traceback.format_exception(caught)).rstrip()
         sentence = _sentence(error)
-        logs.last_words(sentence, trace)
+        logs.log_fatal(sentence, trace)
         _tell_who_waits(passed, sentence)
         return exit_code(error)
     finally:

@@ -140,7 +140,7 @@ def finish() -> None:
             handler.finish(FINISH_SECONDS)
 
 
-def last_words(sentence: str, trace: str = "") -> None:
+def log_fatal(sentence: str, trace: str = "") -> None:
     """Say why this process ends: to machines in the log's form, to people as every command does."""
     if not LOGGER.handlers:  # it ended before the settings were known
         configure("error")

@@ -33,7 +33,7 @@ from .server import (
 )
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
 from .state_folder import prepare_state
-from .status import status_reader, tell_manager
+from .status import notify_systemd, status_reader
 from .store import DB
 
 CLOSING_SECONDS = 10.0
@@ -191,7 +191,7 @@ async def serve(
                     standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
                     standing.start_soon(_stop_on_failure, agent, stop)
                     _start_locking(standing, agent, settings, idle, lock_signals, logger)
-                    standing.start_soon(tell_manager, agent)
+                    standing.start_soon(notify_systemd, agent)
                     standing.start_soon(keep_in_place, socket_file, logger)
                     _log_ready(agent, settings, socket_path, logger)
                     async with trio.open_nursery() as doors:
@@ -266,8 +266,8 @@ def _start_locking(
         on_screen_lock=settings.lock_on_screen_lock,
         logger=logger.getChild("locking"),
     )
-    standing.start_soon(agent.protection.while_there, watch)
-    standing.start_soon(agent.protection.while_there, partial(idle.run, lock))
+    standing.start_soon(agent.passphrase_state.run_while_set, watch)
+    standing.start_soon(agent.passphrase_state.run_while_set, partial(idle.run, lock))
     if signals is not None:
         standing.start_soon(watch_signal, lock, signals)
 

@@ -43,7 +43,7 @@ def status_reader(
             locked=core is None,
             locked_at=agent.locked_at,
             lock_reason=agent.lock_reason,
-            protected=bool(agent.protection),
+            protected=bool(agent.passphrase_state),
             wrong_passphrases=agent.wrong_passphrases,
             memory_secret=agent.memory_secret,
         )
@@ -51,7 +51,7 @@ def status_reader(
     return read
 
 
-async def tell_manager(agent: Agent) -> None:
+async def notify_systemd(agent: Agent) -> None:
     """Tell the service manager that the agent is ready, then feed its watchdog, with the state in a line.
 
     From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
@@ -59,7 +59,7 @@ async def tell_manager(agent: Agent) -> None:
     seconds = systemd.watchdog_seconds()
     state = "READY=1"
     while True:
-        if systemd.notify(f"{state}\nSTATUS={in_a_line(agent)}"):
+        if systemd.notify(f"{state}\nSTATUS={status_line(agent)}"):
             if seconds is None:
                 return
             state, pause_seconds = "WATCHDOG=1", seconds / 3
@@ -68,7 +68,7 @@ async def tell_manager(agent: Agent) -> None:
         await trio.sleep(pause_seconds)
 
 
-def in_a_line(agent: Agent) -> str:
+def status_line(agent: Agent) -> str:
     """What the agent does, in a line."""
     core = agent.core
     if core is None:

@@ -186,7 +186,7 @@ async def test_it_starts_locked_where_nobody_unlocks_it(machine, passphrase, loc
     await machine.protect()
     agent = machine.agent()
     await agent.start(passphrase, locked=locked)
-    assert (agent.core, agent.lock_reason, bool(agent.protection)) == (None, "start", True)
+    assert (agent.core, agent.lock_reason, bool(agent.passphrase_state)) == (None, "start", True)
     assert not machine.settings.lock_mark_path.exists(), "nobody locked it on purpose"
     await agent.unlock(PASSPHRASE, ME)
     assert agent.core is not None
@@ -196,7 +196,7 @@ async def test_it_starts_locked_where_nobody_unlocks_it(machine, passphrase, loc
 async def test_a_first_start_with_a_passphrase_makes_a_key_file_that_has_it(machine):
     agent = machine.agent()
     await agent.start(PASSPHRASE)
-    assert agent.protection
+    assert agent.passphrase_state
     await agent.lock(by=ME)
     await agent.unlock(PASSPHRASE, ME)
     await agent.stop()
@@ -280,7 +280,7 @@ async def test_what_locks_runs_for_as_long_as_there_is_a_passphrase(agent, nurse
         finally:
             runs.append("ended")
 
-    nursery.start_soon(agent.protection.while_there, watch)
+    nursery.start_soon(agent.passphrase_state.run_while_set, watch)
     await trio.testing.wait_all_tasks_blocked()
     assert runs == ["began"]
     await agent.change_passphrase(PASSPHRASE, None, ME)
@@ -427,7 +427,7 @@ async def test_a_change_whose_folder_cannot_be_synced_is_known_all_the_same(agen
             broken.setattr("agentd.keys.key_file.os.fsync", fails)
             with pytest.raises(KeyFileError):
                 await agent.change_passphrase(old, new, ME)
-        assert bool(agent.protection) == (new is not None)
+        assert bool(agent.passphrase_state) == (new is not None)
     await agent.lock(by=ME)
     await agent.unlock(OTHER, ME)
 

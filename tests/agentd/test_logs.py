@@ -95,7 +95,7 @@ def test_configuring_again_replaces_what_was_there(tmp_path, monkeypatch):
 def test_with_standard_error_closed_nothing_is_said_and_nothing_fails(monkeypatch, form):
     monkeypatch.setattr(sys, "stderr", None)
     logs.configure("info", form).error("unheard")
-    logs.last_words("unheard")
+    logs.log_fatal("unheard")
 
 
 def test_standard_error_without_a_descriptor_is_for_people(monkeypatch):
@@ -109,12 +109,12 @@ def test_standard_error_without_a_descriptor_is_for_people(monkeypatch):
     ("form", "is_journal", "said"),
     [("auto", False, "agentd: it is over\n"), ("auto", True, "<3>it is over\n"), ("json", False, None)],
 )
-def test_the_last_words_are_an_error_in_the_logs_form_and_a_commands_sentence_for_people(
+def test_the_log_fatal_are_an_error_in_the_logs_form_and_a_commands_sentence_for_people(
     tmp_path, monkeypatch, form, is_journal, said
 ):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=is_journal):
         logs.configure("info", form)
-        logs.last_words("it is over")
+        logs.log_fatal("it is over")
     written = (tmp_path / "log").read_text()
     if said is None:
         assert json.loads(written).items() >= {"level": "error", "message": "it is over"}.items()
@@ -123,17 +123,17 @@ def test_the_last_words_are_an_error_in_the_logs_form_and_a_commands_sentence_fo
 
 
 @pytest.mark.parametrize(("is_journal", "said"), [(False, "agentd: it is over\n"), (True, "<3>it is over\n")])
-def test_before_the_settings_are_known_the_last_words_have_the_form_of_the_place(
+def test_before_the_settings_are_known_the_log_fatal_have_the_form_of_the_place(
     tmp_path, monkeypatch, is_journal, said
 ):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=is_journal):
-        logs.last_words("it is over")
+        logs.log_fatal("it is over")
     assert (tmp_path / "log").read_text() == said
 
 
-def test_a_percent_sign_in_the_last_words_is_one(tmp_path, monkeypatch):
+def test_a_percent_sign_in_the_log_fatal_is_one(tmp_path, monkeypatch):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
-        logs.last_words("100% of %s")
+        logs.log_fatal("100% of %s")
     assert (tmp_path / "log").read_text() == "<3>100% of %s\n"
 
 

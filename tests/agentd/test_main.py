@@ -18,7 +18,7 @@ import trio
 from agentd import main
 from agentd.config import load
 from agentd.sessions import SystemClock
-from agentd.status import in_a_line
+from agentd.status import status_line
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
 from tests.agentd.handing_over import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
@@ -233,10 +233,10 @@ def test_keys_that_cannot_be_locked_are_a_warning(home):
 async def test_the_status_of_an_agent_that_cannot_know_says_why(tmp_path):
     settings = load(socket_path=str(tmp_path / "s"), state_path=str(tmp_path / "state"))
     agent = SimpleNamespace(core=None)
-    assert in_a_line(agent) == "locked; agentctl unlock unlocks it"
+    assert status_line(agent) == "locked; agentctl unlock unlocks it"
     async with main.running_core(settings, LOGGER, SystemClock()) as agent.core:
-        assert in_a_line(agent) == "serving; open sessions: 0"
-    assert in_a_line(agent) == SessionManagerNotRunningError().sentence
+        assert status_line(agent) == "serving; open sessions: 0"
+    assert status_line(agent) == SessionManagerNotRunningError().sentence
 
 
 # --- a store that fails ---
