@@ -37,7 +37,7 @@ from .keys import (
     KeyRing,
     Passphrase,
     PassphraseText,
-    UnlockQueue,
+    PassphraseThrottle,
     new_pages,
 )
 from .locking import ASKED, IDLE, START, LockMark
@@ -99,7 +99,7 @@ class Agent:
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
         self._at_lock: list[Callable[[], None]] = []
-        self._queue = UnlockQueue()
+        self._queue = PassphraseThrottle()
         self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
         # Held while a core is started or stopped, so that a lock in the middle of an unlock comes after it.

@@ -17,7 +17,7 @@ from agentd_client.protocol.results import Status
 
 from .. import process
 from ..config import Settings
-from ..keys import PassphraseText, store_opener
+from ..keys import PassphraseText, read_only_keys
 from ..sessions.dating import TIMESTAMPED_FOLDERS
 from ..store import Examined, examine
 from . import proc, unix_sockets
@@ -170,7 +170,7 @@ class Scene:
         if look(self.settings.store_path / "data.mdb").kind is None:
             return StoreLook()
         try:
-            with store_opener(self.settings.keys_path, self._passphrase) as keys:
+            with read_only_keys(self.settings.keys_path, self._passphrase) as keys:
                 return StoreLook(examine(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS))
         except AgentdError as failure:  # of the key file: `examine` tells what it finds instead of raising it
             sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)

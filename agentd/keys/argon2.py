@@ -1,11 +1,14 @@
-"""What Argon2id may cost: the bounds within which a key file is believed, and what suits a machine."""
+"""Argon2id: the bounds of its cost, the cost that suits this machine, and running it one at a time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVarTuple
+
+import trio
+from trio.lowlevel import RunVar
 
 from ..crypto import KEY_BYTES, SALT_BYTES, argon2id_into
 
@@ -29,6 +32,11 @@ LANES = 1
 
 TARGET_SECONDS = 0.5
 USUAL_MEMORY_BYTES = 256 * MIB
+
+
+Arguments = TypeVarTuple("Arguments")
+
+_limiter: RunVar[trio.CapacityLimiter] = RunVar("agentd_argon2_limiter")
 
 
 class CostError(ValueError):
@@ -99,3 +107,16 @@ def _available_bytes() -> int | None:
         if name == "MemAvailable":
             return int(rest.split()[0]) * KIB
     return None
+
+
+async def run_argon2(work: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
+    """Run `work`, which calls Argon2id, in a thread; shielded from cancellation once it runs.
+
+    One at a time, because each run takes hundreds of MiB and a whole processor.
+    """
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(1)
+        _limiter.set(limiter)
+    await trio.to_thread.run_sync(work, *arguments, limiter=limiter)

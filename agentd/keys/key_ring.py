@@ -1,11 +1,11 @@
-"""The key ring: one root key, and what is derived from it.
+"""The key ring: the root key and what is derived from it.
 
-    root key ── "agent id"   → the agent's public id (a hash; tells nothing of the key)
+    root key ── "agent id"   → the agent's public id (a hash that reveals nothing of the key)
              ── "store"      → seals every value of the store
              ── "session"    → seals session keys, which are then stored as values
 
-The root key itself is wiped as soon as the others are derived. Its file may be locked with a passphrase
-(`root_key.py`); then the derived keys are what `stop` takes away and only the passphrase brings back.
+The root key itself is wiped as soon as the others are derived. With a passphrase on its file (`root_key.py`),
+stopping the key ring takes the derived keys away, and only the passphrase brings them back.
 """
 
 from __future__ import annotations
@@ -20,32 +20,48 @@ import trio
 from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
 from agentd_client.lifecycle import Observer, State
 
-from ..crypto import open_into, open_sealed, random_into, seal
+from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
 from ..lifecycle import LoopLifecycle
-from .argon2 import Cost
-from .derivation import SESSION, STORE, agent_id_of, derived_key
+from .argon2 import Cost, run_argon2
 from .key_file import remove_key
 from .memory import SecretKey, SecretMemory
 from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE, load_root_key
-from .turns import in_argon2_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STORE = "store"
+SESSION = "session"
+
+_AGENT_ID_BYTES = 16
+
+
+def agent_id_of(root: memoryview) -> str:
+    """The agent's public id."""
+    return keyed_hash(root, b"agentd agent id", _AGENT_ID_BYTES).hex()
+
+
+def derived_key(memory: SecretMemory, root: memoryview, purpose: str) -> SecretKey:
+    """The key for a purpose, in locked memory; the caller wipes it."""
+    derived = memory.new_key()
+    with derived as view:
+        derive_into(root, b"agentd key: " + purpose.encode(), view)
+    return derived
+
 
 class _DerivedKeys(dict[str, SecretKey]):
-    """The keys by purpose; none while the key ring does not run."""
+    """The keys by purpose; empty unless the key ring is running."""
 
     def __missing__(self, purpose: str) -> SecretKey:
         raise KeyRingNotRunningError
 
 
 class KeyRing:
-    """The root key's owner. Create it with `create_key_ring`; leaving it as a context manager wipes it.
+    """The owner of the root key. Create it with `create_key_ring`; leaving it as a context manager wipes it.
 
-    `seal`, `open`, `new_key`, `wrap_key` and `unwrap_key` may be called from any thread. It is started,
-    stopped and destroyed on one event loop.
+    `seal`, `open`, `new_key`, `wrap_key` and `unwrap_key` may be called from any thread; start, stop and
+    destroy it on one event loop.
     """
 
     def __init__(
@@ -77,47 +93,42 @@ class KeyRing:
         """Construct and start.
 
         Args:
-            keys_path: the folder of the key file; made with mode 0700 where it is missing.
-            passphrase: what the key file is locked with, or is to be where one is made. 1 to 1024 bytes, text
-                as UTF-8, without a line's end; copied at once into locked memory, which is wiped.
-            fresh: draw a new root key in place of the one that is there. What was sealed with the old
-                one can never be opened again.
-            logger: where to say what was made; never a key.
-            cost: of Argon2id where a file is made with a passphrase; None measures it (`calibrated`).
+            keys_path: the folder of the key file; created with mode 0700 if it is missing.
+            passphrase: of the key file, existing or new. 1 to 1024 bytes, text as UTF-8, without a line
+                ending; copied at once into locked memory, which is wiped.
+            fresh: generate a new root key and replace the existing one. What was sealed with the old
+                key can never be opened again.
+            logger: says what was created; never a key.
+            cost: of Argon2id for a new file with a passphrase; None measures it (`calibrated`).
 
         Raises:
-            KeyFileError: the file is refused; the sentence names it, the reason and the remedy.
-            AgentLockedError: the key file is locked, and no passphrase was given.
-            PassphraseError: it is locked with another passphrase, or with none; or what was given is none.
+            KeyFileError: the file is refused; the message names it, the reason and the remedy.
+            AgentLockedError: the key file has a passphrase, and none was given.
+            PassphraseError: the passphrase is wrong or invalid, or the file has none.
         """
         key_ring = cls(Path(keys_path), logger, cost=cost)
         await key_ring.start(passphrase=passphrase, fresh=fresh)
         return key_ring
 
     async def start(self, *, passphrase: PassphraseText | None = None, fresh: bool = False) -> None:
-        """Read the root key, or draw one where there is none, and derive the rest.
+        """Read the root key, or generate one if there is none, and derive the others.
 
-        Raises what `create_key_ring` raises. A key ring that runs already stays as it is, and the
-        passphrase is not looked at. With a passphrase this takes about half a second, in a thread, one key
-        ring at a time.
+        Raises what `create_key_ring` raises. If it is already running, nothing changes and the passphrase is
+        not checked. With a passphrase this takes about half a second, in a thread, one key ring at a time.
         """
-        secret = Passphrase.taken(passphrase)
-        try:
+        with Passphrase.copy_of(passphrase) as secret:
             async with self._lifecycle.start() as needed:
                 if needed:
                     if secret is None:
                         await trio.to_thread.run_sync(self._load, None, fresh)
                     else:
-                        await in_argon2_thread(self._load, secret, fresh)
-        finally:
-            if secret is not None:
-                secret.wipe()
+                        await run_argon2(self._load, secret, fresh)
 
     async def stop(self) -> None:
         """Wipe every key from memory: its own, and those that were made or unwrapped with it.
 
-        Not cancelled once it is called. It works from another event loop where the one that it was started on
-        has ended.
+        Shielded from cancellation. It can be stopped from another event loop if the one that started it has
+        ended.
         """
         async with self._lifecycle.stop() as needed:
             if needed:
@@ -141,7 +152,7 @@ class KeyRing:
         return self._lifecycle.state
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Be told of every life-cycle event; returns the function that ends this."""
+        """Subscribe to life-cycle events; returns the function that unsubscribes."""
         return self._lifecycle.observe(observer)
 
     def require_running(self) -> None:
@@ -165,7 +176,7 @@ class KeyRing:
         return self._memory.secret
 
     def new_key(self) -> SecretKey:
-        """Draw a new key straight into secret memory."""
+        """Generate a new key in secret memory."""
         self._require_keys()
         key = self._memory.new_key()
         with key as view:
@@ -178,7 +189,7 @@ class KeyRing:
             return seal(key, value, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Open what `seal` made; `agentd.crypto.SealError` where it is anything else."""
+        """Open what `seal` made; raises `agentd.crypto.SealError` for anything else."""
         with self._derived[STORE] as key:
             return open_sealed(key, sealed, context)
 
@@ -188,7 +199,7 @@ class KeyRing:
             return seal(wrapping, secret, context)
 
     def unwrap_key(self, wrapped: bytes, context: bytes) -> SecretKey:
-        """Open what `wrap_key` made, into locked memory; `SealError` where it is anything else."""
+        """Open what `wrap_key` made, into locked memory; raises `SealError` for anything else."""
         key = self._memory.new_key()
         try:
             with self._derived[SESSION] as wrapping, key as secret:
@@ -199,7 +210,7 @@ class KeyRing:
         return key
 
     def _require_keys(self) -> None:
-        if not self._lifecycle.is_running:  # on whatever thread
+        if not self._lifecycle.is_running:  # callable from any thread, unlike `require_running`
             raise KeyRingNotRunningError
 
     def _load(self, passphrase: Passphrase | None, fresh: bool) -> None:
@@ -215,10 +226,10 @@ class KeyRing:
             root.wipe()
 
     def _wipe(self) -> None:
-        # First, so that no thread can unwrap another key with them.
+        # First, so that no other thread can unwrap a key with them.
         self._derived.clear()
         self._memory.wipe()
-        self._memory = SecretMemory()  # gives the pages back, with the last key on them
+        self._memory = SecretMemory()  # frees the old pages
 
     def _derive(self, root: memoryview) -> None:
         self._agent_id = agent_id_of(root)

@@ -1,7 +1,7 @@
-"""Memory for keys: whole pages that nobody else reads (`pages.py`), cut into slots of 32 bytes.
+"""Memory for keys: pages that no other process can read (`pages.py`), cut into slots of 32 bytes.
 
-A page lives as long as its owner or a key on it; a slot is zeroed when its key is wiped, and used again. No
-page reaches the child of a fork(2): to the child every key made before is gone.
+A page lives as long as its owner or a key on it. A slot is zeroed when its key is wiped, then reused. The
+child of a fork(2) gets none of the pages: every key made before the fork is gone there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from .pages import here, new_pages
 
 
 class SecretMemory:
-    """Key slots.
+    """Slots for keys, and buffers for other secrets.
 
-    locked: whether all pages so far are kept out of swap. secret: whether they are in the kernel's secret
-    memory.
+    locked: whether all pages so far are kept out of swap. secret: whether all are memfd_secret(2)'s.
     """
 
     def __init__(self) -> None:
@@ -30,13 +29,13 @@ class SecretMemory:
         self.locked = self.secret = True
 
     def new_key(self) -> SecretKey:
-        """A key of 32 zero bytes, to be filled by whoever asked for it."""
+        """A key of 32 zero bytes, for the caller to fill."""
         if self._forks != here.forks:
-            self._free, self._forks = [], here.forks  # the parent's pages are not there
+            self._free, self._forks = [], here.forks  # the parent's pages are not mapped here
         if not self._free:
             self._add_page()
         slot = self._free.pop()
-        key = SecretKey(slot, lambda: self._take_back(key, slot), self.lend)
+        key = SecretKey(slot, lambda: self._free_slot(key, slot), self.allocate)
         self._keys.add(key)
         return key
 
@@ -45,20 +44,20 @@ class SecretMemory:
         for key in tuple(self._keys):
             key.wipe()
 
-    def lend(self, size: int) -> memoryview:
-        """`size` bytes on pages of their own, for something else than a key; the borrower wipes them."""
+    def allocate(self, size: int) -> memoryview:
+        """`size` bytes on pages of their own, for anything but a key; the caller wipes them."""
         return self._new_pages(size)[:size]
 
     @contextmanager
-    def lent(self, size: int) -> Iterator[memoryview]:
-        """`lend` for the time of a `with`, wiped at its end."""
-        room = self.lend(size)
+    def allocated(self, size: int) -> Iterator[memoryview]:
+        """`allocate` for the duration of a `with`, wiped at its end."""
+        buffer = self.allocate(size)
         try:
-            yield room
+            yield buffer
         finally:
-            wipe(room)
+            wipe(buffer)
 
-    def _take_back(self, key: SecretKey, slot: memoryview) -> None:
+    def _free_slot(self, key: SecretKey, slot: memoryview) -> None:
         self._keys.discard(key)
         self._free.append(slot)
 
@@ -73,43 +72,43 @@ class SecretMemory:
         return pages.view
 
 
-_NOTHING = memoryview(b"")
+_NO_MEMORY = memoryview(b"")
 
 
 def _do_nothing() -> None: ...
 
 
-def _no_room(_: int) -> memoryview:
+def _refuse_allocation(_: int) -> memoryview:
     raise KeyUnavailableError
 
 
 class SecretKey:
     """A handle on 32 bytes of secret memory: `len()` is 32, `bytes()` is a copy for the caller to guard.
 
-    Inside a `with` the key is a buffer that cannot be wiped meanwhile: libsodium runs without the GIL, and
-    a wipe in one thread must not turn the key into zeros in the middle of another thread's sealing. A wipe
-    from within it is done at its end. Once wiped, every use raises `KeyUnavailableError`; so it does in the
-    child of a fork, where the pages are missing.
+    Inside a `with` the key is a buffer that cannot be wiped: libsodium runs without the GIL, and a wipe in
+    one thread must not zero a key that another thread is sealing with. A wipe from within takes effect at the
+    end of the `with`. Once wiped, every use raises `KeyUnavailableError`; so does every use in the child of
+    a fork, which has no such pages.
 
-    That is for code that ends soon and keeps nothing. Everybody else is lent a copy in locked memory of its
-    own, which a wipe takes back: from then on using it is an error, and never shows zeros or another key.
+    Use the `with` form in code that ends soon and keeps nothing. All other code gets `locked_copy`, which a
+    wipe releases: using it then is an error and never shows zeros or another key.
     """
 
     def __init__(
-        self, view: memoryview, released: Callable[[], None], room: Callable[[int], memoryview]
+        self, view: memoryview, on_zeroed: Callable[[], None], allocate: Callable[[int], memoryview]
     ) -> None:
         self._view = view
-        self._released = released
-        self._room = room
+        self._on_zeroed = on_zeroed
+        self._allocate = allocate
         self._guard = threading.RLock()
         self._uses = 0
         self._forks = here.forks
         self._is_wiped = False
-        self._lent: list[memoryview] = []
+        self._copies: list[memoryview] = []
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if self._is_wiped or self._forks != here.forks:  # `is_wiped`; every seal waits for this
+        if self._is_wiped or self._forks != here.forks:  # `is_wiped`, inlined: every seal passes here
             self._guard.release()
             raise KeyUnavailableError
         self._uses += 1
@@ -131,24 +130,24 @@ class SecretKey:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {'wiped' if self.is_wiped else 'in memory'}>"
 
-    def lend(self) -> memoryview:
-        """A read-only copy in locked memory, until `take_back` or the wipe: then using it raises ValueError.
+    def locked_copy(self) -> memoryview:
+        """A read-only copy in locked memory; after `release_copy` or the wipe, using it raises ValueError.
 
-        Its page is given back to the system with the last view of it. What the borrower made of the view, or
-        handed to a call in another thread, goes on showing the key, and is as much its own as `bytes(key)`.
+        Its page is unmapped with the last view of it. A view made of the copy, or a call in another thread
+        that has it, goes on showing the key: like `bytes(key)`, that is the caller's to guard.
         """
-        with self as view, self._room(KEY_BYTES) as room:
-            room[:] = view
-            lent = room.toreadonly()
-            self._lent.append(lent)
-            return lent
+        with self as view, self._allocate(KEY_BYTES) as buffer:
+            buffer[:] = view
+            copy = buffer.toreadonly()
+            self._copies.append(copy)
+            return copy
 
-    def take_back(self, lent: memoryview) -> None:
-        """End a loan."""
+    def release_copy(self, copy: memoryview) -> None:
+        """End the use of a copy that `locked_copy` returned."""
         with self._guard:
-            self._lent = [other for other in self._lent if other is not lent]
-            with suppress(BufferError):  # a call in another thread uses it at this moment
-                lent.release()
+            self._copies = [other for other in self._copies if other is not copy]
+            with suppress(BufferError):  # a call in another thread is using it
+                copy.release()
 
     @property
     def is_wiped(self) -> bool:
@@ -160,14 +159,14 @@ class SecretKey:
         with self._guard:
             if not self._is_wiped:
                 self._is_wiped = True
-                for lent in self._lent:
-                    self.take_back(lent)
+                for copy in self._copies:
+                    self.release_copy(copy)
                 if not self._uses:
                     self._zero()
 
     def _zero(self) -> None:
         if self._forks == here.forks:
             wipe(self._view)
-            self._released()
-        # Whoever still holds this holds no page.
-        self._view, self._released, self._room = _NOTHING, _do_nothing, _no_room
+            self._on_zeroed()
+        # A wiped key keeps no page mapped.
+        self._view, self._on_zeroed, self._allocate = _NO_MEMORY, _do_nothing, _refuse_allocation

@@ -123,7 +123,7 @@ def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
 
 @contextmanager
 def _keys(passphrase: Buffer, salt: bytes, cost: Cost) -> Iterator[tuple[memoryview, memoryview]]:
-    with SecretMemory().lent(3 * KEY_BYTES + 1) as room:
+    with SecretMemory().allocated(3 * KEY_BYTES + 1) as room:
         domain, made = room[:1], room[1 : 1 + KEY_BYTES]
         encryption_key, authentication_key = (
             room[1 + KEY_BYTES : 1 + 2 * KEY_BYTES],

@@ -41,21 +41,21 @@ class SessionKey:
 
     def __enter__(self) -> memoryview:
         self._require_present(self)
-        view = self.secret.lend()
+        view = self.secret.locked_copy()
         self._held.append(view)
         return view
 
     def __exit__(self, *exc: object) -> None:
-        self.secret.take_back(self._held.pop())
+        self.secret.release_copy(self._held.pop())
 
     def __buffer__(self, flags: int) -> memoryview:
         if not self._held:
             raise BufferError("a session key is a buffer within `with key:` only")
         self._require_present(self)
-        return self.secret.lend()
+        return self.secret.locked_copy()
 
     def __release_buffer__(self, view: memoryview) -> None:
-        self.secret.take_back(view)
+        self.secret.release_copy(view)
 
     def __len__(self) -> int:
         self._require_present(self)

@@ -27,7 +27,7 @@ from ..lifecycle import EventLoop, LoopLifecycle
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
 from .keypath import KeyPath, check_limit, count_key, decode_key, encode_path, encode_prefix, key_range
-from .opening import Opener
+from .on_disk import OnDiskStore
 from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
@@ -73,7 +73,7 @@ class DB:
         self._log = logger or logging.getLogger("agentd.store")
         self._sealer = Sealer(key_ring)
         self._folder = StoreFolder(self.path, served_at)
-        self._opener = Opener(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
+        self._on_disk = OnDiskStore(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
         self._lifecycle = LoopLifecycle(
             "the store", running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
         )
@@ -115,11 +115,11 @@ class DB:
         async with self._lifecycle.start() as needed:
             if needed:
                 # Not abandoned on cancellation, so what it opened is always ours to close.
-                environment = await trio.to_thread.run_sync(self._opener.open, fresh)
+                environment = await trio.to_thread.run_sync(self._on_disk.open, fresh)
                 try:
                     self._begin(environment)
                 except BaseException:
-                    self._opener.close(environment, is_clean=False)
+                    self._on_disk.close(environment, is_clean=False)
                     raise
 
     async def stop(self) -> None:
@@ -134,7 +134,7 @@ class DB:
                 assert self._environment is not None
                 await self._writer.stop()
                 environment = self._environment
-                close = partial(self._opener.close, environment, is_clean=self.failed is None)
+                close = partial(self._on_disk.close, environment, is_clean=self.failed is None)
                 # First, so that nothing reads while the worker thread unmaps the file.
                 self._open_reader = self._writer = self._environment = None
                 await trio.to_thread.run_sync(close)
@@ -148,7 +148,7 @@ class DB:
         """
         async with self._lifecycle.destroy() as needed:
             if needed:
-                await trio.to_thread.run_sync(self._opener.remove)
+                await trio.to_thread.run_sync(self._on_disk.remove)
 
     async def __aenter__(self) -> Self:
         return self

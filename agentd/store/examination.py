@@ -20,9 +20,9 @@ from .errors import lmdb_errors_translated
 from .files import DATA_NAME
 from .inspection import Meta, structural_problems
 from .keypath import HEADER, KeyPath, decode_key, key_range, readable
-from .opening import check_header
+from .on_disk import check_header
 from .reader import scan
-from .sealing import KeyRing, Sealer
+from .sealing import ReadOnlyKeys, Unsealer
 from .snapshot import OvertakenError, snapshot
 from .stop_mark import check_not_older, read_mark
 from .view import Path as EntryPath
@@ -66,7 +66,7 @@ class Examined(NamedTuple):
 
 def examine(
     folder: Path,
-    key_ring: KeyRing | None,
+    keys: ReadOnlyKeys | None,
     *,
     newest_below: Sequence[KeyPath] = (),
     max_opened: int = MAX_OPENED,
@@ -75,7 +75,7 @@ def examine(
 
     Args:
         folder: of the store.
-        key_ring: what opens the values; None leaves them closed.
+        keys: what opens the values; None leaves them closed.
         newest_below: prefixes whose last path is wanted.
         max_opened: how many values to open at the most.
 
@@ -96,7 +96,7 @@ def examine(
                 ) as environment,
                 environment.begin() as txn,
             ):
-                return _examine(folder, found.meta, txn, key_ring, newest_below, max_opened)
+                return _examine(folder, found.meta, txn, keys, newest_below, max_opened)
     except OvertakenError:
         return Examined(overtaken=True)
     except StoreError as error:
@@ -107,17 +107,17 @@ def _examine(
     folder: Path,
     meta: Meta,
     txn: lmdb.Transaction[bytes],
-    key_ring: KeyRing | None,
+    keys: ReadOnlyKeys | None,
     newest_below: Sequence[KeyPath],
     max_opened: int,
 ) -> Examined:
     newest = [path for prefix in newest_below for path in _newest(txn, prefix)]
     examined = Examined(meta, problems=[], newest=tuple(newest))
-    if key_ring is None:
+    if keys is None:
         return examined
-    sealer = Sealer(key_ring)
+    sealer = Unsealer(keys)
     try:
-        check_header(folder, txn.get(HEADER), sealer, key_ring.agent_id)
+        check_header(folder, txn.get(HEADER), sealer, keys.agent_id)
         check_not_older(folder / DATA_NAME, read_mark(folder, sealer), meta.transaction)
     except StoreError as error:
         return examined._replace(refusal_of_key=error)
@@ -129,7 +129,7 @@ def _newest(txn: lmdb.Transaction[bytes], prefix: KeyPath) -> Iterator[EntryPath
         yield decode_key(key)
 
 
-def _seals(txn: lmdb.Transaction[bytes], sealer: Sealer, max_opened: int) -> Seals:
+def _seals(txn: lmdb.Transaction[bytes], sealer: Unsealer, max_opened: int) -> Seals:
     of = txn.stat()["entries"]
     # Every run draws others.
     drawn = set(random.sample(range(of), max_opened)) if of > max_opened else range(of)

@@ -17,7 +17,7 @@ from agentd_client.errors import StoreDamagedError
 
 from .files import STOP_MARK_NAME
 from .keypath import STOP
-from .sealing import Sealer
+from .sealing import Sealer, Unsealer
 
 _MAX_BYTES = 512
 
@@ -57,7 +57,7 @@ def write_mark(folder: Path, mark: StopMark, sealer: Sealer) -> None:
         os.close(fd)
 
 
-def read_mark(folder: Path, sealer: Sealer) -> StopMark | None:
+def read_mark(folder: Path, sealer: Unsealer) -> StopMark | None:
     """The mark that was left; None where there is none that is genuine."""
     path = folder / STOP_MARK_NAME
     try:

@@ -16,7 +16,7 @@ import trio.testing
 
 from agentd.agent import Agent
 from agentd.config import load
-from agentd.keys import Cost, KeyRing, unlocking
+from agentd.keys import Cost, KeyRing, throttle
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from agentd.locking import LockMark
 from agentd.locking.logind_watch import LOCK_SECONDS
@@ -46,7 +46,7 @@ ME, STRANGER = PeerIdentity(1000, 42), PeerIdentity(1000, 43)
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     """Argon2id runs in a thread, in real time; how attempts wait is tested where the clock is the test's."""
-    monkeypatch.setattr(unlocking, "MAX_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(throttle, "MAX_PAUSE_SECONDS", 0)
 
 
 class Machine:
@@ -215,7 +215,7 @@ async def test_told_to_start_locked_it_does_so_the_first_time_too(machine):
 async def test_a_passphrase_that_nothing_needs_ends_the_start(machine):
     async with await KeyRing.create_key_ring(keys_path=machine.settings.keys_path):
         pass
-    with pytest.raises(PassphraseError, match="not locked with a passphrase"):
+    with pytest.raises(PassphraseError, match="has no passphrase"):
         await machine.agent().start(PASSPHRASE)
 
 

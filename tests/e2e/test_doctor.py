@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.keys import store_opener
+from agentd.keys import read_only_keys
 from agentd.store import examine as examine_store
 from tests.e2e.breakages import BROKEN, broken_home, call_doctor, examine, install_units, used
 from tests.e2e.daemon import scratch_home
@@ -260,7 +260,7 @@ def given(home, way, file: Path):
 
 
 def examine_in_place(home):
-    with store_opener(home.state / "keys") as keys:
+    with read_only_keys(home.state / "keys") as keys:
         return examine_store(home.state / "store", keys)
 
 

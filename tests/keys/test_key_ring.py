@@ -202,7 +202,7 @@ async def test_a_key_file_of_another_user_is_refused(tmp_path, name):
 
 async def test_a_key_file_that_vanishes_while_it_is_made_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(root_key, "write_key", lambda file, content, replace: False)
-    with pytest.raises(KeyFileError, match="vanished"):
+    with pytest.raises(KeyFileError, match="created and removed"):
         await make(tmp_path / "keys")
 
 

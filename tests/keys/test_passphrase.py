@@ -76,7 +76,7 @@ async def test_without_the_passphrase_it_is_locked_and_with_a_wrong_one_refused(
 
 async def test_a_passphrase_for_a_raw_key_file_is_refused(tmp_path):
     before = await agent_id(tmp_path / "keys", None)
-    with pytest.raises(PassphraseError, match="not locked with a passphrase"):
+    with pytest.raises(PassphraseError, match="has no passphrase"):
         await make(tmp_path / "keys", OLD)
     assert await agent_id(tmp_path / "keys", None) == before
 
@@ -105,7 +105,7 @@ async def test_of_two_first_starts_with_different_passphrases_one_is_refused(tmp
 
     def overtaken(file: Path, content: memoryview, *, replace: bool) -> bool:
         other = paserk.wrap(bytes(32), NEW.encode(), salt=bytes(16), nonce=bytes(24), cost=CHEAP)
-        assert write(file, key_file.line_of(other), replace=False)
+        assert write(file, memoryview(other.encode() + b"\n"), replace=False)
         return write(file, content, replace=replace)
 
     monkeypatch.setattr(root_key, "write_key", overtaken)
@@ -166,7 +166,7 @@ def lock_as_before(folder: Path, passphrase: bytes) -> None:
     """A key file as it was made when every byte counted."""
     folder.mkdir(0o700)
     wrapped = paserk.wrap(bytes(32), passphrase, salt=bytes(16), nonce=bytes(24), cost=CHEAP)
-    assert key_file.write_key(folder / "root.key", key_file.line_of(wrapped), replace=False)
+    assert key_file.write_key(folder / "root.key", memoryview(wrapped.encode() + b"\n"), replace=False)
 
 
 @pytest.mark.parametrize(("given", "reason"), REFUSED_WHEN_SET.items())

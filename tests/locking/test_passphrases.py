@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from agentd.keys.passphrase import MAX_BYTES
 from agentd.locking import (
     passphrase_from_credential,
     passphrase_from_descriptor,
@@ -14,6 +13,7 @@ from agentd.locking import (
 from agentd_client import handed_over
 from agentd_client.errors import PassphraseError
 from agentd_client.handed_over import PassphraseSourceError
+from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 SECRET = b"correct horse"
 
@@ -51,10 +51,10 @@ every_way = pytest.mark.parametrize("read", [from_file, from_credential, from_de
         (SECRET + b"\r\n", SECRET + b"\r"),
         (b" " + SECRET + b" \n", b" " + SECRET + b" "),
         ("pässword".encode() + b"\xff", "pässword".encode() + b"\xff"),
-        (b"x" * MAX_BYTES, b"x" * MAX_BYTES),
-        (b"x" * MAX_BYTES + b"\n", b"x" * MAX_BYTES),
-        (b"x" * MAX_BYTES + b"\r\n", b"x" * MAX_BYTES),
-        (b"\xef\xbb\xbf" + b"x" * MAX_BYTES + b"\r\n", b"x" * MAX_BYTES),
+        (b"x" * MAX_PASSPHRASE_BYTES, b"x" * MAX_PASSPHRASE_BYTES),
+        (b"x" * MAX_PASSPHRASE_BYTES + b"\n", b"x" * MAX_PASSPHRASE_BYTES),
+        (b"x" * MAX_PASSPHRASE_BYTES + b"\r\n", b"x" * MAX_PASSPHRASE_BYTES),
+        (b"\xef\xbb\xbf" + b"x" * MAX_PASSPHRASE_BYTES + b"\r\n", b"x" * MAX_PASSPHRASE_BYTES),
     ],
 )
 def test_a_passphrase_is_all_there_is_but_one_newline_at_its_end(path, read, content, expected):
@@ -78,7 +78,7 @@ def test_an_empty_one_is_refused(path, read, content):
     "more", [b"x", b"xy", b"x\n", b"\nx", b"x" * 100_000, b"\n" * 100, b"\n" * 100 + b"x"]
 )
 def test_one_that_is_too_long_is_refused_and_not_shown(path, read, more):
-    path.write_bytes(b"z" * MAX_BYTES + more)
+    path.write_bytes(b"z" * MAX_PASSPHRASE_BYTES + more)
     with pytest.raises(PassphraseError, match="more than 1024 bytes") as refused:
         read(path)
     assert "zz" not in str(refused.value)
@@ -108,7 +108,7 @@ def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     else:
         with pytest.raises(PassphraseError):
             read(path)
-    assert rooms == [bytes(MAX_BYTES + 6)]
+    assert rooms == [bytes(MAX_PASSPHRASE_BYTES + 6)]
 
 
 @every_way

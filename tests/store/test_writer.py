@@ -191,7 +191,7 @@ def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
     assert "the event loop ended before the store was stopped" in caplog.text
     environment = kept[0]._environment
     assert environment is not None
-    kept[0]._opener.close(environment, is_clean=False)
+    kept[0]._on_disk.close(environment, is_clean=False)
 
 
 async def test_a_snapshot_that_cannot_be_had_beside_a_commit_fails_the_store_and_not_the_event_loop(

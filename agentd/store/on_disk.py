@@ -21,7 +21,7 @@ from .errors import os_errors_translated
 from .files import StoreFolder
 from .inspection import inspect
 from .keypath import HEADER
-from .sealing import KeyRing, Sealer
+from .sealing import KeyRing, Sealer, Unsealer
 from .stop_mark import mark_of, read_mark, write_mark
 
 FORMAT_VERSION = 1
@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 _PREFIX = "agentd store"
 
 
-class Opener(NamedTuple):
+class OnDiskStore(NamedTuple):
     """What it takes to open a store."""
 
     folder: StoreFolder
@@ -111,7 +111,7 @@ def sealed_header(sealer: Sealer, agent_id: str) -> bytes:
     return sealer.seal(HEADER, f"{_PREFIX} {FORMAT_VERSION}\n{agent_id}".encode())
 
 
-def check_header(path: Path, sealed: bytes | None, sealer: Sealer, agent_id: str) -> None:
+def check_header(path: Path, sealed: bytes | None, sealer: Unsealer, agent_id: str) -> None:
     """Whether this store is one that this agent can use.
 
     Raises:

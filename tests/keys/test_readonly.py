@@ -1,4 +1,4 @@
-"""Keys for who only looks: the same keys, and no trace of the look."""
+"""Read-only keys: the same keys, and nothing changed by reading them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from agentd.crypto import SealError
-from agentd.keys import Cost, KeyRing, key_file_form, store_opener
+from agentd.keys import Cost, KeyRing, key_file_form, read_only_keys
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from agentd_client.errors import AgentLockedError, KeyFileError, KeyUnavailableError, PassphraseError
 
@@ -21,13 +21,12 @@ async def test_it_opens_what_the_key_ring_sealed(tmp_path, passphrase):
     ) as key_ring:
         sealed = key_ring.seal(b"a value", b"its place")
         agent_id = key_ring.agent_id
-    with store_opener(tmp_path / "keys", passphrase) as keys:
+    with read_only_keys(tmp_path / "keys", passphrase) as keys:
         assert keys.agent_id == agent_id
         assert keys.open(sealed, b"its place") == b"a value"
         with pytest.raises(SealError):
             keys.open(sealed, b"another place")
-        with pytest.raises(NotImplementedError):
-            keys.seal(b"", b"")
+        assert not hasattr(keys, "seal")
     with pytest.raises(KeyUnavailableError):
         keys.open(sealed, b"its place")
 
@@ -50,7 +49,7 @@ async def test_the_form_tells_the_passphrase_and_what_was_left_behind(tmp_path):
 
 def test_nothing_is_made_where_nothing_is(tmp_path):
     assert key_file_form(tmp_path / "keys") is None
-    with pytest.raises(KeyFileError, match="not there"), store_opener(tmp_path / "keys"):
+    with pytest.raises(KeyFileError, match="does not exist"), read_only_keys(tmp_path / "keys"):
         pass
     assert not (tmp_path / "keys").exists()
 
@@ -59,9 +58,9 @@ async def test_what_does_not_fit_is_refused_as_the_agent_refuses_it(tmp_path):
     keys_path = tmp_path / "keys"
     async with await KeyRing.create_key_ring(keys_path=keys_path, passphrase="open up", cost=CHEAP):
         pass
-    with pytest.raises(AgentLockedError), store_opener(keys_path):
+    with pytest.raises(AgentLockedError), read_only_keys(keys_path):
         pass
-    with pytest.raises(PassphraseError), store_opener(keys_path, "another"):
+    with pytest.raises(PassphraseError), read_only_keys(keys_path, "another"):
         pass
     os.truncate(keys_path / "root.key", 5)
     with pytest.raises(KeyFileError, match="5 bytes"):

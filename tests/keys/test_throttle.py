@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentd.keys import UnlockQueue, unlocking
+from agentd.keys import PassphraseThrottle, throttle
 from agentd_client.errors import PassphraseError, TooManyAttemptsError
 
 RUN_SECONDS = 0.5
@@ -23,26 +23,26 @@ async def right() -> bool:
     return True
 
 
-async def refused(queue: UnlockQueue, peer: object) -> None:
+async def refused(queue: PassphraseThrottle, peer: object) -> None:
     with pytest.raises((PassphraseError, TooManyAttemptsError)):
         await queue.attempt(peer, wrong)
 
 
-async def started(nursery: trio.Nursery, queue: UnlockQueue, peer: object, times: int = 1) -> None:
+async def started(nursery: trio.Nursery, queue: PassphraseThrottle, peer: object, times: int = 1) -> None:
     for _ in range(times):
         nursery.start_soon(refused, queue, peer)
     await trio.testing.wait_all_tasks_blocked()
 
 
 def test_the_delays():
-    assert [unlocking.delay_seconds(wrong) for wrong in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
-    assert unlocking.delay_seconds(10**6) == 30
-    assert [unlocking.pause_seconds(wrong) for wrong in range(7)] == [0, 0.5, 1, 2, 4, 5, 5]
-    assert unlocking.pause_seconds(10**6) == 5
+    assert [throttle.delay_seconds(wrong) for wrong in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert throttle.delay_seconds(10**6) == 30
+    assert [throttle.pause_seconds(wrong) for wrong in range(7)] == [0, 0.5, 1, 2, 4, 5, 5]
+    assert throttle.pause_seconds(10**6) == 5
 
 
 async def test_a_peer_waits_longer_after_every_wrong_attempt(autojump_clock):
-    queue, gaps = UnlockQueue(), []
+    queue, gaps = PassphraseThrottle(), []
     for _ in range(8):
         began = trio.current_time()
         await refused(queue, 1)
@@ -52,7 +52,7 @@ async def test_a_peer_waits_longer_after_every_wrong_attempt(autojump_clock):
 
 
 async def test_a_right_attempt_ends_the_delays_of_its_peer_and_tells_of_the_wrong_ones(autojump_clock):
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     await refused(queue, 1)
     await refused(queue, 2)
     assert await queue.attempt(1, right)
@@ -63,21 +63,21 @@ async def test_a_right_attempt_ends_the_delays_of_its_peer_and_tells_of_the_wron
 
 
 async def test_a_hundred_attempts_of_one_peer_delay_another_by_one_run_and_the_pause_at_most(autojump_clock):
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
         await started(nursery, queue, 1, 100)
-        assert queue.waiting == unlocking.MAX_WAITING_OF_A_PEER
+        assert queue.waiting == throttle.MAX_WAITING_OF_A_PEER
         for _ in range(3):
             began = trio.current_time()
             assert await queue.attempt(2, right)
-            assert trio.current_time() - began <= 2 * RUN_SECONDS + unlocking.FIRST_PAUSE_SECONDS + 0.001
+            assert trio.current_time() - began <= 2 * RUN_SECONDS + throttle.FIRST_PAUSE_SECONDS + 0.001
             await trio.sleep(0.9)
         nursery.cancel_scope.cancel()
     assert queue.waiting == 0
 
 
 async def test_everybody_waits_longer_after_every_wrong_attempt_of_whomever(autojump_clock):
-    queue, gaps = UnlockQueue(), []
+    queue, gaps = PassphraseThrottle(), []
     for peer in range(8):
         began = trio.current_time()
         await refused(queue, peer)
@@ -87,13 +87,13 @@ async def test_everybody_waits_longer_after_every_wrong_attempt_of_whomever(auto
     began = trio.current_time()
     await refused(queue, 101)
     assert trio.current_time() - began == pytest.approx(RUN_SECONDS), "a right one ends the pauses"
-    await trio.sleep(unlocking.FORGOTTEN_AFTER_SECONDS)
+    await trio.sleep(throttle.FORGOTTEN_AFTER_SECONDS)
     began = trio.current_time()
     await refused(queue, 102)
     assert trio.current_time() - began == pytest.approx(RUN_SECONDS), "and so does time"
 
 
-async def guess(queue: UnlockQueue, peer: object) -> None:
+async def guess(queue: PassphraseThrottle, peer: object) -> None:
     """One process that tries wrong passphrases one after the other, for ever."""
     while True:
         try:
@@ -104,7 +104,7 @@ async def guess(queue: UnlockQueue, peer: object) -> None:
             await trio.sleep(1)
 
 
-ONE_TURN = RUN_SECONDS + unlocking.MAX_PAUSE_SECONDS
+ONE_TURN = RUN_SECONDS + throttle.MAX_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize("crowd", [1, 7, 70, 100])
@@ -112,7 +112,7 @@ ONE_TURN = RUN_SECONDS + unlocking.MAX_PAUSE_SECONDS
 async def test_the_right_passphrase_of_another_process_waits_for_two_turns_of_those_who_guess_at_most(
     autojump_clock, crowd, before
 ):
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
         for peer in range(crowd):
             nursery.start_soon(guess, queue, peer)
@@ -133,28 +133,28 @@ async def test_however_many_processes_guess_they_have_one_attempt_in_five_second
                 await queue.attempt((me, number), wrong)
             await trio.sleep(1)
 
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
         for me in range(20):
             nursery.start_soon(guess_from_new_processes, me)
         await trio.sleep(300)
         nursery.cancel_scope.cancel()
-    assert queue.wrong_attempts <= 300 / unlocking.MAX_PAUSE_SECONDS
+    assert queue.wrong_attempts <= 300 / throttle.MAX_PAUSE_SECONDS
 
 
 async def test_places_are_kept_for_processes_that_were_never_wrong(autojump_clock):
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
         for peer in range(48):
             await refused(queue, peer)
         for peer in range(48):
             nursery.start_soon(refused, queue, peer)
         await trio.testing.wait_all_tasks_blocked()
-        assert queue.waiting <= unlocking.MAX_WAITING_AFTER_WRONG
-        for peer in range(1000, 1000 + unlocking.MAX_WAITING - unlocking.MAX_WAITING_AFTER_WRONG):
+        assert queue.waiting <= throttle.MAX_WAITING_AFTER_WRONG
+        for peer in range(1000, 1000 + throttle.MAX_WAITING - throttle.MAX_WAITING_AFTER_WRONG):
             nursery.start_soon(queue.attempt, peer, right)
         await trio.testing.wait_all_tasks_blocked()
-        assert queue.waiting >= unlocking.MAX_WAITING - 1
+        assert queue.waiting >= throttle.MAX_WAITING - 1
         nursery.cancel_scope.cancel()
 
 
@@ -163,7 +163,7 @@ async def test_an_attempt_that_nobody_waits_for_is_dropped_and_one_that_runs_is_
         running.cancel()
         return await right()
 
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     running, waiting = trio.CancelScope(), trio.CancelScope()
     async with trio.open_nursery() as nursery:
         await started(nursery, queue, 1)
@@ -193,7 +193,7 @@ async def test_what_was_not_looked_at_counts_for_nothing(autojump_clock):
     async def not_looked_at() -> bool:
         return False
 
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     for _ in range(3):
         await refused(queue, 1)
     assert not await queue.attempt(1, not_looked_at)
@@ -208,9 +208,9 @@ async def test_what_was_not_looked_at_counts_for_nothing(autojump_clock):
 
 
 async def test_attempts_that_are_right_do_not_keep_another_peer_waiting_either(autojump_clock):
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
-        for _ in range(unlocking.MAX_WAITING_OF_A_PEER):
+        for _ in range(throttle.MAX_WAITING_OF_A_PEER):
             nursery.start_soon(queue.attempt, 1, right)
         await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
@@ -219,7 +219,7 @@ async def test_attempts_that_are_right_do_not_keep_another_peer_waiting_either(a
 
 
 async def test_one_runs_at_a_time(autojump_clock):
-    queue, running = UnlockQueue(), 0
+    queue, running = PassphraseThrottle(), 0
 
     async def alone() -> bool:
         nonlocal running
@@ -237,8 +237,8 @@ async def test_one_runs_at_a_time(autojump_clock):
 
 
 async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(autojump_clock, monkeypatch):
-    monkeypatch.setattr(unlocking, "MAX_WAITING", 10)
-    queue = UnlockQueue()
+    monkeypatch.setattr(throttle, "MAX_WAITING", 10)
+    queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
         await started(nursery, queue, 0)  # it runs, the others wait
         await started(nursery, queue, 1, 8)
@@ -251,7 +251,7 @@ async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(aut
 
 
 async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the_middle_once(autojump_clock):
-    queue, pushed_out = UnlockQueue(), []
+    queue, pushed_out = PassphraseThrottle(), []
 
     async def wait(peer: object) -> None:
         try:
@@ -260,12 +260,12 @@ async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the
             pushed_out.append(peer)
 
     async with trio.open_nursery() as nursery:
-        for peer in range(unlocking.MAX_WAITING + 1):
+        for peer in range(throttle.MAX_WAITING + 1):
             nursery.start_soon(wait, peer)
             await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(wait, 1000)
         await trio.testing.wait_all_tasks_blocked()
-        assert pushed_out == [1 + unlocking.MAX_WAITING // 2]
+        assert pushed_out == [1 + throttle.MAX_WAITING // 2]
         with pytest.raises(TooManyAttemptsError, match="too many passphrases wait"):
             await queue.attempt(pushed_out[0], right)
         nursery.cancel_scope.cancel()
@@ -275,7 +275,7 @@ async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_no
     async def broken() -> bool:
         raise OSError
 
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     with pytest.raises(OSError):
         await queue.attempt(1, broken)
     with trio.move_on_after(0.1):
@@ -287,18 +287,18 @@ async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_no
 
 
 async def test_what_is_remembered_of_peers_is_bounded_and_forgotten(autojump_clock, monkeypatch):
-    monkeypatch.setattr(unlocking, "MAX_PEERS", 20)
-    monkeypatch.setattr(unlocking, "MAX_NEWCOMERS", 30)
+    monkeypatch.setattr(throttle, "MAX_PEERS", 20)
+    monkeypatch.setattr(throttle, "MAX_NEWCOMERS", 30)
 
     async def at_once() -> bool:
         raise PassphraseError
 
-    queue = UnlockQueue()
+    queue = PassphraseThrottle()
     for peer in range(40):
         with pytest.raises(PassphraseError):
             await queue.attempt(peer, at_once)
     assert (len(queue._peers), len(queue._had_place)) == (20, 30)
-    await trio.sleep(unlocking.FORGOTTEN_AFTER_SECONDS)
+    await trio.sleep(throttle.FORGOTTEN_AFTER_SECONDS)
     last = 39
     await refused(queue, last)
     began = trio.current_time()

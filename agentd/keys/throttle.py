@@ -70,7 +70,7 @@ class _Waiting:
         self.look = trio.Event()
 
 
-class UnlockQueue:
+class PassphraseThrottle:
     """The turns of those who try a passphrase, on trio's clock.
 
     After a wrong attempt nobody has a turn before a pause is over that grows with all wrong attempts, and
