@@ -50,8 +50,8 @@ _PATHS = ("socket_path", "state_path", "passphrase_file", "verify_socket_path")
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
 SocketMode = Literal["0600", "0660", "0666"]
-"""Of the second door: for the owner, for a group too, for everybody. To connect takes the right to write, and
-nothing on a socket takes that to execute."""
+"""Of the verify socket: for the owner, for a group too, or for all. Connecting takes the right to write;
+nothing on a socket takes the right to execute."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,7 +160,7 @@ def load(
         state_path=os.path.abspath(settings.state_path),
     )
     with _named(config_path or paths.config_path()):
-        _check_second_door(settings)
+        _check_verify_socket(settings)
         if "session_expiry" in given:
             _check_lifetimes(settings)
     return settings
@@ -249,7 +249,7 @@ def _check_group(value: object) -> None:
         raise ValueError(f"verify_socket_group is the name of a group, not {value!r}")
 
 
-def _check_second_door(settings: Settings) -> None:
+def _check_verify_socket(settings: Settings) -> None:
     path = settings.verify_socket_path
     for name, value in (
         ("verify_socket_group", settings.verify_socket_group),

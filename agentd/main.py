@@ -18,7 +18,6 @@ from . import __version__, systemd
 from .agent import Agent, Core
 from .config import Settings
 from .crypto import wipe
-from .doors import SecondDoor
 from .keys import KEY_FILE, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .passphrase_sources import new_passphrase, unattended_passphrase
@@ -35,6 +34,7 @@ from .sessions import Clock, SessionManager, Subscribers, SystemClock
 from .state_folder import prepare_state
 from .status import notify_systemd, status_reader
 from .store import DB
+from .verify_socket import VerifySocket
 
 CLOSING_SECONDS = 10.0
 """For what comes after the drain: the store's last commit and its files."""
@@ -132,7 +132,7 @@ async def serve(
         logger: the root of the agent's loggers.
         passed: the socket that a service manager listens on already. It is closed here once the agent is
             ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
-        passed_verify: the same for the second door.
+        passed_verify: the same for the verify socket.
         passphrase_descriptor: where the passphrase can be read from; None where it is not handed over so.
 
     Raises:
@@ -151,7 +151,7 @@ async def serve(
         trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
         SocketFile(socket_path) as socket_file,
-        SecondDoor(settings, passed_verify) as second_door,
+        VerifySocket(settings, passed_verify) as verify_socket,
     ):
         await trio.to_thread.run_sync(prepare_state, settings)
         clock = SystemClock()
@@ -184,7 +184,7 @@ async def serve(
             if passed is not None:
                 socket_file.adopt(passed)
             listener = socket_file.bind() if passed is None else passed
-            second_door.bind()
+            verify_socket.bind()
             with passed or nullcontext():
                 async with trio.open_nursery() as standing:
                     await standing.start(agent.run)
@@ -194,8 +194,8 @@ async def serve(
                     standing.start_soon(notify_systemd, agent)
                     standing.start_soon(keep_in_place, socket_file, logger)
                     _log_ready(agent, settings, socket_path, logger)
-                    async with trio.open_nursery() as doors:
-                        doors.start_soon(second_door.serve, agent.gate.sessions, logger, traffic, stop)
+                    async with trio.open_nursery() as serving:
+                        serving.start_soon(verify_socket.serve, agent.gate.sessions, logger, traffic, stop)
                         await serve_connections(
                             listener,
                             dispatch,

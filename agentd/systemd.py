@@ -14,7 +14,7 @@ from typing import NamedTuple
 from agentd_client.errors import SocketPathError
 
 _FIRST_PASSED_DESCRIPTOR = 3
-_SECOND_DOOR = "verify"
+_VERIFY_SOCKET = "verify"
 _MICROSECONDS = 1_000_000
 
 
@@ -26,9 +26,9 @@ class Passed(NamedTuple):
 
 
 def passed_sockets(environ: Mapping[str, str] = os.environ) -> Passed:
-    """What systemd handed over: the owner's socket, the second door's, both or none.
+    """What systemd handed over: the owner's socket, the verify socket, both or none.
 
-    The second door's is the one named "verify" (FileDescriptorName=). Whatever has another name, or none, is
+    The verify socket is the one named "verify" (FileDescriptorName=). Whatever has another name, or none, is
     the owner's, over which nobody but the owner is heard: a slip in a unit lets nobody in.
 
     Raises:
@@ -39,11 +39,11 @@ def passed_sockets(environ: Mapping[str, str] = os.environ) -> Passed:
         return Passed()  # meant for another process; it was inherited with the environment
     count = environ.get("LISTEN_FDS")
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    second = [name == _SECOND_DOOR for name in names] if count == str(len(names)) else [False]
+    second = [name == _VERIFY_SOCKET for name in names] if count == str(len(names)) else [False]
     if count not in ("1", "2") or len(second) != int(count) or len(set(second)) != len(second):
         raise SocketPathError(
             f"systemd passed {count} sockets ({', '.join(filter(None, names)) or 'without names'}); "
-            f"agentd.socket has one, and agentd-verify.socket one of the name {_SECOND_DOOR!r}"
+            f"agentd.socket has one, and agentd-verify.socket one of the name {_VERIFY_SOCKET!r}"
         )
     taken: dict[bool, socket.socket] = {}
     try:

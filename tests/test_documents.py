@@ -68,7 +68,7 @@ def test_every_kind_of_event_and_every_method_is_documented():
 
 
 def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
-    shown_bytes = section("Worked bytes") + section("The second door")
+    shown_bytes = section("Worked bytes") + section("The verify socket")
     blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", shown_bytes)
     assert len(blocks) == 8
     for shown, bytes_ in blocks:

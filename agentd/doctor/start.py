@@ -11,9 +11,9 @@ from agentd_client.errors import AgentdError
 from agentd_client.private import folders_fault
 
 from ..crypto import wipe
-from ..doors import check_second_door
 from ..keys import KEY_FILE, key_file_form
 from ..locking import passphrase_from_file
+from ..verify_socket import check_verify_socket
 from .finding import Finding, ok, refused
 from .node import nearest
 from .scene import Scene
@@ -119,7 +119,7 @@ def _verify_obstacle(scene: Scene) -> str | None:
     if not path:
         return None
     try:
-        check_second_door(scene.settings)
+        check_verify_socket(scene.settings)
     except AgentdError as error:
         return error.sentence
     except OSError as error:

@@ -23,8 +23,8 @@ from .turn import SLICE_SECONDS
 Key = TypeVar("Key")
 
 VERIFY_SLICE_SECONDS = 0.0
-"""Of one connection of the second door, before the owner's connections get their turn: however many requests
-another user sends, the owner waits for one of each of its connections, which takes a few milliseconds."""
+"""For one connection of the verify socket, before the owner's connections get a turn. However many requests
+another user sends, the owner waits for one on each of its connections, which takes a few milliseconds."""
 
 LEAVING_SHARE = 0.25
 """Connections that have to go but still answer what had been sent to them, as a part of the limit. As a rule
@@ -37,7 +37,7 @@ of the event loop to end, and those that wait to be accepted when the agent stop
 
 
 class Present:
-    """The connections of one door: those that stay, by user and process, and those that go, the oldest first.
+    """The connections of one socket: those that stay, by user and process, and those that go, oldest first.
 
     Kept up to date instead of counted for each newcomer, because whoever connects without end makes the agent
     ask for every one.
@@ -132,7 +132,7 @@ ROOM = Room(True)
 
 
 class Admission(NamedTuple):
-    """The rule of one door.
+    """The rule of one socket.
 
     only_uid: the one user who is let in; None for whoever can reach the socket.
     connections: how many there may be at once. connections_of_uid: how many of them one user's.

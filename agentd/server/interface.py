@@ -30,7 +30,7 @@ Unsubscribe = Callable[[], None]
 
 
 class Verifying(Protocol):
-    """Judging tokens, which is all that the second door is for; see `Sessions`."""
+    """Judging tokens, which is all that the verify socket is for; see `Sessions`."""
 
     def verify_nowait(
         self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None

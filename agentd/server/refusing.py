@@ -22,7 +22,7 @@ from .server import serve_connections
 REFUSING_SECONDS = 1.0
 """For all of it: whoever connects later makes the next attempt."""
 
-_AT_SECOND_DOOR = "its owner is told why"
+_AT_VERIFY_SOCKET = "its owner is told why"
 
 
 class _Refusal(Dispatch):
@@ -46,15 +46,15 @@ async def refuse_waiting(
 
     Args:
         owners: the owner's socket, listening; whoever made it closes it. None where none was passed.
-        verify: the same of the second door, whose peers are not told why: that is about the owner's files.
+        verify: the same of the verify socket, whose peers are not told why: that is about the owner's files.
         sentence: why the agent could not start, and what to do.
         logger: told of peers that were refused or cut off.
     """
-    async with trio.open_nursery() as doors:
+    async with trio.open_nursery() as sockets:
         if owners is not None:
-            doors.start_soon(_refuse, owners, _Refusal(sentence, logger), owner_only(), logger)
+            sockets.start_soon(_refuse, owners, _Refusal(sentence, logger), owner_only(), logger)
         if verify is not None:
-            doors.start_soon(_refuse, verify, _Refusal(_AT_SECOND_DOOR, logger), anybody(), logger)
+            sockets.start_soon(_refuse, verify, _Refusal(_AT_VERIFY_SOCKET, logger), anybody(), logger)
 
 
 async def _refuse(

@@ -1,4 +1,4 @@
-"""The methods of the second door: whether a token is good, and nothing else.
+"""The methods of the verify socket: whether a token is good, and nothing else.
 
 Its peers are other users. What they may know is the answer to their question, and not which session it is,
 who opened it, or how the agent is.
@@ -67,7 +67,7 @@ def _told(found: Verification) -> Verdict:
 class _Discreet(Dispatch):
     """Tells of a failure of the agent's own its code, and its sentence without particulars.
 
-    Those name paths and records, and are for the owner, who is told them at the other door.
+    Those name paths and records, and are for the owner, who is told them at the owner's socket.
     """
 
     def _refusal(self, msgid: int, name: str, error: Exception) -> bytes:
@@ -79,13 +79,13 @@ class _Discreet(Dispatch):
 def verify_dispatch(
     sessions: Verifying, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
 ) -> Dispatch:
-    """The table of the second door.
+    """The table of the verify socket.
 
     Args:
         sessions: verifies; must be running for as long as requests are answered.
         version: of agentd, for `hello`.
         logger: told of the agent's own failures; never of a token.
-        traffic: where requests are counted, with those of the owner's door.
+        traffic: where requests are counted, with those of the owner's socket.
     """
     dispatch = _Discreet(logger, traffic)
     capabilities: list[str] = []

@@ -174,7 +174,7 @@ class Client(Caller):
     ) -> Verdict:
         """As `verify_token`, with the reason why not, or the audience and scopes that the token has.
 
-        At the second door, which tells no more, as at the owner's.
+        At the verify socket, which tells no more, as at the owner's.
         """
         text = token_text(token)
         if text is None:

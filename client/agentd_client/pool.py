@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 16
 """Of one client in one process, so that as many threads call side by side. The agent takes 256 of all its
-peers, and 32 of one other user at the second door."""
+peers, and 32 of one other user at the verify socket."""
 
 MAX_UID = 2**32 - 2
 """uid_t has 32 bits, and chown(2) gives the last one another meaning."""

@@ -58,7 +58,7 @@ def handed_over(
 def served(
     home: Home, listener: Any, *arguments: str, second: Any = None, **environ: str
 ) -> subprocess.Popen[str]:
-    """`agentd serve` as systemd starts it, with the owner's socket and perhaps the second door's."""
+    """`agentd serve` as systemd starts it, with the owner's socket and perhaps the verify socket's."""
     command = ("-m", "agentd", *arguments) if arguments else ("-m", "agentd", "serve")
     passed, names = [listener], None
     if second is not None:

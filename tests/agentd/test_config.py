@@ -167,10 +167,10 @@ def test_what_is_wrong_is_refused_and_named_with_its_file(config, text, named):
     assert "$" not in refused.value.sentence
 
 
-# --- the second door ---
+# --- the verify socket ---
 
 
-def test_there_is_no_second_door_unless_it_has_a_path():
+def test_there_is_no_verify_socket_unless_it_has_a_path():
     assert load().verify_socket_path == ""
 
 
@@ -227,7 +227,7 @@ _DOOR = "verify_socket_path = '/d/verify.sock'\n"
         (f"{_DOOR}socket_path = '/d/../d/verify.sock'", "verify_socket_path is the socket's own path"),
     ],
 )
-def test_a_second_door_that_is_not_clear_is_refused(config, text, named):
+def test_a_verify_socket_that_is_not_clear_is_refused(config, text, named):
     config.write_text(text)
     with pytest.raises(ConfigError) as refused:
         load()

@@ -84,7 +84,7 @@ def test_two_sockets_are_told_apart_by_their_names(tmp_path, names, owners_and_v
     ("names", "owners_and_verify"),
     [("verify", "None a"), ("agentd.socket", "a None"), ("Verify", "a None"), (None, "a None")],
 )
-def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_the_second_door(
+def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_the_verify_socket(
     tmp_path, names, owners_and_verify
 ):
     with listening(tmp_path / "a") as only:

@@ -1,4 +1,4 @@
-"""`judge_token`: what a token is good for, told alike by both doors."""
+"""`judge_token`: what a token is good for, the same from both sockets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_answer_of_either_door_is_read_alike(
 
 
 @pytest.mark.parametrize(("valid", "expected"), [(True, True), (False, False)])
-def test_verify_and_check_take_the_second_doors_answer_too(
+def test_verify_and_check_take_the_verify_sockets_answer_too(
     path: Path, flavour: str, valid: bool, expected: bool
 ) -> None:
     reason = None if valid else "REVOKED"

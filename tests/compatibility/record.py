@@ -151,10 +151,10 @@ def record_locking(agent: Recorder) -> None:
 
 
 def record_verify_only(agent: Recorder, token: str) -> None:
-    agent.ask("hello of the second door", calls.hello("agentd-client 0.1.0"))
-    agent.ask("valid at the second door", calls.judge_token(token))
-    agent.ask("no token at the second door", calls.judge_token("v4.local.AAAA"))
-    agent.ask("nothing else at the second door", calls.get_status())
+    agent.ask("hello of the verify socket", calls.hello("agentd-client 0.1.0"))
+    agent.ask("valid at the verify socket", calls.judge_token(token))
+    agent.ask("no token at the verify socket", calls.judge_token("v4.local.AAAA"))
+    agent.ask("nothing else at the verify socket", calls.get_status())
 
 
 def main(version: str, folder: str) -> None:
@@ -172,7 +172,7 @@ def main(version: str, folder: str) -> None:
         record_refusals(agent)
         record_locking(agent)
         verifier = Recorder(second)
-        token = agent.ask("a session for the second door", calls.create_token(3600, None)).token
+        token = agent.ask("a session for the verify socket", calls.create_token(3600, None)).token
         record_verify_only(verifier, token)
         daemon.stop()
         events = subscriber.events()

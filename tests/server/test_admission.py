@@ -1,4 +1,4 @@
-"""Who is let in at which door, and how many: nobody can keep the owner, or other users, out."""
+"""Who is let in at which socket, and how many: nobody can keep the owner, or other users, out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agentd_client.protocol.limits import (
 from tests.server.talk import LOGGER, Talker, dispatch_of, msgids, verify
 
 OWNER, ALICE, BOB, CAROL = os.geteuid(), 1001, 1002, 1003
-DOOR = Admission(None, connections=4, connections_of_uid=3, slice_seconds=0)
+VERIFY = Admission(None, connections=4, connections_of_uid=3, slice_seconds=0)
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ async def test_where_nothing_is_said_the_owner_alone_is_let_in(serving, peers, l
     assert "uid=1001 pid=42 refused: another user" in log.text
 
 
-async def test_at_the_second_door_every_user_is_answered(serving, peers):
+async def test_at_the_verify_socket_every_user_is_answered(serving, peers):
     peers[:] = [ALICE, BOB, OWNER]
-    async with serving(DOOR) as path:
+    async with serving(VERIFY) as path:
         for _ in range(3):
             with await Talker.connect(path) as talker:
                 assert await answered(talker)
@@ -112,7 +112,7 @@ async def test_a_peer_that_the_kernel_says_nothing_of_is_refused_there_too(servi
         raise OSError
 
     monkeypatch.setattr(server, "peer_of", unknown)
-    async with serving(DOOR) as path:
+    async with serving(VERIFY) as path:
         with await Talker.connect(path) as talker:
             assert await talker.everything() == []
     assert "does not say who" in log.text
@@ -123,7 +123,7 @@ async def test_a_user_with_all_of_its_share_is_refused_one_more_and_nobody_else_
 ):
     gate = sessions.gate("counted")
     peers[:] = [ALICE] * 4 + [BOB]
-    async with serving(DOOR) as path:
+    async with serving(VERIFY) as path:
         with ExitStack() as held:
             busy = [await working(held, path) for _ in range(3)]
             with await Talker.connect(path) as fourth:
@@ -138,7 +138,7 @@ async def test_a_user_with_all_of_its_share_is_refused_one_more_and_nobody_else_
 
 async def test_who_has_used_up_a_share_makes_room_out_of_it(serving, peers, log):
     peers[:] = [BOB, ALICE, ALICE, ALICE, ALICE]
-    async with serving(DOOR._replace(connections=8)) as path:
+    async with serving(VERIFY._replace(connections=8)) as path:
         with ExitStack() as held:
             of_bob, idle_longest, other, third = [
                 held.enter_context(await Talker.connect(path)) for _ in range(4)
@@ -154,9 +154,9 @@ async def test_who_has_used_up_a_share_makes_room_out_of_it(serving, peers, log)
     ]
 
 
-async def test_a_full_door_makes_room_among_all_of_its_users(serving, peers, log):
+async def test_a_full_socket_makes_room_among_all_of_its_users(serving, peers, log):
     peers[:] = [ALICE, ALICE, ALICE, BOB, CAROL]
-    async with serving(DOOR) as path:
+    async with serving(VERIFY) as path:
         with ExitStack() as held:
             talkers = [held.enter_context(await Talker.connect(path)) for _ in range(4)]
             for talker in talkers:
@@ -166,11 +166,11 @@ async def test_a_full_door_makes_room_among_all_of_its_users(serving, peers, log
     assert "the limit is 4" in log.text
 
 
-async def test_the_owners_door_has_room_however_full_the_second_one_is(serving, sessions, peers):
+async def test_the_owners_socket_has_room_however_full_the_verify_socket_is(serving, sessions, peers):
     peers[:] = [ALICE] * 3 + [BOB] + [ALICE]
     gate = sessions.gate("counted")
     traffic = Traffic()
-    async with serving(DOOR, traffic=traffic) as second, serving(None, "agent") as owners:
+    async with serving(VERIFY, traffic=traffic) as second, serving(None, "agent") as owners:
         with ExitStack() as held:
             for _ in range(4):
                 await working(held, second)
@@ -183,9 +183,9 @@ async def test_the_owners_door_has_room_however_full_the_second_one_is(serving, 
     assert (traffic.connections, traffic.connections_open, traffic.peers_refused) == (5, 0, 1)
 
 
-async def test_two_doors_are_counted_together(serving, sessions):
+async def test_two_sockets_are_counted_together(serving, sessions):
     traffic = Traffic()
-    async with serving(DOOR, "one", traffic) as one, serving(DOOR, "two", traffic) as two:
+    async with serving(VERIFY, "one", traffic) as one, serving(VERIFY, "two", traffic) as two:
         with await Talker.connect(one) as first, await Talker.connect(two) as second:
             assert await answered(first)
             assert await answered(second)
@@ -193,7 +193,7 @@ async def test_two_doors_are_counted_together(serving, sessions):
     assert traffic.connections_open == 0
 
 
-async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
+async def test_requests_of_the_verify_socket_leave_the_others_a_turn_after_a_few(
     serving, sessions, monkeypatch
 ):
     turns = []
@@ -204,7 +204,7 @@ async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
         return verify_nowait(token, **named)
 
     monkeypatch.setattr(sessions, "verify_nowait", counting)
-    async with serving(DOOR) as second, serving(None, "agent") as owners:
+    async with serving(VERIFY) as second, serving(None, "agent") as owners:
         with await Talker.connect(second) as flooding, await Talker.connect(owners) as owner:
             for _ in range(20):  # whose turn comes first is left to chance
                 turns.clear()
@@ -217,7 +217,7 @@ async def test_requests_of_the_second_door_leave_the_others_a_turn_after_a_few(
                 assert len(turns) == 65
 
 
-def test_the_doors_as_they_are():
+def test_the_limits_of_both_sockets():
     assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
     assert anybody() == Admission(
         None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS

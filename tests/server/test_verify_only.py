@@ -1,4 +1,4 @@
-"""The second door's table: what it answers, and how little that is."""
+"""The verify socket's table: what it answers, and how little that is."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def is_valid(token: str, audience: str | None, scopes: Sequence[str] | None) -> 
 def judge_token(
     token: str, *, audience: str | None = None, scopes: Sequence[str] | None = None
 ) -> Call[Verdict]:
-    """As `verify_token`; read so that the answer of either door says the same."""
+    """As `verify_token`; read so that the answer of either socket says the same."""
     return _verify(wire.verdict, token, audience, scopes)
 
 

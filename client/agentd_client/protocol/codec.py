@@ -2,7 +2,7 @@
 
 The MessagePack-RPC specification: a request is ``[0, msgid, method, params]``, a response
 ``[1, msgid, error, result]``, a notification ``[2, method, params]``; messages follow each other unframed.
-The one door to msgpack on the wire.
+The only module that imports msgpack for the wire.
 """
 
 from __future__ import annotations

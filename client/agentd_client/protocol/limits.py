@@ -83,7 +83,7 @@ MAX_CONNECTIONS = 256
 
 MAX_VERIFY_CONNECTIONS = 64
 MAX_VERIFY_CONNECTIONS_OF_UID = 32
-"""Of the second door, whose peers are other users: beside the owner's, and never all of them one user's."""
+"""Of the verify socket, whose peers are other users: beside the owner's, and never all of them one user's."""
 
 MESSAGE_SECONDS = 10.0
 """From a message's first byte to its last: a header may claim gigabytes that never come."""

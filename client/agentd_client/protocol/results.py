@@ -133,7 +133,7 @@ class Verification(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a token is valid and what it is good for, which is all that the second door tells.
+    """Whether a token is valid and what it is good for, which is all that the verify socket tells.
 
     audience, scopes: the session's, where the token is valid; None is all. Otherwise both are None.
     """

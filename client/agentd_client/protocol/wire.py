@@ -211,7 +211,7 @@ def is_valid(answer: Any) -> bool:
 
 
 def verdict(answer: Any) -> Verdict:
-    """Whether a token is valid, as either door answers it."""
+    """Whether a token is valid, as either socket answers."""
     session = verification(answer).session
     if session is None:
         return from_wire(Verdict, answer)

@@ -1,4 +1,4 @@
-"""agentd-verify.socket: a second door that systemd holds, for a group of other users."""
+"""agentd-verify.socket: a verify socket that systemd holds, for a group of other users."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from tests.systemd.user_manager import AGENTS, AGENTS_GID, NAME, SYSTEM_PYTHON, UserManager
 
 FOLDER = f"/run/agentd-{NAME}"
-DOOR = f"{FOLDER}/verify.sock"
+VERIFY_PATH = f"{FOLDER}/verify.sock"
 UNIT = "agentd-verify.socket"
 EDITED = f"""
 [Socket]
 ListenStream=
-ListenStream={DOOR}
+ListenStream={VERIFY_PATH}
 SocketGroup={AGENTS}
 SocketMode=0660
 """
@@ -40,7 +40,7 @@ def asked_as(service: UserManager, path: str, token: str, gid: int) -> bytes | s
 
 
 @pytest.fixture
-def door(service):
+def verifying(service):
     """As docs/operations.md tells to do it."""
     service.done("mkdir", "-p", "-m", "750", FOLDER, root=True)
     service.done("chown", f"{NAME}:{AGENTS}", FOLDER, root=True)
@@ -63,35 +63,37 @@ def test_it_is_installed_and_not_enabled(service):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_group_can_verify_tokens_there_and_nobody_can_do_more(door):
-    answer = asked_as(door, DOOR, "v4.local.none", AGENTS_GID)
+def test_the_group_can_verify_tokens_there_and_nobody_can_do_more(verifying):
+    answer = asked_as(verifying, VERIFY_PATH, "v4.local.none", AGENTS_GID)
     assert b"\xa9MALFORMED" in answer, "and that started the agent"
-    door.done("agentctl", "login", "--scope", "read")
-    token = door.done("agentctl", "token").strip()
-    answer = asked_as(door, DOOR, token, AGENTS_GID)
+    verifying.done("agentctl", "login", "--scope", "read")
+    token = verifying.done("agentctl", "token").strip()
+    answer = asked_as(verifying, VERIFY_PATH, token, AGENTS_GID)
     assert b"\xa5valid\xc3" in answer
     assert b"\xa6scopes\x91\xa4read" in answer
     assert b"session" not in answer
-    assert "PermissionError" in asked_as(door, DOOR, token, 65534)
-    assert "PermissionError" in asked_as(door, f"{door.runtime}/agentd/agent.sock", token, AGENTS_GID)
-    status = json.loads(door.done("agentctl", "--json", "status"))["agent"]
-    assert status["socketPath"] == f"{door.runtime}/agentd/agent.sock"
-    assert "unknown method" not in door.done("agentctl", "list")
+    assert "PermissionError" in asked_as(verifying, VERIFY_PATH, token, 65534)
+    assert "PermissionError" in asked_as(
+        verifying, f"{verifying.runtime}/agentd/agent.sock", token, AGENTS_GID
+    )
+    status = json.loads(verifying.done("agentctl", "--json", "status"))["agent"]
+    assert status["socketPath"] == f"{verifying.runtime}/agentd/agent.sock"
+    assert "unknown method" not in verifying.done("agentctl", "list")
 
 
-def test_a_restart_leaves_both_sockets_where_they_are(door):
-    door.done("agentctl", "login")
-    token = door.done("agentctl", "token").strip()
-    door.systemctl("restart", "agentd.service")
-    assert b"\xa5valid\xc3" in asked_as(door, DOOR, token, AGENTS_GID)
-    door.done("agentctl", "verify")
-    mode = door.done("stat", "-c", "%a %U %G", DOOR, root=True)
+def test_a_restart_leaves_both_sockets_where_they_are(verifying):
+    verifying.done("agentctl", "login")
+    token = verifying.done("agentctl", "token").strip()
+    verifying.systemctl("restart", "agentd.service")
+    assert b"\xa5valid\xc3" in asked_as(verifying, VERIFY_PATH, token, AGENTS_GID)
+    verifying.done("agentctl", "verify")
+    mode = verifying.done("stat", "-c", "%a %U %G", VERIFY_PATH, root=True)
     assert mode == f"660 {NAME} {AGENTS}\n"
 
 
-def test_a_start_that_fails_tells_the_owner_why_and_others_only_that(door):
-    door.write(door.home / ".config/agentd/config.toml", "nonsense = 1\n")
-    answer = asked_as(door, DOOR, "v4.local.none", AGENTS_GID)
+def test_a_start_that_fails_tells_the_owner_why_and_others_only_that(verifying):
+    verifying.write(verifying.home / ".config/agentd/config.toml", "nonsense = 1\n")
+    answer = asked_as(verifying, VERIFY_PATH, "v4.local.none", AGENTS_GID)
     assert b"START: the agent could not start: its owner is told why" in answer
-    refused = door.run("agentctl", "verify")
+    refused = verifying.run("agentctl", "verify")
     assert "nonsense" in refused.stderr

@@ -40,16 +40,16 @@ OTHERS = (
 
 
 @pytest.fixture
-def door():
-    """Where the second door is to be: in a folder that everybody may pass through."""
-    with tempfile.TemporaryDirectory(prefix="agentd-door-") as folder:
+def verify_path():
+    """Where the verify socket is to be: in a folder that everybody may pass through."""
+    with tempfile.TemporaryDirectory(prefix="agentd-verify-") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder) / "verify.sock"
 
 
 @pytest.fixture
-def configure(home, door):
-    def configure(more: str = "", path: Path = door) -> None:
+def configure(home, verify_path):
+    def configure(more: str = "", path: Path = verify_path) -> None:
         config = home.path / "config" / "agentd" / "config.toml"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(f'verify_socket_path = "{path}"\n{more}\n')
@@ -59,7 +59,7 @@ def configure(home, door):
 
 @pytest.fixture
 def opened(home, configure):
-    """An agent whose second door is open to everybody."""
+    """An agent whose verify socket is open to everybody."""
     configure('verify_socket_mode = "0666"')
     with serving(home) as daemon:
         yield daemon
@@ -130,53 +130,58 @@ def test_the_owners_socket_opened_to_everybody_by_hand_still_hears_nobody_else(h
     assert f"peer uid={NOBODY}" in daemon.log.read_text()
 
 
-# --- the second door ---
+# --- the verify socket ---
 
 
 @needs_root
-def test_another_user_learns_whether_a_token_is_good_and_for_what(opened, door):
+def test_another_user_learns_whether_a_token_is_good_and_for_what(opened, verify_path):
     with opened.client() as agent:
         created = agent.create_token(label="a label", audience=["web"], scopes=["read", "write"])
-        assert as_user(ask(door, "verify_token", created.token, audience="web")) is True
-        judged = as_user(ask(door, "judge_token", created.token, audience="web", scopes=["read"]))
+        assert as_user(ask(verify_path, "verify_token", created.token, audience="web")) is True
+        judged = as_user(ask(verify_path, "judge_token", created.token, audience="web", scopes=["read"]))
         assert judged == [True, None, ["web"], ["read", "write"]]
         for asked, reason in (
             ({}, "WRONG_AUDIENCE"),
             ({"audience": "mail"}, "WRONG_AUDIENCE"),
             ({"audience": "web", "scopes": ["read", "admin"]}, "MISSING_SCOPE"),
         ):
-            assert as_user(ask(door, "judge_token", created.token, **asked)) == [False, reason, None, None]
+            assert as_user(ask(verify_path, "judge_token", created.token, **asked)) == [
+                False,
+                reason,
+                None,
+                None,
+            ]
         agent.revoke_token(created.token)
-        judged = as_user(ask(door, "judge_token", created.token, audience="web"))
+        judged = as_user(ask(verify_path, "judge_token", created.token, audience="web"))
         assert judged == [False, "REVOKED", None, None]
     assert created.token not in opened.log.read_text()
 
 
 @needs_root
-def test_a_locked_agent_says_so_at_the_second_door_too(home, configure, door):
+def test_a_locked_agent_says_so_at_the_verify_socket_too(home, configure, verify_path):
     protect(home)
     configure('verify_socket_mode = "0666"')
     with unlocked(home) as daemon, daemon.client() as agent:
         token = agent.create_token().token
-        assert as_user(ask(door, "verify_token", token)) is True
+        assert as_user(ask(verify_path, "verify_token", token)) is True
         agent.lock()
         with pytest.raises(AgentLockedError):
-            ask(door, "judge_token", token)()
-        with at(door) as other, pytest.raises(UnknownMethodError):
+            ask(verify_path, "judge_token", token)()
+        with at(verify_path) as other, pytest.raises(UnknownMethodError):
             other.unlock(PASSPHRASE)
-        assert as_user(ask(door, "hello"))[2] == ["hello", "verifyToken"]
+        assert as_user(ask(verify_path, "hello"))[2] == ["hello", "verifyToken"]
         assert agent.get_status().locked
 
 
 @needs_root
-def test_the_bytes_of_an_answer_hold_nothing_of_the_session(opened, door):
+def test_the_bytes_of_an_answer_hold_nothing_of_the_session(opened, verify_path):
     with opened.client() as agent:
         created = agent.create_token(label="a label")
 
     def speak():
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(START_SECONDS)
-            sock.connect(str(door))
+            sock.connect(str(verify_path))
             sock.sendall(msgpack.packb([0, 1, "verifyToken", [{"token": created.token}]]))
             return sock.recv(4096).hex()
 
@@ -186,44 +191,46 @@ def test_the_bytes_of_an_answer_hold_nothing_of_the_session(opened, door):
 
 @needs_root
 @pytest.mark.parametrize("call", OTHERS, ids=lambda call: call[0])
-def test_whatever_else_another_user_asks_is_an_unknown_method(opened, door, call):
-    assert as_user(ask(door, *call)) == ["UnknownMethodError"]
+def test_whatever_else_another_user_asks_is_an_unknown_method(opened, verify_path, call):
+    assert as_user(ask(verify_path, *call)) == ["UnknownMethodError"]
 
 
 @needs_root
-def test_a_client_sends_nothing_to_another_users_agent_unless_that_user_was_named(opened, door):
+def test_a_client_sends_nothing_to_another_users_agent_unless_that_user_was_named(opened, verify_path):
     for agent_uid in (None, NOBODY, OWNER + 1):
-        assert as_user(ask(door, "verify_token", "v4.local.x", agent_uid=agent_uid)) == ["ForeignAgentError"]
+        assert as_user(ask(verify_path, "verify_token", "v4.local.x", agent_uid=agent_uid)) == [
+            "ForeignAgentError"
+        ]
     with opened.client() as agent:
         assert agent.get_status().counters.requests == 2, "what this test and its fixture asked"
 
 
 @needs_root
-def test_uses_are_counted_whichever_door_they_come_through(opened, door):
+def test_uses_are_counted_whichever_socket_they_come_through(opened, verify_path):
     with opened.client() as agent:
         token = agent.create_token(max_uses=3).token
         assert agent.verify_token(token)
-        assert [as_user(ask(door, "verify_token", token)) for _ in range(3)] == [True, True, False]
+        assert [as_user(ask(verify_path, "verify_token", token)) for _ in range(3)] == [True, True, False]
         assert agent.inspect_token(token).reason == "USED_UP"
 
 
 @needs_root
-def test_the_owner_sees_who_asked(opened, door):
-    as_user(ask(door, "verify_token", "v4.local.x"))
+def test_the_owner_sees_who_asked(opened, verify_path):
+    as_user(ask(verify_path, "verify_token", "v4.local.x"))
     with opened.client() as agent:
         (refused,) = [entry for entry in agent.list_audit().entries if entry.kind == "refused"]
     assert (refused.peer_uid, refused.reason) == (NOBODY, "MALFORMED")
 
 
 @needs_root
-def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(opened, door):
+def test_one_user_can_neither_fill_the_verify_socket_nor_keep_the_owner_from_an_answer(opened, verify_path):
     ready, go = os.pipe(), os.pipe()
 
     def crowd():
         with ExitStack() as held:
             try:
-                socks = [held.enter_context(begin(door)) for _ in range(MAX_VERIFY_CONNECTIONS_OF_UID)]
-                one_more = held.enter_context(knock(door))
+                socks = [held.enter_context(begin(verify_path)) for _ in range(MAX_VERIFY_CONNECTIONS_OF_UID)]
+                one_more = held.enter_context(knock(verify_path))
                 answered = bool(one_more.recv(1))
                 made_room = socks.pop(0).recv(1) == b""
             finally:
@@ -238,8 +245,8 @@ def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(op
         crowding = pool.submit(as_user, crowd)
         try:
             os.read(ready[0], 1)
-            assert as_user(ask(door, "hello"), uid=61001)[1] == 1
-            assert ask(door, "hello")().protocol == 1
+            assert as_user(ask(verify_path, "hello"), uid=61001)[1] == 1
+            assert ask(verify_path, "hello")().protocol == 1
             with opened.client() as agent:
                 assert agent.get_status().counters.peers_refused == 0
         finally:
@@ -251,19 +258,19 @@ def test_one_user_can_neither_fill_the_door_nor_keep_the_owner_from_an_answer(op
 
 
 @needs_root
-def test_one_process_with_many_uids_does_not_keep_the_next_user_out(opened, door):
+def test_one_process_with_many_uids_does_not_keep_the_next_user_out(opened, verify_path):
     """What a user is that has 65,536 subordinate uids, as root of a user namespace."""
 
     def crowd():
         held = []
         for uid in range(100_000, 100_000 + 2 * MAX_VERIFY_CONNECTIONS):
             os.seteuid(uid)  # which is what the kernel tells the agent
-            held.append(begin(door))
+            held.append(begin(verify_path))
             os.seteuid(0)
-        return ask(door, "hello")()[1], len(held)
+        return ask(verify_path, "hello")()[1], len(held)
 
     def outsider():
-        return [ask(door, "hello")()[1] for _ in range(3)]
+        return [ask(verify_path, "hello")()[1] for _ in range(3)]
 
     with ThreadPoolExecutor(1) as pool:
         ready, go = os.pipe(), os.pipe()
@@ -298,12 +305,12 @@ def test_one_process_with_many_uids_does_not_keep_the_next_user_out(opened, door
         ('verify_socket_group = "{group}"\nverify_socket_mode = "0666"', [True, True]),
     ],
 )
-def test_path_group_and_mode_decide_who_may_connect(home, configure, door, settings, expected):
+def test_path_group_and_mode_decide_who_may_connect(home, configure, verify_path, settings, expected):
     group = next(group for group in grp.getgrall() if group.gr_gid not in (OWNER, NOBODY))
 
     def connects():
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(door))
+            sock.connect(str(verify_path))
         return True
 
     configure(settings.format(group=group.gr_name))
@@ -312,22 +319,22 @@ def test_path_group_and_mode_decide_who_may_connect(home, configure, door, setti
         assert [each if each is True else each[0] for each in found] == expected
 
 
-def test_only_the_owner_may_connect_where_nothing_is_said(home, configure, door):
+def test_only_the_owner_may_connect_where_nothing_is_said(home, configure, verify_path):
     configure()
     with serving(home) as daemon:
-        assert stat.S_IMODE(door.stat().st_mode) == 0o600
+        assert stat.S_IMODE(verify_path.stat().st_mode) == 0o600
         with daemon.client() as agent:
             token = agent.create_token(scopes=["read"]).token
-        with at(door) as agent:
+        with at(verify_path) as agent:
             assert agent.hello().capabilities == ["hello", "verifyToken"]
             assert agent.judge_token(token) == (True, None, None, ["read"])
-        verified = home.agentctl("--socket", str(door), "verify", "-", input=token)
+        verified = home.agentctl("--socket", str(verify_path), "verify", "-", input=token)
         assert (verified.returncode, verified.stdout) == (0, "valid\n")
-    assert not door.exists(), "it is removed with the agent's end"
+    assert not verify_path.exists(), "it is removed with the agent's end"
 
 
-def test_without_the_setting_there_is_no_door(home, daemon, door):
-    assert not door.exists()
+def test_without_the_setting_there_is_no_verify_socket(home, daemon, verify_path):
+    assert not verify_path.exists()
     assert "others can have tokens verified" not in daemon.log.read_text()
 
 
@@ -338,34 +345,36 @@ def test_without_the_setting_there_is_no_door(home, daemon, door):
         ('verify_socket_mode = "0777"', "verify_socket_mode is one of 0600, 0660, 0666"),
     ],
 )
-def test_settings_that_cannot_be_meant_end_the_start(home, configure, door, more, named):
+def test_settings_that_cannot_be_meant_end_the_start(home, configure, verify_path, more, named):
     configure(more)
     refused = home.agentd("serve")
     assert refused.returncode == 78
     assert named in refused.stderr
-    assert not door.exists()
+    assert not verify_path.exists()
     assert not home.socket.exists()
 
 
-def test_a_folder_that_others_may_write_to_ends_the_start(home, configure, door):
-    door.parent.chmod(0o777)
+def test_a_folder_that_others_may_write_to_ends_the_start(home, configure, verify_path):
+    verify_path.parent.chmod(0o777)
     configure()
     refused = home.agentd("serve")
     assert refused.returncode == 78
-    assert f"others may write to {door.parent}" in refused.stderr
+    assert f"others may write to {verify_path.parent}" in refused.stderr
 
 
-def test_a_killed_agents_door_is_replaced_and_two_agents_never_share_one(home, configure, door):
+def test_a_killed_agents_verify_socket_is_replaced_and_two_agents_never_share_one(
+    home, configure, verify_path
+):
     configure()
     home.start().ready().signal(signal.SIGKILL)
-    assert door.is_socket()
+    assert verify_path.is_socket()
     with serving(home):
-        assert ask(door, "hello")().protocol == 1
+        assert ask(verify_path, "hello")().protocol == 1
         elsewhere = ("--socket", str(home.runtime / "other" / "s"), "--state", str(home.path / "other"))
         second = home.agentd("serve", *elsewhere)
         assert second.returncode == 73
-        assert f"another agent already serves {door}" in second.stderr
-        assert ask(door, "hello")().protocol == 1
+        assert f"another agent already serves {verify_path}" in second.stderr
+        assert ask(verify_path, "hello")().protocol == 1
 
 
 # --- handed over by systemd ---
@@ -379,39 +388,39 @@ def listener(home):
 
 
 @pytest.fixture
-def passed(door):
-    with listening(door) as passed:
-        door.chmod(0o666)
+def passed(verify_path):
+    with listening(verify_path) as passed:
+        verify_path.chmod(0o666)
         yield passed
 
 
 def test_a_socket_that_systemd_passes_for_it_is_served_and_left_to_the_next_agent(
-    home, configure, listener, passed, door
+    home, configure, listener, passed, verify_path
 ):
-    configure('verify_socket_mode = "0660"', path=door.with_name("elsewhere.sock"))  # has no say then
+    configure('verify_socket_mode = "0660"', path=verify_path.with_name("elsewhere.sock"))  # has no say then
     agent = served(home, listener, second=passed)
-    with at(home.socket) as owner, at(door) as other:
+    with at(home.socket) as owner, at(verify_path) as other:
         token = owner.create_token().token
         assert other.judge_token(token).valid
         assert other.hello().capabilities == ["hello", "verifyToken"]
         assert owner.get_status().socket_path == str(home.socket)
-    assert [path.name for path in door.parent.iterdir()] == ["verify.sock"]
+    assert [path.name for path in verify_path.parent.iterdir()] == ["verify.sock"]
     agent.send_signal(signal.SIGTERM)
     assert agent.communicate(timeout=START_SECONDS)[1].count("Traceback") == 0
     assert agent.returncode == 0
-    assert door.is_socket()
+    assert verify_path.is_socket()
     agent = served(home, listener, second=passed)
-    with at(door) as other:
+    with at(verify_path) as other:
         assert other.verify_token(token)
     agent.terminate()
     agent.communicate(timeout=START_SECONDS)
 
 
 def test_who_waits_at_it_is_told_of_a_failed_start_and_not_the_reason(
-    home, configure, listener, passed, door
+    home, configure, listener, passed, verify_path
 ):
     configure("nonsense = 1")
-    with knock(home.socket) as owner, knock(door) as other:
+    with knock(home.socket) as owner, knock(verify_path) as other:
         agent = served(home, listener, second=passed)
         answers = [msgpack.unpackb(sock.recv(4096))[2] for sock in (owner, other)]
         assert "nonsense" in answers[0][1]

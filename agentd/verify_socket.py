@@ -1,4 +1,4 @@
-"""The second door: a socket for other users, over which tokens can be verified and nothing else asked.
+"""The verify socket: for other users, who can have tokens verified over it and ask nothing else.
 
 It is there where the settings name a path for it, or where systemd passes a socket for it.
 """
@@ -31,8 +31,8 @@ from .server import (
 )
 
 
-class SecondDoor:
-    """A claim on the second door, held from `__enter__` to `__exit__`; no door at all is one as well.
+class VerifySocket:
+    """A claim on the verify socket, held from `__enter__` to `__exit__`. A no-op if none is configured.
 
     Entered before anything is made and bound when the agent can answer, as the owner's `SocketFile` is.
 
@@ -63,7 +63,7 @@ class SecondDoor:
         self._held.close()
 
     def bind(self) -> None:
-        """Listen, where there is a door; from now on whoever connects waits to be served.
+        """Listen, where one is configured; from now on whoever connects waits to be served.
 
         Raises:
             SocketPathError, AlreadyServingError: something is in the way, or the system refused.
@@ -76,7 +76,7 @@ class SecondDoor:
     async def serve(
         self, sessions: Verifying, logger: logging.Logger, traffic: Traffic, stop: trio.Event
     ) -> None:
-        """Serve until `stop` is set and what had arrived is answered; at once over where there is no door."""
+        """Serve until `stop` is set and what had arrived is answered. A no-op if none is configured."""
         listener = self._listener
         if listener is None:
             return
@@ -96,8 +96,8 @@ class SecondDoor:
             standing.cancel_scope.cancel()
 
 
-def check_second_door(settings: Settings) -> None:
-    """Raise what `SecondDoor` raises on entering, locks left out; makes nothing. The settings have a door."""
+def check_verify_socket(settings: Settings) -> None:
+    """Raise what `VerifySocket` would raise on entering, apart from locks; makes nothing."""
     access = _access(settings)
     prepare_folder(os.path.dirname(SocketFile(settings.verify_socket_path, access).path), access)
 
