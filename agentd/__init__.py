@@ -6,4 +6,6 @@ The public parts are imported from where they live: `agentd.keys.KeyRing`, `agen
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from agentd_client import __version__
+
+__all__ = ["__version__"]

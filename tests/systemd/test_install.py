@@ -41,7 +41,7 @@ def test_the_commands_take_nothing_from_pythons_environment_or_the_current_folde
 def test_an_upgrade_in_place_runs_the_new_version_and_keeps_the_sessions(service):
     service.done("agentctl", "login")
     before = service.main_pid
-    version = service.source / "agentd" / "__init__.py"
+    version = service.source / "client" / "agentd_client" / "__init__.py"
     old = version.read_text()
     version.write_text(re.sub('__version__ = ".*"', '__version__ = "99.1"', old))
     try:

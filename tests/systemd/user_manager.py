@@ -242,7 +242,16 @@ def _prepare(scratch: Path) -> None:
     ):
         (scratch / file).write_text(Path("/etc", file).read_text() + entry + "\n")
     (scratch / "source").mkdir()
-    for part in ("agentd", "client", "systemd", "Makefile", "pyproject.toml", "README.md", "LICENSE"):
+    for part in (
+        "agentd",
+        "client",
+        "systemd",
+        "Makefile",
+        "pyproject.toml",
+        "hatch_build.py",
+        "README.md",
+        "LICENSE",
+    ):
         if (PROJECT / part).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(PROJECT / part, scratch / "source" / part, ignore=ignored)
