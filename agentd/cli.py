@@ -274,9 +274,9 @@ def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:
             held.enter_context(listener)
         import trio
 
-        from .server import refuse_waiting
+        from .server import report_startup_failure
 
-        trio.run(partial(refuse_waiting, *passed, sentence, logger=logs.LOGGER))
+        trio.run(partial(report_startup_failure, *passed, sentence, logger=logs.LOGGER))
 
 
 def _innermost(error: BaseException) -> BaseException:

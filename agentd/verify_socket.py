@@ -23,7 +23,7 @@ from .server import (
     SocketFile,
     Traffic,
     Verifying,
-    anybody,
+    any_user,
     keep_in_place,
     prepare_folder,
     serve_connections,
@@ -89,7 +89,7 @@ class VerifySocket:
                 verify_dispatch(sessions, version=__version__, logger=logger, traffic=traffic),
                 logger=logger,
                 stop=stop,
-                admission=anybody(),
+                admission=any_user(),
                 drain_seconds=self._settings.drain_seconds,
                 owns_listener=self._passed is None,
             )

@@ -26,7 +26,7 @@ VERIFY_SLICE_SECONDS = 0.0
 """For one connection of the verify socket, before the owner's connections get a turn. However many requests
 another user sends, the owner waits for one on each of its connections, which takes a few milliseconds."""
 
-LEAVING_SHARE = 0.25
+EVICTION_SLACK = 0.25
 """Connections that have to go but still answer what had been sent to them, as a part of the limit. As a rule
 that takes one turn of the event loop; a peer that does not take its replies can draw it out. Beyond this
 share the oldest of them is cut off."""
@@ -36,7 +36,7 @@ OVER_LIMIT_SHARE = 0.5
 of the event loop to end, and those that wait to be accepted when the agent stops."""
 
 
-class Present:
+class OpenConnections:
     """The connections of one socket: those that stay, by user and process, and those that go, oldest first.
 
     Kept up to date instead of counted for each newcomer, because whoever connects without end makes the agent
@@ -113,21 +113,21 @@ class Present:
         return True
 
 
-class Room(NamedTuple):
+class Decision(NamedTuple):
     """What happens to one more connection.
 
     is_admitted: whether there is room for it. leaves: the connection that has to go for it, once it has
     answered. abandoned: the one that had to go before and ends now, answered or not.
-    limit_in_words: which limit is reached; empty where none is.
+    reached: which limit is reached; empty where none is.
     """
 
     is_admitted: bool
     leaves: Connection | None = None
     abandoned: Connection | None = None
-    limit_in_words: str = ""
+    reached: str = ""
 
 
-ROOM = Room(True)
+ADMITTED = Decision(True)
 """What there nearly always is."""
 
 
@@ -144,11 +144,11 @@ class Admission(NamedTuple):
     connections_of_uid: int
     slice_seconds: float
 
-    def lets_in(self, peer: Peer) -> bool:
+    def allows(self, peer: Peer) -> bool:
         """Whether this user may be heard at all."""
         return self.only_uid is None or self.only_uid == peer.uid
 
-    def room_for(self, peer: Peer, present: Present) -> Room:
+    def decide(self, peer: Peer, present: OpenConnections) -> Decision:
         """Share the connections out among users, and a user's among its processes.
 
         At the limit room is made by the user that has most, and there by the process that has most. So a
@@ -156,14 +156,14 @@ class Admission(NamedTuple):
         share makes room for more out of its own idle ones. Being busy protects a connection from its own
         process only: otherwise whoever keeps all of them busy would keep everybody else out.
         """
-        if not (last := self.last_room(present)).is_admitted:
+        if not (last := self.within_hard_limit(present)).is_admitted:
             return last
         if present.staying >= self.connections:
             users = _largest(present.of_users, peer.uid)
-            limit_in_words = f"the limit is {self.connections}"
+            reached = f"the limit is {self.connections}"
         elif present.of_users.get(peer.uid, 0) >= self.connections_of_uid:
             users = [peer.uid]
-            limit_in_words = f"the limit of one user is {self.connections_of_uid}"
+            reached = f"the limit of one user is {self.connections_of_uid}"
         else:
             return last
         newcomer = peer.uid, peer.process
@@ -171,18 +171,18 @@ class Admission(NamedTuple):
         candidates = [connection for process in processes for connection in present.of_process(*process)]
         idle = [connection for connection in candidates if connection.is_idle]
         if not idle and processes == [newcomer]:
-            return Room(False, limit_in_words=limit_in_words)
-        leaves = min(idle or candidates, key=_last_turn)
+            return Decision(False, reached=reached)
+        leaves = min(idle or candidates, key=_last_active)
         abandoned = None
-        if present.leaving >= self.connections * LEAVING_SHARE:
+        if present.leaving >= self.connections * EVICTION_SLACK:
             abandoned = present.oldest_leaving
-        return Room(True, leaves, abandoned, limit_in_words)
+        return Decision(True, leaves, abandoned, reached)
 
-    def last_room(self, present: Present) -> Room:
+    def within_hard_limit(self, present: OpenConnections) -> Decision:
         """Whether there may be one more at all, whatever the others do."""
         if len(present) < int(self.connections * (1 + OVER_LIMIT_SHARE)):
-            return ROOM
-        return Room(False, limit_in_words=f"the limit is {self.connections}")
+            return ADMITTED
+        return Decision(False, reached=f"the limit is {self.connections}")
 
 
 def require_own_uid() -> None:
@@ -204,13 +204,13 @@ def owner_only() -> Admission:
     return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
 
 
-def anybody() -> Admission:
+def any_user() -> Admission:
     """Whoever the socket's folder, group and mode let in; no user can have all of the connections."""
     return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS)
 
 
-def _last_turn(connection: Connection) -> int:
-    return connection.last_turn
+def _last_active(connection: Connection) -> int:
+    return connection.last_active
 
 
 def _largest(sizes: dict[Key, int], newcomer: Key) -> list[Key]:

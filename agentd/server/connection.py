@@ -42,7 +42,7 @@ class Connection:
     """Owns a connected, non-blocking socket from its construction on.
 
     Most connections ask what is answered at once, and end. Those need no task: whoever owns the connection
-    calls `answer_at_once` whenever its socket is readable, and `close` at the end. The first time that
+    calls `answer_nowait` whenever its socket is readable, and `close` at the end. The first time that
     something has to be waited for, for the peer or for an answer, it gets a task, which `run` is for and
     which closes it. It keeps that: to begin one costs more than many an answer.
 
@@ -85,15 +85,15 @@ class Connection:
         self._handling = False
         self._stopped = False
         self._has_hung_up = False
-        self._until_hang_up: WeakSet[trio.CancelScope] | None = None
+        self._hang_up_scopes: WeakSet[trio.CancelScope] | None = None
 
     @property
-    def last_turn(self) -> int:
+    def last_active(self) -> int:
         """When a request was last answered here, in the order of `turns`.
 
         Bytes and notifications do not count: they would keep a connection that asks nothing.
         """
-        return self._outbox.last_turn
+        return self._outbox.last_active
 
     @property
     def is_idle(self) -> bool:
@@ -117,7 +117,7 @@ class Connection:
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
-    def answer_at_once(self) -> bool:
+    def answer_nowait(self) -> bool:
         """Read once and answer, as far as nothing has to be waited for; for a connection without a task.
 
         Returns whether that was all, until its socket is readable again. Otherwise it `is_over`, or takes a
@@ -178,14 +178,14 @@ class Connection:
         """Send the peer every event of `source`, until either side ends the connection."""
         self._outbox.subscribe(source)
 
-    def until_hang_up(self) -> trio.CancelScope:
+    def hang_up_scope(self) -> trio.CancelScope:
         """See `Caller`."""
         scope = trio.CancelScope()
         if self._has_hung_up:
             scope.cancel()
-        if self._until_hang_up is None:
-            self._until_hang_up = WeakSet()
-        self._until_hang_up.add(scope)
+        if self._hang_up_scopes is None:
+            self._hang_up_scopes = WeakSet()
+        self._hang_up_scopes.add(scope)
         return scope
 
     def stop_reading(self, last_event: Event | None = None) -> None:
@@ -254,7 +254,7 @@ class Connection:
         while self._in_flight:
             if self._outbox.lost or poll.poll(0):
                 self._has_hung_up = True
-                for scope in self._until_hang_up or ():
+                for scope in self._hang_up_scopes or ():
                     scope.cancel()
                 return
             with trio.move_on_after(HANG_UP_SECONDS):
@@ -343,7 +343,7 @@ class Connection:
                 if message.msgid in in_flight:
                     self._cut_off_for_msgid(message.msgid)
                     break
-                replies.append(dispatch.refuse(message.msgid, message.error))
+                replies.append(dispatch.answer_refused(message.msgid, message.error))
             elif type(message) is not Notification:
                 self._cut_off(Reason.UNEXPECTED, "a response to nothing that was asked")
                 break
@@ -368,11 +368,11 @@ class Connection:
             return
         while self._in_flight:
             await self._held.park()
-        self._outbox.send(self._dispatch.last_word(*self._parting))
+        self._outbox.send(self._dispatch.closing_error(*self._parting))
 
     async def _answer(self, request: AnyRequest) -> None:
         try:
-            self._outbox.send(await self._dispatch.answer_waiting(request, self))
+            self._outbox.send(await self._dispatch.answer_async(request, self))
         finally:
             self._in_flight.discard(request.msgid)
             self._held.unpark_all()

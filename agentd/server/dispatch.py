@@ -54,7 +54,7 @@ class Caller(Protocol):
         """Send the peer every event of `source`, after the replies so far; a second time it is nothing."""
         ...
 
-    def until_hang_up(self) -> trio.CancelScope:
+    def hang_up_scope(self) -> trio.CancelScope:
         """A scope that is cancelled once the peer has closed the connection, and hears no answer any more.
 
         For waiting that is for the peer alone. What was begun is carried out, whether its answer is heard or
@@ -125,23 +125,23 @@ class Dispatch:
         params: type[P],
         handler: Callable[[P, Caller], Result | None],
         *,
-        otherwise: Callable[[P, Caller], Awaitable[Result]] | None = None,
+        fallback: Callable[[P, Caller], Awaitable[Result]] | None = None,
         keeps_results: bool = False,
         queue: FairQueue | None = None,
     ) -> None:
         """Add a method that answers at once; a name that is taken raises ValueError.
 
-        With `otherwise`, for methods that have to wait now and then: where `handler` gives None, having done
+        With `fallback`, for methods that have to wait now and then: where `handler` gives None, having done
         nothing, that handler has the answer.
 
         With `keeps_results`, for handlers that often give the very same object again: results are kept
         encoded. They must be immutable all the way down, and no secrets.
 
-        With `queue`, `otherwise` is carried out once the request has a place there.
+        With `queue`, `fallback` is carried out once the request has a place there.
         """
-        self._add(method, _Entry(params, handler, otherwise, keeps_results, queue))
+        self._add(method, _Entry(params, handler, fallback, keeps_results, queue))
 
-    def register_waiting(
+    def register_async(
         self,
         method: Method,
         params: type[P],
@@ -161,7 +161,7 @@ class Dispatch:
         self._entries[method.name] = entry
 
     def answer(self, request: AnyRequest, caller: Caller) -> bytes | None:
-        """The reply; None where the request has to wait, then `answer_waiting` has it."""
+        """The reply; None where the request has to wait, then `answer_async` has it."""
         self.traffic.requests += 1
         try:
             entry = self._entries.get(request.method)
@@ -179,9 +179,9 @@ class Dispatch:
             kept = self._kept.get(id(result)) or self._keep(result)
             return self._encoder.result_of(request.msgid, kept[1])
         except Exception as error:
-            return self._refusal(request.msgid, request.method, error)
+            return self._error_reply(request.msgid, request.method, error)
 
-    async def answer_waiting(self, request: AnyRequest, caller: Caller) -> bytes:
+    async def answer_async(self, request: AnyRequest, caller: Caller) -> bytes:
         """The reply of a request that waits; passes on nothing but a cancellation."""
         try:
             entry = self._entries[request.method]
@@ -198,14 +198,14 @@ class Dispatch:
                     queue.give_back()
             return self._encoder.result(request.msgid, to_wire(result))
         except Exception as error:
-            return self._refusal(request.msgid, request.method, error)
+            return self._error_reply(request.msgid, request.method, error)
 
-    def refuse(self, msgid: int, error: AgentdError) -> bytes:
+    def answer_refused(self, msgid: int, error: AgentdError) -> bytes:
         """The reply to what came and could not be read as a request."""
         self.traffic.requests += 1
-        return self._refusal(msgid, "a message", error)
+        return self._error_reply(msgid, "a message", error)
 
-    def last_word(self, msgid: int, error: AgentdError) -> bytes:
+    def closing_error(self, msgid: int, error: AgentdError) -> bytes:
         """Why the agent closes a connection. It answers no request, so it is counted as none."""
         return self._encoder.error(msgid, error_to_wire(error))
 
@@ -220,7 +220,7 @@ class Dispatch:
         self._kept[id(result)] = kept
         return kept
 
-    def _refusal(self, msgid: int, name: str, error: Exception) -> bytes:
+    def _error_reply(self, msgid: int, name: str, error: Exception) -> bytes:
         self.traffic.refusals += 1
         if isinstance(error, AgentdError):
             try:

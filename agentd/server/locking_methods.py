@@ -37,20 +37,20 @@ class LockingMethods:
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
         """Bring them back."""
         by, process = caller.described(), caller.peer.process
-        await self._agent.unlock(params.passphrase.bytes, by, process, caller.until_hang_up())
+        await self._agent.unlock(params.passphrase.bytes, by, process, caller.hang_up_scope())
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
         """Lock the key file with another passphrase, or with none."""
         by = caller.described()
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
-        waiting = caller.until_hang_up()
+        waiting = caller.hang_up_scope()
         return Protection(await self._agent.change_passphrase(old, new, by, caller.peer.process, waiting))
 
 
 def register_locking(dispatch: Dispatch, agent: Locking) -> None:
     """Add these methods to a table."""
     handlers = LockingMethods(agent)
-    dispatch.register_waiting(methods.LOCK, Params, handlers.lock)
-    dispatch.register_waiting(methods.UNLOCK, UnlockParams, handlers.unlock)
-    dispatch.register_waiting(methods.CHANGE_PASSPHRASE, ChangePassphraseParams, handlers.change_passphrase)
+    dispatch.register_async(methods.LOCK, Params, handlers.lock)
+    dispatch.register_async(methods.UNLOCK, UnlockParams, handlers.unlock)
+    dispatch.register_async(methods.CHANGE_PASSPHRASE, ChangePassphraseParams, handlers.change_passphrase)

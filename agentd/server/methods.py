@@ -260,22 +260,18 @@ def agent_dispatch(
         methods.VERIFY_TOKEN,
         VerifyTokenParams,
         handlers.verify_nowait,
-        otherwise=handlers.verify_and_consume,
+        fallback=handlers.verify_and_consume,
         keeps_results=True,
         queue=writing,
     )
     dispatch.register(methods.INSPECT_TOKEN, InspectTokenParams, handlers.inspect_token)
-    dispatch.register_waiting(methods.CREATE_TOKEN, CreateTokenParams, handlers.create_token, queue=writing)
-    dispatch.register_waiting(methods.RENEW_TOKEN, RenewTokenParams, handlers.renew_token, queue=writing)
-    dispatch.register_waiting(methods.REVOKE_TOKEN, RevokeTokenParams, handlers.revoke_token, queue=writing)
-    dispatch.register_waiting(
-        methods.REVOKE_SESSIONS, ChoosingParams, handlers.revoke_sessions, queue=choosing
-    )
-    dispatch.register_waiting(
-        methods.LIST_SESSIONS, ListSessionsParams, handlers.list_sessions, queue=listing
-    )
-    dispatch.register_waiting(methods.RESET_KEY, ResetKeyParams, handlers.reset_key, queue=writing)
-    dispatch.register_waiting(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit, queue=listing)
+    dispatch.register_async(methods.CREATE_TOKEN, CreateTokenParams, handlers.create_token, queue=writing)
+    dispatch.register_async(methods.RENEW_TOKEN, RenewTokenParams, handlers.renew_token, queue=writing)
+    dispatch.register_async(methods.REVOKE_TOKEN, RevokeTokenParams, handlers.revoke_token, queue=writing)
+    dispatch.register_async(methods.REVOKE_SESSIONS, ChoosingParams, handlers.revoke_sessions, queue=choosing)
+    dispatch.register_async(methods.LIST_SESSIONS, ListSessionsParams, handlers.list_sessions, queue=listing)
+    dispatch.register_async(methods.RESET_KEY, ResetKeyParams, handlers.reset_key, queue=writing)
+    dispatch.register_async(methods.LIST_AUDIT, ListAuditParams, handlers.list_audit, queue=listing)
     dispatch.register(methods.SUBSCRIBE, Params, handlers.subscribe)
     register_locking(dispatch, locking)
     capabilities += dispatch.names

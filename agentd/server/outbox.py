@@ -76,7 +76,7 @@ class Outbox:
     not take wait in its `Subscription`, which is bounded, and one at most stands before the replies.
 
     `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer, and
-    `last_turn` when it was last sent or took something, in the order of `turns`. `needs_task` is whether
+    `last_active` when it was last sent or took something, in the order of `turns`. `needs_task` is whether
     something waits to be sent, or will: then `start` has to be called.
     """
 
@@ -89,7 +89,7 @@ class Outbox:
         self.lost = False
         self.owes_replies = False
         self.needs_task = False
-        self.last_turn = next(turns)
+        self.last_active = next(turns)
         # What the kernel did not take. One task sends it, and then the events; `_taking` is its deadline.
         self._backlog = bytearray()
         self._taking = trio.CancelScope()
@@ -110,7 +110,7 @@ class Outbox:
         """Send whole replies, or none, now or as soon as the peer takes them."""
         if self.lost or not data:
             return
-        self.last_turn = next(turns)
+        self.last_active = next(turns)
         sent = 0
         if not self._backlog:
             try:
@@ -206,7 +206,7 @@ class Outbox:
     def _end_backlog(self) -> None:
         self.owes_replies = False
         self._taking.deadline = self._events_until
-        self.last_turn = next(turns)
+        self.last_active = next(turns)
         self._held.unpark_all()
 
     def _give_up(self) -> None:

@@ -13,7 +13,7 @@ from trio.lowlevel import wait_readable
 
 from agentd_client.protocol.results import STOPPING, Event
 
-from .admission import ROOM, Admission, Present, Room, owner_only
+from .admission import ADMITTED, Admission, Decision, OpenConnections, owner_only
 from .connection import Connection
 from .dispatch import Dispatch
 from .failures import describe_failure
@@ -96,7 +96,7 @@ class _Server:
         self._dispatch = dispatch
         self._logger = logger
         self._admission = admission
-        self._connections = Present()
+        self._connections = OpenConnections()
         # Those without a task, by their descriptors, and what knows which of them are readable.
         self._resting: dict[int, Connection] = {}
         self._readable = select.epoll()
@@ -182,18 +182,18 @@ class _Server:
             self.log.write(Reason.NO_CREDENTIALS)
             return None
         # Before a byte is read: what another user sends is nothing that this process should parse.
-        if not self._admission.lets_in(peer):
+        if not self._admission.allows(peer):
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
             return None
         # When the agent stops every connection goes, and nobody has to go for another.
         admission, present = self._admission, self._connections
-        room = admission.last_room(present) if stopping else admission.room_for(peer, present)
+        room = admission.within_hard_limit(present) if stopping else admission.decide(peer, present)
         if not room.is_admitted:
             sock.close()
-            self.log.write(Reason.TOO_MANY, peer, room.limit_in_words)
+            self.log.write(Reason.TOO_MANY, peer, room.reached)
             return None
-        if room is not ROOM:
+        if room is not ADMITTED:
             self._make(room)
         sock.setblocking(False)
         connection = Connection(sock, peer, self._dispatch, self.log, self._turns)
@@ -212,7 +212,7 @@ class _Server:
     def _answer(self, connection: Connection, nursery: trio.Nursery) -> bool:
         """Have a connection answer what it can; whether it goes on without a task."""
         try:
-            if connection.answer_at_once():
+            if connection.answer_nowait():
                 return True
         except Exception as error:
             self._fail(connection, error)
@@ -232,7 +232,7 @@ class _Server:
         else:
             self._resting[connection.fileno()] = connection
 
-    def _make(self, room: Room) -> None:
+    def _make(self, room: Decision) -> None:
         """Have the connection go that has to.
 
         It is closed as a stop closes it: what it sent is answered, and its client's next send fails, and is
@@ -243,7 +243,7 @@ class _Server:
             reason = Reason.MADE_ROOM if leaves.is_idle else Reason.MADE_ROOM_WORKING
             self._connections.leave(leaves)
             leaves.stop_reading()
-            self.log.write(reason, leaves.peer, room.limit_in_words)
+            self.log.write(reason, leaves.peer, room.reached)
         if abandoned is not None:
             abandoned.abandon()
             self.log.write(Reason.DID_NOT_LEAVE, abandoned.peer)

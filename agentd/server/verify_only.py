@@ -70,10 +70,10 @@ class _Discreet(Dispatch):
     Those name paths and records, and are for the owner, who is told them at the owner's socket.
     """
 
-    def _refusal(self, msgid: int, name: str, error: Exception) -> bytes:
+    def _error_reply(self, msgid: int, name: str, error: Exception) -> bytes:
         if isinstance(error, AgentdError) and error.number != INVALID:
             error = ERRORS.get(error.code, AgentInternalError)()
-        return super()._refusal(msgid, name, error)
+        return super()._error_reply(msgid, name, error)
 
 
 def verify_dispatch(
@@ -95,7 +95,7 @@ def verify_dispatch(
         methods.VERIFY_TOKEN,
         VerifyTokenParams,
         handlers.verify_nowait,
-        otherwise=handlers.verify_and_consume,
+        fallback=handlers.verify_and_consume,
         queue=FairQueue(MAX_COUNTED),
     )
     capabilities += dispatch.names

@@ -86,7 +86,7 @@ async def answer(dispatch, exchange: Exchange) -> list[object]:
     (request,) = Decoder().receive(exchange.request)
     assert isinstance(request, Request)
     caller = FakeCaller()
-    found = dispatch.answer(request, caller) or await dispatch.answer_waiting(request, caller)
+    found = dispatch.answer(request, caller) or await dispatch.answer_async(request, caller)
     return msgpack.unpackb(found)[2:]
 
 

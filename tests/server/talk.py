@@ -195,7 +195,7 @@ class FakeCaller:
     def described(self) -> PeerIdentity:
         return FULL
 
-    def until_hang_up(self) -> trio.CancelScope:
+    def hang_up_scope(self) -> trio.CancelScope:
         self.waiting.append(trio.CancelScope())
         return self.waiting[-1]
 

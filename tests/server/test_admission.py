@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentd.process_identity import Process
-from agentd.server import anybody, owner_only, serve_connections, server, verify_dispatch
+from agentd.server import any_user, owner_only, serve_connections, server, verify_dispatch
 from agentd.server.admission import VERIFY_SLICE_SECONDS, Admission
 from agentd.server.peer import Peer
 from agentd.server.traffic import Traffic
@@ -219,7 +219,7 @@ async def test_requests_of_the_verify_socket_leave_the_others_a_turn_after_a_few
 
 def test_the_limits_of_both_sockets():
     assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
-    assert anybody() == Admission(
+    assert any_user() == Admission(
         None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS
     )
     assert MAX_VERIFY_CONNECTIONS_OF_UID < MAX_VERIFY_CONNECTIONS

@@ -60,13 +60,13 @@ async def test_what_is_answered_at_once_needs_no_task(resting):
     unpacker = msgpack.Unpacker()
     for number in range(3):
         ours.sendall(verify(number) + verify(number + 1, "bad"))
-        assert connection.answer_at_once()
+        assert connection.answer_nowait()
         unpacker.feed(ours.recv(65536))
         assert [msgid for _, msgid, _, _ in unpacker] == [number, number + 1]
-        assert connection.answer_at_once(), "it was woken for nothing"
+        assert connection.answer_nowait(), "it was woken for nothing"
     assert (connection.is_idle, connection.is_over) == (True, False)
     ours.close()
-    assert not connection.answer_at_once()
+    assert not connection.answer_nowait()
     assert connection.is_over
 
 
@@ -83,7 +83,7 @@ async def test_what_is_answered_at_once_needs_no_task(resting):
 async def test_what_has_to_be_waited_for_goes_on_in_a_task(resting, sent, msgids_at_once, msgids_afterwards):
     ours, connection = resting
     ours.sendall(sent)
-    assert not connection.answer_at_once()
+    assert not connection.answer_nowait()
     assert not connection.is_over
     with Talker(ours) as talker:
         assert msgids(await talker.replies(len(msgids_at_once))) == msgids_at_once
@@ -101,7 +101,7 @@ async def test_more_than_a_slice_suffices_for_goes_on_in_a_task(sessions):
         theirs, peer_of(theirs), dispatch_of(sessions), PeerLog(LOGGER, Traffic()), Turns(clock=clock)
     )
     ours.sendall(b"".join(map(verify, range(5))))
-    assert not connection.answer_at_once()
+    assert not connection.answer_nowait()
     assert not connection.is_idle
     with Talker(ours) as talker:
         assert msgids(await talker.replies(1)) == [0]
@@ -119,8 +119,8 @@ async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_ab
         connection.abandon()
     else:
         ours.shutdown(socket.SHUT_RD)
-        assert connection.answer_at_once(), "its answer could not be sent"
-    assert not connection.answer_at_once()
+        assert connection.answer_nowait(), "its answer could not be sent"
+    assert not connection.answer_nowait()
     assert connection.is_over
 
 
@@ -135,7 +135,7 @@ async def test_its_peer_is_described_once(resting, monkeypatch):
 async def test_a_connection_that_was_abandoned_before_its_task_began_ends(resting):
     ours, connection = resting
     ours.sendall(create(1, ""))
-    assert not connection.answer_at_once()
+    assert not connection.answer_nowait()
     connection.abandon()
     await connection.run()
     assert connection.fileno() == -1
@@ -164,7 +164,7 @@ async def test_a_verification_takes_few_steps_of_the_agents_own(resting):
         ours.sendall(verify(msgid))
         sys.setprofile(note)
         try:
-            assert connection.answer_at_once()
+            assert connection.answer_nowait()
         finally:
             sys.setprofile(None)
         assert msgpack.unpackb(ours.recv(65536))[1] == msgid

@@ -34,7 +34,7 @@ def table(handler, **options) -> Dispatch:
         await trio.lowlevel.checkpoint()
         return handler(params, caller)
 
-    table.register_waiting(Method("waiting", True), NumberParams, waiting)
+    table.register_async(Method("waiting", True), NumberParams, waiting)
     return table
 
 
@@ -42,7 +42,7 @@ async def both(table: Dispatch, params: list[object]) -> list[object]:
     """The answer, which is the same whether the method waits or not, with [error, result]."""
     at_once = table.answer(Request(1, "atOnce", params), CALLER)
     assert table.answer(Request(1, "waiting", params), CALLER) is None
-    waiting = await table.answer_waiting(Request(1, "waiting", params), CALLER)
+    waiting = await table.answer_async(Request(1, "waiting", params), CALLER)
     found = msgpack.unpackb(at_once)
     assert str(found).replace("atOnce", "waiting") == str(msgpack.unpackb(waiting))
     assert found[:2] == [1, 1]
@@ -111,7 +111,7 @@ async def test_an_unknown_method_is_refused_by_name(name):
 
 def test_a_name_that_is_registered_twice_fails_at_once():
     known = table(counted)
-    for register in (known.register, known.register_waiting):
+    for register in (known.register, known.register_async):
         for name in ("atOnce", "waiting"):
             with pytest.raises(ValueError, match=name):
                 register(Method(name, True), Params, counted)
@@ -199,7 +199,7 @@ def now_and_then(**options) -> Dispatch:
         return KeyReset(f"waited {params.how_many} {caller.peer.pid}")
 
     known = Dispatch(LOGGER)
-    known.register(Method("nowAndThen", True), NumberParams, at_once, otherwise=waiting, **options)
+    known.register(Method("nowAndThen", True), NumberParams, at_once, fallback=waiting, **options)
     return known
 
 
@@ -211,7 +211,7 @@ async def test_a_method_may_wait_for_some_requests_and_answer_others_at_once(opt
         request = Request(1, "nowAndThen", [{"howMany": how_many}])
         reply = known.answer(request, CALLER)
         assert (reply is None) == (how_many in (2, 3))
-        return msgpack.unpackb(reply or await known.answer_waiting(request, CALLER))[2:]
+        return msgpack.unpackb(reply or await known.answer_async(request, CALLER))[2:]
 
     for _ in range(2):
         assert await ask(1) == [None, {"keyId": "at once"}]
@@ -227,9 +227,9 @@ async def test_a_cancellation_passes():
         await trio.sleep_forever()
 
     waiting = Dispatch(LOGGER)
-    waiting.register_waiting(Method("waiting", True), Params, for_ever)
+    waiting.register_async(Method("waiting", True), Params, for_ever)
     with trio.move_on_after(0) as scope:
-        await waiting.answer_waiting(Request(1, "waiting", []), CALLER)
+        await waiting.answer_async(Request(1, "waiting", []), CALLER)
     assert scope.cancelled_caught
 
 

@@ -70,7 +70,7 @@ class Asking:
             return
 
         async def wait() -> None:
-            await self.dispatch.answer_waiting(request, by)
+            await self.dispatch.answer_async(request, by)
             self.answered.append(msgid)
 
         self._nursery.start_soon(wait)

@@ -24,7 +24,7 @@ def ask(locking):
     async def ask(name: str, **named: object) -> object:
         request = Request(1, name, [named])
         assert dispatch.answer(request, FakeCaller()) is None, "it waits"
-        _, _, error, result = msgpack.unpackb(await dispatch.answer_waiting(request, FakeCaller()))
+        _, _, error, result = msgpack.unpackb(await dispatch.answer_async(request, FakeCaller()))
         if error is not None:
             raise error_from_wire(error)
         return result

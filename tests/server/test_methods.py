@@ -36,7 +36,7 @@ def ask(sessions, caller):
         request = Request(1, name, [*params] if params else [named])
         reply = dispatch.answer(request, caller)
         if reply is None:
-            reply = await dispatch.answer_waiting(request, caller)
+            reply = await dispatch.answer_async(request, caller)
         _, _, error, result = msgpack.unpackb(reply)
         if error is not None:
             assert result is None

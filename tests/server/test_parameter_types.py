@@ -118,7 +118,7 @@ async def answer(dispatch, method: str, params: dict[str, Any]) -> list[Any]:
     """What a request is answered, over the codec of both sides: error, result."""
     (message,) = Decoder().receive(request(1, method, params))
     caller = FakeCaller()
-    reply = dispatch.answer(message, caller) or await dispatch.answer_waiting(message, caller)
+    reply = dispatch.answer(message, caller) or await dispatch.answer_async(message, caller)
     return msgpack.unpackb(reply)[2:]
 
 

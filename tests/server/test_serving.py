@@ -146,7 +146,7 @@ class FailingAtOnce(connection.Connection):
 
 
 class FailingInItsTask(connection.Connection):
-    def answer_at_once(self) -> bool:
+    def answer_nowait(self) -> bool:
         return False
 
     async def _read(self) -> None:

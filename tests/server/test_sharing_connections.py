@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from agentd.process_identity import Process
-from agentd.server.admission import Admission, Present
+from agentd.server.admission import Admission, OpenConnections
 from agentd.server.peer import Peer
 
 OWNER, ALICE, BOB = 0, 1001, 1002
@@ -26,7 +26,7 @@ class Standing:
         self.peer = peer
         self.is_idle = is_idle
         self.is_abandoned = False
-        self.last_turn = next(self.turns)
+        self.last_active = next(self.turns)
 
 
 def peer(pid: int, uid: int = OWNER) -> Peer:
@@ -38,11 +38,11 @@ class FakeListener:
 
     def __init__(self, admission: Admission = OWNERS) -> None:
         self.admission = admission
-        self.present = Present()
+        self.present = OpenConnections()
         self.cut: list[Standing] = []
 
     def connect(self, pid: int, uid: int = OWNER, *, is_idle: bool = True) -> Standing | None:
-        room = self.admission.room_for(peer(pid, uid), self.present)
+        room = self.admission.decide(peer(pid, uid), self.present)
         if not room.is_admitted:
             return None
         if room.leaves is not None:
@@ -152,7 +152,7 @@ def test_there_are_never_more_than_half_over_the_limit(listener):
 def test_a_process_whose_pid_passed_on_shares_nothing_with_the_next_one(listener):
     listener.fill(LIMIT, HOG)
     later = Peer(OWNER, 100, Process(HOG, 2, "boot"))
-    room = listener.admission.room_for(later, listener.present)
+    room = listener.admission.decide(later, listener.present)
     assert room.leaves is not None
     assert room.leaves.peer.process != later.process
 

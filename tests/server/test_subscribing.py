@@ -217,10 +217,10 @@ async def test_a_subscriber_is_idle_whether_events_wait_for_it_or_not(sessions, 
     async with connected(sessions, buffer=4096) as (talker, connection):
         await subscribed(talker)
         assert connection.is_idle
-        before = connection.last_turn
+        before = connection.last_active
         sessions.emit(event())
         await talker.replies(1)
-        assert connection.last_turn > before, "an event that was taken is a sign of life"
+        assert connection.last_active > before, "an event that was taken is a sign of life"
         await emit_more_than_are_taken(sessions)
         assert connection.is_idle
         began = trio.current_time()

@@ -47,7 +47,7 @@ def ask(sessions):
         request, caller = Request(1, name, [*params] if params else [named]), FakeCaller()
         reply = dispatch.answer(request, caller)
         if reply is None:
-            reply = await dispatch.answer_waiting(request, caller)
+            reply = await dispatch.answer_async(request, caller)
         return msgpack.unpackb(reply)[2:]
 
     return ask

@@ -171,7 +171,7 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
         for params in asked if isinstance(asked, list) else asked(token, id):
             reply = dispatch.answer(Request(1, method, [params]), FakeCaller())
             if reply is None:
-                reply = await dispatch.answer_waiting(Request(1, method, [params]), FakeCaller())
+                reply = await dispatch.answer_async(Request(1, method, [params]), FakeCaller())
             _, _, error, _ = msgpack.unpackb(reply)
             answered += error is None
 
