@@ -1,181 +1,37 @@
-"""The thin client of agentd: does this caller belong to a session that the user opened and has not ended.
+"""The thin client of agentd: is a caller part of a session that the user opened and has not ended.
 
-Importing this package needs msgpack and nothing else. Each name is loaded when it is first used, so that the
-entry points of programs run within a moment of their start. `agentd_client.aio` has the async twins.
+The package depends on msgpack alone. Each public name is imported on first use, so that programs start fast.
+`agentd_client.aio` has the async client.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # known to type checkers by its name; the module typing itself takes its time to import
+TYPE_CHECKING = False  # type checkers know it by its name; importing `typing` takes too long
 if TYPE_CHECKING:
-    from .blocking import Client
-    from .errors import (
-        ERRORS,
-        AgentdError,
-        AgentInternalError,
-        AgentLockedError,
-        AgentStoppingError,
-        AgentTimeoutError,
-        AgentUnreachableError,
-        AlreadyServingError,
-        CannotBindError,
-        ClientClosedError,
-        ConfigError,
-        DBDestroyedError,
-        DBNotRunningError,
-        DBRunningError,
-        EnvironmentVariableError,
-        ForeignAgentError,
-        ForeignTransactionError,
-        InvalidAudienceError,
-        InvalidExpiryError,
-        InvalidGraceError,
-        InvalidLabelError,
-        InvalidMessageError,
-        InvalidParamsError,
-        InvalidPathError,
-        InvalidScopesError,
-        InvalidTokenError,
-        InvalidUsesError,
-        KeyFileError,
-        KeyRingDestroyedError,
-        KeyRingNotRunningError,
-        KeyRingRunningError,
-        KeyUnavailableError,
-        LifecycleError,
-        NoPassphraseError,
-        NotWithinParentError,
-        OutcomeUnknownError,
-        ParentNotValidError,
-        PassphraseError,
-        ProtocolError,
-        RequestError,
-        SessionDestroyedError,
-        SessionManagerDestroyedError,
-        SessionManagerNotRunningError,
-        SessionManagerRunningError,
-        SessionRunningError,
-        SocketPathError,
-        StartError,
-        StateFolderError,
-        StoreDamagedError,
-        StoreError,
-        StoreFullError,
-        StoreInUseError,
-        StoreKeyMismatchError,
-        TokenFileBusyError,
-        TokenFileError,
-        TokenNotValidError,
-        TooManyAttemptsError,
-        TransactionConflictError,
-        TransactionEndedError,
-        UnknownMethodError,
-        VersionsDifferError,
-        WrongLoopError,
-    )
-    from .lifecycle import LifecycleEvent
-    from .protocol.methods import NEVER
+    # isort: off
+    # Isort would write one import statement for each name.
+    from .blocking import Client as Client
+    from .errors import *  # noqa: F403 - each error is declared there and nowhere else
+    from .lifecycle import LifecycleEvent as LifecycleEvent
+    from .protocol.methods import NEVER as NEVER
     from .protocol.results import (
-        AuditEntry,
-        AuditPage,
-        CreatedToken,
-        Event,
-        Hello,
-        LockState,
-        PeerIdentity,
-        Protection,
-        SessionInfo,
-        SessionPage,
-        Status,
-        Verdict,
-        Verification,
+        AuditEntry as AuditEntry,
+        AuditPage as AuditPage,
+        CreatedToken as CreatedToken,
+        Event as Event,
+        Hello as Hello,
+        LockState as LockState,
+        PeerIdentity as PeerIdentity,
+        Protection as Protection,
+        SessionInfo as SessionInfo,
+        SessionPage as SessionPage,
+        Status as Status,
+        Verdict as Verdict,
+        Verification as Verification,
     )
-    from .session import Session
+    from .session import Session as Session
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "ERRORS",
-    "NEVER",
-    "AgentInternalError",
-    "AgentLockedError",
-    "AgentStoppingError",
-    "AgentTimeoutError",
-    "AgentUnreachableError",
-    "AgentdError",
-    "AlreadyServingError",
-    "AuditEntry",
-    "AuditPage",
-    "CannotBindError",
-    "Client",
-    "ClientClosedError",
-    "ConfigError",
-    "CreatedToken",
-    "DBDestroyedError",
-    "DBNotRunningError",
-    "DBRunningError",
-    "EnvironmentVariableError",
-    "Event",
-    "ForeignAgentError",
-    "ForeignTransactionError",
-    "Hello",
-    "InvalidAudienceError",
-    "InvalidExpiryError",
-    "InvalidGraceError",
-    "InvalidLabelError",
-    "InvalidMessageError",
-    "InvalidParamsError",
-    "InvalidPathError",
-    "InvalidScopesError",
-    "InvalidTokenError",
-    "InvalidUsesError",
-    "KeyFileError",
-    "KeyRingDestroyedError",
-    "KeyRingNotRunningError",
-    "KeyRingRunningError",
-    "KeyUnavailableError",
-    "LifecycleError",
-    "LifecycleEvent",
-    "LockState",
-    "NoPassphraseError",
-    "NotWithinParentError",
-    "OutcomeUnknownError",
-    "ParentNotValidError",
-    "PassphraseError",
-    "PeerIdentity",
-    "Protection",
-    "ProtocolError",
-    "RequestError",
-    "Session",
-    "SessionDestroyedError",
-    "SessionInfo",
-    "SessionManagerDestroyedError",
-    "SessionManagerNotRunningError",
-    "SessionManagerRunningError",
-    "SessionPage",
-    "SessionRunningError",
-    "SocketPathError",
-    "StartError",
-    "StateFolderError",
-    "Status",
-    "StoreDamagedError",
-    "StoreError",
-    "StoreFullError",
-    "StoreInUseError",
-    "StoreKeyMismatchError",
-    "TokenFileBusyError",
-    "TokenFileError",
-    "TokenNotValidError",
-    "TooManyAttemptsError",
-    "TransactionConflictError",
-    "TransactionEndedError",
-    "UnknownMethodError",
-    "Verdict",
-    "Verification",
-    "VersionsDifferError",
-    "WrongLoopError",
-    "__version__",
-]
 
 _MODULES = {
     "Client": "blocking",
@@ -188,22 +44,28 @@ _MODULES = {
     ),
     **dict.fromkeys(("Status", "Verdict", "Verification"), "protocol.results"),
 }
-"""Where the names live that are no errors."""
+"""The module of each public name; all others are errors."""
 
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        if name in __all__:
-            module = _import(_MODULES.get(name, "errors"))
-            return globals().setdefault(name, getattr(module, name))
-        if name in ("blocking", "errors", "lifecycle", "session"):
+        if name == "__all__":
+            errors = _import("errors").ERRORS.values()
+            found = sorted(["ERRORS", "__version__", *_MODULES, *(error.__name__ for error in errors)])
+        elif name in ("blocking", "errors", "lifecycle", "session"):
             return _import(name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        elif name in _MODULES:
+            found = getattr(_import(_MODULES[name]), name)
+        elif name == "ERRORS" or (name.endswith("Error") and hasattr(_import("errors"), name)):
+            found = getattr(_import("errors"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, found)
 
     def _import(name):
-        # Not importlib's function, which has to be imported first. With a name to import from it, the module
-        # itself comes back.
+        # Not importlib's function, which would have to be imported first. With a name to import from it,
+        # __import__ returns the module itself.
         return __import__(f"{__name__}.{name}", fromlist=("__name__",))
 
     def __dir__():
-        return __all__
+        return __getattr__("__all__")

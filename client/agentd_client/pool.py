@@ -12,8 +12,7 @@ from time import monotonic
 
 from . import paths
 from .connection import Connection
-from .errors import ClientClosedError
-from .protocol.calls import LocalParamsError
+from .errors import ClientClosedError, LocalParamsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

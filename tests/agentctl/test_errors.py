@@ -17,8 +17,7 @@ from agentd_client.cli.current_token import CurrentToken, NotLoggedInError
 from agentd_client.cli.exit_codes import MEANINGS, exit_code
 from agentd_client.cli.output import OutputError
 from agentd_client.cli.program import NotExecutableError, NotFoundError
-from agentd_client.errors import ERRORS
-from agentd_client.protocol.calls import LocalParamsError
+from agentd_client.errors import ERRORS, LocalParamsError
 from tests.agentctl.running import in_process
 
 SECRET = "v4.local.A_real_one-1234"

@@ -17,12 +17,12 @@ from agentd_client.errors import (
     InvalidLabelError,
     InvalidParamsError,
     InvalidTokenError,
+    LocalParamsError,
     ProtocolError,
     RequestError,
 )
 from agentd_client.events import Events
 from agentd_client.pool import MAX_CONNECTIONS
-from agentd_client.protocol.calls import LocalParamsError
 from tests.client.flavours import run
 from tests.client.scripted import STATUS, Peer, ScriptedAgent
 

@@ -53,7 +53,7 @@ def test_closing_closes_what_is_idle_and_what_comes_back(path: Path) -> None:
         assert in_use._socket.fileno() != -1
         pool.give_back(in_use)
         assert in_use._socket.fileno() == -1
-    with pytest.raises(ClientClosedError, match="connect anew"):
+    with pytest.raises(ClientClosedError, match="connect again"):
         pools.here()
 
 

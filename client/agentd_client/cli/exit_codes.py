@@ -1,44 +1,45 @@
-"""What `agentctl` and `agentd` exit with: sysexits(3), and 1 for a plain "no". One table for both.
+"""What `agentctl` and `agentd` exit with: sysexits(3), and 1 for a plain "no".
 
-0 is yes or done. 1 is no, and only that: `verify` answers 1 when it *knows* that the caller is not in a valid
-session. Whatever keeps it from knowing has another code, so a script can tell "no" from "could not ask".
+0 is yes or done. 1 is no, and nothing else: `verify` exits with 1 when it *knows* that the caller is not in a
+valid session. Whatever keeps it from knowing has another code, so that a script can tell "no" from "could
+not ask".
 
-An agent that is locked or stopping counts as unavailable (69): it is there, but it answers nobody. A method
-or parameter that the agent does not know is a matter of protocol (76): `agentctl` checks what people type
-before it asks, so the two are of different versions. A socket that belongs to another user is a matter of
-permission (77), like a token file that is refused and like a session that does not allow what is asked.
+An agent that is locked or stopping counts as unavailable (69). A method or parameter that the agent does not
+know is a protocol error (76): `agentctl` checks its arguments before it asks, so the two are of different
+versions. A socket that belongs to another user is a matter of permission (77), like a token file that is
+refused and a session that does not allow what is asked.
 
-`agentctl exec` becomes the command, and the exit code is the command's own. Where it cannot, the code is that
-of shells and env(1): 126 for a command that cannot be executed, 127 for one that is not there.
+`agentctl exec` becomes the command, and the exit code is the command's own. If the command cannot be run, it
+is that of shells and env(1): 126 for a command that cannot be executed, 127 for one that does not exist.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import click
 
-from .. import errors
-from ..protocol.calls import LocalParamsError
+from ..errors import AgentdError
 from .current_token import NotLoggedInError
 from .output import OutputError
 from .program import NotExecutableError, NotFoundError
 
 DONE = 0
 NO = 1
-USAGE = 64
-DATA = 65
-UNAVAILABLE = 69
-INTERNAL = 70
-SYSTEM = 71
-ALREADY_SERVING = 73
-"""Only the agent ends so: another one is at work here."""
+USAGE = os.EX_USAGE
+DATA = os.EX_DATAERR
+UNAVAILABLE = os.EX_UNAVAILABLE
+INTERNAL = os.EX_SOFTWARE
+SYSTEM = os.EX_OSERR
+ALREADY_SERVING = os.EX_CANTCREAT
+"""Only for agentd: another agent already serves."""
 
-STORE = 74
-TRY_AGAIN = 75
-PROTOCOL = 76
-REFUSED = 77
-CONFIG = 78
+STORE = os.EX_IOERR
+TRY_AGAIN = os.EX_TEMPFAIL
+PROTOCOL = os.EX_PROTOCOL
+REFUSED = os.EX_NOPERM
+CONFIG = os.EX_CONFIG
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 INTERRUPTED = 128 + 2
@@ -62,7 +63,7 @@ MEANINGS = {
 }
 """Every code in a few words, as `agentctl --help` shows them."""
 
-_BY_CLASS: dict[type[BaseException], int] = {
+_OTHERS: dict[type[BaseException], int] = {
     NotLoggedInError: NO,
     NotExecutableError: NOT_EXECUTABLE,
     NotFoundError: NOT_FOUND,
@@ -71,54 +72,22 @@ _BY_CLASS: dict[type[BaseException], int] = {
     KeyboardInterrupt: INTERRUPTED,
     OSError: SYSTEM,
     OutputError: STORE,
-    errors.AgentdError: INTERNAL,
-    errors.RequestError: PROTOCOL,
-    LocalParamsError: DATA,
-    errors.AgentInternalError: INTERNAL,
-    errors.AgentStoppingError: UNAVAILABLE,
-    errors.InvalidAudienceError: DATA,
-    errors.InvalidExpiryError: DATA,
-    errors.InvalidGraceError: DATA,
-    errors.InvalidLabelError: DATA,
-    errors.InvalidScopesError: DATA,
-    errors.InvalidTokenError: DATA,
-    errors.InvalidUsesError: DATA,
-    errors.ParentNotValidError: REFUSED,
-    errors.NotWithinParentError: REFUSED,
-    errors.TokenNotValidError: REFUSED,
-    errors.CannotBindError: SYSTEM,
-    errors.AgentLockedError: UNAVAILABLE,
-    errors.StoreError: STORE,
-    errors.StoreInUseError: TRY_AGAIN,
-    errors.TransactionConflictError: TRY_AGAIN,
-    errors.KeyFileError: CONFIG,
-    errors.KeyUnavailableError: UNAVAILABLE,
-    errors.PassphraseError: REFUSED,
-    errors.TooManyAttemptsError: TRY_AGAIN,
-    errors.SessionManagerNotRunningError: UNAVAILABLE,
-    errors.DBNotRunningError: UNAVAILABLE,
-    errors.KeyRingNotRunningError: UNAVAILABLE,
-    errors.AgentUnreachableError: UNAVAILABLE,
-    errors.AgentTimeoutError: TRY_AGAIN,
-    errors.OutcomeUnknownError: TRY_AGAIN,
-    errors.ForeignAgentError: REFUSED,
-    errors.ProtocolError: PROTOCOL,
-    errors.EnvironmentVariableError: CONFIG,
-    errors.TokenFileError: REFUSED,
-    errors.TokenFileBusyError: TRY_AGAIN,
-    errors.StartError: UNAVAILABLE,
-    errors.ConfigError: CONFIG,
 }
+"""Of what is no `AgentdError`: those declare their own."""
 
 
 def exit_code(error: BaseException, own: Mapping[type[BaseException], int] | None = None) -> int:
-    """The code of the nearest class that the table names; 70 where it names none.
-
-    AgentTimeoutError is an OSError as well, through TimeoutError: the nearest class decides.
+    """The exit code of an error; 70 for one that nobody expects.
 
     Args:
         error: what the program ends with.
-        own: what the program's own ending means where the table speaks of asking an agent.
+        own: the program's own codes, where they differ from those of a program that asks an agent. Of them
+            and the others the nearest class decides.
     """
-    codes = {**_BY_CLASS, **(own or {})}
-    return next((codes[kind] for kind in type(error).__mro__ if kind in codes), INTERNAL)
+    codes = {**_OTHERS, **(own or {})}
+    for kind in type(error).__mro__:
+        if kind in codes:
+            return codes[kind]
+        if issubclass(kind, AgentdError) and "exit_code" in vars(kind):
+            return kind.exit_code
+    return INTERNAL

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import errors
-from ..protocol.calls import LocalParamsError
 from .current_token import NotLoggedInError
 from .output import printable
 from .program import NotExecutedError
@@ -28,7 +27,7 @@ _NEXT: dict[type[BaseException], str] = {
     errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent; "
     "or it is a socket that only verifies, where `agentctl verify` works and nothing else",
     errors.InvalidMessageError: "agentctl and the agent are of different versions: restart the agent",
-    LocalParamsError: "nothing was sent; look at what the command line says",
+    errors.LocalParamsError: "nothing was sent; look at what the command line says",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
     errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",

@@ -10,8 +10,13 @@ from collections.abc import Callable, Sequence
 import click
 
 from .. import __version__
-from ..errors import AgentdError, InvalidMessageError, InvalidParamsError, UnknownMethodError
-from ..protocol.calls import LocalParamsError
+from ..errors import (
+    AgentdError,
+    InvalidMessageError,
+    InvalidParamsError,
+    LocalParamsError,
+    UnknownMethodError,
+)
 from ..versions import difference
 from .current_token import refuse_tokens
 from .exit_codes import exit_code

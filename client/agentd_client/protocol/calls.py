@@ -8,9 +8,9 @@ from __future__ import annotations
 from ..errors import (
     AgentdError,
     InvalidAudienceError,
-    InvalidParamsError,
     InvalidScopesError,
     InvalidTokenError,
+    LocalParamsError,
     PassphraseError,
 )
 from . import methods, wire
@@ -37,10 +37,6 @@ else:
     from ..light_typing import Generic, NamedTuple, T
 
 PassphraseText = str | bytes | bytearray
-
-
-class LocalParamsError(InvalidParamsError):
-    """The client itself refuses a parameter; nothing was sent."""
 
 
 class Call(NamedTuple, Generic[T]):

@@ -11,10 +11,10 @@ from ..errors import (
     InvalidScopesError,
     InvalidTokenError,
     InvalidUsesError,
+    LocalParamsError,
     PassphraseError,
     ProtocolError,
 )
-from .calls import LocalParamsError
 from .codec import Decoder, Encoder, RefusedRequest, Request, Response
 from .wire import error_from_wire, is_valid
 
