@@ -57,6 +57,14 @@ complete bash "$data/bash-completion/completions/agentctl"
 complete zsh "$data/zsh/site-functions/_agentctl"
 complete fish "$config/fish/completions/agentctl.fish"
 
+# Beside the commands, not in XDG_DATA_HOME: man looks for pages relative to the folders in PATH.
+for page in agentctl.1 agentd.1 agentd.toml.5; do
+    folder=$HOME/.local/share/man/man${page##*.}
+    mkdir -p "$folder"
+    cp "$source/docs/man/$page" "$folder/$page"
+    say manual "$folder/$page"
+done
+
 # The unit may write to this folder and the socket's only, so it must be there before it starts. The settings
 # say where it is; settings that are wrong end the installation here, with the reason.
 state=$("$python" -I -c 'if True:

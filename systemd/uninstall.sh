@@ -38,7 +38,8 @@ for command in agentd agentctl; do
     esac
 done
 remove "$data/bash-completion/completions/agentctl" "$data/zsh/site-functions/_agentctl" \
-    "$config/fish/completions/agentctl.fish" "$environment"
+    "$config/fish/completions/agentctl.fish" "$HOME/.local/share/man/man1/agentctl.1" \
+    "$HOME/.local/share/man/man1/agentd.1" "$HOME/.local/share/man/man5/agentd.toml.5" "$environment"
 rmdir "$data/agentd" 2>/dev/null || true
 
 if [ "${PURGE:-}" = 1 ]; then

@@ -11,11 +11,16 @@ COMPLETIONS = (
     ".local/share/zsh/site-functions/_agentctl",
     ".config/fish/completions/agentctl.fish",
 )
+MANUAL = (
+    ".local/share/man/man1/agentctl.1",
+    ".local/share/man/man1/agentd.1",
+    ".local/share/man/man5/agentd.toml.5",
+)
 
 
 def test_it_puts_everything_in_place_and_says_what_it_did(manager, installed):
     said = installed.splitlines()
-    for path in (*COMMANDS, *COMPLETIONS):
+    for path in (*COMMANDS, *COMPLETIONS, *MANUAL):
         assert manager.exists(manager.home / path)
         assert any(line.endswith(f"{manager.home}/{path}") for line in said), path
     assert any(line.startswith("installed   agentd ") for line in said)
@@ -106,3 +111,9 @@ def test_without_a_user_manager_it_installs_and_says_what_is_left_to_do(service)
         seconds=240,
     )
     assert "systemctl --user enable --now agentd.socket" in said
+
+
+def test_man_finds_the_pages_by_the_path_of_the_commands(manager, installed):
+    for page in MANUAL:
+        name = page.rpartition("/")[2].rpartition(".")[0]
+        assert manager.run("man", "-w", name).stdout == f"{manager.home}/{page}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.systemd.test_install import COMMANDS, COMPLETIONS
+from tests.systemd.test_install import COMMANDS, COMPLETIONS, MANUAL
 
 
 def test_it_undoes_the_installation_and_keeps_keys_and_store_unless_told_to_purge(service):
@@ -13,7 +13,7 @@ def test_it_undoes_the_installation_and_keeps_keys_and_store_unless_told_to_purg
     pid = service.main_pid
     said = service.make("uninstall")
     kept = service.state
-    for path in (*COMMANDS, *COMPLETIONS, ".local/share/agentd"):
+    for path in (*COMMANDS, *COMPLETIONS, *MANUAL, ".local/share/agentd"):
         assert not service.exists(service.home / path)
     assert list(service.outside(service.units).rglob("agentd*")) == []
     assert not service.exists(service.runtime / "agentd" / "agent.sock")

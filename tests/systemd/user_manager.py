@@ -245,6 +245,7 @@ def _prepare(scratch: Path) -> None:
     for part in (
         "agentd",
         "client",
+        "docs",
         "systemd",
         "Makefile",
         "pyproject.toml",
