@@ -24,14 +24,14 @@ WARNINGS = 1
 ERRORS = 2
 
 MEANINGS = {
-    STOPPED: "stopped as it was told to",
+    STOPPED: "stopped as requested",
     USAGE: "the command line is wrong",
     DATA: "the store is damaged",
-    INTERNAL: "agentd has a fault",
+    INTERNAL: "agentd has a bug",
     SYSTEM: "the operating system refused something",
     ALREADY_SERVING: "another agent serves this socket or uses this store",
     STORE: "the store failed, or the output could not be written: the disk is full, broken or read-only",
-    CONFIG: "settings, key file, a variable, or the path or owner of a file are not usable",
+    CONFIG: "settings, key file, a variable, or the path or owner of a file cannot be used",
     INTERRUPTED: "interrupted",
 }
 """Every code in a few words, as `agentd --help` shows them."""

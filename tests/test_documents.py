@@ -1,4 +1,4 @@
-"""What the documents promise about the wire is what the code does."""
+"""What the documents say about the code is so: limits, errors, worked bytes, the tests of promises, paths and links."""
 
 from __future__ import annotations
 
@@ -6,18 +6,48 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from agentd_client import errors
 from agentd_client.protocol import limits, methods, reasons, results
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 
+OTHER_NAMES = {"agentd.service", "agentd.socket", "agentd.toml", "agentd.passphrase"}
+"""What looks like a module and is none: units, a manual page, a credential."""
 
-def section(title: str) -> str:
-    return PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
+LIMITS = {
+    "one message": [limits.MAX_MESSAGE_BYTES],
+    "items of one array or map": [limits.MAX_CONTAINER_ITEMS],
+    "arrays and maps of one message": [limits.MAX_CONTAINERS],
+    "nesting of containers, the message included": [limits.MAX_NESTING],
+    "a method's name": [limits.MAX_METHOD_CHARACTERS],
+    "a token": [limits.MAX_TOKEN_CHARACTERS],
+    "a label": [limits.MAX_LABEL_CHARACTERS],
+    "a pattern for labels": [limits.MAX_LABEL_CHARACTERS],
+    "a passphrase": [limits.MAX_PASSPHRASE_BYTES],
+    "scopes of one session or request": [limits.MAX_SCOPES, limits.MAX_SCOPE_CHARACTERS],
+    "names of an audience": [limits.MAX_AUDIENCES, limits.MAX_AUDIENCE_CHARACTERS],
+    "uses": [limits.MAX_USES],
+    "the grace period of a reset": [limits.MAX_GRACE_SECONDS],
+    "ancestors of a session": [limits.MAX_DEPTH],
+    "sessions of one page": [limits.MAX_PAGE_SESSIONS],
+    "audit entries of one page": [limits.MAX_PAGE_AUDIT],
+    "sessions or audit entries examined for one page": [limits.MAX_LOOKED_AT],
+    "an executable's path, a unit's name": [limits.MAX_SHOWN_CHARACTERS],
+    "events waiting for one subscriber": [limits.MAX_EVENTS_WAITING],
+    "requests in flight on one connection": [limits.MAX_IN_FLIGHT],
+    "connections": [limits.MAX_CONNECTIONS],
+    "connections to the verify socket": [limits.MAX_VERIFY_CONNECTIONS],
+    "of those, from one user": [limits.MAX_VERIFY_CONNECTIONS_OF_UID],
+    "time from a message's first byte to its last": [int(limits.MESSAGE_SECONDS)],
+    "time for a client to take a reply": [int(limits.REPLY_SECONDS)],
+}
+"""What each row of the table of limits says, by the row's first cell."""
 
 NEVER_ANSWERED = {
     *("ERROR", "REQUEST", "LIFECYCLE"),  # no error by itself: the parent of others
@@ -32,10 +62,30 @@ NEVER_ANSWERED = {
 """Errors of the client, of the agent's start, and of a program that embeds the core."""
 
 
+def section(title: str) -> str:
+    return PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row below a header."""
+    found = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.split(" | ")] for row in found]
+
+
+def test_every_limit_in_the_document_is_the_one_in_the_code():
+    documented = {
+        what: [int(number.replace(",", "")) for number in re.findall(r"(?<![(\w])\d[\d,]*", limit)]
+        for what, limit, _ in rows(section("Limits"))
+        if what != "what"
+    }
+    assert documented == LIMITS
+    assert f"{limits.MAX_EXPIRY_SECONDS:,}" in section("Methods")
+
+
 def test_the_protocol_document_lists_every_error_that_an_agent_answers_with():
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
+    documented = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
     answered = {code: error.number for code, error in errors.ERRORS.items() if code not in NEVER_ANSWERED}
-    assert {code: int(number) for number, code in rows} == answered
+    assert {code: int(number) for number, code in documented} == answered
     assert set(errors.ERRORS) >= NEVER_ANSWERED
 
 
@@ -45,29 +95,6 @@ def test_every_reason_is_documented():
     for ending in reasons.ENDINGS:
         assert f"`{ending}`" in section("Events") + section("Methods")
     assert set(reasons.SENTENCES) == set(re.findall(r"^\| `([A-Z_]+)` \|", section("Methods"), re.MULTILINE))
-
-
-def test_the_limits_in_the_document_are_those_of_the_code():
-    table = section("Limits").replace(",", "")
-    for limit in (
-        limits.MAX_MESSAGE_BYTES,
-        limits.MAX_CONTAINER_ITEMS,
-        limits.MAX_CONTAINERS,
-        limits.MAX_NESTING,
-        limits.MAX_METHOD_CHARACTERS,
-        limits.MAX_TOKEN_CHARACTERS,
-        limits.MAX_LABEL_CHARACTERS,
-        limits.MAX_PASSPHRASE_BYTES,
-        limits.MAX_IN_FLIGHT,
-        limits.MAX_LOOKED_AT,
-        limits.MAX_CONNECTIONS,
-        limits.MAX_VERIFY_CONNECTIONS,
-        limits.MAX_VERIFY_CONNECTIONS_OF_UID,
-        int(limits.MESSAGE_SECONDS),
-        int(limits.REPLY_SECONDS),
-    ):
-        assert re.search(rf"\| {limit}\b", table), limit
-    assert f"{limits.MAX_EXPIRY_SECONDS:,}" in section("Methods")
 
 
 def test_every_kind_of_event_and_every_method_is_documented():
@@ -80,10 +107,18 @@ def test_every_kind_of_event_and_every_method_is_documented():
         assert f'`"{reason}"`' in section("Methods")
 
 
+def test_the_methods_that_may_be_repeated_are_those_that_the_clients_repeat():
+    changing, repeatable = section("What a client may repeat").rpartition("\n\n")[::2]
+    every = {method for method in vars(methods).values() if isinstance(method, methods.Method)}
+    for method in every:
+        assert f"`{method.name}`" in (changing if method.repeatable else repeatable), method.name
+        assert f"`{method.name}`" not in (repeatable if method.repeatable else changing), method.name
+
+
 def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
-    shown_bytes = section("Worked bytes") + section("The verify socket")
+    shown_bytes = section("Worked bytes") + section("The verify socket") + section("Events")
     blocks = re.findall(r"`(\[[0-2], [^`]+)`[^`]*?:\n\n    ([0-9a-f ]+)\n", shown_bytes)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for shown, bytes_ in blocks:
         (message,) = Decoder().receive(bytes.fromhex(bytes_))
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
@@ -91,13 +126,54 @@ def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
         assert [kind, *message] == ast.literal_eval(python)
 
 
-def test_every_promise_names_tests_that_are_there():
-    rows = re.findall(r"^\| \d+ \| .*? \| (.*) \|$", SECURITY, re.MULTILINE)
-    assert len(rows) >= 17
-    for row in rows:
-        names = re.findall(r"`((?:tests|agentd)/[^`]+)`", row)
-        assert names, row
+def test_every_promise_names_tests_that_exist():
+    promised = SECURITY.partition("\n## Promises\n")[2].partition("\n## ")[0]
+    promises = re.findall(r"^(\d+)\. (.*?)(?=^\d+\. |^### |\Z)", promised, re.MULTILINE | re.DOTALL)
+    assert [int(number) for number, _ in promises] == list(range(1, len(promises) + 1))
+    for number, text in promises:
+        _, _, named = text.partition("\n   Tests: " if int(number) < 10 else "\n    Tests: ")
+        names = re.findall(r"`([^`]+)`", named)
+        assert names, number
         for name in names:
             path, _, function = name.partition("::")
-            assert (ROOT / path).exists(), name
-            assert f"def {function}(" in (ROOT / path).read_text() if function else True, name
+            functions = defined_in(ROOT / path)
+            assert functions, name
+            assert not function or function in functions, name
+
+
+def defined_in(path: Path) -> set[str]:
+    if path.suffix != ".py" or not path.exists():
+        return set()
+    body = ast.parse(path.read_text()).body
+    return {
+        node.name
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_and_module_that_a_document_names_exists(document):
+    if document.name == "CHANGELOG.md":  # it tells of what was
+        return
+    text = document.read_text()
+    for path in re.findall(
+        r"`((?:agentd|client|docs|systemd|tests|\.ci)/[\w./-]*|pyproject\.toml|Makefile)[`:]", text
+    ):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"`(agentd(?:_client)?(?:\.[a-z_]+)+)`", text):
+        if module not in OTHER_NAMES:
+            path = module.replace(".", "/")
+            places = [parent / name for parent in (ROOT, ROOT / "client") for name in (path, f"{path}.py")]
+            assert any(place.exists() for place in places), module
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", document.read_text()):
+        linked = document.parent / target if target else document
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+            assert anchor.removeprefix("#") in slugs, anchor
