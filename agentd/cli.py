@@ -20,7 +20,7 @@ from agentd_client.cli.usage import HelpfulGroup, usage_sentence
 from agentd_client.errors import AgentdError, ConfigError
 
 from . import __version__, logs, systemd
-from .config import Settings, load
+from .config import LOG_FORMATS, LOG_LEVELS, Settings, load
 from .exit_codes import DOCTOR_MEANINGS, MEANINGS, STOPPED, exit_code
 
 T = TypeVar("T")
@@ -58,8 +58,8 @@ class _Given(NamedTuple):
 )
 @click.version_option(__version__, prog_name="agentd", message="%(prog)s %(version)s")
 @click.option("--config", "config_path", metavar="FILE", help="The settings, instead of config.toml.")
-@click.option("--log-level", type=click.Choice(logs.LEVELS), help="How much to say on standard error.")
-@click.option("--log-format", type=click.Choice(logs.FORMATS), help="Readable or journal lines, or JSON.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on standard error.")
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Readable or journal lines, or JSON.")
 @click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
 @click.pass_context
 def agentd(

@@ -18,9 +18,6 @@ from . import systemd
 from .log_limit import LogLimit
 from .log_writer import LogWriter
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("auto", "json")
-
 FINISH_SECONDS = 1.0
 """At the end, for a reader to take what is left. One that has stopped does not keep the process alive."""
 

@@ -72,9 +72,9 @@ async def running_core(
         await SessionManager.create_session_manager(
             db=db,
             key_ring=key_ring,
-            expiry=settings.expiry,
-            max_lifetime=settings.max_lifetime,
-            lifetime_limit=settings.lifetime_limit,
+            expiry=settings.session_expiry,
+            max_lifetime=settings.default_max_lifetime,
+            lifetime_limit=settings.session_max_lifetime,
             revoke_on_reuse=settings.revoke_on_reuse,
             logger=sessions_log,
             clock=clock,

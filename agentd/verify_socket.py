@@ -111,4 +111,4 @@ def _access(settings: Settings) -> Access:
             raise ConfigError(
                 f"verify_socket_group: there is no group {name!r}; make it, or leave the setting out"
             ) from None
-    return Access("verify_socket_path", is_private=False, mode=settings.verify_mode, gid=gid)
+    return Access("verify_socket_path", is_private=False, mode=int(settings.verify_socket_mode, 8), gid=gid)

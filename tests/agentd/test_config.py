@@ -30,8 +30,8 @@ def test_with_no_file_everything_has_its_default(tmp_path):
     assert settings.state_path == f"{tmp_path}/state/agentd"
     assert settings.keys_path == tmp_path / "state" / "agentd" / "keys"
     assert settings.store_path == tmp_path / "state" / "agentd" / "store"
-    assert (settings.expiry, settings.drain_seconds) == (DEFAULT_SESSION_SECONDS, 5.0)
-    assert (settings.max_lifetime, settings.revoke_on_reuse) == (DEFAULT_MAX_LIFETIME_SECONDS, False)
+    assert (settings.session_expiry, settings.drain_seconds) == (DEFAULT_SESSION_SECONDS, 5.0)
+    assert (settings.default_max_lifetime, settings.revoke_on_reuse) == (DEFAULT_MAX_LIFETIME_SECONDS, False)
     assert (settings.log_level, settings.log_format) == ("info", "auto")
 
 
@@ -41,8 +41,8 @@ def test_the_file_is_before_the_defaults(config):
         'drain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
     )
     settings = load()
-    assert (settings.expiry, settings.drain_seconds) == (5400, 2.0)
-    assert (settings.max_lifetime, settings.revoke_on_reuse) == (604_800, True)
+    assert (settings.session_expiry, settings.drain_seconds) == (5400, 2.0)
+    assert (settings.default_max_lifetime, settings.revoke_on_reuse) == (604_800, True)
     assert (settings.log_level, settings.log_format) == ("debug", "json")
     assert (settings.state_path, settings.socket_path) == ("/s", "/k")
 
@@ -70,19 +70,19 @@ def test_a_relative_flag_means_the_callers_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["8h", 28_800, "28800"])
 def test_the_session_expiry_is_seconds_or_a_length_of_time(config, value):
     config.write_text(f"session_expiry = {value!r}\nsession_max_lifetime = {value!r}")
-    assert (load().expiry, load().max_lifetime) == (28_800, 28_800)
+    assert (load().session_expiry, load().default_max_lifetime) == (28_800, 28_800)
 
 
 def test_never_is_an_expiry_and_a_lifetime(config):
     config.write_text(f"session_expiry = '{NEVER}'\nsession_max_lifetime = '{NEVER}'")
-    assert (load().expiry, load().max_lifetime) == (NEVER, NEVER)
+    assert (load().session_expiry, load().default_max_lifetime) == (NEVER, NEVER)
 
 
 def test_a_longest_lifetime_is_a_limit_only_where_it_is_set(config):
-    assert (load().max_lifetime, load().lifetime_limit) == (DEFAULT_MAX_LIFETIME_SECONDS, None)
+    assert (load().default_max_lifetime, load().session_max_lifetime) == (DEFAULT_MAX_LIFETIME_SECONDS, None)
     config.write_text("session_max_lifetime = '1h'")
-    assert (load().max_lifetime, load().lifetime_limit) == (3600, 3600)
-    assert load().expiry == DEFAULT_SESSION_SECONDS, "the session manager cuts the default short"
+    assert (load().default_max_lifetime, load().session_max_lifetime) == (3600, 3600)
+    assert load().session_expiry == DEFAULT_SESSION_SECONDS, "the session manager cuts the default short"
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("'10m'", 600), ("90", 90), (f"'{NEVER}'", None)])
@@ -123,21 +123,21 @@ def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
         ("lock_on_signal = 1", "lock_on_signal is true or false"),
         ("start_locked = 'no'", "start_locked is true or false"),
         ("lock_after_idle = 'soon'", f"lock_after_idle: {FORMS}"),
-        ("lock_after_idle = 0", "lock_after_idle is 0; write 'never' for without end"),
-        ("lock_after_idle = '0m'", "lock_after_idle is 0; write 'never' for without end"),
-        ("session_expiry = 0", "session_expiry is 0; write 'never' for without end"),
-        ("session_max_lifetime = '0d'", "session_max_lifetime is 0; write 'never' for without end"),
+        ("lock_after_idle = 0", "lock_after_idle is 0; write 'never' for no limit"),
+        ("lock_after_idle = '0m'", "lock_after_idle is 0; write 'never' for no limit"),
+        ("session_expiry = 0", "session_expiry is 0; write 'never' for no limit"),
+        ("session_max_lifetime = '0d'", "session_max_lifetime is 0; write 'never' for no limit"),
         (
             "session_expiry = '2h'\nsession_max_lifetime = '1h'",
-            "session_expiry '2h' lies beyond session_max_lifetime '1h'; make it shorter, or leave it out",
+            "session_expiry (2 h) is longer than session_max_lifetime (1 h); shorten it, or leave it out",
         ),
         (
             "session_expiry = 'never'\nsession_max_lifetime = '1h'",
-            "session_expiry 'never' lies beyond session_max_lifetime '1h'",
+            "session_expiry (never) is longer than session_max_lifetime (1 h)",
         ),
         ("passphrase_file = ''", "passphrase_file is empty"),
         ("passphrase_file = 'secret'", "passphrase_file is not an absolute path"),
-        ("drain_seconds = -1", "drain_seconds is a number of seconds from 0 to 3600"),
+        ("drain_seconds = -1", "drain_seconds is seconds from 0 to 3600"),
         ("drain_seconds = 3601", "drain_seconds"),
         ("drain_seconds = nan", "drain_seconds"),
         ("drain_seconds = inf", "drain_seconds"),
@@ -177,18 +177,18 @@ def test_there_is_no_verify_socket_unless_it_has_a_path():
 @pytest.mark.parametrize(
     ("more", "mode"),
     [
-        ("", 0o600),
-        ("verify_socket_group = 'agents'", 0o660),
-        ("verify_socket_mode = '0600'", 0o600),
-        ("verify_socket_mode = '0660'", 0o660),
-        ("verify_socket_mode = '0666'", 0o666),
-        ("verify_socket_group = 'agents'\nverify_socket_mode = '0660'", 0o660),
-        ("verify_socket_group = 'agents'\nverify_socket_mode = '0666'", 0o666),
+        ("", "0600"),
+        ("verify_socket_group = 'agents'", "0660"),
+        ("verify_socket_mode = '0600'", "0600"),
+        ("verify_socket_mode = '0660'", "0660"),
+        ("verify_socket_mode = '0666'", "0666"),
+        ("verify_socket_group = 'agents'\nverify_socket_mode = '0660'", "0660"),
+        ("verify_socket_group = 'agents'\nverify_socket_mode = '0666'", "0666"),
     ],
 )
-def test_nobody_else_may_connect_to_it_unless_that_is_said(config, more, mode):
+def test_only_the_owner_may_connect_to_it_by_default(config, more, mode):
     config.write_text(f"verify_socket_path = '/run/agentd-me/verify.sock'\n{more}")
-    assert load().verify_mode == mode
+    assert load().verify_socket_mode == mode
     assert load().verify_socket_path == "/run/agentd-me/verify.sock"
 
 
@@ -218,13 +218,16 @@ _DOOR = "verify_socket_path = '/d/verify.sock'\n"
         ),
         (f"{_DOOR}verify_socket_group = ''", "verify_socket_group is the name of a group, not ''"),
         (f"{_DOOR}verify_socket_group = 1000", "verify_socket_group is the name of a group, not 1000"),
-        ("verify_socket_group = 'agents'", "verify_socket_group is of no use without verify_socket_path"),
-        ("verify_socket_mode = '0660'", "verify_socket_mode is of no use without verify_socket_path"),
+        ("verify_socket_group = 'agents'", "verify_socket_group has no effect without verify_socket_path"),
+        ("verify_socket_mode = '0660'", "verify_socket_mode has no effect without verify_socket_path"),
         (
             f"{_DOOR}verify_socket_group = 'agents'\nverify_socket_mode = '0600'",
             "verify_socket_mode 0600 keeps verify_socket_group out",
         ),
-        (f"{_DOOR}socket_path = '/d/../d/verify.sock'", "verify_socket_path is the socket's own path"),
+        (
+            f"{_DOOR}socket_path = '/d/../d/verify.sock'",
+            "verify_socket_path is the path of the agent's own socket",
+        ),
     ],
 )
 def test_a_verify_socket_that_is_not_clear_is_refused(config, text, named):
@@ -270,10 +273,10 @@ def test_a_file_as_editors_write_it_can_be_used(config, content):
     [
         (
             b"log_level = 'info'\n# caf\xe9\n",
-            "is not UTF-8: line 2 holds the byte 0xe9, as Latin-1 .* UTF-8$",
+            "is not UTF-8: line 2 has the byte 0xe9, as in Latin-1 .* UTF-8$",
         ),
-        (b"log_level = '\xff'", "is not UTF-8: line 1 holds the byte 0xff"),
-        ("log_level = 'info'".encode("utf-16"), "is UTF-16 and has to be UTF-8; save it"),
+        (b"log_level = '\xff'", "is not UTF-8: line 1 has the byte 0xff"),
+        ("log_level = 'info'".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (b"log_level = 'info'\rstart_locked = false\r", "ends its lines with CR alone; save it"),
         (b"#" * (1024 * 1024 + 1), "has more than 1048576 bytes"),
     ],

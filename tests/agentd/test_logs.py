@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from agentd import logs
+from agentd.config import LOG_FORMATS
 
 pytestmark = pytest.mark.usefixtures("no_log")
 
@@ -91,7 +92,7 @@ def test_configuring_again_replaces_what_was_there(tmp_path, monkeypatch):
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("form", logs.FORMATS)
+@pytest.mark.parametrize("form", LOG_FORMATS)
 def test_with_standard_error_closed_nothing_is_said_and_nothing_fails(monkeypatch, form):
     monkeypatch.setattr(sys, "stderr", None)
     logs.configure("info", form).error("unheard")
