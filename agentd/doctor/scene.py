@@ -19,7 +19,7 @@ from .. import process
 from ..config import Settings
 from ..keys import PassphraseText, read_only_keys
 from ..sessions.dating import TIMESTAMPED_FOLDERS
-from ..store import Examined, examine
+from ..store import OfflineCheck, check_offline
 from . import proc, unix_sockets
 from .node import Node, look
 
@@ -54,7 +54,7 @@ class StoreLook(NamedTuple):
     sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
     """
 
-    examined: Examined | None = None
+    examined: OfflineCheck | None = None
     failure: str | None = None
     sealed: str | None = None
     is_passphrase_refused: bool = False
@@ -171,13 +171,15 @@ class Scene:
             return StoreLook()
         try:
             with read_only_keys(self.settings.keys_path, self._passphrase) as keys:
-                return StoreLook(examine(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS))
-        except AgentdError as failure:  # of the key file: `examine` tells what it finds instead of raising it
+                return StoreLook(
+                    check_offline(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS)
+                )
+        except AgentdError as failure:  # of the key file: `check_offline` returns its own
             sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         try:
-            found = examine(self.settings.store_path, None, newest_below=TIMESTAMPED_FOLDERS)
+            found = check_offline(self.settings.store_path, None, newest_below=TIMESTAMPED_FOLDERS)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)

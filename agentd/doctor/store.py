@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..store import MIN_GROWTH_BYTES, Examined, Seals
+from ..store import MIN_GROWTH_BYTES, OfflineCheck, Seals
 from .finding import Finding, error, note, ok, refused, warning
 from .node import nearest
 from .scene import Scene, StoreLook
@@ -60,9 +60,9 @@ def judge(facts: Facts) -> Iterator[Finding]:
         yield _judge_room(facts, facts.free_bytes)
 
 
-def _judge_examined(path: str, found: Examined) -> Iterator[Finding]:
-    if found.refusal is not None:
-        yield refused(FILE, found.refusal.sentence)
+def _judge_examined(path: str, found: OfflineCheck) -> Iterator[Finding]:
+    if found.error is not None:
+        yield refused(FILE, found.error.sentence)
         return
     if found.overtaken or found.meta is None:
         yield note(
@@ -75,9 +75,9 @@ def _judge_examined(path: str, found: Examined) -> Iterator[Finding]:
     yield _judge_structure(found)
 
 
-def _judge_key(found: Examined, look: StoreLook) -> Iterator[Finding]:
-    if found.refusal_of_key is not None:
-        yield refused(KEY, found.refusal_of_key.sentence)
+def _judge_key(found: OfflineCheck, look: StoreLook) -> Iterator[Finding]:
+    if found.key_error is not None:
+        yield refused(KEY, found.key_error.sentence)
     elif found.seals is not None:
         yield ok(KEY, "the store was sealed with the key in the key file")
     if found.seals is not None:
@@ -92,7 +92,7 @@ def _judge_key(found: Examined, look: StoreLook) -> Iterator[Finding]:
             )
 
 
-def _judge_structure(found: Examined) -> Finding:
+def _judge_structure(found: OfflineCheck) -> Finding:
     assert found.meta is not None
     if found.problems is None:
         mebibytes = found.meta.file_bytes // _MIB
@@ -108,7 +108,7 @@ def _judge_seals(seals: Seals) -> Finding:
         f"{seals.opened} values" if seals.opened == seals.of else f"{seals.opened} of {seals.of} values"
     )
     if seals.broken:
-        named = ", ".join(seals.named) + (", …" if seals.broken > len(seals.named) else "")
+        named = ", ".join(seals.examples) + (", …" if seals.broken > len(seals.examples) else "")
         return error(
             SEALS, f"{seals.broken} of {how_many} were not sealed there by this agent: {named}", _RESTORE
         )

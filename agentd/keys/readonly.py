@@ -44,7 +44,7 @@ def key_file_form(keys_path: Path) -> KeyFileForm | None:
 
 
 class ReadOnlyKeys:
-    """The key of the store's values, for opening only; what `agentd.store.examine` takes."""
+    """The key of the store's values, for opening only; what `agentd.store.check_offline` takes."""
 
     def __init__(self, key: SecretKey, agent_id: str) -> None:
         self._key, self.agent_id = key, agent_id

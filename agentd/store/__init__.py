@@ -1,24 +1,24 @@
 """The store: sealed values under key paths, in one LMDB environment with one committing thread."""
 
 from .db import DB
-from .examination import Examined, Seals, examine
 from .files import check_folder
 from .growth import MIN_GROWTH_BYTES
-from .keypath import KeyPath
+from .keypath import Entry, KeyPath
+from .offline_check import OfflineCheck, Seals, check_offline
 from .sealing import KeyRing
 from .transaction import Transaction
-from .view import Entry, View
+from .view import View
 
 __all__ = [
     "DB",
     "MIN_GROWTH_BYTES",
     "Entry",
-    "Examined",
     "KeyPath",
     "KeyRing",
+    "OfflineCheck",
     "Seals",
     "Transaction",
     "View",
     "check_folder",
-    "examine",
+    "check_offline",
 ]

@@ -1,7 +1,8 @@
-"""Counts: how many entries stand exactly one part below a path.
+"""Counts: how many entries there are exactly one part below a path.
 
-Each is a small sealed record of its own kind, written with the batch that changes it: true after any crash,
-and written once for all the entries that came and went together. What was written or read is kept in memory.
+Each is a small sealed record, written in the batch that changes it, so it is right after any crash, and
+written once for all the entries that the batch adds and removes. Counts that were written or read stay in
+memory.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import lmdb
 
 from agentd_client.errors import StoreDamagedError
 
-from .batch import SealedWrite
-from .errors import lmdb_errors_translated
+from .environment import SealedWrite
+from .errors import RESTORE, lmdb_errors_translated
 from .keypath import readable
 from .sealing import Sealer
 
@@ -28,10 +29,10 @@ class Counts:
         self._known: dict[bytes, int] = {}
 
     def changed(self, txn: lmdb.Transaction[bytes], changes: Mapping[bytes, int]) -> dict[bytes, int]:
-        """The new counts of what changes; to be given to `keep` once they are committed.
+        """The new values of the counts that change; pass them to `keep` once they are committed.
 
         Raises:
-            StoreDamagedError: a count was not sealed by this agent at its place, or is lower than what went.
+            StoreDamagedError: a count was not sealed by this agent at its place, or would become negative.
         """
         found = {}
         for key, change in changes.items():
@@ -41,31 +42,28 @@ class Counts:
                     with lmdb_errors_translated():
                         before = self.read(key, txn.get(key))
                 if before + change < 0:
-                    raise StoreDamagedError(
-                        f"{readable(key)} is lower than what was removed; restore the store, "
-                        "or begin anew with `agentd init --fresh`"
-                    )
+                    raise StoreDamagedError(f"{readable(key)} is lower than what was removed; {RESTORE}")
                 found[key] = before + change
         return found
 
     def sealed(self, counts: Mapping[bytes, int]) -> list[SealedWrite]:
-        """What to write for them; a count of none has no record."""
+        """What to write for them; a count of 0 has no record."""
         return [
             (key, self._sealer.seal(key, count.to_bytes(_COUNT_BYTES, "big")) if count else None)
             for key, count in counts.items()
         ]
 
     def keep(self, counts: Mapping[bytes, int]) -> None:
-        """Remember what was committed."""
+        """Keep what was committed in memory."""
         self._known.update(counts)
         for key, count in counts.items():
             if not count:
                 del self._known[key]
 
     def known(self, key: bytes) -> int | None:
-        """A count that is in memory."""
+        """The count, if it is in memory."""
         return self._known.get(key)
 
     def read(self, key: bytes, sealed: bytes | None) -> int:
-        """The number in a count's record; 0 where there is none."""
+        """The number in a count's record; 0 if there is none."""
         return 0 if sealed is None else int.from_bytes(self._sealer.open(key, sealed), "big")

@@ -1,4 +1,4 @@
-"""`DB`: the store's life cycle, its reads, and its writes."""
+"""`DB`: the store's life cycle, reads and writes."""
 
 from __future__ import annotations
 
@@ -26,36 +26,45 @@ from agentd_client.lifecycle import Observer, State
 from ..lifecycle import EventLoop, LoopLifecycle
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
-from .keypath import KeyPath, check_limit, count_key, decode_key, encode_path, encode_prefix, key_range
+from .keypath import (
+    Entry,
+    EntryPath,
+    KeyPath,
+    check_limit,
+    count_key,
+    decode_key,
+    encode_path,
+    encode_prefix,
+    key_range,
+)
 from .on_disk import OnDiskStore
 from .reader import Reader
 from .sealing import KeyRing, Sealer, checked_value
 from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
-from .view import Entry, View
-from .view import Path as EntryPath
+from .view import View
 from .writer import Writer
 
 T = TypeVar("T")
 
 CLEAR_STEP = 256
-"""Entries that `clear` removes in one operation: some milliseconds of the event loop's time."""
+"""Entries that `clear` removes in one operation: a few milliseconds of the event loop's time."""
 
 
 class DB:
     """A store of sealed values under key paths. Create it with `create_db`; leaving it stops it.
 
-    Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is one read transaction of
-    its own, on the thread of the event loop. Writes are durable when they return. Every other event loop and
-    thread than those it was started on is refused with `WrongLoopError`; a fork's child must not use it.
+    Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is a read transaction of its
+    own on the event loop's thread. Writes are durable when they return. Use from any other event loop or
+    thread raises `WrongLoopError`; the child of a fork must not use it.
 
     Args:
-        db_path: the store's folder, made with mode 0700 where it is missing.
-        key_ring: seals every value; must be loaded before `start`.
-        logger: where failures go that nobody waits for; never a value.
-        map_bytes: the map, and the disk space, to begin with.
-        max_map_bytes: what the map grows up to.
-        clock: seconds that only go forward; tells when to ask a full disk again.
-        served_at: the socket of the agent that has this store, for whoever finds the store in use.
+        db_path: the store's folder; created with mode 0700 if it is missing.
+        key_ring: seals every value; must be running before `start`.
+        logger: receives failures of background writes; never a value.
+        map_bytes: the initial map and disk space.
+        max_map_bytes: how far the map may grow.
+        clock: monotonic seconds; limits how often a full disk is asked for space.
+        served_at: the agent's socket, shown to another agent that finds the store in use.
     """
 
     def __init__(
@@ -79,7 +88,7 @@ class DB:
         )
         self._environment: Environment | None = None
         self._writer: Writer | None = None
-        self._open_reader: Reader | None = None  # None too after a fatal failure
+        self._open_reader: Reader | None = None  # also None after a fatal failure
         self._has_failed = trio.Event()
 
     # --- life cycle ---
@@ -100,21 +109,21 @@ class DB:
         return db
 
     async def start(self, *, fresh: bool = False) -> None:
-        """Lock the folder and open the store; make one where there is none.
+        """Lock the folder and open the store; create one if there is none.
 
         Args:
-            fresh: begin with an empty store, whatever is there: damaged, or sealed with another key.
+            fresh: start with an empty store, whatever is there, damaged or sealed with another key.
 
         Raises:
-            StoreInUseError: another agent, or another DB of this process, has the store.
+            StoreInUseError: another agent, or another DB of this process, has it open.
             StoreKeyMismatchError: it was sealed with another root key; nothing was changed.
-            StoreDamagedError: it is damaged; says what to do.
-            StoreError: a file is not the user's own or open to others, or the disk refuses.
+            StoreDamagedError: it is damaged; names the remedy.
+            StoreError: a file belongs to another user or is open to others, or the disk failed.
             DBDestroyedError: it was destroyed.
         """
         async with self._lifecycle.start() as needed:
             if needed:
-                # Not abandoned on cancellation, so what it opened is always ours to close.
+                # Not abandoned on cancellation, so an opened environment is always closed.
                 environment = await trio.to_thread.run_sync(self._on_disk.open, fresh)
                 try:
                     self._begin(environment)
@@ -123,10 +132,10 @@ class DB:
                     raise
 
     async def stop(self) -> None:
-        """Finish what is queued, refuse what comes later, close the store and release its lock.
+        """Finish queued writes, refuse later ones, close the store and release its lock.
 
-        Not cancelled once it is called; a disk that hangs holds it up. It works from another event loop where
-        the one that the store was started on has ended.
+        Shielded from cancellation, so a disk that hangs holds it up. It can be stopped from another event
+        loop if the one that started it has ended.
         """
         async with self._lifecycle.stop() as needed:
             if needed:
@@ -135,7 +144,7 @@ class DB:
                 await self._writer.stop()
                 environment = self._environment
                 close = partial(self._on_disk.close, environment, is_clean=self.failed is None)
-                # First, so that nothing reads while the worker thread unmaps the file.
+                # First, so that there are no reads while the worker thread unmaps the file.
                 self._open_reader = self._writer = self._environment = None
                 await trio.to_thread.run_sync(close)
 
@@ -144,7 +153,7 @@ class DB:
 
         Raises:
             DBRunningError: stop it first.
-            StoreInUseError: another agent has it.
+            StoreInUseError: another agent has it open.
         """
         async with self._lifecycle.destroy() as needed:
             if needed:
@@ -162,7 +171,7 @@ class DB:
         return self._lifecycle.state
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Be told of every life-cycle event; returns the function that ends this."""
+        """Subscribe to life-cycle events; returns the function that unsubscribes."""
         return self._lifecycle.observe(observer)
 
     @property
@@ -171,7 +180,7 @@ class DB:
         return None if self._writer is None else self._writer.failed
 
     async def failure(self) -> StoreError:
-        """Wait until the open store fails, and return what `failed` then tells."""
+        """Wait until the open store fails; returns the error."""
         self._lifecycle.require_running()
         await self._has_failed.wait()
         assert self.failed is not None
@@ -179,7 +188,7 @@ class DB:
 
     @property
     def size_bytes(self) -> int:
-        """The data file's size, with the space that is kept ready in it; 0 where there is none."""
+        """The data file's size, including the space reserved in it; 0 if there is none."""
         try:
             return os.stat(self._folder.data_file).st_size
         except FileNotFoundError:
@@ -202,7 +211,7 @@ class DB:
         return None if self._open_reader is None or self._writer is None else self._writer.revision
 
     def get(self, path: KeyPath) -> bytes | None:
-        """The value, or None where there is none."""
+        """The value, or None if there is none."""
         key = encode_path(path)
         (sealed,) = self._reader().get((key,))
         return None if sealed is None else self._sealer.open(key, sealed)
@@ -215,29 +224,29 @@ class DB:
         reverse: bool = False,
         limit: int | None = None,
     ) -> list[Entry]:
-        """See `View.iterate`; all of one state. The event loop waits: use `limit` and `after` for many."""
+        """See `View.iterate`; all from one snapshot. Blocks the event loop: page with `limit` and `after`."""
         check_limit(limit)
         pairs = self._reader().scan(key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit)
         return [(decode_key(key), self._sealer.open(key, sealed)) for key, sealed in pairs]
 
     def paths(self, prefix: KeyPath = (), *, limit: int) -> list[EntryPath]:
-        """The first paths at and below `prefix`; their values stay closed."""
+        """The first paths at and below `prefix`; their values are not opened."""
         check_limit(limit)
         return [decode_key(key) for key, _ in self._reader().scan(key_range(prefix), limit=limit)]
 
     def count(self, parent: KeyPath = ()) -> int:
-        """The number of entries exactly one part below `parent`; takes the same time for any number."""
+        """The number of entries exactly one part below `parent`, in constant time."""
         key = count_key(encode_prefix(parent))
         reader, counts = self._reader(), self._running_writer().counts
         known = counts.known(key)
         return counts.read(key, *reader.get((key,))) if known is None else known
 
     def sealed(self, *paths: KeyPath) -> list[bytes | None]:
-        """The stored bytes as they are, all of one state: equal bytes mean an unchanged value."""
+        """The stored bytes, still sealed, all from one snapshot: equal bytes mean an unchanged value."""
         return self._reader().get(map(encode_path, paths))
 
     def unseal(self, path: KeyPath, sealed: bytes) -> bytes:
-        """The value of what `sealed` gave for that path."""
+        """Open what `sealed` returned for a path."""
         return self._sealer.open(encode_path(path), sealed)
 
     # --- writes ---
@@ -256,13 +265,13 @@ class DB:
     async def clear(self, prefix: KeyPath = ()) -> int:
         """Remove the entry at `prefix` and all below it; how many there were.
 
-        In steps, each durable by itself, so that any number of entries can be cleared in the room that a
-        full store has left; a crash in between leaves the rest. `View.clear` is all or nothing.
+        In steps, each durable by itself, so that any number of entries can be cleared within the reserve of a
+        full store; a crash in between leaves the rest. `View.clear` is all or nothing.
         """
         encode_prefix(prefix)
         cleared = 0
         while True:
-            step = await self._writer_here().write(lambda view: view.clear_some(prefix, CLEAR_STEP))
+            step = await self._writer_here().write(lambda view: view.clear(prefix, CLEAR_STEP))
             cleared += step
             if step < CLEAR_STEP:
                 return cleared
@@ -276,18 +285,18 @@ class DB:
     ) -> T:
         """Run a function in a write transaction; durable on return.
 
-        `function` runs on the event loop's thread, at once or after the commit that is under way, and must
-        be short. It may run more than once (the map grows by starting the batch anew): it must change
-        nothing but the view, and not keep it. An exception of its own undoes its writes and is raised here.
-        Cancelled after the hand-over, it is carried out all the same.
+        `function` runs on the event loop's thread, at once or after the commit in progress, and must be
+        short. It may run more than once (after the map grew, the batch is run again): it must change nothing
+        but the view, and not keep it. If it raises, its writes are undone and the exception is raised here.
+        Cancelled after it was handed over, it is carried out all the same.
 
-        Some room is kept that only operations may use which leave the store no larger than it was (they
-        delete, or replace values by values of the same length), and those that say `reserved`.
+        A reserve is kept for operations that leave the store no larger than it was (they delete, or replace
+        values by values of the same length) and for those that are `reserved`.
 
         Args:
-            function: what to do.
-            reserved: it must succeed in a full store too, though it adds a little.
-            on_durable: called on the event loop's thread once it is durable, whoever still waits.
+            function: the operation.
+            reserved: it may use the reserve although it adds a little, to succeed in a full store.
+            on_durable: called on the event loop's thread once it is durable, even if cancelled meanwhile.
 
         Raises:
             StoreFullError: no room; nothing was written.
@@ -297,32 +306,30 @@ class DB:
         return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
 
     def submit(self, function: Callable[[View], object], *, is_next: bool = False) -> None:
-        """Like `write` without waiting; a failure is logged. `is_next`: before all that waits."""
+        """Like `write` without waiting; a failure is logged. `is_next`: before all waiting operations."""
         self._running_writer().submit(function, is_next=is_next)
 
     def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
         """A transaction to be entered with `async with`.
 
         Args:
-            max_life_seconds: after which it can neither be used nor committed, on trio's clock.
+            max_life_seconds: on trio's clock; afterwards it can neither be used nor committed.
         """
         if not (math.isfinite(max_life_seconds) and max_life_seconds > 0):
             raise ValueError(f"a maximum life is a number of seconds above 0: {max_life_seconds!r}")
         return Transaction(self, self._reader, self._sealer, self._running_writer, max_life_seconds)
 
     def require_own(self, tran: Transaction) -> None:
-        """Refuse a transaction that cannot be written through: another store's, or one that is over.
-
-        For everything that takes one, before anything else is done.
+        """Check that a transaction belongs to this store and is open; call it before using one.
 
         Raises:
-            ForeignTransactionError: it is one of another `DB`.
+            ForeignTransactionError: it belongs to another `DB`.
             TransactionEndedError, DBNotRunningError, WrongLoopError: see `Transaction`.
         """
         if not isinstance(tran, Transaction):
-            raise TypeError(f"a transaction comes from `DB.transaction()`: {type(tran).__name__} is none")
+            raise TypeError(f"a transaction comes from `DB.transaction()`, not a {type(tran).__name__}")
         if not tran.is_of(self):
-            raise ForeignTransactionError("the transaction is one of another store; nothing was written")
+            raise ForeignTransactionError("the transaction belongs to another store; nothing was written")
         tran.require_open()
 
     # --- inside ---
@@ -330,22 +337,22 @@ class DB:
     def _reader(self) -> Reader:
         self._lifecycle.require_running()
         if self._open_reader is None:
-            raise self._refusal()
+            raise self._not_running()
         return self._open_reader
 
     def _writer_here(self) -> Writer:
-        EventLoop.here()  # the thread alone does not tell a task of trio's from one of another library's
+        EventLoop.here()  # on the right thread, this may still not be a trio task
         return self._running_writer()
 
     def _running_writer(self) -> Writer:
         self._lifecycle.require_running()
         if self._writer is None or self._writer.failed is not None:
-            raise self._refusal()
+            raise self._not_running()
         return self._writer
 
-    def _refusal(self) -> AgentdError:
+    def _not_running(self) -> AgentdError:
         failed = self.failed
-        # A new one each time: the same exception would collect the traceback of every caller.
+        # A new one each time: a shared exception would collect the traceback of every caller.
         return DBNotRunningError() if failed is None else type(failed)(failed.sentence)
 
     def _begin(self, environment: Environment) -> None:

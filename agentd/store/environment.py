@@ -1,53 +1,186 @@
-"""The LMDB environment: opening a file that was inspected first, and growing its map.
+"""The LMDB environment, its write transactions (`Batch`), and growing its map.
 
-Threads: everything happens on the event loop's thread but the commit, which another may carry out. LMDB's
-lock table is not used: the folder's own lock keeps other processes out, and without the table a write
-transaction belongs to no thread. What LMDB then no longer looks after is kept by construction; see
-docs/design.md. An environment must not be used after `fork`: the child shares the parent's map and file
-descriptors.
+Everything runs on the event loop's thread except `Batch.commit`, which may run in another. LMDB's lock table
+is not used: the folder lock keeps other processes out, and without the table a write transaction is not bound
+to a thread. docs/design.md says how the store guarantees what LMDB then no longer checks. An environment must
+not be used after `fork`: the child shares the parent's map and file descriptors.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import lmdb
 
 from agentd_client.errors import StoreFullError
 
-from .batch import Batch
-from .errors import lmdb_errors_translated
+from .errors import MapFull, lmdb_errors_translated, store_error
 from .files import DATA_NAME
 from .growth import Growth, reserve, reserve_for_new
 from .reader import Reader
 
 DEFAULT_MAP_BYTES = 16 * 1024 * 1024
-"""The first map, and what a new store takes of the disk: some 30,000 sessions."""
+"""The first map, and the disk space of a new store: some 30,000 sessions."""
 
 MAX_MAP_BYTES = 64 * 1024**3
-"""Where growth ends; address space only until it is needed."""
+"""Where growth ends; only address space until it is needed."""
 
 ENGINE = 0
-"""LMDB 0.9. Named, because py-lmdb also carries 1.0, which is of another format, and an environment
-variable could choose it."""
+"""LMDB 0.9. Explicit, because py-lmdb also carries 1.0, which has another format and which an environment
+variable could select."""
+
+RESERVE_PAGES = 128
+"""What a batch that grows the store has to leave: room for all others while the map cannot grow.
+
+An operation that changes a single entry takes some twenty pages at most (each level of the tree, its
+neighbour there, the count's branch, LMDB's list of free pages); what it frees comes back two commits later.
+"""
+
+RESERVE_SHARE = 8
+"""A map of less than four mebibytes keeps an eighth instead."""
+
+LAST_SHARE = 4
+"""The part of the reserve that no batch may touch: with it, freed pages can always be made usable."""
+
+_PAGES_PER_CHANGE = 16
+"""No change of one entry takes more, not counting its value: a path of at most six pages, each split or
+merged, and the next two levels of the list of free pages."""
+
+_PAGE_HEAD_BYTES = 16  # LMDB 0.9: before the value on its first page
+
+SealedWrite = tuple[bytes, bytes | None]
+"""A stored key and its sealed value; None removes the entry."""
+
+
+class Batch:
+    """A write transaction that holds the work of many operations.
+
+    After any error the whole batch has to be aborted: part of an operation may be in it.
+
+    Args:
+        environment: LMDB's.
+        map_pages: the size of the map.
+        untouched_pages: pages at the end of the map that no transaction has used yet.
+        page_bytes: the size of a page.
+    """
+
+    def __init__(
+        self, environment: lmdb.Environment, map_pages: int, untouched_pages: int, page_bytes: int
+    ) -> None:
+        self._environment = environment
+        self._reserve_pages = min(RESERVE_PAGES, map_pages // RESERVE_SHARE)
+        self._untouched_pages = untouched_pages
+        self._page_bytes = page_bytes
+        self._pages_to_leave = 0
+        self.is_empty = True
+        self.txn = environment.begin(write=True)
+
+    def apply(
+        self, writes: Iterable[SealedWrite], *, may_use_reserve: bool
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Carry out an operation's writes; returns the keys that were added and those that were removed.
+
+        Raises:
+            MapFull: a larger map may be all that is missing.
+            StoreFullError: it exceeds what LMDB can write in one transaction.
+            StoreError: LMDB failed.
+        """
+        txn, page_bytes = self.txn, self._page_bytes
+        added: list[bytes] = []
+        removed: list[bytes] = []
+        has_grown = False
+        pages_at_most = 0
+        try:
+            for key, sealed in writes:
+                pages_at_most += _PAGES_PER_CHANGE
+                if sealed is None:
+                    if txn.delete(key):
+                        removed.append(key)
+                    continue
+                pages_at_most += len(sealed) // page_bytes
+                if txn.put(key, sealed, overwrite=False):
+                    added.append(key)
+                else:
+                    has_grown |= len(txn.get(key) or b"") < len(sealed)
+                    txn.put(key, sealed)
+        except lmdb.MapFullError as error:
+            raise MapFull from error
+        except lmdb.Error as error:
+            raise store_error(error) from error
+        if pages_at_most:
+            self.is_empty = False
+            self._untouched_pages -= pages_at_most
+            share = 1 if (has_grown or added) and not may_use_reserve else LAST_SHARE
+            self._pages_to_leave = max(self._pages_to_leave, self._reserve_pages // share)
+        return added, removed
+
+    def rewrite(self, key: bytes) -> None:
+        """Write the value of a key once more; raises `MapFull` if there is no room for that."""
+        try:
+            self.txn.put(key, self.txn.get(key) or b"")
+        except lmdb.MapFullError as error:
+            raise MapFull from error
+        except lmdb.Error as error:
+            raise store_error(error) from error
+
+    def check_reserve(self) -> None:
+        """Raise `MapFull` if a commit would leave less than it has to."""
+        if not self._leaves(self._pages_to_leave):
+            raise MapFull
+
+    def commit(self) -> None:
+        """Make it durable: LMDB writes and syncs the pages, then the meta page. May run in another thread.
+
+        Raises:
+            MapFull: nothing was written; the transaction is over.
+            StoreError: nothing was written, as far as can be known; the transaction is over.
+        """
+        try:
+            self.txn.commit()
+        except lmdb.MapFullError as error:
+            raise MapFull from error
+        except lmdb.Error as error:
+            raise store_error(error) from error
+
+    def abort(self) -> None:
+        """Drop it; a no-op once it is over."""
+        self.txn.abort()
+
+    def _leaves(self, pages: int) -> bool:
+        """Whether so many more pages could be written in this very transaction.
+
+        Counted if that is certain. Otherwise tried in a nested transaction that is aborted, because nothing
+        else shows which of LMDB's free pages this transaction may use.
+        """
+        if self._untouched_pages >= pages or not pages:
+            return True
+        page = bytes(self._page_bytes - _PAGE_HEAD_BYTES)
+        with lmdb_errors_translated(), self._environment.begin(parent=self.txn, write=True) as probe:
+            try:
+                probe.cursor().putmulti([(b"%d" % number, page) for number in range(pages)])
+            except (lmdb.MapFullError, lmdb.TxnFullError):
+                return False
+            finally:
+                probe.abort()
+        return True
 
 
 class Environment:
     """One open LMDB environment.
 
     Args:
-        folder: holds a private data file that was inspected.
-        map_bytes: the map to begin with; larger where the file is larger.
-        max_map_bytes: what growth stops at.
+        folder: holds a private data file that was verified.
+        map_bytes: the initial map; larger if the file is larger.
+        max_map_bytes: where growth stops.
         is_new: the data file is empty, for LMDB to fill.
-        clock: seconds that only go forward.
+        clock: monotonic seconds.
 
     Raises:
         StoreDamagedError: LMDB finds the data file damaged.
-        StoreFullError: it is new, and the disk has no room for the smallest of stores.
+        StoreFullError: it is new, and the disk has no room for even the smallest store.
         StoreError: LMDB cannot open it.
     """
 
@@ -71,11 +204,11 @@ class Environment:
                 create=False,
                 lock=False,
                 mode=0o600,
-                max_spare_txns=2,  # a read transaction that is used again costs half of a new one
+                max_spare_txns=2,  # reusing a read transaction costs half of a new one
                 lib_version=ENGINE,
             )
         try:
-            if is_new:  # afterwards, because LMDB takes only an empty file for a new one
+            if is_new:  # not before, because LMDB takes only an empty file for a new one
                 self.grow(reserve_for_new(data_file, map_bytes))
             self._page_bytes = self._lmdb.stat()["psize"]
         except BaseException:
@@ -83,7 +216,7 @@ class Environment:
             raise
 
     def close(self) -> None:
-        """Let go of the map and the files; no transaction may be open."""
+        """Close the map and the files; no transaction may be open."""
         self._lmdb.close()
 
     @property
@@ -93,11 +226,11 @@ class Environment:
             return int(self._lmdb.info()["last_txnid"])
 
     def reader(self) -> Reader:
-        """The way to read."""
+        """A reader of this environment."""
         return Reader(self._lmdb)
 
     def begin(self) -> Batch:
-        """Begin a write transaction; the one before must have ended."""
+        """Begin a write transaction; the previous one must have ended."""
         with lmdb_errors_translated():
             pages = self.map_bytes // self._page_bytes
             return Batch(self._lmdb, pages, pages - 1 - self._lmdb.info()["last_pgno"], self._page_bytes)
@@ -107,10 +240,10 @@ class Environment:
         with lmdb_errors_translated(), self._lmdb.begin(write=True) as txn:
             txn.put(key, sealed)
 
-    def turn_over(self, key: bytes) -> Batch:
-        """A batch that writes the value of `key` once more: its commit makes freed pages usable.
+    def begin_recycling(self, key: bytes) -> Batch:
+        """A batch that only rewrites the value of `key`: its commit makes the pages freed before it usable.
 
-        LMDB uses a freed page again only in the second transaction after the one that freed it.
+        LMDB reuses a freed page only in the second transaction after the one that freed it.
 
         Raises:
             MapFull: there is not even room for that.
@@ -124,14 +257,14 @@ class Environment:
         return batch
 
     def prepare_growth(self) -> int:
-        """Take the disk space of a larger map, whose size is returned; see `Growth.take`."""
+        """Reserve the disk space of a larger map, and return its size; see `Growth.take`."""
         return self._growth.take(self.map_bytes)
 
     def grow(self, map_bytes: int) -> None:
-        """Replace the map by one of another size. There must be no transaction open in the whole process.
+        """Replace the map by one of another size. No transaction may be open in the whole process.
 
-        LMDB moves the map without looking for one: a transaction that is alive goes on in unmapped memory.
-        Where the system gives no larger one, py-lmdb closes the environment.
+        LMDB does not check: a transaction that is open would go on in unmapped memory. If the system refuses
+        the larger map, py-lmdb closes the environment.
         """
         with lmdb_errors_translated():
             self._lmdb.set_mapsize(map_bytes)
@@ -139,12 +272,12 @@ class Environment:
 
 
 def _reserved_map(data_file: Path, map_bytes: int, logger: logging.Logger) -> int:
-    """The map of an existing store: what it wants, or on a full disk what the file already holds."""
+    """The map of an existing store: as configured, or on a full disk no more than the file already holds."""
     size_bytes = os.lstat(data_file).st_size
     try:
         reserve(data_file, max(map_bytes, size_bytes))
     except StoreFullError as error:
-        # A store on a full disk must open all the same: what its pages hold can be read, and ended.
+        # A store on a full disk must open all the same: its sessions can be read, and ended.
         logger.warning("%s", error.sentence)
         return size_bytes
     return max(map_bytes, size_bytes)

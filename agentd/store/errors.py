@@ -1,4 +1,4 @@
-"""What errors of LMDB's and of the operating system's mean to everyone else."""
+"""What errors of LMDB and of the operating system mean to users of the store."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from agentd_client.errors import StoreDamagedError, StoreError, StoreFullError
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk, the user's quota, or the limit of file sizes is used up."""
 
+RESTORE = "restore the store from a copy, or start over with `agentd init --fresh`"
+"""The remedy for a damaged store."""
+
+STORE_FULL = "the store has no room; nothing was written. Free some disk space"
+
 
 class MapFull(Exception):  # noqa: N818 - a signal to the writer, which grows the map; never leaves this package
     """The map has no room for what is being written."""
 
 
 def store_error(error: lmdb.Error) -> StoreError:
-    """What an error of LMDB's is to everyone else; its words never hold a key or a value."""
+    """The public error for one of LMDB's, whose text never holds a key or a value."""
     code = getattr(error, "code", 0)
     if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or code in NO_ROOM:
-        return StoreFullError("the store has no room; nothing was written. Free some disk space")
+        return StoreFullError(STORE_FULL)
     if isinstance(error, lmdb.TxnFullError):
         return StoreFullError("that is too much for one transaction; nothing was written")
     damaged = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
     if isinstance(error, damaged):
-        return StoreDamagedError(f"{error}; restore the store, or begin anew with `agentd init --fresh`")
+        return StoreDamagedError(f"{error}; {RESTORE}")
     return StoreError(f"the store failed: {error}")
 
 
 @contextmanager
 def lmdb_errors_translated() -> Iterator[None]:
-    """Raise what LMDB raises as the store's own errors."""
+    """Raise errors of LMDB as the store's own."""
     try:
         yield
     except lmdb.Error as error:
@@ -42,7 +47,7 @@ def lmdb_errors_translated() -> Iterator[None]:
 
 @contextmanager
 def os_errors_translated() -> Iterator[None]:
-    """Raise what the operating system refuses as `StoreFullError` or `StoreError`, naming the file."""
+    """Raise errors of the operating system as `StoreFullError` or `StoreError`, naming the file."""
     try:
         yield
     except OSError as error:

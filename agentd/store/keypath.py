@@ -1,12 +1,13 @@
-"""Key paths: what an entry is called, the bytes that LMDB sorts it by, and stretches of those.
+"""Key paths: the names of entries, their encoding as stored keys, and ranges of those.
 
-A stored key is one byte for the kind of record, then each part of the path: escaped, and ended by 0x00.
-0x00 is written as 01 01 and 0x01 as 01 02, so a part never holds a bare 0x00. From this follow
+A stored key is one byte for the kind of record, then each part of the path, escaped and terminated by 0x00.
+0x00 is escaped as 01 01 and 0x01 as 01 02, so a part never holds a bare 0x00. It follows that
 
-- injectivity: two paths have the same bytes only where they are the same path;
-- order: stored keys sort as the tuples of parts do (the escape keeps 0x00 < 0x01 < 0x02, and the end
-  of a part sorts before anything that continues it);
-- prefix safety: what lies below a path is exactly what begins with its bytes, ("a",) never matches ("ab",).
+- the encoding is injective: different paths have different bytes;
+- stored keys sort as tuples of parts do (escaping keeps 0x00 < 0x01 < 0x02, and the end of a part sorts
+  before anything that continues it);
+- a prefix is safe: the entries below a path are exactly those that begin with its bytes, and ("a",) never
+  matches ("ab",).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from typing import Any, NamedTuple
 from agentd_client.errors import InvalidPathError
 
 KeyPath = str | Sequence[str | bytes]
-"""A path's parts; a lone `str` is a path of one part. Text counts as its UTF-8 bytes."""
+"""The parts of a path; a lone `str` is a path of one part. Text stands for its UTF-8 bytes."""
+
+EntryPath = tuple[bytes, ...]
+"""A path as the store returns it."""
+
+Entry = tuple[EntryPath, bytes]
+"""A path and its value."""
 
 MAX_PARTS = 8
 """Deep enough for every record, shallow enough to show in one line of an error."""
@@ -50,7 +57,7 @@ def encode_path(path: KeyPath) -> bytes:
 
 
 def encode_prefix(path: KeyPath) -> bytes:
-    """What the stored keys of a path and of everything below it begin with; `()` is above everything."""
+    """The prefix of the stored keys of a path and of everything below it; `()` is the root."""
     try:
         return _encode(path)
     except TypeError:
@@ -67,7 +74,7 @@ def _hashable(path: Any) -> tuple[str | bytes, ...]:
     return parts
 
 
-# Found in the cache, an encoding costs a tenth; every check of a token encodes two paths.
+# A cached encoding costs a tenth, and every verification encodes two paths.
 @lru_cache(_CACHED_PATHS)
 def _encode_entry(path: KeyPath) -> bytes:
     key = _encode(path)
@@ -101,25 +108,25 @@ def _encode_part(number: int, part: object) -> bytes:
     return raw.replace(b"\1", b"\1\2").replace(b"\0", b"\1\1") + b"\0"
 
 
-def decode_key(key: bytes) -> tuple[bytes, ...]:
-    """The parts of a stored key of the data or the count kind."""
+def decode_key(key: bytes) -> EntryPath:
+    """The parts of the stored key of an entry or a count."""
     return tuple(part.replace(b"\1\1", b"\0").replace(b"\1\2", b"\1") for part in key[1:].split(b"\0")[:-1])
 
 
 def count_key(prefix: bytes) -> bytes:
-    """Where the number of entries exactly one part below an encoded prefix is kept."""
+    """The stored key of the number of entries exactly one part below an encoded prefix."""
     return COUNT + prefix[1:]
 
 
 def parent_count_key(key: bytes) -> bytes:
-    """Where an entry is counted: its path without the last part."""
-    # A bare 0x00 stands only at the end of a part, so the one before the last ends the parent.
-    # Where there is none, the slice is empty: the parent is the root.
+    """The stored key of the count that an entry belongs to: that of its parent path."""
+    # A bare 0x00 is only at the end of a part, so the one before the last ends the parent.
+    # If there is none, the slice is empty: the parent is the root.
     return COUNT + key[1 : key.rfind(b"\0", 0, -1) + 1]
 
 
 def readable(key: bytes) -> str:
-    """A stored key for people: parts joined by slashes, those that are not printable text in hexadecimal."""
+    """A stored key for people: parts joined by slashes, in hexadecimal if they are not printable text."""
     if key in _SINGLE:
         return _SINGLE[key]
     path = "/".join(_readable_part(part) for part in decode_key(key))
@@ -135,7 +142,7 @@ def _readable_part(part: bytes) -> str:
 
 
 class KeyRange(NamedTuple):
-    """The stored keys from `low` (included) to `high` (excluded)."""
+    """Stored keys; `low` is inclusive, `high` exclusive."""
 
     low: bytes
     high: bytes
@@ -144,7 +151,7 @@ class KeyRange(NamedTuple):
         return isinstance(key, bytes) and self.low <= key < self.high
 
     def up_to(self, key: bytes, *, reverse: bool) -> KeyRange:
-        """The part that a reader has seen who came in that direction and stopped at `key`."""
+        """The part that a reader in that direction has seen when it stops at `key`."""
         return KeyRange(key, self.high) if reverse else KeyRange(self.low, _next(key))
 
 
@@ -155,7 +162,7 @@ def key_range(prefix: KeyPath, after: KeyPath | None = None, *, reverse: bool = 
         InvalidPathError: either path is not one.
     """
     low = encode_prefix(prefix)
-    # The last byte is 0x00, or the kind's letter: adding one never overflows.
+    # The last byte is 0x00 or the kind's letter, so adding one never overflows.
     high = low[:-1] + bytes([low[-1] + 1])
     if after is None:
         return KeyRange(low, high)
@@ -168,6 +175,6 @@ def _next(key: bytes) -> bytes:
 
 
 def check_limit(limit: int | None) -> None:
-    """Refuse a limit that is no count with ValueError."""
+    """Raise ValueError unless a limit is a count or None."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise ValueError(f"a limit is a whole number from 0, or None: {limit!r}")

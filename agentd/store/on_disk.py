@@ -1,8 +1,8 @@
-"""From a folder to an open environment and back. All of it blocks on the disk: call it in a worker thread.
+"""The store on disk: creating, opening, closing and removing it. All of it blocks: use a worker thread.
 
-The header record says which format a store has, and whose it is. It is the first thing sealed into a new
-store and the first thing opened at every start, so a store that was sealed with another root key is refused
-before anything could be generated over it.
+The header record holds the store's format and the id of the agent it belongs to. It is the first value sealed
+into a new store and the first one opened at every start, so a store sealed with another root key is refused
+before anything is written to it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from typing import NamedTuple
 
 from agentd_client.errors import AgentdError, StoreDamagedError, StoreError, StoreKeyMismatchError
 
+from .data_file import mark_of, read_mark, verify_data_file, write_mark
 from .environment import Environment
-from .errors import os_errors_translated
+from .errors import RESTORE, os_errors_translated
 from .files import StoreFolder
-from .inspection import inspect
 from .keypath import HEADER
 from .sealing import KeyRing, Sealer, Unsealer
-from .stop_mark import mark_of, read_mark, write_mark
 
 FORMAT_VERSION = 1
-"""Raised by a change that an older agentd would misread."""
+"""Incremented by any change that an older agentd would misread."""
 
 _PREFIX = "agentd store"
 
 
 class OnDiskStore(NamedTuple):
-    """What it takes to open a store."""
+    """One store's files and how to open them."""
 
     folder: StoreFolder
     key_ring: KeyRing
@@ -41,10 +40,9 @@ class OnDiskStore(NamedTuple):
     logger: logging.Logger
 
     def open(self, fresh: bool) -> Environment:
-        """Lock the folder, make a store where there is none (or `fresh`), and open it.
+        """Lock the folder, create a store if there is none (or `fresh`), and open it.
 
-        Whatever fails, all that was opened is closed again and the lock released. Raises what
-        `DB.start` names.
+        On failure, everything is closed again and the lock released. Raises what `DB.start` lists.
         """
         with os_errors_translated(), ExitStack() as undo:
             self.folder.acquire()
@@ -55,7 +53,7 @@ class OnDiskStore(NamedTuple):
                 self._create()
             self.folder.check_files()
             sealer = Sealer(self.key_ring)
-            inspect(self.folder.data_file, read_mark(self.folder.path, sealer), self.logger)
+            verify_data_file(self.folder.data_file, read_mark(self.folder.path, sealer), self.logger)
             environment = self._environment(self.folder.path)
             undo.callback(environment.close)
             (header,) = environment.reader().get((HEADER,))
@@ -65,22 +63,22 @@ class OnDiskStore(NamedTuple):
             return environment
 
     def close(self, environment: Environment, *, is_clean: bool) -> None:
-        """Undo `open`; no transaction may be open. `is_clean`: every commit went as it should."""
+        """Undo `open`; no transaction may be open. `is_clean`: no commit has failed."""
         try:
             transaction = environment.transaction if is_clean else None
             environment.close()
             if transaction is not None:
-                self._leave_mark(transaction)
+                self._write_mark(transaction)
         finally:
             self.folder.release()
 
-    def _leave_mark(self, transaction: int) -> None:
+    def _write_mark(self, transaction: int) -> None:
         try:
             mark = mark_of(self.folder.data_file, transaction)
             write_mark(self.folder.path, mark, Sealer(self.key_ring))
         except (OSError, AgentdError) as error:
-            # A full disk, or a folder or a key ring that is gone: the next start has more to do, that is all.
-            self.logger.info("no mark of this stop: %s", error)
+            # A full disk, or a folder or key ring that is gone. The next start takes longer, nothing more.
+            self.logger.info("could not mark this stop as clean: %s", error)
 
     def remove(self) -> None:
         """Remove the store's files and its folder, under its lock."""
@@ -88,12 +86,12 @@ class OnDiskStore(NamedTuple):
             return
         with self.folder.locked():
             if not self.folder.remove_folder():
-                self.logger.warning("%s stays: it holds files that are not the store's", self.folder.path)
+                self.logger.warning("%s was not removed: it holds other files", self.folder.path)
 
     def _create(self) -> None:
-        header = sealed_header(Sealer(self.key_ring), self.key_ring.agent_id)
+        header = f"{_PREFIX} {FORMAT_VERSION}\n{self.key_ring.agent_id}".encode()
         with self.folder.creating() as made, closing(self._environment(made, is_new=True)) as environment:
-            environment.write_first(HEADER, header)
+            environment.write_first(HEADER, Sealer(self.key_ring).seal(HEADER, header))
 
     def _environment(self, folder: Path, *, is_new: bool = False) -> Environment:
         return Environment(
@@ -106,26 +104,19 @@ class OnDiskStore(NamedTuple):
         )
 
 
-def sealed_header(sealer: Sealer, agent_id: str) -> bytes:
-    """The header of a new store, sealed."""
-    return sealer.seal(HEADER, f"{_PREFIX} {FORMAT_VERSION}\n{agent_id}".encode())
-
-
 def check_header(path: Path, sealed: bytes | None, sealer: Unsealer, agent_id: str) -> None:
-    """Whether this store is one that this agent can use.
+    """Check that this agent can use the store.
 
     Raises:
         StoreDamagedError: there is no header.
         StoreKeyMismatchError: it was sealed with another root key.
-        StoreError: it is of another format version.
+        StoreError: it has another format version.
     """
     if sealed is None:
-        raise StoreDamagedError(
-            f"{path} holds a data file without a header; restore it, or begin anew with `agentd init --fresh`"
-        )
+        raise StoreDamagedError(f"{path} holds a data file without a header; {RESTORE}")
     mismatch = StoreKeyMismatchError(
-        f"{path} was sealed with another root key; put back the key file that it was made with, "
-        "or begin anew with `agentd init --fresh`"
+        f"{path} was sealed with another root key; put back the key file it was created with, "
+        "or start over with `agentd init --fresh`"
     )
     try:
         header = sealer.open(HEADER, sealed)
@@ -133,6 +124,6 @@ def check_header(path: Path, sealed: bytes | None, sealer: Unsealer, agent_id: s
         raise mismatch from None
     described, _, owner = header.decode(errors="replace").partition("\n")
     if described != f"{_PREFIX} {FORMAT_VERSION}":
-        raise StoreError(f"{path} is of a format unknown to this agentd ({described!r}); update agentd")
+        raise StoreError(f"{path} has a format unknown to this agentd ({described!r}); update agentd")
     if owner != agent_id:
         raise mismatch

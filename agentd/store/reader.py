@@ -1,4 +1,4 @@
-"""Reading: transactions that begin and end within one call, on one thread, or the one that is pinned."""
+"""Reading: in short transactions that begin and end within one call, or in the pinned one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ Pair = tuple[bytes, bytes]
 
 
 class Reader:
-    """Reads in short transactions of its own.
+    """Reads on the event loop's thread only, which `DB` checks.
 
-    On one thread only, that of the event loop, which `DB` sees to: the map is replaced on that thread too,
-    and may only be replaced while nobody reads.
+    The map is replaced on that thread too, and only between reads.
     """
 
     def __init__(self, environment: lmdb.Environment) -> None:
@@ -25,22 +24,22 @@ class Reader:
         self._pinned: lmdb.Transaction[bytes] | None = None
 
     def pin(self) -> None:
-        """Read the store as it is now until `unpin`, whatever is committed meanwhile.
+        """Read the present snapshot until `unpin`, whatever is committed meanwhile.
 
-        A commit writes to no page of the snapshot before it, so that may be read beside the commit. It must
-        be let go of before the next write transaction begins, which may reuse its pages.
+        A commit writes to no page of the snapshot before it, so that can be read during the commit. It has to
+        be released before the next write transaction begins, which may reuse its pages.
         """
         self._pinned = self._transaction()
 
     def unpin(self) -> None:
-        """Read what was committed last."""
+        """Read the latest commit again."""
         pinned, self._pinned = self._pinned, None
         if pinned is not None:
             pinned.abort()
 
     def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        """The sealed values of some keys, all of one state of the store."""
-        # Every check of a token waits for this: no context manager, no frame for each key.
+        """The sealed values of some keys, all from one snapshot."""
+        # Every verification passes here: no context manager, no frame for each key.
         txn = self._pinned or self._transaction()
         try:
             return list(map(txn.get, keys))
@@ -51,7 +50,7 @@ class Reader:
                 txn.abort()
 
     def scan(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
-        """What is stored in a range, all of one state of the store."""
+        """What is stored in a range, all from one snapshot."""
         txn = self._pinned or self._transaction()
         try:
             return scan(txn, keys, reverse, limit)
@@ -69,7 +68,7 @@ class Reader:
 
 
 def scan(txn: lmdb.Transaction[bytes], keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
-    """What a transaction sees of a range, in the direction asked for."""
+    """The stored keys of a range and their sealed values, in the direction asked for."""
     pairs: list[Pair] = []
     if limit == 0 or keys.low >= keys.high:
         return pairs

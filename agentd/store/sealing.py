@@ -11,6 +11,7 @@ from typing import Protocol
 from agentd_client.errors import StoreDamagedError
 
 from ..crypto import SealError
+from .errors import RESTORE
 from .keypath import readable
 
 _DOMAIN = b"agentd store 1\0"
@@ -50,7 +51,7 @@ class Unsealer:
         except SealError:
             raise StoreDamagedError(
                 f"the store is damaged at {readable(key)}: its value was not sealed there by this agent; "
-                "restore the store, or start over with `agentd init --fresh`"
+                + RESTORE
             ) from None
 
 

@@ -1,7 +1,7 @@
-"""A transaction: an overlay of pending writes, and everything that was read to come to them.
+"""Optimistic transactions: pending writes, and everything that was read to decide on them.
 
-No LMDB transaction stands behind it, so it may live across awaits. What it wrote is seen through it only;
-at its end the writer compares what it read with what is there then, and writes all of it or nothing.
+No LMDB transaction is open behind one, so it may live across awaits. Its writes are visible through it only;
+at its end the writer compares what it read with what is stored then, and writes all of it or nothing.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import trio
 from agentd_client.errors import TransactionConflictError, TransactionEndedError, WrongLoopError
 
 from .keypath import KeyRange, readable
-from .overlay import Overlay, WriteView
 from .reader import Pair, Reader
 from .sealing import Sealer
+from .view import View, WriteView
 from .writer import Writer
 
 DEFAULT_MAX_LIFE_SECONDS = 60.0
-"""Longer than any request may take; what lives on is a task that hangs or forgot its transaction."""
+"""Longer than any request may take; a transaction that is older belongs to a task that hangs or forgot it."""
 
 
-class Transaction(Overlay):
-    """A `View` of the store and of its own pending writes; made by `DB.transaction`.
+class Transaction(View):
+    """A view of the store with pending writes; made by `DB.transaction`.
 
-    `async with` commits at the end; an exception rolls back. Where two transactions wrote the same path
-    and neither read it, the last one wins. One that only read is not validated: each of its reads was
-    true when it was made. Cancelled before the end, it is rolled back; while the commit is under way, the
-    outcome stands and only the waiting ends.
+    `async with` commits at the end; an exception rolls back. If two transactions write the same path and
+    neither read it, the last one wins. A transaction that only read is not validated: each of its reads was
+    true when it was made. Cancelled before its end, it is rolled back; cancelled during the commit, it
+    commits and only the waiting ends.
 
     Raises:
-        TransactionConflictError: at the end; what was read has been changed since, nothing was written.
-        TransactionEndedError: used before its beginning, after its end, after its maximum life, or after the
+        TransactionConflictError: at the end; something it read has changed since, and nothing was written.
+        TransactionEndedError: used before its beginning, after its end, past its maximum life, or after the
             store was stopped and started again.
-        DBNotRunningError: used while the store is not open.
+        DBNotRunningError: the store is not open.
         WrongLoopError: used from another event loop than the store's.
     """
 
@@ -50,8 +50,8 @@ class Transaction(Overlay):
         super().__init__(sealer)
         self._owner = owner
         self._reader = reader
-        self._present_writer = writer
-        self._writer: Writer | None = None  # the one of this start of the store
+        self._current_writer = writer
+        self._writer: Writer | None = None  # of the start of the store in which the transaction began
         self._on_durable: list[Callable[[], object]] = []
         self._max_life_seconds = max_life_seconds
         self._deadline = 0.0
@@ -61,8 +61,8 @@ class Transaction(Overlay):
 
     async def __aenter__(self) -> Self:
         if self._writer is not None:
-            raise TransactionEndedError("a transaction is entered once; begin another")
-        self._writer = self._present_writer()  # a store that is not open is refused here
+            raise TransactionEndedError("a transaction can be entered only once; begin another")
+        self._writer = self._current_writer()  # raises if the store is not open
         self._deadline = trio.current_time() + self._max_life_seconds
         return self
 
@@ -72,29 +72,29 @@ class Transaction(Overlay):
             if kind is None:
                 self.require_open()
         except WrongLoopError:
-            is_here = False  # it goes on where it belongs
+            is_here = False  # it stays open on its own event loop
             raise
         finally:
             self._ended = self._ended or is_here
         if kind is None and self.writes:
             assert self._writer is not None
-            await self._writer.write(self._commit, on_durable=self._tell)
+            await self._writer.write(self._commit, on_durable=self._call_on_durable)
 
     def on_durable(self, function: Callable[[], object]) -> None:
-        """Have a function called on the event loop's thread once this is committed, and only then.
+        """Call a function on the event loop's thread once this is committed, and only then.
 
-        Also where the task that commits was cancelled meanwhile. It must not wait.
+        It is called even if the committing task was cancelled meanwhile. It must not block.
         """
         self.require_open()
         self._on_durable.append(function)
 
     def require_open(self) -> None:
-        """Raise what is named above unless it can be used now."""
+        """Raise, as listed above, unless it can be used now."""
         if self._ended:
             raise TransactionEndedError("the transaction is over; begin another")
         if self._writer is None:
             raise TransactionEndedError("the transaction has not begun; use `async with`")
-        if self._present_writer() is not self._writer:
+        if self._current_writer() is not self._writer:
             raise TransactionEndedError(
                 "the store was started again since the transaction began; begin another"
             )
@@ -104,7 +104,7 @@ class Transaction(Overlay):
             )
 
     def is_of(self, owner: object) -> bool:
-        """Whether it is a transaction of that store."""
+        """Whether it is a transaction of this store."""
         return self._owner is owner
 
     def _read(self, key: bytes) -> bytes | None:
@@ -115,15 +115,15 @@ class Transaction(Overlay):
     def _scan(self, keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
         return self._reader().scan(keys, reverse=reverse, limit=limit)
 
-    def _note_range(self, keys: KeyRange, seen: list[Pair]) -> None:
+    def _on_range_read(self, keys: KeyRange, seen: list[Pair]) -> None:
         self._ranges.append((keys, seen))
 
-    def _tell(self) -> None:
+    def _call_on_durable(self) -> None:
         for function in self._on_durable:
             function()
 
     def _commit(self, view: WriteView) -> None:
-        """Validate and apply; changes nothing of its own, so it can run again."""
+        """Validate and apply; may run more than once, because it changes only the view."""
         for key, sealed in self._reads.items():
             if view.stored(key) != sealed:
                 raise TransactionConflictError(f"{readable(key)} was changed meanwhile; nothing was written")

@@ -1,8 +1,8 @@
 """Group commit: operations run one after the other on the event loop's thread, and many share one commit.
 
-Each sees its batch's write transaction through an overlay of its own, so an exception undoes that operation
-alone. The finished transaction goes to the committing thread. What arrives meanwhile forms the next batch,
-and everyone is answered once theirs is on the disk.
+Each sees its batch's write transaction through a view of its own, so an exception undoes that operation
+alone. The finished transaction goes to the committing thread; operations that arrive meanwhile form the next
+batch. Each caller is answered once its operation is on the disk.
 """
 
 from __future__ import annotations
@@ -19,42 +19,40 @@ import trio
 
 from agentd_client.errors import AgentdError, DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
 
-from .batch import Batch
-from .committer import Committer
+from .committer import Committer, Operation
 from .counts import Counts
-from .environment import Environment
-from .errors import MapFull, store_error
+from .environment import Batch, Environment
+from .errors import STORE_FULL, MapFull, store_error
 from .keypath import HEADER, parent_count_key
-from .operation import Operation
-from .overlay import WriteView
 from .reader import Reader
 from .sealing import Sealer
+from .view import WriteView
 
 T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 256
-"""Operations in one batch. Syncing is shared well before that."""
+"""Operations in one batch; far fewer already share the cost of syncing."""
 
 TURN_SECONDS = 0.004
-"""Of the event loop's time for one batch. What has not had its turn goes into the next one."""
+"""Of the event loop's time for one batch. Operations that are left go into the next one."""
 
 _revisions = itertools.count()
 
 
 class _CountsError(Exception):
-    """A count is damaged: whatever changes it is refused, and nothing else."""
+    """A count is damaged: only operations that change it are refused."""
 
-    def __init__(self, found: StoreDamagedError) -> None:
+    def __init__(self, damage: StoreDamagedError) -> None:
         super().__init__()
-        self.found = found
+        self.damage = damage
 
 
 class Writer:
-    """Carries out operations, from its construction to `stop`, on the event loop's thread.
+    """Carries out operations on the event loop's thread, from its construction until `stop`.
 
     `revision` changes with every commit, and no two writers of a process share one. `commits` and
-    `operations` count what was made durable, `failed` is the error after which nothing is carried out any
-    more. `on_failure` is called when that happens.
+    `operations` count what was made durable. `failed` is the error after which nothing is carried out any
+    more; `on_failure` is called when that happens.
     """
 
     def __init__(
@@ -76,10 +74,10 @@ class Writer:
         self._committer = Committer(logger)
         self.counts = Counts(sealer)
         self._waiting: deque[Operation[Any]] = deque()
-        self._alone: deque[Operation[Any]] = deque()  # each in a batch of its own, before what waits
+        self._alone: deque[Operation[Any]] = deque()  # each in a batch of its own, before those waiting
         self._is_busy = False  # a batch is being carried out or committed
-        self._is_settled = False  # nothing was freed since the last turn-over
-        self._has_grown = True  # what keeps the map from growing is logged once
+        self._is_recycled = False  # no pages were freed since the last recycling commit
+        self._may_log_full = True  # that the map cannot grow is logged once
         self._stopped: trio.Event | None = None
         self.failed: StoreError | None = None
         self.commits = 0
@@ -87,9 +85,9 @@ class Writer:
         self.revision = next(_revisions)
 
     async def stop(self) -> None:
-        """Finish what was handed over and refuse what comes later; call it shielded from cancellation.
+        """Finish the operations handed over and refuse later ones; call it shielded from cancellation.
 
-        From whatever event loop, so that a writer can be stopped whose own loop has ended.
+        From any event loop, so that a writer whose own loop has ended can be stopped.
         """
         self._stopped = trio.Event()
         if self._is_busy:
@@ -106,8 +104,8 @@ class Writer:
     ) -> T:
         """Carry out an operation and wait until it is durable.
 
-        Cancelled before the hand-over, nothing happens; after it, the operation is carried out all the
-        same and only its answer is dropped.
+        Cancelled before it is handed over, nothing happens; after that, the operation is carried out all the
+        same and only its result is dropped.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         operation = Operation(
@@ -117,7 +115,7 @@ class Writer:
         return await operation.durable()
 
     def submit(self, function: Callable[[WriteView], object], *, is_next: bool) -> None:
-        """Hand an operation over; a failure is logged."""
+        """Hand over an operation without waiting; a failure is logged."""
         self._hand_over(Operation(function, is_awaited=False), is_next=is_next)
 
     def _hand_over(self, operation: Operation[Any], *, is_next: bool = False) -> None:
@@ -130,10 +128,10 @@ class Writer:
         if not self._is_busy:
             self._proceed()
 
-    # Ctrl-C must not end it half way through a batch.
+    # Ctrl-C must not interrupt it in the middle of a batch.
     @trio.lowlevel.enable_ki_protection
     def _proceed(self) -> None:
-        """Carry out the next batch."""
+        """Carry out the next batch, if there is one."""
         self._is_busy = True
         if self._alone:
             is_committing = self._run_batch([self._alone.popleft()], is_open=False)
@@ -142,23 +140,23 @@ class Writer:
         if is_committing:
             return
         if self._alone or self._waiting:
-            self._committer.run_soon(self._proceed)  # others have a turn first
+            self._committer.run_soon(self._proceed)  # after other tasks had a turn
             return
         self._is_busy = False
         if self._stopped is not None:
             self._stopped.set()
 
     def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool) -> bool:
-        """Carry out a batch; whether the committing thread has it now. Otherwise it has been answered.
+        """Carry out a batch. True if it is with the committing thread now, False if it has been answered.
 
         Args:
-            operations: it begins with these.
-            is_open: whether what waits may be added.
+            operations: the first ones of the batch.
+            is_open: whether waiting operations may be added.
         """
         if self.failed is not None:
             operations.extend(self._waiting)
             self._waiting.clear()
-            self._refuse(operations, self.failed)
+            self._fail(operations, self.failed)
             return False
         batch: Batch | None = None
         try:
@@ -178,7 +176,7 @@ class Writer:
         return False
 
     def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> dict[bytes, int]:
-        """Run the operations; how many entries came, less those that went, by the counts' keys."""
+        """Run the operations; returns by how much each count changes."""
         changes: defaultdict[bytes, int] = defaultdict(int)
         for operation in operations:
             self._run_operation(batch, operation, changes)
@@ -198,11 +196,11 @@ class Writer:
         view = WriteView(batch.txn, self._sealer)
         try:
             operation.result = operation.function(view)
-            # All of it before the first write: a value that cannot be sealed undoes the operation alone.
+            # Everything is sealed before the first write: a value that cannot be sealed undoes only this one.
             sealed = [
                 (key, None if value is None else seal(key, value)) for key, value in view.writes.items()
             ]
-        except BaseException as error:  # the function's own: the waiter's to deal with
+        except BaseException as error:  # of the function itself: the caller's to handle
             operation.error = error
             sealed = []
         finally:
@@ -210,10 +208,10 @@ class Writer:
         if view.failure is not None:
             raise store_error(view.failure) from view.failure
         if sealed:
-            came, went = batch.apply(sealed, may_use_reserve=operation.may_use_reserve)
-            for key in came:
+            added, removed = batch.apply(sealed, may_use_reserve=operation.may_use_reserve)
+            for key in added:
                 changes[parent_count_key(key)] += 1
-            for key in went:
+            for key in removed:
                 changes[parent_count_key(key)] -= 1
 
     def _count(self, batch: Batch, changes: dict[bytes, int]) -> dict[bytes, int]:
@@ -221,20 +219,20 @@ class Writer:
             counts = self.counts.changed(batch.txn, changes)
         except StoreDamagedError as error:
             raise _CountsError(error) from error
-        # Whatever an operation may use, its count may use too.
+        # A count may always use the reserve, or an operation that may could still fail.
         batch.apply(self.counts.sealed(counts), may_use_reserve=True)
         return counts
 
     def _commit(self, batch: Batch, then: Callable[[BaseException | None], None]) -> None:
-        """Hand a batch over. Readers see the last commit until `then` is called.
+        """Hand a batch over. Readers see the previous commit until `then` is called.
 
-        Where the snapshot cannot be had, that is raised, and the batch is still the caller's.
+        Raises if the previous commit cannot be pinned; the batch is then still the caller's.
         """
         self._reader.pin()
 
         def committed(_: None, error: BaseException | None) -> None:
             self._reader.unpin()
-            # Before anyone is answered: who asks after an answer sees another revision.
+            # Before callers are answered, so that the revision has changed when they read again.
             self.revision = next(_revisions)
             then(error)
 
@@ -244,7 +242,7 @@ class Writer:
         self, operations: list[Operation[Any]], counts: dict[bytes, int], error: BaseException | None
     ) -> None:
         if error is None:
-            self._is_settled = False
+            self._is_recycled = False
             self.commits += 1
             self.operations += len(operations)
             self.counts.keep(counts)
@@ -254,36 +252,36 @@ class Writer:
             self._proceed()
 
     def _handle_failure(self, operations: list[Operation[Any]], error: BaseException) -> bool:
-        """Make room for a batch, or answer it; whether the committing thread has something to do for it."""
+        """Make room for a batch, or answer it. True if the committing thread works on it now."""
         if isinstance(error, MapFull):
             return self._make_room(operations)
         if isinstance(error, (StoreFullError, _CountsError)):
             if len(operations) > 1:
-                # One by one: some need less room, and some may use what is kept from the others; and a count
-                # that is damaged is in the way of those only that change it.
+                # One by one: some need less room, some may use the reserve, and a damaged count concerns
+                # only those that change it.
                 self._alone.extendleft(reversed(operations))
             else:
-                self._refuse(operations, error.found if isinstance(error, _CountsError) else error)
+                self._fail(operations, error.damage if isinstance(error, _CountsError) else error)
             return False
-        # Whatever it was, each of them is owed an answer, and nothing after it can be trusted: LMDB
-        # itself goes on after a failed sync as if the pages had reached the disk.
+        # Fatal, because nothing after it can be trusted: LMDB itself goes on after a failed sync as if the
+        # pages had reached the disk.
         self.failed = _fatal(error)
-        told = None if isinstance(error, StoreError) else error  # what has a sentence needs no traceback
-        self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=told)
+        traceback = None if isinstance(error, StoreError) else error  # our own errors explain themselves
+        self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=traceback)
         self._on_failure()
-        self._refuse(operations, self.failed)
+        self._fail(operations, self.failed)
         return False
 
     # --- room ---
 
     def _make_room(self, operations: list[Operation[Any]]) -> bool:
-        """Let what the last commit freed be used, then let the map grow; the batch is carried out again."""
-        if not self._is_settled:
-            self._is_settled = True
+        """Make freed pages usable; if that is done already, grow the map. The batch is then run again."""
+        if not self._is_recycled:
+            self._is_recycled = True
             batch: Batch | None = None
             try:
-                batch = self._environment.turn_over(HEADER)
-                self._commit(batch, partial(self._settled, operations))
+                batch = self._environment.begin_recycling(HEADER)
+                self._commit(batch, partial(self._recycled, operations))
                 return True
             except MapFull:
                 pass
@@ -294,7 +292,7 @@ class Writer:
         self._committer.run(self._environment.prepare_growth, partial(self._grow, operations))
         return True
 
-    def _settled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
+    def _recycled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
         if error is None or isinstance(error, (MapFull, StoreFullError)):
             self._run_again(operations)
         elif not self._handle_failure(operations, error):
@@ -306,10 +304,9 @@ class Writer:
         try:
             if error is None:
                 assert target is not None
-                # The map may be replaced only while no transaction lives anywhere: there is no batch now, and
-                # readers end within one call of this thread.
+                # No transaction is open now: there is no batch, and reads end within one call of this thread.
                 self._environment.grow(target)
-                self._has_grown = True
+                self._may_log_full = True
         except BaseException as failure:
             error = failure
         else:
@@ -317,10 +314,10 @@ class Writer:
                 self._run_again(operations)
                 return
             if isinstance(error, StoreError):
-                if self._has_grown:
+                if self._may_log_full:
                     self._log.warning("the store cannot grow: %s", error.sentence)
-                self._has_grown = False
-                error = StoreFullError("the store has no room; nothing was written. Free some disk space")
+                self._may_log_full = False
+                error = StoreFullError(STORE_FULL)
         if not self._handle_failure(operations, error):
             self._proceed()
 
@@ -331,9 +328,9 @@ class Writer:
 
     # --- answers ---
 
-    def _refuse(self, operations: Sequence[Operation[Any]], error: StoreError) -> None:
+    def _fail(self, operations: Sequence[Operation[Any]], error: StoreError) -> None:
         for operation in operations:
-            # One exception each: raised in several tasks, a single one would collect all their tracebacks.
+            # One exception each: a shared one would collect the tracebacks of all tasks that raise it.
             operation.error = type(error)(error.sentence)
             operation.error.__cause__ = error.__cause__
         self._answer(operations)
@@ -349,14 +346,14 @@ class Writer:
     def _call(self, on_durable: Callable[[], object]) -> None:
         try:
             on_durable()
-        except Exception:  # raised here it would end the event loop, and the others are owed their answers
-            self._log.exception("what was to follow a write failed")
+        except Exception:  # must not end the event loop, and the other operations still have to be answered
+            self._log.exception("a callback after a write failed")
 
     def _log_failure(self, error: BaseException) -> None:
-        if isinstance(error, AgentdError):  # what has a sentence needs no traceback
-            self._log.error("a write that nobody waits for failed: %s", error.sentence)
+        if isinstance(error, AgentdError):  # our own errors explain themselves
+            self._log.error("background write failed: %s", error.sentence)
         else:
-            self._log.error("a write that nobody waits for failed", exc_info=error)
+            self._log.error("background write failed", exc_info=error)
 
 
 def _fatal(error: BaseException) -> StoreError:

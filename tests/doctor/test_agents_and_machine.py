@@ -10,8 +10,8 @@ from agentd import __version__
 from agentd.doctor import agents, clock, memory, store, units
 from agentd.doctor.scene import Limits, StoreLook
 from agentd.sessions import Instant
-from agentd.store import Examined, Seals
-from agentd.store.inspection import Meta
+from agentd.store import OfflineCheck, Seals
+from agentd.store.data_file import Meta
 from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
 from agentd_client.protocol.results import Counters, Status
 from tests.doctor.test_places import judged
@@ -176,12 +176,14 @@ def test_without_agent_and_store_there_is_less_to_say_of_the_clock():
     assert judged(clock, TIME._replace(newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
 
 
-WHOLE = Examined(Meta(4096, 9, 5), problems=[], seals=Seals(7, 7, 0, []))
+WHOLE = OfflineCheck(Meta(4096, 9, 5), problems=[], seals=Seals(7, 7, 0, []))
 DAMAGED = StoreDamagedError("it is cut short; restore it")
 MISMATCH = StoreKeyMismatchError("it was sealed with another key; put it back")
 
 
-def told(examined: Examined | None, failure: str | None = None, sealed: str | None = None) -> dict[str, str]:
+def told(
+    examined: OfflineCheck | None, failure: str | None = None, sealed: str | None = None
+) -> dict[str, str]:
     return judged(store, store.Facts("/s", StoreLook(examined, failure, sealed), 1 << 30))
 
 
@@ -218,11 +220,11 @@ def test_the_room_that_a_store_needs(look, free_bytes, has_file_left, severity):
     [
         (StoreLook(), {"store.file": "note"}),
         (StoreLook(failure="/s: Permission denied"), {"store.file": "error"}),
-        (StoreLook(Examined(refusal=DAMAGED)), {"store.file": "error"}),
-        (StoreLook(Examined(overtaken=True)), {"store.structure": "note"}),
+        (StoreLook(OfflineCheck(error=DAMAGED)), {"store.file": "error"}),
+        (StoreLook(OfflineCheck(overtaken=True)), {"store.structure": "note"}),
         (StoreLook(WHOLE._replace(problems=["page 3 is …", "page 4 is …"], seals=None)), {"store.file": "ok", "store.structure": "error"}),
-        (StoreLook(WHOLE._replace(refusal_of_key=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
-        (StoreLook(WHOLE._replace(refusal_of_key=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreLook(WHOLE._replace(key_error=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreLook(WHOLE._replace(key_error=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
         (StoreLook(WHOLE._replace(seals=None), sealed="that is not the passphrase", is_passphrase_refused=True), {"store.file": "ok", "store.structure": "ok", "store.seals": "warning"}),
         (StoreLook(WHOLE._replace(seals=None), sealed="it is locked; unlock it"), {"store.file": "ok", "store.structure": "ok", "store.seals": "note"}),
         (StoreLook(WHOLE._replace(seals=Seals(7, 7, 4, ["a", "b", "c"]))), {"store.file": "ok", "store.structure": "ok", "store.key": "ok", "store.seals": "error"}),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentd.keys import read_only_keys
-from agentd.store import examine as examine_store
+from agentd.store import check_offline
 from tests.e2e.breakages import BROKEN, broken_home, call_doctor, examine, install_units, used
 from tests.e2e.daemon import scratch_home
 
@@ -169,7 +169,7 @@ def test_while_the_agent_serves_the_doctor_disturbs_nothing(home, daemon):
     whole = [look for look in looks if not look.overtaken]
     assert whole, "the agent was faster than every look"
     for look in whole:
-        assert (look.refusal, look.problems, look.refusal_of_key) == (None, [], None)
+        assert (look.error, look.problems, look.key_error) == (None, [], None)
         assert look.seals is not None
         assert (look.seals.broken, look.seals.opened) == (0, look.seals.of)
     with daemon.client() as agent:
@@ -261,7 +261,7 @@ def given(home, way, file: Path):
 
 def examine_in_place(home):
     with read_only_keys(home.state / "keys") as keys:
-        return examine_store(home.state / "store", keys)
+        return check_offline(home.state / "store", keys)
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int, int, int]]:

@@ -10,7 +10,7 @@ import pytest
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, audit
 from agentd.sessions.records import KEY_PATH
-from agentd.store import DB, batch
+from agentd.store import DB, environment
 from agentd_client import StoreFullError
 from tests.clocks import ManualClock
 from tests.faults.full_disk import create_until_full, verify
@@ -88,9 +88,9 @@ async def test_a_store_with_nothing_but_the_reserve_takes_a_key(
     token = await manager.create_token()
     await manager._db.delete(KEY_PATH)
     # As full as can be: all that there is counts as the reserve.
-    monkeypatch.setattr(batch, "RESERVE_PAGES", MAP_BYTES)
-    monkeypatch.setattr(batch, "RESERVE_SHARE", 1)
-    monkeypatch.setattr(batch, "LAST_SHARE", MAP_BYTES)
+    monkeypatch.setattr(environment, "RESERVE_PAGES", MAP_BYTES)
+    monkeypatch.setattr(environment, "RESERVE_SHARE", 1)
+    monkeypatch.setattr(environment, "LAST_SHARE", MAP_BYTES)
     with pytest.raises(StoreFullError):
         await manager.create_token()
     if how == "reset":

@@ -11,7 +11,7 @@ from agentd.keys import KeyRing
 from agentd.sessions import Instant, audit, refusals, slices
 from agentd.sessions.audit import ACTS, REFUSALS, AuditLog
 from agentd.sessions.records import AuditRecord
-from agentd.store import DB, batch
+from agentd.store import DB, environment
 from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Encoder
@@ -55,14 +55,14 @@ def log(new_log: Callable[..., AuditLog]) -> AuditLog:
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Makes the store as full as can be, so that all that there is counts as the reserve, and takes it back."""
-    before = {name: getattr(batch, name) for name in ("RESERVE_PAGES", "RESERVE_SHARE", "LAST_SHARE")}
+    before = {name: getattr(environment, name) for name in ("RESERVE_PAGES", "RESERVE_SHARE", "LAST_SHARE")}
 
     def set_full(is_full: bool) -> None:
         values = (
             {"RESERVE_PAGES": MAP_BYTES, "RESERVE_SHARE": 1, "LAST_SHARE": MAP_BYTES} if is_full else before
         )
         for name, value in values.items():
-            monkeypatch.setattr(batch, name, value)
+            monkeypatch.setattr(environment, name, value)
 
     return set_full
 

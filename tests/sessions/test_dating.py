@@ -7,7 +7,7 @@ from agentd.sessions import SessionManager
 from agentd.sessions.dating import TIMESTAMPED_FOLDERS, timestamp_in_path
 from agentd.sessions.identifiers import session_id
 from agentd.sessions.records import session_path
-from agentd.store import DB, examine
+from agentd.store import DB, check_offline
 from tests.clocks import ManualClock
 
 
@@ -32,7 +32,7 @@ async def test_the_newest_records_of_a_store_tell_when_they_were_written(tmp_pat
         for _ in range(3):
             clock.advance(60)
             await manager.create_token()
-        newest = examine(tmp_path / "store", None, newest_below=TIMESTAMPED_FOLDERS).newest
+        newest = check_offline(tmp_path / "store", None, newest_below=TIMESTAMPED_FOLDERS).newest
     moments = [timestamp_in_path(path) for path in newest]
     assert len(moments) == 2
     assert all(moment is not None and abs(moment - clock.wall) < 0.01 for moment in moments)

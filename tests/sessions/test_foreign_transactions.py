@@ -69,5 +69,5 @@ async def test_one_of_a_store_that_was_stopped_or_started_again_is_refused(db, m
 
 
 async def test_what_is_no_transaction_is_refused_by_its_type(db, manager, method):
-    with pytest.raises(TypeError, match="DB is none"):
+    with pytest.raises(TypeError, match="not a DB"):
         await method(manager, await manager.create_token(), db)

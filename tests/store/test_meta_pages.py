@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from agentd.store.inspection import HEAD_BYTES, Meta, check_data_file
+from agentd.store.data_file import HEAD_BYTES, Meta, newest_meta
 from agentd_client.errors import StoreDamagedError
 
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")  # what LMDB takes for a new file
@@ -24,7 +24,7 @@ def data(tmp_path: Path) -> bytearray:
 
 
 def check(data: bytes | bytearray) -> Meta:
-    return check_data_file("the file", bytes(data[:HEAD_BYTES]), len(data))
+    return newest_meta("the file", bytes(data[:HEAD_BYTES]), len(data))
 
 
 def patch(data: bytearray, page: int, offset: int, form: str, value: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from agentd.store import DB, View
-from agentd.store.batch import Batch
+from agentd.store.environment import Batch
 
 KEYS = 200
 TOGETHER = 12

@@ -275,7 +275,7 @@ async def test_making_freed_pages_usable_needs_a_page_itself_and_says_so(
         raise MapFull
 
     await limited.delete(keys[0])
-    monkeypatch.setattr(environment, "turn_over", no_room)
+    monkeypatch.setattr(environment, "begin_recycling", no_room)
     for _ in range(2):
         with pytest.raises(StoreFullError):
             await limited.put("too large", bytes(2000 * KIB))

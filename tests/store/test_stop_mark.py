@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agentd.store import DB, inspection
-from agentd.store.inspection import HEAD_BYTES, check_data_file
+from agentd.store import DB
+from agentd.store import data_file as checks
+from agentd.store.data_file import HEAD_BYTES, mark_of, newest_meta, write_mark
 from agentd.store.sealing import Sealer
-from agentd.store.stop_mark import mark_of, write_mark
 from agentd_client.errors import StoreDamagedError
 
 from .fakes import FakeKeyRing
@@ -35,7 +35,7 @@ def break_a_page_head(data_file: Path) -> None:
     """Let the root page say that it is another page, which LMDB itself notices only when it writes."""
     with data_file.open("r+b") as file:
         head = file.read(HEAD_BYTES)
-        newest = check_data_file("it", head, data_file.stat().st_size).transaction % 2
+        newest = newest_meta("it", head, data_file.stat().st_size).transaction % 2
         root = int.from_bytes(head[newest * PAGE_BYTES + 128 :][:8], "little")
         file.seek(root * PAGE_BYTES)
         file.write((root + 1).to_bytes(8, "little"))
@@ -70,9 +70,7 @@ async def test_a_file_that_changed_since_the_stop_is_verified_inside(
 async def test_a_file_that_is_as_it_was_left_is_not_verified(store_path: Path, key_ring: FakeKeyRing) -> None:
     await put(store_path, key_ring, b"1")
     data_file = store_path / "data.mdb"
-    transaction = check_data_file(
-        "it", data_file.read_bytes()[:HEAD_BYTES], data_file.stat().st_size
-    ).transaction
+    transaction = newest_meta("it", data_file.read_bytes()[:HEAD_BYTES], data_file.stat().st_size).transaction
     break_a_page_head(data_file)
     write_mark(store_path, mark_of(data_file, transaction), Sealer(key_ring))
     assert await found(store_path, key_ring) == b"1"
@@ -83,7 +81,7 @@ async def test_a_file_beyond_the_limit_is_not_verified_and_that_is_said(
 ) -> None:
     await put(store_path, key_ring, b"1")
     os.utime(store_path / "data.mdb")
-    monkeypatch.setattr(inspection, "MAX_VERIFIED_PAGES", 2)
+    monkeypatch.setattr(checks, "MAX_VERIFIED_PAGES", 2)
     assert await found(store_path, key_ring) == b"1"
     assert "too large to be verified" in caplog.text
 
@@ -164,7 +162,7 @@ async def test_a_stop_on_a_full_disk_leaves_no_mark_and_does_no_harm(
             await db.stop()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "no mark of this stop" in caplog.text
+    assert "could not mark this stop as clean" in caplog.text
     assert await found(store_path, key_ring) == b"1"
 
 
@@ -183,4 +181,4 @@ async def test_what_keeps_the_lock_from_being_a_file_is_named(
 
 def test_a_file_that_cannot_even_be_verified_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"nothing of the kind" * 1000)
-    assert inspection.structural_problems(str(tmp_path / "data.mdb"))
+    assert checks.structural_problems(str(tmp_path / "data.mdb"))

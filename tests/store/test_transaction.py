@@ -212,7 +212,7 @@ async def test_it_is_used_between_its_beginning_and_its_end_only(
         pass
     with pytest.raises(TransactionEndedError, match="over"):
         use(tran)
-    with pytest.raises(TransactionEndedError, match="entered once"):
+    with pytest.raises(TransactionEndedError, match="only once"):
         async with tran:
             pass
 

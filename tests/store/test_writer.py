@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from agentd.store import DB, View, writer
-from agentd.store.batch import Batch
+from agentd.store.environment import Batch
 from agentd.store.reader import Reader
 from agentd.store.writer import MAX_BATCH_OPERATIONS
 from agentd_client.errors import KeyRingNotRunningError, StoreError
@@ -134,7 +134,7 @@ async def test_a_failure_that_nobody_waits_for_is_logged(db: DB, caplog: pytest.
         db.submit(lambda view: view.put("a", b"1"))
         await db.put("b", b"2")
     assert db.get("a") == b"1"
-    assert [record.getMessage() for record in caplog.records] == ["a write that nobody waits for failed"]
+    assert [record.getMessage() for record in caplog.records] == ["background write failed"]
     assert "mine" in caplog.text
 
 
@@ -146,7 +146,7 @@ async def test_one_that_can_be_told_in_a_sentence_is(db: DB, caplog: pytest.LogC
         db.submit(fails)
         await db.put("b", b"2")
     (record,) = caplog.records
-    assert record.getMessage() == f"a write that nobody waits for failed: {KeyRingNotRunningError().sentence}"
+    assert record.getMessage() == f"background write failed: {KeyRingNotRunningError().sentence}"
     assert record.exc_info is None
 
 
