@@ -16,6 +16,7 @@ help:
 	@echo 'make install   for this user: commands, completions, systemd units'
 	@echo 'make uninstall undo it; keys and store stay unless PURGE=1'
 	@echo 'make format    let ruff format the code'
+	@echo 'make test-pythons  make test on the other supported Python versions'
 	@echo 'make clean     remove .venv and every cache'
 
 $(VENV)/bin/python:
@@ -55,6 +56,10 @@ check: $(VENV)/.dev
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+.PHONY: test-pythons
+test-pythons:
+	@PYTHON='$(PYTHON)' sh tests/pythons.sh
 
 demo: $(VENV)/.runtime
 	@PATH="$(abspath $(BIN)):$$PATH" sh tests/e2e/demo.sh

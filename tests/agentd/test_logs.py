@@ -168,7 +168,7 @@ def test_what_python_itself_would_print_goes_the_same_way_and_without_its_text()
 
         class Secret:
             def __del__(self):
-                raise ValueError("hunter2")
+                raise ValueError("hunter" + str(2))  # not in the source, which tracebacks show
 
         logs.configure("info")
         logs.take_over()
