@@ -119,6 +119,21 @@ def test_an_absent_agent_is_unreachable_after_the_timeout_or_the_patience(
     assert str(path) in str(caught.value)
 
 
+def test_an_agent_that_is_gone_by_now_is_no_answer_to_whether_a_token_is_valid(
+    path: Path, flavour: str
+) -> None:
+    with ScriptedAgent(path, lambda peer: peer.answer(peer.receive())) as scripted:
+
+        async def verify_before_and_after(agent: Any) -> None:
+            assert await agent.verify_token("good")
+            scripted.vanish()
+            for ask in (agent.verify_token, agent.check_token, agent.inspect_token):
+                with pytest.raises(AgentUnreachableError):
+                    await ask("good")
+
+        run(flavour, path, verify_before_and_after, patience=0)
+
+
 def test_a_path_that_no_agent_can_ever_have_is_not_waited_for(tmp_path: Path, flavour: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AgentUnreachableError, match="Not a directory"):

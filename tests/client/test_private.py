@@ -51,6 +51,15 @@ def test_a_sticky_folder_passes(deep: Path) -> None:
     assert folders_fault(deep) is None
 
 
+def test_the_sticky_bit_excuses_no_file(deep: Path) -> None:
+    file = deep / "config.toml"
+    file.touch()
+    file.chmod(0o1666)
+    fault = folders_fault(file)
+    assert fault is not None
+    assert (fault.path, "others may write to it" in fault.reason) == (str(file), True)
+
+
 @needs_root
 @pytest.mark.parametrize("above", range(3))
 def test_a_folder_of_another_user_is_named(deep: Path, above: int) -> None:

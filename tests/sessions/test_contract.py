@@ -111,6 +111,19 @@ async def test_a_token_is_valid_while_now_is_before_made_plus_expiry_plus_one_se
     assert not await manager.verify_token(token)
 
 
+async def test_either_clock_alone_ends_a_session(manager, clock):
+    by_wall, by_boot = await manager.create_token(60), await manager.create_token(120)
+    clock.set_wall(clock.wall + 61)
+    assert not await manager.verify_token(by_wall)
+    assert await manager.verify_token(by_boot)
+    clock.set_wall(clock.wall - 61)
+    clock.advance(60)
+    assert await manager.verify_token(by_boot)
+    clock.set_wall(clock.wall - 60)
+    clock.advance(61)
+    assert not await manager.verify_token(by_boot)
+
+
 async def test_create_token_0_verifies_at_once_and_no_longer_1_1_s_later(manager, clock):
     token = await manager.create_token(0)
     assert await manager.verify_token(token)

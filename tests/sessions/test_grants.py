@@ -11,6 +11,7 @@ from agentd_client.errors import (
     InvalidUsesError,
     NotWithinParentError,
     ParentNotValidError,
+    StoreError,
 )
 from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_DEPTH
@@ -210,3 +211,15 @@ async def test_a_use_that_ends_in_an_error_of_the_store_is_no_yes(db, manager):
     with pytest.raises(AgentdError):
         await manager.verify_and_consume(created.token)
     await db.start()
+
+
+async def test_a_use_that_the_store_does_not_take_is_no_yes(db, manager, monkeypatch):
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("the disk is gone")
+
+    created = await manager.open_session(max_uses=2)
+    with monkeypatch.context() as while_the_disk_is_gone:
+        while_the_disk_is_gone.setattr(db, "write", fail)
+        with pytest.raises(StoreError):
+            await manager.verify_token(created.token)
+    assert (await manager.verify_and_consume(created.token)).session.uses_left == 1

@@ -10,6 +10,7 @@ from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, verifier
 from agentd.sessions.records import SessionRecord, session_path
 from agentd.store import DB
+from agentd.tokens import TokenError, open_token, parse_token
 from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidLabelError, InvalidParamsError
 
@@ -102,15 +103,16 @@ async def test_a_revoked_token_of_an_earlier_key_stays_what_it_is(manager):
     assert await manager.revoke_token(token) is False
 
 
-async def test_the_clock_set_back_does_not_revive_what_was_seen_expired(manager, clock):
+async def test_the_clock_set_back_does_not_revive_what_was_seen_expired(db, key_ring, manager, clock):
     token = await manager.create_token(60)
     clock.set_wall(clock.wall + 100)
     assert not await manager.verify_token(token)
     clock.set_wall(clock.wall - 100)
     assert not await manager.verify_token(token)
     await manager.stop()
-    await manager.start()
-    assert not await manager.verify_token(token), "and it is not forgotten with the memory"
+    another = SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock)
+    async with await another as manager:
+        assert not await manager.verify_token(token), "and it is not forgotten with the memory"
 
 
 async def test_within_one_boot_the_wall_clock_set_back_prolongs_nothing(manager, clock):
@@ -149,6 +151,16 @@ async def test_a_token_of_another_agent_does_not_verify_and_is_called_that(tmp_p
         assert manager.inspect(token).reason == "OTHER_AGENT"
         await other.reset_key()
         assert other.inspect(token).reason == "KEY_RESET"
+
+
+async def test_a_token_opens_under_the_id_of_its_own_agent_only(key_ring, manager):
+    token = parse_token(await manager.create_token())
+    own, another = (b"agentd:" + agent_id.encode() for agent_id in (key_ring.agent_id, "0" * 32))
+    with await manager.setup_key() as key:
+        assert open_token(key, token, implicit=own).iss == key_ring.agent_id
+        for implicit in (another, b"agentd:", b""):
+            with pytest.raises(TokenError):
+                open_token(key, token, implicit=implicit)
 
 
 async def test_of_a_key_whose_id_has_no_mark_it_is_not_known_whose_it_was(manager):
