@@ -37,7 +37,7 @@ def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> 
     if given is not None or not ask:
         return given
     from agentd_client.cli.passphrase.asking import new_passphrase as typed
-    from agentd_client.cli.passphrase.terminal import Terminal
+    from agentd_client.cli.terminal import Terminal
 
     if not Terminal.is_there():
         raise PassphraseError("there is no terminal to ask on; use --passphrase-fd or --passphrase-file")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from agentd_client import lock_holder
+from agentd_client import file_locks
 
 from .node import Node
 
@@ -26,7 +26,7 @@ def read(*parts: str) -> str:
 
 def flock_holders(locks: str, node: Node) -> list[int]:
     """The processes that hold an flock(2) on a file, by the text of /proc/locks."""
-    return [] if node.kind is None else lock_holder.flock_holders(locks, node.device, node.inode)
+    return [] if node.kind is None else file_locks.flock_holders(locks, node.device, node.inode)
 
 
 def unit_of(cgroup: str) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agentd_client import paths
 from agentd_client.blocking import Client
 from agentd_client.errors import AgentdError, PassphraseError
-from agentd_client.lock_holder import holder_of
+from agentd_client.file_locks import holder_of
 from agentd_client.protocol.results import Status
 
 from .. import process

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from agentd_client import passphrase_rules
 from agentd_client.errors import PassphraseError
+from agentd_client.protocol import passphrases as rules
 from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 from ..crypto import wipe
@@ -20,7 +20,7 @@ class Passphrase:
     """A copy of a passphrase; whoever constructs it wipes it.
 
     Text is encoded as UTF-8. A line ending and a byte order mark are not part of it
-    (`agentd_client.passphrase_rules`); nothing else is stripped or normalised. The argument stays the
+    (`agentd_client.protocol.passphrases`); nothing else is stripped or normalised. The argument stays the
     caller's, who can wipe a `bytearray` at once; `str` and `bytes` cannot be wiped.
 
     Raises PassphraseError unless it has 1 to 1024 bytes, none of them NUL: nobody types a NUL, so one is a
@@ -38,7 +38,7 @@ class Passphrase:
             else:
                 self._add(given)
             if not self._size:
-                raise PassphraseError("an empty passphrase protects nothing; give one of 1 to 1024 bytes")
+                raise PassphraseError(rules.EMPTY)
         except UnicodeEncodeError:
             self.wipe()
             raise PassphraseError("a passphrase that is text has to be Unicode") from None
@@ -48,26 +48,26 @@ class Passphrase:
 
     def _add(self, piece: bytes | bytearray) -> None:
         if self._size + len(piece) > MAX_PASSPHRASE_BYTES:
-            raise PassphraseError(f"a passphrase has at most {MAX_PASSPHRASE_BYTES} bytes")
+            raise PassphraseError(rules.TOO_LONG)
         if 0 in piece:
-            raise PassphraseError("a passphrase holds no NUL byte")
+            raise PassphraseError(rules.HAS_NUL)
         self._buffer[self._size : self._size + len(piece)] = piece
         self._size += len(piece)
 
     @property
     def view(self) -> memoryview:
         """The passphrase; empty once wiped."""
-        start, stop = passphrase_rules.bounds(self._given)
+        start, stop = rules.bounds(self._given)
         return self._given[start:stop]
 
     @property
     def meanings(self) -> list[memoryview]:
         """What to try on a key file: the passphrase and, where it differs, the bytes exactly as given."""
-        return passphrase_rules.meanings(self._given)
+        return rules.meanings(self._given)
 
     def require_settable(self) -> None:
         """Raise PassphraseError for a passphrase that nobody can mean to set."""
-        problem = passphrase_rules.problem(self._given)
+        problem = rules.problem(self._given)
         if problem is not None:
             raise PassphraseError(problem)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from agentd_client.handed_over import (
+from agentd_client.passphrase_input import (
     READ_FLAGS,
     check_regular,
     failed,

@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 
 import trio
 
-from agentd_client import lock_holder
+from agentd_client import file_locks
 from agentd_client.errors import AgentdError, AlreadyServingError, SocketPathError
 from agentd_client.private import OTHERS, OTHERS_WRITE, folders_fault, make_folders
 
@@ -313,7 +313,7 @@ def _lock(path: str, setting: str) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = lock_holder.holder_of(name)
+                holder = file_locks.holder_of(name)
                 which, stop = (f" (process {holder.pid})", f" (`kill {holder.pid}`)") if holder else ("", "")
                 raise AlreadyServingError(
                     f"another agent already serves {path}{which}; use it, stop it{stop}, "
@@ -322,7 +322,7 @@ def _lock(path: str, setting: str) -> int:
             # A file that was deleted between open and flock can be locked, and so can the one that was
             # made in its place: only the lock on what stands under the name counts.
             if _is_still(descriptor, name):
-                lock_holder.sign(descriptor, path)
+                file_locks.sign(descriptor, path)
                 return descriptor
         except BaseException:
             os.close(descriptor)

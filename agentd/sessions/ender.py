@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
-from agentd_client.protocol.calls import is_sendable_token
+from agentd_client.protocol.calls import token_text
 from agentd_client.protocol.results import KEY_RESET, REVOKED, PeerIdentity, Verification
 
 from .records import (
@@ -66,7 +66,7 @@ class Ender:
     ) -> bool:
         """End the session of a token or an id; whether there was one."""
         check_one(token, id)
-        if id is None and (type(token) is not str or not is_sendable_token(token)):
+        if id is None and (type(token) is not str or token_text(token) is None):
             return False
         if tran is not None:
             path = self._path_in(tran, token, id)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentd_client import lock_holder
+from agentd_client import file_locks
 from agentd_client.errors import StoreError, StoreInUseError
 from agentd_client.private import Fault, make_folders, private_fault, sync_folder
 
@@ -61,7 +61,7 @@ class StoreFolder:
                 _check(self.path, "store folder", stat.S_ISDIR)
                 fd = self._try_lock()
                 if fd is not None:
-                    lock_holder.sign(fd, self._served_at)
+                    file_locks.sign(fd, self._served_at)
                     self._lock_fd = fd
                     return
         raise StoreInUseError(f"{self.path}: the folder lock changes hands faster than it can be taken")
@@ -90,7 +90,7 @@ class StoreFolder:
                 return fd
         except BlockingIOError:
             os.close(fd)
-            holder = lock_holder.holder_of(path)
+            holder = file_locks.holder_of(path)
             raise StoreInUseError(
                 f"{self.path}: another agent uses this store; stop it first"
                 if holder is None

@@ -15,13 +15,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 from anyio.to_thread import run_sync
 
-from .aio_session import AsyncSession
-from .connection import CLIENT_NAME
 from .errors import AgentdError
-from .events import open_feed
-from .pool import Caller
 from .protocol import calls
-from .protocol.calls import Call, PassphraseText
+from .protocol.calls import Call, PassphraseText, token_text
 from .protocol.exchange import Answer
 from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
@@ -37,14 +33,19 @@ from .protocol.results import (
     Verdict,
     Verification,
 )
-from .renewal import check
-from .repeating import carry_out, connect
-from .token_text import token_text
+from .session import Session
+from .token_file.renewal import check
+from .transport.connection import CLIENT_NAME
+from .transport.events import open_feed
+from .transport.pool import Caller
+from .transport.repeating import carry_out, connect
 
 if TYPE_CHECKING:
-    from .connection import Steps, Wait
-    from .events import Feed
-    from .renewal import CheckSteps
+    from .lifecycle import Observer, State
+    from .session import Logger
+    from .token_file.renewal import CheckSteps
+    from .transport.connection import Steps, Wait
+    from .transport.events import Feed
 
 T = TypeVar("T")
 
@@ -257,6 +258,74 @@ class AsyncClient(Caller):
         return await run(carry_out(pool, call, attempts, connection, answer))
 
 
+class AsyncSession:
+    """A `Session` that works in worker threads, so that a slow disk does not block the event loop.
+
+    The methods, their arguments and their errors are those of `Session`. A change of the file is not
+    cancelled once it has begun: a cancelled task waits for it, at most five seconds for the lock. Observers
+    run in the worker threads.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @classmethod
+    async def create_session(
+        cls,
+        session_token_path: str | os.PathLike[str] | None = None,
+        session_token: str | None = None,
+        fresh: bool = False,
+        logger: Logger | None = None,
+    ) -> Self:
+        """See `Session.create_session`."""
+        return cls(await run_sync(Session.create_session, session_token_path, session_token, fresh, logger))
+
+    async def start(self, session_token: str | None = None, fresh: bool = False) -> None:
+        """See `Session.start`."""
+        await run_sync(self._session.start, session_token, fresh)
+
+    async def stop(self) -> None:
+        """See `Session.stop`."""
+        await run_sync(self._session.stop)
+
+    async def destroy(self) -> None:
+        """See `Session.destroy`."""
+        await run_sync(self._session.destroy)
+
+    async def read_token(self) -> str | None:
+        """See `Session.read_token`."""
+        return await run_sync(self._session.read_token)
+
+    async def write_token(self, session_token: str) -> None:
+        """See `Session.write_token`."""
+        await run_sync(self._session.write_token, session_token)
+
+    async def exchange_token(self, session_token: str) -> str | None:
+        """See `Session.exchange_token`."""
+        return await run_sync(self._session.exchange_token, session_token)
+
+    @property
+    def path(self) -> str:
+        """See `Session.path`."""
+        return self._session.path
+
+    @property
+    def state(self) -> State:
+        """See `Session.state`."""
+        return self._session.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """See `Session.observe`."""
+        return self._session.observe(observer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):  # a cancelled task leaves its session stopped as well
+            await run_sync(self._session.stop)
+
+
 class AsyncEvents:
     """What happens at the agent, in its order; made by `AsyncClient.subscribe`. See `events.Events`.
 
@@ -351,6 +420,3 @@ async def _wait(wait: Wait) -> bool:
             await anyio.wait_readable(wait.waited_for)
         return True
     return False
-
-
-__all__ = ["AsyncClient", "AsyncEvents", "AsyncSession"]

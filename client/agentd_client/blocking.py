@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import time
 
-from .connection import CLIENT_NAME
-from .pool import Caller
 from .protocol import calls
+from .protocol.calls import token_text
 from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
 from .protocol.results import Verdict, Verification
-from .token_text import token_text
+from .transport.connection import CLIENT_NAME
+from .transport.pool import Caller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self, TypeVar
 
-    from .events import Events
     from .protocol.calls import Call, PassphraseText
     from .protocol.exchange import Answer
     from .protocol.results import AuditPage, CreatedToken, Hello, LockState, Protection, SessionPage, Status
     from .session import Session
+    from .transport.events import Events
 
     T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Client(Caller):
         except OSError:  # it may be starting
             connection = None
         if connection is None:
-            from .repeating import connect, run
+            from .transport.repeating import connect, run
 
             connection = run(connect(pool, client._attempts(None)))
         pool.give_back(connection)
@@ -206,7 +206,7 @@ class Client(Caller):
         Raises:
             TokenFileError: the token file cannot be read.
         """
-        from .renewal import check, follow
+        from .token_file.renewal import check, follow
 
         return follow(check(session, audience, scopes, clock), self._carry_out)
 
@@ -357,8 +357,8 @@ class Client(Caller):
         is one beside those of the calls, and closing this client leaves it open. `timeout` is for connecting
         and for the agent's agreement; then events are waited for as long as it takes.
         """
-        from .events import Events, open_feed
-        from .repeating import run
+        from .transport.events import Events, open_feed
+        from .transport.repeating import run
 
         self._pools.here()
         return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
@@ -380,6 +380,6 @@ class Client(Caller):
             if answer is not None and answer.refusal is None:
                 pool.give_back(connection)
                 return answer.result  # type: ignore[return-value]
-        from .repeating import carry_out, run
+        from .transport.repeating import carry_out, run
 
         return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))

@@ -138,23 +138,6 @@ def without_tokens(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in TOKEN_VARIABLES}
 
 
-def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token handed over in ``AGENTD_TOKEN`` or by the descriptor in ``AGENTD_TOKEN_FD``, if any.
-
-    Raises:
-        TokenFileError: the descriptor cannot be read or holds no token.
-    """
-    variable = token_variable(environ)
-    if variable is None:
-        return None
-    given = environ[variable].strip()
-    if variable == TOKEN_VARIABLE:
-        return given
-    from .token_descriptor import read_token  # needed by few, and it needs this module
-
-    return read_token(given)
-
-
 def socket_is_set(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether ``AGENTD_SOCKET`` says where the socket is."""
     return bool(environ.get(SOCKET_VARIABLE))

@@ -45,7 +45,14 @@ SELDOM = {
     "asyncio",
 }
 SELDOM |= {
-    f"agentd_client.{name}" for name in ("attempts", "repeating", "lock_holder", "token_folder", "events")
+    f"agentd_client.{name}"
+    for name in (
+        "transport.attempts",
+        "transport.repeating",
+        "file_locks",
+        "token_file.folder",
+        "transport.events",
+    )
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd_client.cli import hidden_input
+from agentd_client.cli import terminal
 from agentd_client.errors import InvalidTokenError
 from tests.agentctl.running import COMMAND, without_coverage
 from tests.e2e.daemon import scratch_home
@@ -151,7 +151,7 @@ def test_a_signal_that_interrupts_no_read_ends_it_as_well():
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        hidden_input.read_hidden(theirs, "Token: ", 100, InvalidTokenError())
+        terminal.read_hidden(theirs, "Token: ", 100, InvalidTokenError())
     ended.set()
     thread.join()
     os.close(ours)

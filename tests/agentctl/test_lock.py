@@ -40,7 +40,7 @@ def test_an_agent_without_a_passphrase_is_not_locked_and_says_why_and_what_to_do
     ended = in_process("lock")
     assert (ended.code, ended.out) == (77, "")
     assert ended.err == (
-        "agentctl: without a passphrase the agent cannot be locked; set one with `agentctl passwd`\n"
+        "agentctl: an agent without a passphrase cannot be locked; set one with `agentctl passwd`\n"
     )
     assert not agent.locked
 

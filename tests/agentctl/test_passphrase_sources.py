@@ -9,10 +9,9 @@ import sys
 
 import pytest
 
-from agentd_client.cli.passphrase.askpass import Askpass
+from agentd_client.cli.passphrase.asking import Askpass, FromDescriptor, FromFile
 from agentd_client.cli.passphrase.pinentry import Pinentry
-from agentd_client.cli.passphrase.reading import FromDescriptor, FromFile
-from agentd_client.handed_over import PassphraseSourceError, wipe
+from agentd_client.passphrase_input import PassphraseSourceError, wipe
 from tests.agentctl.running import in_conversation, in_process, process
 
 SECRET = "correct hörse"
@@ -60,12 +59,12 @@ def test_one_newline_at_the_end_is_taken_off_and_nothing_else(path, content, pas
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "holds no passphrase"), (b"\n", "holds no passphrase"), (b"s" * 1025, "1024")],
+    [(b"", "an empty passphrase"), (b"\n", "an empty passphrase"), (b"s" * 1025, "1024")],
 )
 def test_what_is_empty_or_too_long_is_refused_by_the_name_of_its_source(path, content, reason):
-    with pytest.raises(PassphraseSourceError, match=f"passphrase file {path} .*{reason}"):
+    with pytest.raises(PassphraseSourceError, match=f"passphrase file {path}: .*{reason}"):
         ask_file(private(path, content))
-    with pytest.raises(PassphraseSourceError, match=f"file descriptor [0-9]+ .*{reason}") as refused:
+    with pytest.raises(PassphraseSourceError, match=f"file descriptor [0-9]+: .*{reason}") as refused:
         ask_descriptor(content)
     assert "sss" not in refused.value.sentence
 
@@ -193,7 +192,7 @@ def test_a_wrong_answer_of_a_program_is_tried_once(locked, path):
     [
         ("raise SystemExit(1)", r"gave no passphrase \(exit code 1\)"),
         ("print('secret'); raise SystemExit(3)", r"gave no passphrase \(exit code 3\)"),
-        ("pass", "holds no passphrase"),
+        ("pass", "an empty passphrase"),
         ("print('s' * 100_000)", "more than 1024 bytes|exit code"),
     ],
 )

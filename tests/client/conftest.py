@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentd_client.connection import Connection
+from agentd_client.transport.connection import Connection
 from tests.client.flavours import FLAVOURS
 
 

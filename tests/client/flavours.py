@@ -9,7 +9,7 @@ import anyio
 
 from agentd_client import Client, Event, Session
 from agentd_client.aio import AsyncClient, AsyncSession
-from agentd_client.events import Events
+from agentd_client.transport.events import Events
 
 T = TypeVar("T")
 Scenario = Callable[[Any], Awaitable[T]]

@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from agentd_client.attempts import Attempts
 from agentd_client.errors import (
     AgentStoppingError,
     AgentTimeoutError,
@@ -15,6 +14,7 @@ from agentd_client.errors import (
 )
 from agentd_client.protocol import methods
 from agentd_client.protocol.methods import Method
+from agentd_client.transport.attempts import Attempts
 
 EVERY_METHOD = [found for found in vars(methods).values() if isinstance(found, Method)]
 CHANGES = [method for method in EVERY_METHOD if not method.repeatable]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import agentd_client
-from agentd_client import Client, CreatedToken, aio, repeating
+from agentd_client import Client, CreatedToken, aio
 from agentd_client.aio import AsyncClient, AsyncEvents, AsyncSession
 from agentd_client.errors import (
     AgentTimeoutError,
@@ -21,8 +21,8 @@ from agentd_client.errors import (
     ProtocolError,
     RequestError,
 )
-from agentd_client.events import Events
-from agentd_client.pool import MAX_CONNECTIONS
+from agentd_client.transport.events import Events
+from agentd_client.transport.pool import MAX_CONNECTIONS
 from tests.client.flavours import run
 from tests.client.scripted import STATUS, Peer, ScriptedAgent
 
@@ -61,7 +61,7 @@ def test_a_call_with_which_nothing_goes_wrong_takes_no_steps(
     path: Path, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(agent: Any) -> None:
-        for module in (aio, repeating):
+        for module in aio:
             monkeypatch.setattr(module, "carry_out", None)
         assert await agent.verify_token("good")
         assert await agent.create_token() == CreatedToken("good-1", "s-1", 1800.0)

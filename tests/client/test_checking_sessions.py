@@ -15,12 +15,12 @@ from typing import Any
 import anyio
 import pytest
 
-from agentd_client import Client, Session, renewal
+from agentd_client import Client, Session
 from agentd_client.aio import AsyncClient, AsyncSession
 from agentd_client.errors import AgentUnreachableError, InvalidScopesError, TokenFileError
 from agentd_client.protocol.codec import Request
-from agentd_client.token_file import TokenFile
-from agentd_client.token_folder import TokenFolder
+from agentd_client.token_file import TokenFile, renewal
+from agentd_client.token_file.folder import TokenFolder
 from tests.client.flavours import BACKENDS, in_flavour, run
 from tests.client.renewing import DUE, LIFETIME, RenewingAgent
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent

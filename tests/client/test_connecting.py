@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from agentd_client import Client, connection
-from agentd_client.connection import Connection
+from agentd_client import Client
 from agentd_client.errors import (
     AgentTimeoutError,
     AgentUnreachableError,
     ForeignAgentError,
     InvalidParamsError,
 )
+from agentd_client.transport import connection
+from agentd_client.transport.connection import Connection
 from tests.client.flavours import run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agentd_client import Client, Event, connection
+from agentd_client import Client, Event
 from agentd_client.aio import AsyncClient
 from agentd_client.errors import (
     AgentTimeoutError,
@@ -24,8 +24,9 @@ from agentd_client.errors import (
     ProtocolError,
     UnknownMethodError,
 )
-from agentd_client.events import Events
 from agentd_client.protocol.results import CREATED, REFUSED, STOPPING, Subscribed
+from agentd_client.transport import connection
+from agentd_client.transport.events import Events
 from tests.client.flavours import BACKENDS, all_events, close, next_event, run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, Script, ScriptedAgent
 

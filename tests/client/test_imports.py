@@ -50,8 +50,15 @@ SLOW |= {"socket", "subprocess", "tempfile", "threading", "typing", "urllib"}
 FOR_SESSIONS = {"contextlib", "enum", "functools"}
 
 # What a call needs that meets no trouble, and what a session needs that is read.
-TROUBLE = {f"agentd_client.{name}" for name in ("attempts", "repeating", "versions", "lock_holder")}
-TROUBLE |= {"agentd_client.renewal", "agentd_client.events", "agentd_client.passphrase_rules"}
+TROUBLE = {
+    f"agentd_client.{name}"
+    for name in ("transport.attempts", "transport.repeating", "versions", "file_locks")
+}
+TROUBLE |= {
+    "agentd_client.token_file.renewal",
+    "agentd_client.transport.events",
+    "agentd_client.protocol.passphrases",
+}
 
 
 def test_a_client_imports_nothing_that_its_calls_do_not_use(path: Path) -> None:
@@ -69,7 +76,12 @@ def test_a_session_imports_nothing_that_reading_a_token_does_not_use(tmp_path: P
         f"import agentd_client; agentd_client.Session.create_session({str(tmp_path / 't')!r}).read_token()"
     )
     loaded = _loaded_by(statement) - _loaded_by("pass")
-    others = {"agentd_client.blocking", "agentd_client.token_folder", "agentd_client.file_lock", "fcntl"}
+    others = {
+        "agentd_client.blocking",
+        "agentd_client.token_file.folder",
+        "agentd_client.file_locks",
+        "fcntl",
+    }
     assert not loaded & (SLOW - FOR_SESSIONS | TROUBLE | others)
 
 
@@ -114,8 +126,10 @@ def test_a_name_is_loaded_when_it_is_used_and_an_unknown_one_is_refused() -> Non
 
 def test_what_few_programs_need_is_imported_when_it_is_used() -> None:
     loaded = _loaded_by("import agentd_client")
-    assert not loaded.intersection({"agentd_client.renewal", "agentd_client.events"})
-    loaded = _loaded_by("import agentd_client.renewal, agentd_client.events") - _loaded_by("pass")
+    assert not loaded.intersection({"agentd_client.token_file.renewal", "agentd_client.transport.events"})
+    loaded = _loaded_by(
+        "import agentd_client.token_file.renewal, agentd_client.transport.events"
+    ) - _loaded_by("pass")
     assert not loaded.intersection(HEAVY)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentd_client.blocking import Client
 from agentd_client.errors import AgentUnreachableError
-from agentd_client.lock_holder import Holder, agent_elsewhere, holder_of, sign
+from agentd_client.file_locks import Holder, agent_elsewhere, holder_of, sign
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_the_child_of_a_holder_is_none(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with locked(path) as descriptor:
         sign(descriptor, "/s")
-        program = f"from agentd_client.lock_holder import holder_of; print(holder_of({str(path)!r}).pid)"
+        program = f"from agentd_client.file_locks import holder_of; print(holder_of({str(path)!r}).pid)"
         told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert int(told.stdout) == os.getpid()
 

@@ -8,6 +8,7 @@ import pytest
 
 from agentd_client import paths
 from agentd_client.errors import EnvironmentVariableError
+from agentd_client.token_file.descriptor import environment_token
 
 
 def test_with_everything_set_the_variables_say_where(tmp_path: Path) -> None:
@@ -67,9 +68,9 @@ def test_the_projects_own_variables_win() -> None:
 
 
 def test_a_token_may_come_from_the_environment() -> None:
-    assert paths.environment_token({"AGENTD_TOKEN": " token\n"}) == "token"
-    assert paths.environment_token({"AGENTD_TOKEN": " "}) is None
-    assert paths.environment_token({}) is None
+    assert environment_token({"AGENTD_TOKEN": " token\n"}) == "token"
+    assert environment_token({"AGENTD_TOKEN": " "}) is None
+    assert environment_token({}) is None
 
 
 def test_without_home_the_password_database_says_where(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agentd_client.attempts import Attempts
-from agentd_client.connection import Connection
 from agentd_client.errors import ClientClosedError
-from agentd_client.pool import MAX_CONNECTIONS, Pool, ProcessPools, Turn
 from agentd_client.protocol import calls
+from agentd_client.transport.attempts import Attempts
+from agentd_client.transport.connection import Connection
+from agentd_client.transport.pool import MAX_CONNECTIONS, Pool, ProcessPools, Turn
 from tests.client.scripted import ScriptedAgent
 
 

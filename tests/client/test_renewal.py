@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from agentd_client import SessionInfo
-from agentd_client.renewal import is_due, pause_after_failure
+from agentd_client.token_file.renewal import is_due, pause_after_failure
 
 
 def info(

@@ -12,7 +12,7 @@ import pytest
 
 from agentd_client.errors import InvalidTokenError, TokenFileBusyError, TokenFileError
 from agentd_client.token_file import TokenFile
-from agentd_client.token_folder import TokenFolder
+from agentd_client.token_file.folder import TokenFolder
 from tests.client.scripted import PATIENCE_SECONDS
 
 

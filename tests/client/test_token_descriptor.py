@@ -9,8 +9,9 @@ import pytest
 
 from agentd_client import paths
 from agentd_client.errors import InvalidTokenError, TokenFileError
-from agentd_client.token_descriptor import (
+from agentd_client.token_file.descriptor import (
     LOWEST_DESCRIPTOR,
+    environment_token,
     read_token,
     sealed_descriptor,
     withhold_tokens,
@@ -138,9 +139,9 @@ def test_a_token_of_another_user_is_withheld_as_well(descriptor: int) -> None:
 
 def test_the_token_itself_is_stronger_than_the_descriptor_and_both_than_the_file(descriptor: int) -> None:
     both = {paths.TOKEN_VARIABLE: "v4.local.itself", paths.TOKEN_FD_VARIABLE: f" {descriptor}\n"}
-    assert (paths.token_variable(both), paths.environment_token(both)) == ("AGENTD_TOKEN", "v4.local.itself")
+    assert (paths.token_variable(both), environment_token(both)) == ("AGENTD_TOKEN", "v4.local.itself")
     both[paths.TOKEN_VARIABLE] = " "
-    assert (paths.token_variable(both), paths.environment_token(both)) == ("AGENTD_TOKEN_FD", TOKEN)
+    assert (paths.token_variable(both), environment_token(both)) == ("AGENTD_TOKEN_FD", TOKEN)
     both[paths.TOKEN_FD_VARIABLE] = ""
     both[paths.TOKEN_PATH_VARIABLE] = "/somewhere"
-    assert (paths.token_variable(both), paths.environment_token(both)) == (None, None)
+    assert (paths.token_variable(both), environment_token(both)) == (None, None)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agentd_client import token_folder
 from agentd_client.errors import TokenFileBusyError, TokenFileError
 from agentd_client.token_file import MAX_FILE_BYTES, TokenFile
+from agentd_client.token_file import folder as token_folder
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agentd_client import file_lock, token_folder
+from agentd_client import file_locks
 from agentd_client.errors import TokenFileBusyError, TokenFileError
 from agentd_client.token_file import TokenFile
-from agentd_client.token_folder import TokenFolder
+from agentd_client.token_file import folder as token_folder
+from agentd_client.token_file.folder import TokenFolder
 
 WRITERS, READERS, WRITES = 3, 3, 60
 
@@ -124,7 +125,7 @@ def test_a_lock_that_is_granted_after_the_wait_was_given_up_is_let_go_again(tmp_
     path.touch()
     held, late = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
-    assert not file_lock.lock_within(late, 0.01)
+    assert not file_locks.lock_within(late, 0.01)
     (waiting,) = [thread for thread in threading.enumerate() if thread.name == "agentd-file-lock"]
     os.close(held)
     waiting.join(30)

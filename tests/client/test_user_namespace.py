@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from agentd_client import private, user_namespace
-from agentd_client.connection import Connection
 from agentd_client.errors import ForeignAgentError
+from agentd_client.transport.connection import Connection
 from agentd_client.user_namespace import own_uid_fault, stands_for_others
 from tests.other_user import NOBODY, as_user, needs_root
 

@@ -18,10 +18,10 @@ from agentd_client import (
     UnknownMethodError,
     VersionsDifferError,
 )
-from agentd_client import repeating as repeating_module
 from agentd_client.cli import run as run_module
 from agentd_client.cli.commands import status as status_command
 from agentd_client.protocol.results import Hello
+from agentd_client.transport import repeating as repeating_module
 from agentd_client.versions import difference
 from tests.agentctl.conftest import folder  # noqa: F401 - a fixture that applies to every test here
 from tests.agentctl.running import in_process

@@ -174,7 +174,7 @@ def test_an_agent_without_a_passphrase_says_that_it_cannot_be_locked(home):
             agent.lock()
         daemon.process.send_signal(signal.SIGUSR1)
         assert agent.verify_token(token)
-    assert daemon.log.read_text().count("signal: without a passphrase the agent cannot be locked") == 1
+    assert daemon.log.read_text().count("signal: an agent without a passphrase cannot be locked") == 1
 
 
 def unattended(home, way: str) -> tuple[list[str], dict[str, str], tuple[int, ...]]:
@@ -241,7 +241,7 @@ def test_a_wrong_passphrase_that_is_handed_over_leaves_it_locked_and_the_log_say
     ("break_it", "says"),
     [
         (lambda path: os.chmod(path, 0o644), "it is open to others"),
-        (lambda path: os.truncate(path, 0), "holds no passphrase"),
+        (lambda path: os.truncate(path, 0), "an empty passphrase"),
         (lambda path: os.unlink(path), "cannot be read"),
     ],
 )

@@ -10,9 +10,9 @@ from agentd.locking import (
     passphrase_from_descriptor,
     passphrase_from_file,
 )
-from agentd_client import handed_over
+from agentd_client import passphrase_input
 from agentd_client.errors import PassphraseError
-from agentd_client.handed_over import PassphraseSourceError
+from agentd_client.passphrase_input import PassphraseSourceError
 from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 SECRET = b"correct horse"
@@ -68,7 +68,7 @@ def test_a_passphrase_is_all_there_is_but_one_newline_at_its_end(path, read, con
 @pytest.mark.parametrize("content", [b"", b"\n"])
 def test_an_empty_one_is_refused(path, read, content):
     path.write_bytes(content)
-    with pytest.raises(PassphraseError, match="holds no passphrase") as refused:
+    with pytest.raises(PassphraseError, match="an empty passphrase") as refused:
         read(path)
     assert str(path) in str(refused.value) or "file descriptor" in str(refused.value)
 
@@ -79,7 +79,7 @@ def test_an_empty_one_is_refused(path, read, content):
 )
 def test_one_that_is_too_long_is_refused_and_not_shown(path, read, more):
     path.write_bytes(b"z" * MAX_PASSPHRASE_BYTES + more)
-    with pytest.raises(PassphraseError, match="more than 1024 bytes") as refused:
+    with pytest.raises(PassphraseError, match="at most 1024 bytes") as refused:
         read(path)
     assert "zz" not in str(refused.value)
 
@@ -87,7 +87,9 @@ def test_one_that_is_too_long_is_refused_and_not_shown(path, read, more):
 @every_way
 def test_one_with_a_nul_byte_is_refused_and_its_source_named(path, read):
     path.write_text("correct horse", encoding="utf-16")
-    with pytest.raises(PassphraseError, match="(agentd.passphrase|descriptor [0-9]+) holds a NUL byte"):
+    with pytest.raises(
+        PassphraseError, match="(agentd.passphrase|descriptor [0-9]+): a passphrase holds no NUL byte"
+    ):
         read(path)
 
 
@@ -96,13 +98,13 @@ def test_one_with_a_nul_byte_is_refused_and_its_source_named(path, read):
 def test_what_it_was_read_into_is_wiped(path, read, content, monkeypatch):
     path.write_bytes(content)
     rooms = []
-    wipe = handed_over.wipe
+    wipe = passphrase_input.wipe
 
     def wiped(room):
         wipe(room)
         rooms.append(bytes(room))
 
-    monkeypatch.setattr(handed_over, "wipe", wiped)
+    monkeypatch.setattr(passphrase_input, "wipe", wiped)
     if content == SECRET:
         read(path)
     else:

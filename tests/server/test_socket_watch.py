@@ -16,7 +16,7 @@ from agentd.server.server import serve_connections
 from agentd.server.traffic import Traffic
 from agentd.server.verify_only import verify_dispatch
 from agentd_client.errors import AlreadyServingError
-from agentd_client.lock_holder import holder_of
+from agentd_client.file_locks import holder_of
 
 LOGGER = logging.getLogger("agentd.test")
 

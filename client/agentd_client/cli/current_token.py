@@ -15,8 +15,8 @@ import click
 
 from .. import paths
 from ..errors import InvalidTokenError
+from ..protocol.calls import TOKEN_PREFIX
 from ..protocol.limits import MAX_TOKEN_CHARACTERS
-from ..token_text import TOKEN_PREFIX
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -59,7 +59,9 @@ def current_token(settings: Settings) -> CurrentToken | None:
     """
     variable = paths.token_variable()
     if variable is not None and settings.token_file is None:  # a flag is stronger than the environment
-        return CurrentToken(paths.environment_token() or "", variable, is_from_file=False)
+        from ..token_file.descriptor import environment_token
+
+        return CurrentToken(environment_token() or "", variable, is_from_file=False)
     found = settings.session().read_token()
     return None if found is None else CurrentToken(found, settings.token_path, is_from_file=True)
 
@@ -96,7 +98,7 @@ def token_from_stdin() -> str:
 
 
 def _typed_token(descriptor: int, too_long: InvalidTokenError) -> str:
-    from .hidden_input import read_hidden
+    from .terminal import read_hidden
 
     try:  # standard input alone may be open for reading only
         terminal = os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from .. import paths
 from ..errors import TokenFileError
 from ..protocol.results import CreatedToken
-from ..token_folder import TokenFolder
+from ..token_file.folder import TokenFolder
 
 FD, FILE, ENV = "fd", "file", "env"
 
@@ -46,7 +46,7 @@ def hand_over(created: CreatedToken, way: str) -> Handover:
         return Handover(paths.TOKEN_VARIABLE, created.token, lambda: None)
     if way == FILE:
         return _by_file(created)
-    from ..token_descriptor import sealed_descriptor
+    from ..token_file.descriptor import sealed_descriptor
 
     descriptor = sealed_descriptor(created.token)
     return Handover(paths.TOKEN_FD_VARIABLE, str(descriptor), lambda: os.close(descriptor))

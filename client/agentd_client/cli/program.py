@@ -1,4 +1,7 @@
-"""Becoming another program: its process, signals, terminal and exit status are then this one's."""
+"""Becoming another program, which then has this process, its signals, its terminal and its exit status.
+
+Also completes the name of the program on the command line.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+if TYPE_CHECKING:
+    import click
+    from click.shell_completion import CompletionItem
 
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z_0-9]*="
 _SHELL_CHARACTERS = frozenset(" \t\n|&;<>()$`*?~")
@@ -104,3 +111,22 @@ def _path_of(name: str, environ: Mapping[str, str]) -> str:
 
 def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
+
+
+def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The commands in PATH that begin like this; files, which the shell lists itself, for the arguments."""
+    from click.shell_completion import CompletionItem
+
+    if context.params.get(parameter.name or "") or "/" in incomplete:
+        return [CompletionItem(incomplete, type="file")]
+    return [CompletionItem(name) for name in sorted(_commands(incomplete))]
+
+
+def _commands(prefix: str) -> set[str]:
+    found = set()
+    for folder in os.get_exec_path():
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(prefix) and os.access(entry.path, os.X_OK) and entry.is_file():
+                    found.add(entry.name)
+    return found

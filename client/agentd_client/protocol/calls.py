@@ -11,12 +11,10 @@ from ..errors import (
     InvalidScopesError,
     InvalidTokenError,
     LocalParamsError,
-    PassphraseError,
 )
 from . import methods, wire
 from .limits import (
     MAX_AUDIENCES,
-    MAX_PASSPHRASE_BYTES,
     MAX_SCOPES,
     MAX_TOKEN_CHARACTERS,
     PROTOCOL_VERSION,
@@ -232,7 +230,9 @@ def lock() -> Call[LockState]:
 
 
 def unlock(passphrase: PassphraseText) -> Call[LockState]:
-    """Give the agent its keys back."""
+    """Unlock the agent, which loads its keys."""
+    from .passphrases import sendable_passphrase  # few programs call this
+
     return _call(
         methods.UNLOCK,
         lambda answer: from_wire(LockState, answer),
@@ -242,6 +242,8 @@ def unlock(passphrase: PassphraseText) -> Call[LockState]:
 
 def change_passphrase(old: PassphraseText | None, new: PassphraseText | None) -> Call[Protection]:
     """Replace the key file's passphrase; None where it has none, or is to have none."""
+    from .passphrases import sendable_passphrase, settable_passphrase
+
     return _call(
         methods.CHANGE_PASSPHRASE,
         lambda answer: from_wire(Protection, answer),
@@ -250,57 +252,36 @@ def change_passphrase(old: PassphraseText | None, new: PassphraseText | None) ->
     )
 
 
-def is_sendable_token(token: object) -> bool:
-    """Whether this could be a token at all: what is not need not travel to be refused."""
-    return (
-        isinstance(token, str)
-        and 0 < len(token) <= MAX_TOKEN_CHARACTERS
-        and token.isascii()
-        and token.isprintable()
-        and " " not in token
-    )
+TOKEN_PREFIX = "v4.local."  # noqa: S105 - what every token begins with, not one
+
+
+def token_text(token: object) -> str | None:
+    """The token as a plain `str`; None for what cannot be a token, so that it need not be sent to be refused.
+
+    Never raises, whatever it is given.
+    """
+    text = token if type(token) is str else _plain_text(token)
+    if text is None or not 0 < len(text) <= MAX_TOKEN_CHARACTERS:
+        return None
+    return text if text.isascii() and text.isprintable() and " " not in text else None
 
 
 def sendable_token(token: object) -> str:
     """The token, or `InvalidTokenError`."""
-    if not is_sendable_token(token):
+    text = token_text(token)
+    if text is None:
         raise InvalidTokenError
-    return str(token)
+    return text
 
 
-def sendable_passphrase(passphrase: object) -> bytes | bytearray:
-    """The bytes of a passphrase, those of UTF-8 for text; raises `PassphraseError`, without what was given.
-
-    A bytearray is passed on as it is, so that its owner can wipe it afterwards.
-    """
-    given = _utf8(passphrase) if isinstance(passphrase, str) else passphrase
-    if not isinstance(given, bytes | bytearray):
-        raise PassphraseError("a passphrase is text or bytes; text has to be Unicode")
-    if not given:
-        raise PassphraseError("an empty passphrase protects nothing; give one of 1 to 1024 bytes")
-    if len(given) > MAX_PASSPHRASE_BYTES:
-        raise PassphraseError(f"a passphrase has at most {MAX_PASSPHRASE_BYTES} bytes")
-    if 0 in given:
-        raise PassphraseError("a passphrase holds no NUL byte")
-    return given
+def stripped_token(token: object) -> str:
+    """The token without the white space around it, or `InvalidTokenError`."""
+    return sendable_token((_plain_text(token) or "").strip())
 
 
-def settable_passphrase(passphrase: object) -> bytes | bytearray:
-    """As `sendable_passphrase`, for one that is to be set; refuses what cannot be meant."""
-    from .. import passphrase_rules  # needed by few
-
-    given = sendable_passphrase(passphrase)
-    problem = passphrase_rules.problem(given)
-    if problem is not None:
-        raise PassphraseError(problem)
-    return given
-
-
-def _utf8(text: str) -> bytes | None:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # it holds the text: no error of ours is chained to it
-        return None
+def _plain_text(text: object) -> str | None:
+    # Asks the type, not the object, whose `__class__`, `__len__` or `__str__` may be anything.
+    return str.__str__(text) if issubclass(type(text), str) else None
 
 
 def read_event(params: Any) -> Event:

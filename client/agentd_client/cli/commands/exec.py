@@ -12,13 +12,12 @@ from ...blocking import Client
 from ...errors import AgentdError
 from ...protocol.limits import MAX_LABEL_CHARACTERS
 from ...protocol.results import CreatedToken
-from ..command_names import complete
 from ..current_token import require_token
 from ..handover import ENV, FD, FILE, Handover, hand_over
 from ..options import AgentctlCommand, Settings
 from ..output import printable
 from ..parameters import expiry, given_audience, given_scopes, given_uses, names
-from ..program import become
+from ..program import become, complete
 from ..report import warn
 
 _STREAMS = ("input", "output", "error")
@@ -104,7 +103,7 @@ def command(
 
 def _withhold_others(settings: Settings) -> None:
     # Before the command's own is laid ready: those open now are wider, or of other sessions.
-    from ...token_descriptor import withhold_tokens
+    from ...token_file.descriptor import withhold_tokens
 
     for stream in withhold_tokens():
         warn(

@@ -79,7 +79,7 @@ def command(
 
 
 def _change(agent: Client, old_asker: Asker | None, new_asker: Asker | None) -> Protection:
-    from ...handed_over import wipe
+    from ...passphrase_input import wipe
     from ..passphrase.asking import new_passphrase, with_passphrase
 
     new: bytearray | None = None

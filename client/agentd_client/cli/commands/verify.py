@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ...pool import MAX_UID
 from ...protocol.wire import to_wire
+from ...transport.pool import MAX_UID
 from ..current_token import current_token, only_stdin, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings

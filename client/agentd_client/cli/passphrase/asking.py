@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from typing import ClassVar, Protocol, TypeVar
 
 import click
 
 from ...errors import PassphraseError
-from ...handed_over import wipe
-from ...protocol.calls import sendable_passphrase, settable_passphrase
-from .askpass import ASKPASS_VARIABLE, Askpass
+from ...passphrase_input import (
+    PassphraseSourceError,
+    may_be_shown,
+    passphrase_of_descriptor,
+    passphrase_of_file,
+    read_passphrase,
+    wipe,
+)
+from ...paths import without_tokens
+from ...protocol.passphrases import sendable_passphrase, settable_passphrase
+from ..terminal import Terminal
 from .pinentry import Pinentry
-from .reading import FromDescriptor, FromFile
-from .terminal import Terminal
 
 T = TypeVar("T")
+
+ASKPASS_VARIABLE = "AGENTD_ASKPASS"
+"""The program's path, which is no secret."""
 
 UNLOCK_SECONDS = 60.0
 """How long the agent may take. Argon2id takes about half a second and a change three times that, the attempts
@@ -36,6 +46,76 @@ class Asker(Protocol):
     def ask(self, prompt: str, problem: str = "") -> bytearray:
         """The passphrase, which the caller wipes; `problem` is what was wrong with the one before."""
         ...
+
+
+class FromFile:
+    """A regular file that nobody but this user can open."""
+
+    tries: ClassVar[int] = 1
+    is_typed: ClassVar[bool] = False
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def ask(self, prompt: str, problem: str = "") -> bytearray:
+        """What it holds; raises PassphraseSourceError, with the remedy."""
+        return passphrase_of_file(self._path)
+
+
+class FromDescriptor:
+    """An open descriptor, which is read to its end."""
+
+    tries: ClassVar[int] = 1
+    is_typed: ClassVar[bool] = False
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def ask(self, prompt: str, problem: str = "") -> bytearray:
+        """What comes from it; waits for its end. Raises PassphraseSourceError."""
+        return passphrase_of_descriptor(self._number)
+
+
+class Askpass:
+    """A program that is given the question as its argument, and prints the answer. It is asked once."""
+
+    tries: ClassVar[int] = 1
+    is_typed: ClassVar[bool] = True
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def ask(self, prompt: str, problem: str = "") -> bytearray:
+        """What it prints.
+
+        Raises:
+            PassphraseSourceError: it cannot be started, ends with another status than 0, or prints nothing.
+        """
+        try:
+            child = subprocess.Popen(  # noqa: S603 - the user named it
+                [self._program, prompt], stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
+            )
+        except OSError as error:
+            program = self._program if may_be_shown(self._program) else "the program that is to ask"
+            raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
+        with child:
+            assert child.stdout is not None
+            try:
+                found = read_passphrase(f"what {self._program} prints", child.stdout.fileno())
+            except PassphraseSourceError:
+                child.stdout.close()  # it may have more to say, and ends when nobody listens
+                self._check(child.wait())
+                raise
+        try:
+            self._check(child.returncode)
+        except BaseException:
+            wipe(found)
+            raise
+        return found
+
+    def _check(self, status: int) -> None:
+        if status > 0:
+            raise PassphraseSourceError(f"{self._program} gave no passphrase (exit code {status})")
 
 
 def asker(descriptor: int | None, path: str | None, askpass: str | None, pinentry: bool) -> Asker:

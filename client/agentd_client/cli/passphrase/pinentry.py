@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import click
 
-from ...handed_over import PassphraseSourceError, copy, wipe
+from ...passphrase_input import PassphraseSourceError, copy, wipe
 from ...paths import without_tokens
 from ...protocol.limits import MAX_PASSPHRASE_BYTES
-from .terminal import Terminal
+from ..terminal import Terminal
 
 PROGRAM = "pinentry"
 _NOT_ASSUAN = f"{PROGRAM} does not speak the Assuan protocol"

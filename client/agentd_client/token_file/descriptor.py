@@ -1,7 +1,7 @@
-"""A token handed over by file descriptor: memory that is inherited, and that nobody can change.
+"""A token handed over by the environment: mostly as an inherited descriptor of memory that nobody can change.
 
-It is not in the environment, where every process of the user could read it, and not on a disk. It goes when
-the last process that holds the descriptor ends.
+A token in such memory is on no disk and not in the environment, where every process of the user could read
+it. It is gone when the last process that holds the descriptor ends.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import fcntl
 import os
 import stat
 
-from .errors import TokenFileError
-from .paths import TOKEN_FD_VARIABLE
-from .token_file import MAX_FILE_BYTES
-from .token_text import TOKEN_PREFIX, stripped_token, token_text
+from ..errors import TokenFileError
+from ..paths import TOKEN_FD_VARIABLE, TOKEN_VARIABLE, token_variable
+from ..protocol.calls import TOKEN_PREFIX, stripped_token, token_text
+from . import MAX_FILE_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LOWEST_DESCRIPTOR = 10
 """Below it stand the standard streams and the numbers that shell scripts redirect by hand."""
@@ -68,6 +72,19 @@ def withhold_tokens() -> list[int]:
         os.close(nowhere)
         streams.append(descriptor)
     return streams
+
+
+def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The token handed over in ``AGENTD_TOKEN`` or by the descriptor in ``AGENTD_TOKEN_FD``, if any.
+
+    Raises:
+        TokenFileError: the descriptor cannot be read or holds no token.
+    """
+    variable = token_variable(environ)
+    if variable is None:
+        return None
+    given = environ[variable].strip()
+    return given if variable == TOKEN_VARIABLE else read_token(given)
 
 
 def read_token(number: str) -> str:

@@ -12,29 +12,29 @@ from __future__ import annotations
 import select
 from time import monotonic, sleep
 
-from . import __version__
-from .connection import CLIENT_NAME, Connection, Wait
-from .errors import (
+from .. import __version__
+from ..errors import (
     AgentdError,
     AgentStoppingError,
     AgentUnreachableError,
     InvalidMessageError,
     ProtocolError,
 )
+from ..protocol import calls
+from ..protocol.methods import HELLO
+from ..protocol.wire import UnusableAnswerError
+from .connection import CLIENT_NAME, Connection, Wait
 from .pool import MAX_CONNECTIONS
-from .protocol import calls
-from .protocol.methods import HELLO
-from .protocol.wire import UnusableAnswerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
+    from ..protocol.calls import Call
+    from ..protocol.exchange import Answer
     from .attempts import Attempts
     from .connection import Steps
     from .pool import Pool
-    from .protocol.calls import Call
-    from .protocol.exchange import Answer
 
     T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def connect(pool: Pool, attempts: Attempts) -> Steps[Connection]:
             try:
                 pause = attempts.after_no_connection(error, monotonic())
             except AgentUnreachableError as absent:
-                from .lock_holder import agent_elsewhere  # where there is none, which is rare
+                from ..file_locks import agent_elsewhere  # where there is none, which is rare
 
                 remedy = agent_elsewhere(attempts.path)
                 if remedy is None:
@@ -124,7 +124,7 @@ def carry_out(
 
 def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
     """How the agent's version differs from this client's; None where it does not or is not known."""
-    from .versions import difference
+    from ..versions import difference
 
     connection = None
     try:

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from .errors import AgentdError
-from .protocol import calls
-from .protocol.results import SessionInfo, Verification
+from ..errors import AgentdError
+from ..protocol import calls
+from ..protocol.results import SessionInfo, Verification
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from typing import Any, NamedTuple, Protocol
 
-    from .protocol.calls import Call
-    from .session import Session
-    from .token_file import TokenClaim
+    from ..protocol.calls import Call
+    from ..session import Session
+    from . import TokenClaim
 
     class CarriesOut(Protocol):
         """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         def __call__(self, call: Call[Any], seconds: float | None) -> Any:
             """The answer; raises the refusal."""
 else:
-    from .light_typing import NamedTuple
+    from ..light_typing import NamedTuple
 
 NOT_LOGGED_IN = Verification(valid=False, reason="NOT_LOGGED_IN", session=None)
 """The answer where the session has no token to ask the agent about. The agent itself never gives it."""

@@ -10,25 +10,25 @@ import os
 from _thread import allocate_lock
 from collections import deque
 
+from ..errors import ProtocolError
+from ..protocol import calls, methods
+from ..protocol.codec import Notification, RefusedRequest, Request, Response
+from ..protocol.exchange import Exchange
+from ..protocol.wire import error_from_wire
 from .connection import Connection
-from .errors import ProtocolError
 from .pool import Pool
-from .protocol import calls, methods
-from .protocol.codec import Notification, RefusedRequest, Request, Response
-from .protocol.exchange import Exchange
-from .protocol.wire import error_from_wire
 from .repeating import carry_out, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self, TypeVar
 
+    from ..protocol.calls import Call
+    from ..protocol.codec import Message
+    from ..protocol.exchange import Answer
+    from ..protocol.results import Event
     from .attempts import Attempts
     from .connection import Steps
-    from .protocol.calls import Call
-    from .protocol.codec import Message
-    from .protocol.exchange import Answer
-    from .protocol.results import Event
 
     T = TypeVar("T")
 

@@ -1,8 +1,8 @@
-"""A passphrase that is handed over in a file or by a file descriptor, to the client or to the agent.
+"""A passphrase handed over in a file or by a file descriptor, to the client or to the agent.
 
-It is read into a buffer that the caller wipes, and is never an object that could not be wiped. One newline at
-its end is taken off here; which line ends are no part of a passphrase is said in `passphrase_rules`. Refusals
-name the source, never the content.
+It is read into a buffer that the caller wipes, and never becomes an object that cannot be wiped. One newline
+at its end is taken off here; `protocol.passphrases` says what else is not part of a passphrase. Errors name
+the source, never the content.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import os
 import stat
 
 from .errors import PassphraseError
-from .passphrase_rules import MARK, bounds
 from .private import folders_fault, private_fault
 from .protocol.limits import MAX_PASSPHRASE_BYTES
+from .protocol.passphrases import BYTE_ORDER_MARK, EMPTY, HAS_NUL, LINE_ENDING, TOO_LONG, bounds
 
 # O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-
-_NO_PART_BYTES = len(MARK) + len(b"\r\n")
+_MOST_BYTES = len(BYTE_ORDER_MARK) + MAX_PASSPHRASE_BYTES + len(LINE_ENDING)
 
 
 class PassphraseSourceError(PassphraseError):
-    """No passphrase can be had from where it was to come from; whether it is right was not asked."""
+    """No passphrase could be read from its source, so none was tried."""
 
 
 def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
@@ -55,10 +54,10 @@ def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
 
 
 def passphrase_of_descriptor(number: int) -> bytearray:
-    """The passphrase that comes from an open descriptor, which is read to its end; waits for that.
+    """The passphrase from an open descriptor, which is read to its end; blocks until then.
 
     Raises:
-        PassphraseSourceError: it is not open, is a terminal, or what came is no passphrase.
+        PassphraseSourceError: it is not open, is a terminal, or holds no passphrase.
     """
     source = f"file descriptor {number}"
     if number >= 0 and os.isatty(number):  # false where it is not open: reading says so
@@ -67,27 +66,23 @@ def passphrase_of_descriptor(number: int) -> bytearray:
 
 
 def read_passphrase(source: str, descriptor: int) -> bytearray:
-    """What can be read up to the end, without a newline at its end; `source` is its name in refusals."""
-    # Of one size from the beginning: a bytearray that grows or shrinks leaves copies in freed memory.
-    room = bytearray(MAX_PASSPHRASE_BYTES + _NO_PART_BYTES + 1)
+    """Read to the end, without a newline at its end; `source` is its name in errors."""
+    # Its size never changes: a bytearray that grows or shrinks leaves copies in freed memory.
+    room = bytearray(_MOST_BYTES + 1)
     try:
         with memoryview(room) as view:
             size, start = _fill(descriptor, view), 0
             is_whole = size < len(view)
             if size and view[size - 1] == ord("\n"):
                 size -= 1
-            if is_whole and size > MAX_PASSPHRASE_BYTES:  # with what is no part of it
+            if is_whole and size > MAX_PASSPHRASE_BYTES:  # perhaps with a byte order mark
                 start, size = bounds(view[:size])
             if size == start:
-                raise PassphraseSourceError(f"{source} holds no passphrase; write one into it")
+                raise PassphraseSourceError(f"{source}: {EMPTY}")
             if not is_whole or size - start > MAX_PASSPHRASE_BYTES:
-                raise PassphraseSourceError(
-                    f"{source} holds more than {MAX_PASSPHRASE_BYTES} bytes; that is no passphrase"
-                )
+                raise PassphraseSourceError(f"{source}: {TOO_LONG}")
             if 0 in view[start:size]:
-                raise PassphraseSourceError(
-                    f"{source} holds a NUL byte, and a passphrase none; write it as UTF-8"
-                )
+                raise PassphraseSourceError(f"{source}: {HAS_NUL}; write it as UTF-8")
             return copy(view[start:size])
     except OSError as error:
         raise failed(source, error) from None
@@ -96,23 +91,23 @@ def read_passphrase(source: str, descriptor: int) -> bytearray:
 
 
 def may_be_shown(path: str | os.PathLike[str]) -> bool:
-    """Whether what should be a path is one, by its folder: else it may be a passphrase typed in its place."""
+    """Whether an error may show this path: if its folder is missing, a passphrase may stand in its place."""
     return os.path.isdir(os.path.dirname(path))
 
 
 def check_regular(source: str, found: os.stat_result) -> None:
-    """Raise `PassphraseSourceError` where this is no regular file."""
+    """Raise `PassphraseSourceError` unless this is a regular file."""
     if not stat.S_ISREG(found.st_mode):
         raise _refused(source, "it is not a regular file")
 
 
 def failed(source: str, error: OSError) -> PassphraseSourceError:
-    """What the system said, as a refusal of that source."""
+    """The system's error as one that names the source."""
     return PassphraseSourceError(f"{source} cannot be read: {error.strerror}")
 
 
 def copy(view: memoryview) -> bytearray:
-    """A bytearray of that size and content, and no other copy."""
+    """A bytearray of the same content, without another copy on the way."""
     made = bytearray(len(view))
     # Assigned to directly, a bytearray would make a copy of its own first.
     with memoryview(made) as target:

@@ -12,10 +12,10 @@ import stat
 import time
 from contextlib import contextmanager
 
-from .errors import TokenFileBusyError, TokenFileError
-from .file_lock import lock_within
-from .private import FILE_MODE, folders_fault, make_folders
-from .token_file import folder_refused
+from ..errors import TokenFileBusyError, TokenFileError
+from ..file_locks import lock_within
+from ..private import FILE_MODE, folders_fault, make_folders
+from . import folder_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,20 +23,20 @@ from _socket import (  # not `socket`, which imports enum and selectors for what
 from select import POLLIN, poll
 from time import monotonic
 
-from . import __version__
-from .errors import AgentUnreachableError, ForeignAgentError, ProtocolError
-from .protocol.exchange import Exchange
-from .protocol.limits import READ_BYTES
-from .user_namespace import own_uid_fault, stands_for_others
+from .. import __version__
+from ..errors import AgentUnreachableError, ForeignAgentError, ProtocolError
+from ..protocol.exchange import Exchange
+from ..protocol.limits import READ_BYTES
+from ..user_namespace import own_uid_fault, stands_for_others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import NamedTuple, Protocol, TypeVar
 
+    from ..protocol.calls import Call
+    from ..protocol.exchange import Answer
     from .attempts import Attempts
-    from .protocol.calls import Call
-    from .protocol.exchange import Answer
 
     T = TypeVar("T")
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     Steps = Generator["Wait", bool, T]
 else:
-    from .light_typing import NamedTuple
+    from ..light_typing import NamedTuple
 
 CLIENT_NAME = f"agentd-client {__version__}"
 """As the client introduces itself."""

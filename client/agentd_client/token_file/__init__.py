@@ -14,17 +14,17 @@ import time
 from _thread import allocate_lock
 from contextlib import ExitStack, contextmanager, suppress
 
-from .errors import TokenFileBusyError, TokenFileError
-from .paths import TOKEN_PATH_VARIABLE
-from .private import folders_fault, private_fault
-from .token_text import stripped_token, token_text
+from ..errors import TokenFileBusyError, TokenFileError
+from ..paths import TOKEN_PATH_VARIABLE
+from ..private import folders_fault, private_fault
+from ..protocol.calls import stripped_token, token_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .private import Fault
-    from .token_folder import TokenFolder
+    from ..private import Fault
+    from .folder import TokenFolder
 
 MAX_FILE_BYTES = 16 * 1024
 """The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
@@ -125,7 +125,7 @@ class TokenFile:
 
     @contextmanager
     def _removing(self) -> Iterator[TokenFolder]:
-        from .token_folder import TokenFolder  # reading needs neither it nor a lock
+        from .folder import TokenFolder  # reading needs neither it nor a lock
 
         with (
             self._translated("remove"),
@@ -138,7 +138,7 @@ class TokenFile:
 
     @contextmanager
     def _writing(self, *, waiting: bool = True) -> Iterator[TokenFolder]:
-        from .token_folder import TokenFolder
+        from .folder import TokenFolder
 
         with (
             self._translated("write"),

@@ -1,11 +1,17 @@
-"""Who holds a lock file: what its holder wrote into it, believed where the kernel names the same process.
+"""Lock files: taking an flock(2) with a deadline, and finding out who holds one.
 
-What stands in the file outlives its writer, and pids are used again. /proc/locks names the process that holds
-the lock now, as far as it is in this pid namespace; asking it takes no lock, so nobody's start fails by it.
+flock(2) has no timeout. Polling is unfair: where many processes write, the lock is free for microseconds,
+and a process that polls once a millisecond may never get it. So a thread waits in the kernel, which wakes
+waiters in turn; it is left behind when the time is up.
+
+The holder of a lock writes its pid and its socket into the file. That text outlives its writer, and pids are
+reused, so it counts only if /proc/locks names the same process. Reading /proc/locks takes no lock, so it
+cannot make another process's start fail. It lists the processes of this pid namespace only.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
@@ -28,6 +34,51 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STORE_LOCK = ("store", "agentd.lock")
 
 
+def lock_within(descriptor: int, seconds: float) -> bool:
+    """Lock an open file exclusively; False if another process held it for all of `seconds`.
+
+    Raises OSError as flock(2) gives it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return seconds > 0 and _Waiting(descriptor).granted_within(seconds)
+    return True
+
+
+class _Waiting:
+    """A thread that waits in flock(2), on a duplicate descriptor: the lock belongs to the open file."""
+
+    def __init__(self, descriptor: int) -> None:
+        import threading  # only needed when another process holds the lock
+
+        self._descriptor = os.dup(descriptor)
+        self._decision = threading.Lock()
+        self._granted = threading.Event()
+        self._given_up = False
+        threading.Thread(target=self._wait, name="agentd-file-lock", daemon=True).start()
+
+    def granted_within(self, seconds: float) -> bool:
+        """Wait for the lock; one that is granted too late is released again."""
+        try:
+            self._granted.wait(seconds)
+        finally:  # also where Ctrl-C ends the wait
+            with self._decision:
+                self._given_up = not self._granted.is_set()
+        return not self._given_up
+
+    def _wait(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            with self._decision:
+                if self._given_up:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                else:
+                    self._granted.set()
+        finally:
+            os.close(self._descriptor)
+
+
 class Holder(NamedTuple):
     """The agent that holds a lock; `socket_path` is where it is reached, empty where it did not say."""
 
@@ -39,7 +90,7 @@ class Holder(NamedTuple):
 
 
 def sign(descriptor: int, socket_path: str) -> None:
-    """Write into a lock file, which is locked, who holds it; without room on the disk it stays unsaid."""
+    """Write into a lock file, which this process holds, who holds it; skipped if the disk is full."""
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, os.fsencode(f"{os.getpid()}\n{socket_path}\n"), 0)
@@ -48,7 +99,7 @@ def sign(descriptor: int, socket_path: str) -> None:
 
 
 def holder_of(path: str | os.PathLike[str]) -> Holder | None:
-    """Who holds that lock file; None where nobody does, or it cannot be known."""
+    """Who holds that lock file; None if nobody does or if it is not known."""
     try:
         descriptor = os.open(path, _READ_FLAGS)
         try:
@@ -70,10 +121,10 @@ def holder_of(path: str | os.PathLike[str]) -> Holder | None:
 def flock_holders(locks: str, device: int, inode: int) -> list[int]:
     """The processes that hold an flock(2) on a file, by the text of /proc/locks.
 
-    A process of another pid namespace is not in there. btrfs and overlayfs give stat(2) another device than
-    the kernel itself uses: there, where the major number is 0, the inode has to do.
+    Processes of other pid namespaces are not in it. On btrfs and overlayfs, stat(2) reports another device
+    than the kernel uses: there, where the major number is 0, only the inode is compared.
     """
-    import re  # for those who find no agent
+    import re  # only needed when no agent answers
 
     numbers = (os.major(device), os.minor(device))
     return [
@@ -84,7 +135,7 @@ def flock_holders(locks: str, device: int, inode: int) -> list[int]:
 
 
 def agent_elsewhere(path: str) -> str | None:
-    """What to do where nobody answers at `path` and an agent of this user runs; None where none is known.
+    """What to do if nobody answers at `path` although an agent of this user runs; None if none is known.
 
     It is found by the lock of that socket, or by that of the store in the default state folder.
     """

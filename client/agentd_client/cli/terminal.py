@@ -1,7 +1,8 @@
-"""A line typed on a terminal that does not show it. However it ends, the terminal shows what is typed next.
+"""Secrets typed on the terminal, which does not show them.
 
-Signals that end the process restore the terminal first, and then end it as they always do. Ctrl-Z restores
-it for the shell. Once the process goes on, the question is asked again: what was typed before is thrown away.
+However reading one ends, the terminal echoes again afterwards. Signals that end the process restore it
+first and then end the process as they always do. Ctrl-Z restores it for the shell; when the process
+continues, the question is asked again, and what was typed before is discarded.
 """
 
 from __future__ import annotations
@@ -13,17 +14,61 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import ClassVar
 
 import click
 
-from ..errors import AgentdError
-from ..handed_over import copy, wipe
+from ..errors import AgentdError, PassphraseError
+from ..passphrase_input import copy, wipe
+from ..protocol.limits import MAX_PASSPHRASE_BYTES
+from ..protocol.passphrases import TOO_LONG
+
+_TERMINAL = "/dev/tty"
+"""tty(4): the controlling terminal, whatever the standard streams are."""
 
 _LOCAL_MODES = 3
 """Where tcgetattr(3) of Python has c_lflag."""
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """SIGINT raises KeyboardInterrupt, which restores the terminal like every other exception."""
+
+
+class Terminal:
+    """The terminal that this process was started from."""
+
+    tries: ClassVar[int] = 3
+    is_typed: ClassVar[bool] = True
+
+    @staticmethod
+    def is_there() -> bool:
+        """Whether there is one to ask on."""
+        try:
+            os.close(_open())
+        except OSError:
+            return False
+        return True
+
+    def ask(self, prompt: str, problem: str = "") -> bytearray:
+        """What is typed up to the end of the line. In the main thread only.
+
+        Raises:
+            click.Abort: the input ended instead.
+            PassphraseError: it is too long.
+        """
+        terminal = _open()
+        try:
+            return read_hidden(
+                terminal,
+                f"{problem}\n{prompt}".lstrip("\n"),
+                MAX_PASSPHRASE_BYTES,
+                PassphraseError(TOO_LONG),
+            )
+        finally:
+            os.close(terminal)
+
+
+def _open() -> int:
+    return os.open(_TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def read_hidden(terminal: int, prompt: str, max_bytes: int, too_long: AgentdError) -> bytearray:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 
-from .errors import (
+from ..errors import (
     AgentdError,
     AgentStoppingError,
     AgentTimeoutError,
@@ -29,7 +29,7 @@ from .errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .protocol.methods import Method
+    from ..protocol.methods import Method
 
 _STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 """No socket yet, or nobody who listens on it yet."""

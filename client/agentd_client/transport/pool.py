@@ -10,14 +10,14 @@ import os
 from _thread import allocate_lock
 from time import monotonic
 
-from . import paths
+from .. import paths
+from ..errors import ClientClosedError, LocalParamsError
 from .connection import Connection
-from .errors import ClientClosedError, LocalParamsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..protocol.methods import Method
     from .attempts import Attempts
-    from .protocol.methods import Method
 
 MAX_CONNECTIONS = 16
 """Of one client in one process, so that as many threads call side by side. The agent takes 256 of all its

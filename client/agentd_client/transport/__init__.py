@@ -1,0 +1,1 @@
+"""How a call gets to the agent and its answer back: connections, their pool, and what is tried again."""
