@@ -11,7 +11,7 @@ help:
 	@echo 'make run       start the agent here, in the foreground'
 	@echo 'make test      the whole test suite, with branch coverage'
 	@echo 'make check     ruff, mypy --strict, import rules'
-	@echo 'make demo      the whole story in a scratch folder'
+	@echo 'make demo      the commands, end to end, in a scratch folder'
 	@echo 'make bench     what it costs, beside what the same costs without it'
 	@echo 'make install   for this user: commands, completions, systemd units'
 	@echo 'make uninstall undo it; keys and store stay unless PURGE=1'

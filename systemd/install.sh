@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install agentd for the user who runs this, or upgrade it in place: sessions, keys and settings stay.
-# PYTHON names the interpreter to build on. Nothing outside the user's own folders is touched.
+# Install agentd for the current user, or upgrade it in place: sessions, keys and settings stay.
+# PYTHON names the interpreter to use. Nothing outside the user's own folders is changed.
 set -eu
 
 [ -n "${HOME:-}" ] && [ -O "$HOME" ] || {
@@ -24,14 +24,14 @@ fail() {
 
 "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11'
-# Made anew also where its Python went away, with an upgrade of the system for instance.
+# Also re-created if its Python was removed, by a system upgrade for instance.
 if ! "$python" -I -c 'import pip' 2>/dev/null; then
     "${PYTHON:-python3}" -m venv --clear "$environment" ||
         fail 'the venv module is missing; on Debian: apt-get install python3-venv'
 fi
 "$python" -I -m pip install --quiet --upgrade "$source/client[async,cli]" "$source[logind]"
-# The commands run with -I: neither PYTHON* variables nor the current folder lead them to other modules. Where a
-# path is too long for `#!`, or has a space in it, pip writes a call of Python for sh into the second line.
+# The commands run with -I, so that neither PYTHON* variables nor the current folder add modules. If a path is too long
+# for `#!` or contains a space, pip writes a shell script that calls Python in its second line.
 for command in agentd agentctl; do
     sed -i -e '1s|^#!\(/.*/python[0-9.]*\)$|#!\1 -I|' -e "2s|^\('''exec' .*\) \"\$0\" |\1 -I \"\$0\" |" \
         "$environment/bin/$command"
@@ -65,8 +65,8 @@ for page in agentctl.1 agentd.1 agentd.toml.5; do
     say manual "$folder/$page"
 done
 
-# The unit may write to this folder and the socket's only, so it must be there before it starts. The settings
-# say where it is; settings that are wrong end the installation here, with the reason.
+# The unit may write only to this folder and the socket's, so it must exist before the start. The settings say where it
+# is; wrong settings end the installation here, with the reason.
 state=$("$python" -I -c 'if True:
     import sys
     from agentd.config import load
@@ -74,7 +74,7 @@ state=$("$python" -I -c 'if True:
     from agentd_client.private import make_folders
     try:
         state = load().state_path
-        # From outside of the sandbox, where it can be seen who owns the folders above.
+        # Checked here, because inside the sandbox the owners of the folders above are not visible.
         fault = make_folders(state)
         sys.exit(f"agentd: {fault}") if fault else print(state)
     except AgentdError as error:
@@ -84,9 +84,9 @@ mkdir -p "$units"
 socket_changed=false
 cmp -s "$source/systemd/agentd.socket" "$units/agentd.socket" || socket_changed=true
 cp "$source/systemd/agentd.socket" "$units/agentd.socket"
-# There for those who want it; who enabled it keeps it through an upgrade.
+# Installed but not enabled; if the user has enabled it, it stays so.
 cp "$source/systemd/agentd-verify.socket" "$units/agentd-verify.socket"
-# In double quotes systemd.unit(5) still reads specifiers and escapes, whatever a path is made of.
+# systemd.unit(5) interprets specifiers and escapes inside double quotes too, so paths are escaped.
 "$python" -I -c 'if True:
     import sys
     text = open(sys.argv[1]).read()
@@ -100,7 +100,7 @@ say units "$units/agentd.socket, agentd.service; agentd-verify.socket, not enabl
 
 lock=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/agentd/agent.sock.lock
 if ! systemctl --user show-environment >/dev/null 2>&1; then
-    say note 'no systemd user manager answers; where there is one: systemctl --user enable --now agentd.socket'
+    say note 'no systemd user manager answers; once there is one: systemctl --user enable --now agentd.socket'
 else
     systemctl --user daemon-reload
     systemctl --user reset-failed agentd.socket agentd.service 2>/dev/null || true
@@ -110,15 +110,15 @@ else
     if ! systemctl --user --quiet is-active agentd.socket && [ -e "$lock" ] && ! flock -n "$lock" true; then
         systemctl --user --quiet enable agentd.socket
         say enabled 'agentd.socket, from your next login on'
-        say note 'an agent that was started by hand serves now; to go over to systemd at once,'
+        say note 'an agent that was started by hand serves now; to switch to systemd at once,'
         say '' 'stop it and run: systemctl --user start agentd.socket'
     else
         systemctl --user --quiet enable --now agentd.socket
         systemctl --user try-restart agentd.service ||
-            fail 'the agent does not start again; see: journalctl --user -u agentd -n 20'
+            fail 'the agent does not start any more; see: journalctl --user -u agentd -n 20'
         say enabled 'agentd.socket: the first connection starts the agent'
     fi
-    # What PrivateUsers= and the rest of the sandbox need; some systems keep it from users.
+    # PrivateUsers= and the rest of the sandbox need user namespaces, which some systems deny to users.
     systemd-run --user --quiet --wait --collect -p PrivateUsers=yes -p ProtectSystem=strict true 2>/dev/null ||
         say note 'user services have no namespaces here: see docs/operations.md, "Without user namespaces"'
 fi

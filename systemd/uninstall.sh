@@ -1,5 +1,5 @@
 #!/bin/sh
-# Undo install.sh. Keys, store and settings stay, unless PURGE=1: then every session is gone for good.
+# Undo install.sh. Keys, store and settings stay, unless PURGE=1, which removes every session for good.
 set -eu
 
 data=${XDG_DATA_HOME:-$HOME/.local/share}
@@ -18,7 +18,7 @@ remove() {
     done
 }
 
-# The settings may have it elsewhere, and only the installed agent can read them.
+# The settings may name another folder, and only the installed agent can read them.
 state=$("$environment/bin/python" -I -c 'from agentd.config import load; print(load().state_path)' \
     2>/dev/null) || state=${XDG_STATE_HOME:-$HOME/.local/state}/agentd
 
@@ -32,7 +32,7 @@ remove "$units/sockets.target.wants/agentd.socket" "$units/sockets.target.wants/
 systemctl --user daemon-reload 2>/dev/null || true
 systemctl --user reset-failed agentd.socket agentd-verify.socket agentd.service 2>/dev/null || true
 for command in agentd agentctl; do
-    # Only the links that install.sh made; a command from elsewhere is not ours to remove.
+    # Only the links that install.sh made, not commands from elsewhere.
     case "$(readlink "$HOME/.local/bin/$command" || true)" in
         "$environment/"*) remove "$HOME/.local/bin/$command" ;;
     esac
@@ -48,7 +48,7 @@ if [ "${PURGE:-}" = 1 ]; then
         printf 'agentd: an agent still uses %s; stop it, and purge again\n' "$state/store" >&2
         exit 1
     fi
-    # By name, not the whole folder: the settings may point at one that holds other things too.
+    # By name, not the whole folder: the settings may name one that contains other files.
     remove "$state/keys" "$state/store" "$state/locked" "$state/run" "$config/agentd" "$runtime" \
         "$units/agentd.service.d" "$units/agentd.socket.d" "$units/agentd-verify.socket.d"
     rmdir "$state" 2>/dev/null || true

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole story, in a scratch folder: start, log in, verify, reset, verify again, log out, stop.
-# Every step is checked; the first that is wrong ends the demo with a status that is not 0.
+# The commands from start to stop, in a scratch folder: start, log in, verify, reset, verify again, log out, stop.
+# Every step is checked; the first that goes wrong ends the demo with an exit status other than 0.
 set -eu
 
 scratch=$(mktemp -d)
@@ -36,11 +36,11 @@ token=$(agentctl token)
 step agentctl inspect
 step agentctl status
 
-echo; echo '# Another program asks about a token that it was handed:'
+echo; echo '# Another program verifies a token that it received:'
 printf '$ printf %%s "$TOKEN" | agentctl verify -\n'
 printf '%s' "$token" | agentctl verify -
 
-echo; echo '# The key is reset: every token of before is worthless at once.'
+echo; echo '# Resetting the key ends every session at once:'
 step agentctl reset-key --yes
 refused 1 agentctl verify
 
@@ -49,10 +49,10 @@ step agentctl verify
 step agentctl logout
 refused 1 agentctl verify
 
-echo; echo '# The agent stops cleanly, and nothing of it is left in the runtime folder.'
+echo; echo '# The agent stops and removes its socket:'
 kill -TERM "$agent"
 wait "$agent"
 agent=
-[ ! -e "$XDG_RUNTIME_DIR/agentd/agent.sock" ] || { echo 'demo: the socket is still there'; exit 1; }
+[ ! -e "$XDG_RUNTIME_DIR/agentd/agent.sock" ] || { echo 'demo: the socket still exists'; exit 1; }
 refused 69 agentctl --timeout 0.2 verify
-echo; echo 'demo: every step did what it should'
+echo; echo 'demo: every step succeeded'
