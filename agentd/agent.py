@@ -31,7 +31,6 @@ from agentd_client.protocol.results import (
     PeerIdentity,
 )
 
-from .gate import Gate
 from .keys import (
     Cost,
     KeyRing,
@@ -65,7 +64,7 @@ OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
 
 
 class Agent:
-    """Locks, unlocks and changes the passphrase; `gate` is what is served.
+    """Locks, unlocks and changes the passphrase. The server calls `manager`.
 
     Args:
         open_core: starts a core.
@@ -98,7 +97,6 @@ class Agent:
         self._log = logger
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
-        self._at_lock: list[Callable[[], None]] = []
         self._queue = PassphraseThrottle()
         self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
@@ -109,7 +107,6 @@ class Agent:
         self._locks = 0
         # What a core would have; once there was one, what that had.
         _, self.memory_secret, self.memory_locked = new_pages(1)
-        self.gate = Gate(subscribers.subscribe)
         self.locked_at: float | None = None
         self.lock_reason: str | None = None
         self.failure: StoreError | None = None
@@ -120,6 +117,17 @@ class Agent:
     def core(self) -> Core | None:
         """The core; None while the agent is locked, and from the moment that a lock begins."""
         return None if self._running is None or self.locked_at is not None else self._running.core
+
+    @property
+    def manager(self) -> SessionManager:
+        """The session manager. Raises `AgentLockedError` while the agent is locked."""
+        if self._running is None or self.locked_at is not None:
+            raise AgentLockedError
+        return self._running.core.manager
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `subscriber` with every event from now on, also while locked; returns what ends this."""
+        return self._subscribers.subscribe(subscriber)
 
     @property
     def wrong_passphrases(self) -> int:
@@ -186,10 +194,6 @@ class Agent:
                 await self._audit(*self._pending_audit.take())
                 await self._close()
 
-    def at_lock(self, forget: Callable[[], None]) -> None:
-        """Have whoever keeps something of the sessions forget it at every lock, once nothing can follow."""
-        self._at_lock.append(forget)
-
     async def lock(self, reason: str = ASKED, *, by: PeerIdentity | None = None) -> None:
         """Wipe keys and caches from memory; done when it returns.
 
@@ -210,10 +214,7 @@ class Agent:
                     if not self._is_marked:  # it started so, or the disk was full: now it is on purpose
                         await trio.to_thread.run_sync(self._set_mark)
                     return
-                self.gate.close()
                 self.locked_at, self.lock_reason = self._clock.read().wall, reason
-                for forget in self._at_lock:
-                    forget()
                 try:
                     async with trio.open_nursery() as both:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
@@ -337,10 +338,8 @@ class Agent:
         self.memory_locked = core.key_ring.memory_locked
         self.memory_secret = core.key_ring.memory_secret
         self.locked_at = self.lock_reason = None
-        self.gate.open(core.manager)
 
     async def _close(self) -> None:
-        self.gate.close()
         running, self._running = self._running, None
         if running is not None:
             running.scope.cancel()

@@ -154,7 +154,7 @@ def log_fatal(sentence: str, trace: str = "") -> None:
 
 
 def _log_unraisable(unraisable: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> None:
-    from .server.failures import describe_failure
+    from .server.log import describe_failure
 
     if unraisable.exc_value is not None:
         LOGGER.error("an exception that nobody could catch: %s", describe_failure(unraisable.exc_value))

@@ -20,11 +20,11 @@ from .config import Settings
 from .crypto import wipe
 from .keys import KEY_FILE, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
+from .methods import agent_dispatch
 from .passphrase_sources import new_passphrase, unattended_passphrase
 from .server import (
     SocketFile,
     Traffic,
-    agent_dispatch,
     keep_in_place,
     owner_only,
     require_own_uid,
@@ -172,14 +172,12 @@ async def serve(
         try:
             traffic = Traffic()
             dispatch = agent_dispatch(
-                agent.gate.sessions,
                 agent,
                 status_reader(agent, settings, socket_path, traffic, clock, started),
                 version=__version__,
                 logger=logger,
                 traffic=traffic,
             )
-            agent.at_lock(dispatch.forget)
             stop = trio.Event()
             if passed is not None:
                 socket_file.adopt(passed)
@@ -195,7 +193,7 @@ async def serve(
                     standing.start_soon(keep_in_place, socket_file, logger)
                     _log_ready(agent, settings, socket_path, logger)
                     async with trio.open_nursery() as serving:
-                        serving.start_soon(verify_socket.serve, agent.gate.sessions, logger, traffic, stop)
+                        serving.start_soon(verify_socket.serve, agent, logger, traffic, stop)
                         await serve_connections(
                             listener,
                             dispatch,

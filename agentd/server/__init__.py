@@ -1,16 +1,15 @@
-"""The server: sockets, peers and requests. It knows the protocol and an interface of the agent."""
+"""The server: sockets, peers, connections and the table of methods. It knows the protocol and no method."""
 
 from .admission import Admission, any_user, owner_only, require_own_uid
-from .dispatch import Caller, Dispatch
-from .interface import Locking, ReadStatus, Sessions, Verifying
-from .methods import agent_dispatch
-from .parameters import Params
+from .caller import Caller
+from .dispatch import Dispatch
+from .log import Traffic
+from .parameters import Params, ParamsWithSecrets, PassphraseBytes, TokenText, presented_token
 from .peer import Peer
 from .server import serve_connections
 from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prepare_folder
 from .startup_failure import report_startup_failure
-from .traffic import Traffic
-from .verify_only import verify_dispatch
+from .turn import FairQueue
 
 __all__ = [
     "MAX_PATH_BYTES",
@@ -18,21 +17,20 @@ __all__ = [
     "Admission",
     "Caller",
     "Dispatch",
-    "Locking",
+    "FairQueue",
     "Params",
+    "ParamsWithSecrets",
+    "PassphraseBytes",
     "Peer",
-    "ReadStatus",
-    "Sessions",
     "SocketFile",
+    "TokenText",
     "Traffic",
-    "Verifying",
-    "agent_dispatch",
     "any_user",
     "keep_in_place",
     "owner_only",
     "prepare_folder",
+    "presented_token",
     "report_startup_failure",
     "require_own_uid",
     "serve_connections",
-    "verify_dispatch",
 ]

@@ -10,8 +10,7 @@ import contextlib
 import math
 import select
 import socket
-from collections.abc import Callable, Sequence
-from weakref import WeakSet
+from collections.abc import Sequence
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
@@ -19,13 +18,13 @@ from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 from agentd_client.errors import AgentdError, InvalidMessageError
 from agentd_client.protocol.codec import Message, Notification, RefusedRequest, Request
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS
-from agentd_client.protocol.results import Event, PeerIdentity
+from agentd_client.protocol.results import Event
 
+from .caller import Caller
 from .dispatch import Dispatch
-from .interface import Subscriber, Unsubscribe
+from .log import PeerLog, Reason
 from .outbox import Outbox
-from .peer import Peer, describe_peer
-from .peer_log import PeerLog, Reason
+from .peer import Peer
 from .requests import AnyRequest, PlainRequest, RequestDecoder
 from .turn import Turn, Turns
 
@@ -48,7 +47,7 @@ class Connection:
 
     Backpressure: while replies wait for the peer, or `MAX_IN_FLIGHT` requests are being worked on, nothing
     more is read, so a peer can make the agent hold no more than one read and the replies to it, and a bounded
-    number of events where it has subscribed. It is the `Caller` that handlers see.
+    number of events where it has subscribed.
     """
 
     def __init__(
@@ -61,8 +60,6 @@ class Connection:
     ) -> None:
         self._sock = sock
         self.peer = peer
-        self.identity = PeerIdentity(peer.uid, peer.pid)
-        self._described: PeerIdentity | None = None
         self._dispatch = dispatch
         self._log = log
         self._turn = Turn(loop_turns or Turns(), peer.process)
@@ -71,6 +68,7 @@ class Connection:
         # Where the reader waits until replies were taken or a request has ended.
         self._held = ParkingLot()
         self._outbox = Outbox(sock, peer, log, self._held)
+        self._caller = Caller(peer, self._outbox)
         self._unfinished_until = math.inf
         # Why the agent ends the connection, for the peer, with the msgid that it is about.
         self._parting: tuple[int, AgentdError] | None = None
@@ -84,8 +82,6 @@ class Connection:
         self._unhandled: Sequence[Message | PlainRequest] = ()
         self._handling = False
         self._stopped = False
-        self._has_hung_up = False
-        self._hang_up_scopes: WeakSet[trio.CancelScope] | None = None
 
     @property
     def last_active(self) -> int:
@@ -168,26 +164,6 @@ class Connection:
         """Close the socket, whatever there is still to be said."""
         self._sock.close()
 
-    def described(self) -> PeerIdentity:
-        """See `Caller`."""
-        if self._described is None:
-            self._described = describe_peer(self.peer)
-        return self._described
-
-    def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
-        """Send the peer every event of `source`, until either side ends the connection."""
-        self._outbox.subscribe(source)
-
-    def hang_up_scope(self) -> trio.CancelScope:
-        """See `Caller`."""
-        scope = trio.CancelScope()
-        if self._has_hung_up:
-            scope.cancel()
-        if self._hang_up_scopes is None:
-            self._hang_up_scopes = WeakSet()
-        self._hang_up_scopes.add(scope)
-        return scope
-
     def stop_reading(self, last_event: Event | None = None) -> None:
         """Let the peer send nothing more; all that it has sent is still answered.
 
@@ -253,9 +229,7 @@ class Connection:
         poll.register(self._sock, 0)  # POLLHUP comes unasked: neither side sends any more
         while self._in_flight:
             if self._outbox.lost or poll.poll(0):
-                self._has_hung_up = True
-                for scope in self._hang_up_scopes or ():
-                    scope.cancel()
+                self._caller.hang_up()
                 return
             with trio.move_on_after(HANG_UP_SECONDS):
                 await self._held.park()
@@ -314,7 +288,7 @@ class Connection:
         Returns the messages that are left then; none where one of them ends the connection.
         """
         replies: list[bytes] = []
-        dispatch, in_flight = self._dispatch, self._in_flight
+        dispatch, caller, in_flight = self._dispatch, self._caller, self._in_flight
         clock, until = self._turn.clock, self._turn.until
         for at, message in enumerate(messages):
             if at and (
@@ -330,7 +304,7 @@ class Connection:
                 if message.msgid in in_flight:
                     self._cut_off_for_msgid(message.msgid)
                     break
-                reply = dispatch.answer(message, self)
+                reply = dispatch.answer(message, caller)
                 if reply is not None:
                     replies.append(reply)
                 else:
@@ -372,7 +346,7 @@ class Connection:
 
     async def _answer(self, request: AnyRequest) -> None:
         try:
-            self._outbox.send(await self._dispatch.answer_async(request, self))
+            self._outbox.send(await self._dispatch.answer_async(request, self._caller))
         finally:
             self._in_flight.discard(request.msgid)
             self._held.unpark_all()

@@ -18,9 +18,13 @@ from agentd_client.protocol.methods import EVENT
 from agentd_client.protocol.results import MISSED, Event
 from agentd_client.protocol.wire import to_wire
 
-from .interface import Subscriber, Unsubscribe
+from .log import PeerLog, Reason
 from .peer import Peer
-from .peer_log import PeerLog, Reason
+
+Subscriber = Callable[[Event], None]
+"""Called with each event, on the event loop's thread. It neither waits nor raises."""
+
+Unsubscribe = Callable[[], None]
 
 LAST_EVENTS_SECONDS = 1.0
 """For a subscriber to take the events that wait when its connection ends."""

@@ -16,9 +16,8 @@ from agentd_client.protocol.results import STOPPING, Event
 from .admission import ADMITTED, Admission, Decision, OpenConnections, owner_only
 from .connection import Connection
 from .dispatch import Dispatch
-from .failures import describe_failure
+from .log import PeerLog, Reason, describe_failure
 from .peer import peer_of
-from .peer_log import PeerLog, Reason
 from .turn import Turns
 
 DRAIN_SECONDS = 5.0
@@ -240,13 +239,13 @@ class _Server:
         """
         leaves, abandoned = room.leaves, room.abandoned
         if leaves is not None:
-            reason = Reason.MADE_ROOM if leaves.is_idle else Reason.MADE_ROOM_WORKING
+            reason = Reason.EVICTED_IDLE if leaves.is_idle else Reason.EVICTED_BUSY
             self._connections.leave(leaves)
             leaves.stop_reading()
             self.log.write(reason, leaves.peer, room.reached)
         if abandoned is not None:
             abandoned.abandon()
-            self.log.write(Reason.DID_NOT_LEAVE, abandoned.peer)
+            self.log.write(Reason.EVICTION_TIMEOUT, abandoned.peer)
 
     async def _run(self, connection: Connection) -> None:
         try:

@@ -15,7 +15,8 @@ import trio
 from agentd_client.errors import StartError
 
 from .admission import Admission, any_user, owner_only
-from .dispatch import Caller, Dispatch
+from .caller import Caller
+from .dispatch import Dispatch
 from .requests import AnyRequest
 from .server import serve_connections
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
+from agentd_client.protocol.results import CachedVerification, PeerIdentity, SessionInfo
 
 from .records import SessionPath, SessionRecord, session_path
 
@@ -43,7 +43,7 @@ class OpenedToken:
         self.sealed: list[bytes | None] = []
         self.record: SessionRecord | None = None
         # What verifications are answered, and the wall time of the one that it was made for.
-        self.answer: Verification | None = None
+        self.answer: CachedVerification | None = None
         self.answered_at = math.inf
         # As long as the store is the same, so is what is known here.
         self.is_settled = False
@@ -66,7 +66,7 @@ class OpenedToken:
     def answer_use(self, wall: float) -> None:
         """Make the answer of a verification at this time."""
         assert self.record is not None
-        self.answer, self.answered_at = Verification(True, None, describe(self.record, wall)), wall
+        self.answer, self.answered_at = CachedVerification(True, None, describe(self.record, wall)), wall
 
     def lose(self, *, is_under_present_key: bool) -> None:
         """The record does not count any more: ids are never used again, so that stays so."""

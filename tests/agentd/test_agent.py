@@ -101,13 +101,11 @@ async def agent(machine, nursery):
 
 
 async def opened(agent: Agent) -> str:
-    return (await agent.gate.sessions.open_session(None, "desk")).token
+    return (await agent.manager.open_session(None, "desk")).token
 
 
 async def audited(agent: Agent) -> list[tuple[str, str | None, int]]:
-    return [
-        (entry.kind, entry.reason, entry.times) for entry in (await agent.gate.sessions.list_audit()).entries
-    ]
+    return [(entry.kind, entry.reason, entry.times) for entry in (await agent.manager.list_audit()).entries]
 
 
 async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent, machine):
@@ -115,10 +113,10 @@ async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent,
     await agent.lock(by=ME)
     assert (agent.core, agent.lock_reason, agent.locked_at) == (None, "asked", machine.clock.wall)
     with pytest.raises(AgentLockedError):
-        agent.gate.sessions.verify_nowait(token)
+        agent.manager.verify_nowait(token)
     await agent.unlock(PASSPHRASE, ME)
     assert (agent.lock_reason, agent.locked_at) == (None, None)
-    found = agent.gate.sessions.verify_nowait(token)
+    found = agent.manager.verify_nowait(token)
     assert found is not None
     assert found.valid
     assert machine.unlocked == 1
@@ -207,7 +205,7 @@ async def test_told_to_start_locked_it_does_so_the_first_time_too(machine):
     await agent.start(PASSPHRASE, locked=True)
     assert (agent.core, agent.lock_reason) == (None, "start")
     with pytest.raises(AgentLockedError):
-        await agent.gate.sessions.open_session()
+        await agent.manager.open_session()
     await agent.unlock(PASSPHRASE, ME)
     await agent.stop()
 
@@ -226,7 +224,7 @@ async def test_another_passphrase_locks_out_the_one_before_and_keeps_the_session
     with pytest.raises(PassphraseError):
         await agent.unlock(PASSPHRASE, STRANGER)
     await agent.unlock(OTHER, ME)
-    found = agent.gate.sessions.verify_nowait(token)
+    found = agent.manager.verify_nowait(token)
     assert found is not None
     assert found.valid
     assert ("passphraseChanged", None) in machine.events
@@ -324,7 +322,7 @@ async def test_what_waits_for_the_disk_is_answered_or_told_that_it_is_locked(age
     assert len(outcomes) == 64
     await agent.unlock(PASSPHRASE, ME)
     for token in filter(None, outcomes):
-        found = agent.gate.sessions.verify_nowait(token)
+        found = agent.manager.verify_nowait(token)
         assert found is not None
         assert found.valid, "what was answered is on the disk"
 
@@ -346,7 +344,7 @@ async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, ma
 
 
 def is_valid(agent: Agent, token: str) -> bool:
-    found = agent.gate.sessions.verify_nowait(token)
+    found = agent.manager.verify_nowait(token)
     return found is not None and found.valid
 
 
@@ -358,7 +356,7 @@ async def test_an_unlock_that_is_cancelled_anywhere_leaves_it_locked_or_unlocked
         if agent.core is None:
             assert agent.locked_at is not None
             with pytest.raises(AgentLockedError):
-                agent.gate.sessions.verify_nowait(token)
+                agent.manager.verify_nowait(token)
             await agent.unlock(PASSPHRASE, ME)
         assert agent.locked_at is None
         assert is_valid(agent, token)
@@ -496,7 +494,7 @@ async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once
     await agent.lock(by=ME)
     await agent.change_passphrase(PASSPHRASE, OTHER, STRANGER)
     await agent.unlock(OTHER, ME)
-    page = (await agent.gate.sessions.list_audit()).entries
+    page = (await agent.manager.list_audit()).entries
     assert [entry.peer_pid for entry in page if entry.kind == "passphraseChanged"] == [STRANGER.pid]
     assert [entry.kind for entry in page].count("passphraseChanged") == 1
 
@@ -541,19 +539,6 @@ async def test_unlocking_is_a_use_from_the_moment_it_can_be_used(agent, monkeypa
     await agent.lock(by=ME)
     await agent.unlock(PASSPHRASE, ME)
     assert newest == ["locked"]
-
-
-async def test_what_was_kept_of_sessions_elsewhere_is_forgotten_before_a_lock_is_answered(agent):
-    forgotten = []
-
-    def forget() -> None:
-        with pytest.raises(AgentLockedError):  # nothing can come to what is forgotten
-            agent.gate.sessions.verify_nowait("")
-        forgotten.append(agent.core)
-
-    agent.at_lock(forget)
-    await agent.lock(by=ME)
-    assert len(forgotten) == 1
 
 
 async def test_a_disk_that_hangs_does_not_keep_the_keys_in_memory(autojump_clock, machine):

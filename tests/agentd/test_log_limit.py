@@ -43,9 +43,9 @@ def test_each_distinct_cause_has_a_line_of_its_own():
     causes = ["a map key twice", "a nesting too deep", "no such type"]
     for _ in range(3):
         for cause in causes:
-            limit.admits(record("closed: malformed%s", f" ({cause})"), 0)
+            limit.admits(record("closed: malformed message%s", f" ({cause})"), 0)
     assert messages(limit.due(QUIET_SECONDS)) == [
-        f"closed: malformed ({cause}) [2 more since the last such line]" for cause in causes
+        f"closed: malformed message ({cause}) [2 more since the last such line]" for cause in causes
     ]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from agentd.server.verify_only import verify_dispatch
+from agentd.verify_socket import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import calls, methods
 from agentd_client.protocol.codec import Decoder, Notification, Request
 from agentd_client.protocol.wire import error_from_wire, to_wire
 from tests.compatibility.recordings import CALLS, RECORDING, Exchange
-from tests.server.talk import LOGGER, FakeCaller, FakeSessions, dispatch_of
+from tests.server.talk import LOGGER, FakeAgent, FakeCaller, FakeSessions, dispatch_of
 
 ANSWERED = [exchange for exchange in RECORDING.exchanges if exchange.error is None]
 REFUSED = [exchange for exchange in RECORDING.exchanges if exchange.error is not None]
@@ -101,7 +101,7 @@ async def test_the_agent_answers_an_earlier_clients_request_with_every_field_tha
 
 @pytest.mark.parametrize("exchange", VERIFY_ONLY, ids=case)
 async def test_the_verify_only_socket_answers_with_every_field_that_was_known(exchange):
-    dispatch = verify_dispatch(FakeSessions(), version="1.2", logger=LOGGER)
+    dispatch = verify_dispatch(FakeAgent(FakeSessions()), version="1.2", logger=LOGGER)
     error, result = await answer(dispatch, exchange)
     assert error is None
     assert missing_from(exchange.result, result) == []

@@ -11,19 +11,19 @@ from contextlib import asynccontextmanager
 import msgpack
 import trio
 
+from agentd.methods import agent_dispatch
 from agentd.process_identity import Process
-from agentd.server import agent_dispatch
 from agentd.server.connection import Connection
 from agentd.server.dispatch import Dispatch
-from agentd.server.interface import Subscriber, Unsubscribe
+from agentd.server.log import PeerLog, Traffic
+from agentd.server.outbox import Subscriber, Unsubscribe
 from agentd.server.peer import Peer, peer_of
-from agentd.server.peer_log import PeerLog
-from agentd.server.traffic import Traffic
 from agentd.server.turn import Turns
 from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
     AuditEntry,
     AuditPage,
+    CachedVerification,
     Counters,
     CreatedToken,
     Event,
@@ -35,7 +35,7 @@ from agentd_client.protocol.results import (
 )
 
 LOGGER = logging.getLogger("agentd.test")
-VALID = Verification(
+VALID = CachedVerification(
     True, None, SessionInfo("id", "a long label, " * 14, 1.5, None, PeerIdentity(os.geteuid(), 7))
 )
 MALFORMED = Verification(False, "MALFORMED", None)
@@ -239,8 +239,22 @@ class FakeLocking:
         return new is not None
 
 
+class FakeAgent:
+    """An agent that is unlocked, with these sessions or a real manager."""
+
+    def __init__(self, manager: FakeSessions, locking: FakeLocking | None = None) -> None:
+        locking = locking or FakeLocking()
+        self.manager = manager
+        self.subscribe = manager.on_event
+        self.lock, self.unlock, self.change_passphrase = (
+            locking.lock,
+            locking.unlock,
+            locking.change_passphrase,
+        )
+
+
 def dispatch_of(sessions: FakeSessions, locking: FakeLocking | None = None) -> Dispatch:
-    return agent_dispatch(sessions, locking or FakeLocking(), lambda: STATUS, version="1.2", logger=LOGGER)
+    return agent_dispatch(FakeAgent(sessions, locking), lambda: STATUS, version="1.2", logger=LOGGER)
 
 
 def request(msgid: int, method: str, /, *params: object, **named: object) -> bytes:

@@ -11,17 +11,18 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentd.process_identity import Process
-from agentd.server import any_user, owner_only, serve_connections, server, verify_dispatch
+from agentd.server import any_user, owner_only, serve_connections, server
 from agentd.server.admission import VERIFY_SLICE_SECONDS, Admission
+from agentd.server.log import Traffic
 from agentd.server.peer import Peer
-from agentd.server.traffic import Traffic
 from agentd.server.turn import SLICE_SECONDS
+from agentd.verify_socket import verify_dispatch
 from agentd_client.protocol.limits import (
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS_OF_UID,
 )
-from tests.server.talk import LOGGER, Talker, dispatch_of, msgids, verify
+from tests.server.talk import LOGGER, FakeAgent, Talker, dispatch_of, msgids, verify
 
 OWNER, ALICE, BOB, CAROL = os.geteuid(), 1001, 1002, 1003
 VERIFY = Admission(None, connections=4, connections_of_uid=3, slice_seconds=0)
@@ -54,7 +55,7 @@ def serving(sessions, folder):
             listener.bind(str(folder / name))
             listener.listen(128)
             stop = trio.Event()
-            only = verify_dispatch(sessions, version="1", logger=LOGGER, traffic=traffic)
+            only = verify_dispatch(FakeAgent(sessions), version="1", logger=LOGGER, traffic=traffic)
             async with trio.open_nursery() as nursery:
                 await nursery.start(
                     lambda task_status: serve_connections(

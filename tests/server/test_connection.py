@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import connection as connection_module
+from agentd.server import caller
+from agentd.server.caller import Caller
 from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
+from agentd.server.log import PeerLog, Traffic
 from agentd.server.peer import describe_peer, peer_of
-from agentd.server.peer_log import PeerLog
-from agentd.server.traffic import Traffic
 from agentd.server.turn import SLICE_SECONDS, Turns
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
@@ -126,10 +126,11 @@ async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_ab
 
 async def test_its_peer_is_described_once(resting, monkeypatch):
     _, connection = resting
-    first = connection.described()
+    by = Caller(connection.peer, None)
+    first = by.described()
     assert first == describe_peer(connection.peer)
-    monkeypatch.setattr(connection_module, "describe_peer", None)
-    assert connection.described() is first
+    monkeypatch.setattr(caller, "describe_peer", None)
+    assert by.described() is first
 
 
 async def test_a_connection_that_was_abandoned_before_its_task_began_ends(resting):
@@ -302,7 +303,7 @@ async def test_malformed_bytes_end_the_connection_after_what_came_before_is_answ
         assert (answer[0], answer[1]) == (1, None), "what is in work is answered first"
         assert told == last
     assert len(log.records) == 1
-    assert "closed: malformed" in log.text
+    assert "closed: malformed message" in log.text
     assert "uid=" in log.text
 
 
@@ -376,7 +377,7 @@ async def test_a_response_ends_the_connection_after_what_came_before(sessions, l
     async with connected(sessions) as (talker, _):
         await talker.send(verify(1), msgpack.packb([1, 1, None, None]), verify(2))
         assert msgids(await talker.everything()) == [1, 0]
-    assert "response to nothing" in log.text
+    assert "response to no request" in log.text
 
 
 async def test_notifications_are_ignored(sessions):
@@ -599,7 +600,7 @@ async def test_a_peer_that_never_reads_is_closed_after_the_deadline_and_read_no_
             for n in range(100_000):
                 await talker.send(verify(n))
         assert trio.current_time() - began == pytest.approx(limits.REPLY_SECONDS)
-    assert "not taken in time" in log.text
+    assert "not read in time" in log.text
     assert len(log.records) == 1
 
 
@@ -609,7 +610,7 @@ async def test_what_waited_behind_replies_that_nobody_took_is_not_carried_out(se
         await wait_all_tasks_blocked()
         await talker.send(create(500, "never"))
         await trio.sleep(limits.REPLY_SECONDS + 1)
-    assert "not taken in time" in log.text
+    assert "not read in time" in log.text
     assert sessions.asked == []
 
 
@@ -621,7 +622,7 @@ async def test_taking_replies_drop_by_drop_does_not_renew_the_deadline(sessions,
             await trio.sleep(1)
             if trio.current_time() - began > limits.REPLY_SECONDS * 2:
                 break
-    assert "not taken in time" in log.text
+    assert "not read in time" in log.text
 
 
 async def test_a_slow_reader_within_the_deadline_gets_everything_and_holds_the_reading_up(

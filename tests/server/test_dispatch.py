@@ -13,7 +13,7 @@ from agentd.server.parameters import Params
 from agentd_client.errors import AgentLockedError, StoreFullError
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.methods import Method
-from agentd_client.protocol.results import KeyReset, Revocation
+from agentd_client.protocol.results import CachedVerification, KeyReset, Revocation
 from tests.server.talk import LOGGER, FakeCaller
 
 CALLER = FakeCaller()
@@ -26,9 +26,9 @@ class NumberParams(Params, frozen=True):
     text: str | None = None
 
 
-def table(handler, **options) -> Dispatch:
+def table(handler) -> Dispatch:
     table = Dispatch(LOGGER)
-    table.register(Method("atOnce", True), NumberParams, handler, **options)
+    table.register(Method("atOnce", True), NumberParams, handler)
 
     async def waiting(params, caller):
         await trio.lowlevel.checkpoint()
@@ -139,10 +139,9 @@ async def test_an_error_that_cannot_be_sent_becomes_an_internal_one(text, log):
     assert len(log.records) == 2
 
 
-@pytest.mark.parametrize("keeps_results", [False, True])
 @pytest.mark.parametrize("result", [KeyReset(object()), KeyReset("x" * 70_000), None, ("no", "fields")])
-async def test_a_result_that_cannot_be_sent_becomes_an_internal_error(result, keeps_results, log):
-    found = await both(table(lambda params, caller: result, keeps_results=keeps_results), [{"howMany": 1}])
+async def test_a_result_that_cannot_be_sent_becomes_an_internal_error(result, log):
+    found = await both(table(lambda params, caller: result), [{"howMany": 1}])
     assert found == [INTERNAL, None]
     assert len(log.records) == 2
 
@@ -185,7 +184,7 @@ async def test_exceptions_that_go_in_circles_are_logged_once(log):
     assert log.text.count("builtins.ValueError") == 2  # one per call
 
 
-def now_and_then(**options) -> Dispatch:
+def now_and_then() -> Dispatch:
     """A method that answers 1 at once, waits for 2, and fails at 3."""
     given = KeyReset("at once")
 
@@ -199,13 +198,12 @@ def now_and_then(**options) -> Dispatch:
         return KeyReset(f"waited {params.how_many} {caller.peer.pid}")
 
     known = Dispatch(LOGGER)
-    known.register(Method("nowAndThen", True), NumberParams, at_once, fallback=waiting, **options)
+    known.register(Method("nowAndThen", True), NumberParams, at_once, fallback=waiting)
     return known
 
 
-@pytest.mark.parametrize("options", [{}, {"keeps_results": True}])
-async def test_a_method_may_wait_for_some_requests_and_answer_others_at_once(options, log):
-    known = now_and_then(**options)
+async def test_a_method_may_wait_for_some_requests_and_answer_others_at_once(log):
+    known = now_and_then()
 
     async def ask(how_many: object) -> list[object]:
         request = Request(1, "nowAndThen", [{"howMany": how_many}])
@@ -233,48 +231,27 @@ async def test_a_cancellation_passes():
     assert scope.cancelled_caught
 
 
-def test_the_same_object_is_encoded_once_where_results_are_kept(monkeypatch):
+def test_a_cached_verification_is_encoded_once(monkeypatch):
     encoded = []
     to_wire = dispatch.to_wire
     monkeypatch.setattr(dispatch, "to_wire", lambda result: encoded.append(result) or to_wire(result))
-    result = KeyReset("same")
-    known = table(lambda params, caller: result, keeps_results=True)
+    result = CachedVerification(False, "EXPIRED", None)
+    known = table(lambda params, caller: result)
     request = Request(7, "atOnce", [{"howMany": 1}])
-    first = known.answer(request, CALLER)
-    assert first == msgpack.packb([1, 7, None, {"keyId": "same"}])
-    assert known.answer(request, CALLER) == first
-    assert known.answer(request._replace(msgid=70_000), CALLER) == msgpack.packb(
-        [1, 70_000, None, {"keyId": "same"}]
-    )
+    for msgid in (7, 7, 70_000):
+        assert known.answer(request._replace(msgid=msgid), CALLER) == msgpack.packb(
+            [1, msgid, None, {"valid": False, "reason": "EXPIRED", "session": None}]
+        )
+    assert encoded == [result]
+    known.answer(request, CALLER)
     assert encoded == [result]
 
 
-def test_objects_that_are_equal_or_come_and_go_are_never_taken_for_each_other(monkeypatch):
-    monkeypatch.setattr(dispatch, "MAX_KEPT_RESULTS", 3)
-    counter = iter(range(1000))
-    known = table(lambda params, caller: Revocation(next(counter) % 2), keeps_results=True)
-    request = Request(1, "atOnce", [{"howMany": 1}])
-    for n in range(100):
-        assert msgpack.unpackb(known.answer(request, CALLER))[3] == {"revoked": n % 2}
-    assert len(known._kept) == 3
-
-
-def test_results_are_kept_only_where_that_was_asked_for():
-    result = KeyReset(SECRET)
+def test_no_result_is_kept():
+    """The agent may be locked: nothing of its sessions stays in memory."""
+    result = CachedVerification(False, "EXPIRED", None)
     before = sys.getrefcount(result)
     known = table(lambda params, caller: result)
     known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER)
     del known
     assert sys.getrefcount(result) == before
-
-
-def test_what_was_kept_can_be_forgotten():
-    """The agent was locked: nothing of its sessions stays in memory."""
-    result = KeyReset(SECRET)
-    before = sys.getrefcount(result)
-    known = table(lambda params, caller: result, keeps_results=True)
-    reply = known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER)
-    assert sys.getrefcount(result) == before + 1
-    known.forget()
-    assert sys.getrefcount(result) == before
-    assert known.answer(Request(1, "atOnce", [{"howMany": 1}]), CALLER) == reply

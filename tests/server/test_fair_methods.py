@@ -6,13 +6,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd.methods import MAX_WRITES
 from agentd.process_identity import Process
-from agentd.server import agent_dispatch
-from agentd.server.methods import MAX_WRITES
 from agentd.server.peer import Peer
 from agentd_client.protocol import methods
 from agentd_client.protocol.codec import Request
-from tests.server.talk import LOGGER, STATUS, FakeCaller, FakeLocking, FakeSessions
+from tests.server.talk import FakeCaller, FakeLocking, FakeSessions, dispatch_of
 
 
 class Waiting(FakeSessions):
@@ -57,9 +56,7 @@ def caller(pid: int) -> FakeCaller:
 class Asking:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.sessions, self.locking = Waiting(), FakeLocking()
-        self.dispatch = agent_dispatch(
-            self.sessions, self.locking, lambda: STATUS, version="1", logger=LOGGER
-        )
+        self.dispatch = dispatch_of(self.sessions, self.locking)
         self._nursery = nursery
         self.answered: list[int] = []
 

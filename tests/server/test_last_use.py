@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import msgpack
 
-from agentd.server import agent_dispatch
 from agentd_client.protocol.codec import Request
-from tests.server.talk import LOGGER, STATUS, FakeCaller, FakeLocking
+from tests.server.talk import FakeCaller, dispatch_of
 
 
 async def test_a_verification_answers_with_its_own_time_as_inspecting_does(manager, clock):
-    dispatch = agent_dispatch(manager, FakeLocking(), lambda: STATUS, version="1", logger=LOGGER)
+    dispatch = dispatch_of(manager)
     token = await manager.create_token(600)
 
     def last_used(method: str) -> object:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from agentd.server import locking_methods
+from agentd import methods
+from agentd.server import PassphraseBytes
 from agentd_client import errors
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.wire import error_from_wire
@@ -90,7 +91,7 @@ async def test_a_passphrase_as_text_is_its_utf_8_and_nothing_else(ask, locking, 
 
 
 def test_no_repr_shows_a_passphrase():
-    secret = locking_methods.PassphraseBytes(SECRET)
-    unlock = locking_methods.UnlockParams(passphrase=secret)
-    change = locking_methods.ChangePassphraseParams(old=secret, new=secret)
+    secret = PassphraseBytes(SECRET)
+    unlock = methods.UnlockParams(passphrase=secret)
+    change = methods.ChangePassphraseParams(old=secret, new=secret)
     assert SECRET.decode() not in f"{unlock!r} {unlock} {change!r} {change}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
+from agentd.methods import agent_dispatch
 from agentd_client import errors
 from agentd_client.protocol import calls, limits, methods
 from agentd_client.protocol.codec import Request
@@ -17,7 +18,17 @@ from agentd_client.protocol.results import (
     Verification,
 )
 from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
-from tests.server.talk import ENTRIES, FULL, SESSIONS, STATUS, VALID, FakeCaller, dispatch_of
+from tests.server.talk import (
+    ENTRIES,
+    FULL,
+    LOGGER,
+    SESSIONS,
+    STATUS,
+    VALID,
+    FakeAgent,
+    FakeCaller,
+    dispatch_of,
+)
 
 CHEAP = PeerIdentity(1000, 42)
 
@@ -151,17 +162,6 @@ async def test_inspect_token_takes_an_id_in_place_of_a_token(ask, sessions):
     assert await ask("inspectToken", id="id") == to_wire(VALID)
     assert await ask("inspectToken", id="id", token=None, scopes=["read"]) == to_wire(VALID)
     assert sessions.asked == [("inspect", None, "id", None, None), ("inspect", None, "id", None, ["read"])]
-
-
-async def test_what_was_inspected_is_not_kept(ask, sessions, monkeypatch):
-    encoded = []
-    monkeypatch.setattr(
-        "agentd.server.dispatch.to_wire", lambda result: encoded.append(result) or to_wire(result)
-    )
-    for _ in range(3):
-        await ask("inspectToken", token="good")
-        await ask("verifyToken", token="good")
-    assert len(encoded) == 3 + 1
 
 
 # --- createToken and renewToken ---
@@ -400,3 +400,50 @@ async def test_list_sessions_refuses_a_place_of_another_type_by_name(ask, sessio
 async def test_subscribe_subscribes_the_caller_to_the_sessions_events(ask, sessions, caller):
     assert from_wire(Subscribed, await ask("subscribe")) == (True,)
     assert caller.sources == [sessions.on_event]
+
+
+# --- while the agent is locked ---
+
+
+class LockedAgent(FakeAgent):
+    @property
+    def manager(self):
+        raise errors.AgentLockedError
+
+    @manager.setter
+    def manager(self, manager):
+        pass
+
+
+ASKING_A_SESSION = {
+    "createToken": {}, "verifyToken": {"token": "good"}, "inspectToken": {"token": "good"},
+    "renewToken": {"token": "good"}, "revokeToken": {"token": "good"}, "revokeSessions": {"state": "active"},
+    "listSessions": {}, "resetKey": {}, "listAudit": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ASKING_A_SESSION)
+async def test_a_locked_agent_refuses_whatever_takes_its_keys(sessions, caller, method):
+    dispatch = agent_dispatch(LockedAgent(sessions), lambda: STATUS, version="1", logger=LOGGER)
+    request = Request(1, method, [ASKING_A_SESSION[method]])
+    reply = dispatch.answer(request, caller) or await dispatch.answer_async(request, caller)
+    assert msgpack.unpackb(reply)[2:] == [[0, f"LOCKED: {errors.AgentLockedError().sentence}"], None]
+
+
+async def test_a_locked_agent_still_does_everything_else(sessions, caller):
+    dispatch = agent_dispatch(LockedAgent(sessions), lambda: STATUS, version="1", logger=LOGGER)
+    others = {"unlock": {"passphrase": b"right"}, "changePassphrase": {"old": b"right", "new": b"new"}}
+    for method in ALL - ASKING_A_SESSION.keys():
+        request = Request(1, method, [others.get(method, {})])
+        reply = dispatch.answer(request, caller) or await dispatch.answer_async(request, caller)
+        assert msgpack.unpackb(reply)[2] is None, method
+
+
+@pytest.mark.parametrize("kind", [errors.SessionManagerNotRunningError, errors.KeyRingNotRunningError])
+async def test_a_request_that_waits_when_the_agent_locks_is_refused_as_locked(ask, sessions, kind):
+    async def renew_token(token, *, by=None):
+        raise kind
+
+    sessions.renew_token = renew_token
+    with pytest.raises(errors.AgentLockedError):
+        await ask("renewToken", token="good")

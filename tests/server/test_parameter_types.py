@@ -14,10 +14,10 @@ import msgpack
 import msgspec
 import pytest
 
-from agentd.server import agent_dispatch, locking_methods, methods
-from agentd.server.parameters import Params
+from agentd import methods
+from agentd.server import Params, PassphraseBytes
 from agentd_client.protocol.codec import Decoder
-from tests.server.talk import LOGGER, STATUS, FakeCaller, FakeLocking, FakeSessions, dispatch_of, request
+from tests.server.talk import FakeCaller, FakeLocking, FakeSessions, dispatch_of, request
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
@@ -45,12 +45,12 @@ KINDS: dict[str, type[Params]] = {
     "renewToken": methods.RenewTokenParams,
     "listSessions": methods.ListSessionsParams,
     "revokeToken": methods.RevokeTokenParams,
-    "revokeSessions": methods.ChoosingParams,
+    "revokeSessions": methods.SelectionParams,
     "resetKey": methods.ResetKeyParams,
     "listAudit": methods.ListAuditParams,
     "lock": Params,
-    "unlock": locking_methods.UnlockParams,
-    "changePassphrase": locking_methods.ChangePassphraseParams,
+    "unlock": methods.UnlockParams,
+    "changePassphrase": methods.ChangePassphraseParams,
     "subscribe": Params,
 }
 
@@ -97,7 +97,7 @@ def test_the_document_has_every_parameter_of_a_method(method):
 
 
 def test_no_parameter_has_a_type_that_text_would_be_converted_to():
-    known = {str, int, float, bool, Any, methods.TokenText, locking_methods.PassphraseBytes, type(None)}
+    known = {str, int, float, bool, Any, methods.TokenText, PassphraseBytes, type(None)}
     for kind in KINDS.values():
         for field in msgspec.structs.fields(kind):
             found = msgspec.inspect.type_info(field.type)
@@ -130,7 +130,7 @@ def besides(method: str, name: str, token: str = "v4.local.AAAA") -> dict[str, A
 
 
 async def test_a_value_of_another_type_is_refused_by_the_parameters_name(manager):
-    dispatch = agent_dispatch(manager, FakeLocking(), lambda: STATUS, version="1", logger=LOGGER)
+    dispatch = dispatch_of(manager)
     for method, name, taken in PARAMETERS:
         for type_ in VALUES.keys() - taken:
             for value in VALUES[type_]:
@@ -148,7 +148,7 @@ async def test_a_value_of_another_type_is_refused_by_the_parameters_name(manager
 
 
 async def test_a_value_of_its_type_is_never_refused_for_its_type(manager):
-    dispatch = agent_dispatch(manager, FakeLocking(), lambda: STATUS, version="1", logger=LOGGER)
+    dispatch = dispatch_of(manager)
     for method, name, taken in PARAMETERS:
         for type_ in taken:
             for value in VALUES[type_]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentd.server import locking_methods, methods, verify_only
-from agentd.server.parameters import Params
+from agentd import methods, verify_socket
+from agentd.server import Params
 
 KNOWN = {
     *("client", "protocol"),  # text that is looked at by nobody
@@ -24,7 +24,6 @@ def kinds(kind: type[Params] = Params) -> Iterator[type[Params]]:
 
 def test_no_request_names_anything_for_the_agent_to_open():
     assert methods
-    assert locking_methods
-    assert verify_only
+    assert verify_socket
     ours = [kind for kind in kinds() if kind.__module__.startswith("agentd.")]
     assert {name for kind in ours for name in kind.__struct_fields__} == KNOWN

@@ -19,10 +19,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.process_identity import Process
 from agentd.server import admission, connection, serve_connections, server
+from agentd.server.log import PeerLog, Reason, Traffic
 from agentd.server.outbox import LAST_EVENTS_SECONDS
 from agentd.server.peer import Peer
-from agentd.server.peer_log import PeerLog, Reason
-from agentd.server.traffic import Traffic
 from agentd_client.protocol.calls import read_event
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING
 from tests.server.talk import (
@@ -293,7 +292,7 @@ async def test_who_has_to_go_and_takes_no_replies_is_cut_off_in_the_end(
                         talker.sock._sock.send(verify(1) * 100)
             await wait_all_tasks_blocked()
         assert trio.current_time() == began
-    assert any("cut off: it had to make room" in message for message in log.messages)
+    assert any("cut off: had to make room" in message for message in log.messages)
 
 
 async def test_a_full_queue_is_accepted_in_a_few_turns(serving, path, monkeypatch):
@@ -385,7 +384,7 @@ async def test_those_that_make_room_are_few_until_they_have_ended(serving, liste
 
 async def test_a_connection_that_makes_room_is_counted_as_cut_off(log, autojump_clock):
     traffic = Traffic()
-    PeerLog(LOGGER, traffic).write(Reason.MADE_ROOM)
+    PeerLog(LOGGER, traffic).write(Reason.EVICTED_IDLE)
     assert (traffic.connections_cut_off, traffic.peers_refused) == (1, 0)
 
 

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from agentd.server import SocketFile, keep_in_place
+from agentd.server.log import Traffic
 from agentd.server.server import serve_connections
-from agentd.server.traffic import Traffic
-from agentd.server.verify_only import verify_dispatch
+from agentd.verify_socket import verify_dispatch
 from agentd_client.errors import AlreadyServingError
 from agentd_client.file_locks import holder_of
 

@@ -13,14 +13,14 @@ import msgpack
 import pytest
 
 from agentd.agent import Core
-from agentd.server import agent_dispatch
-from agentd.server.traffic import Traffic
+from agentd.methods import agent_dispatch
+from agentd.server import Traffic
 from agentd.sessions import SessionManager
 from agentd.status import status_reader
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Request
 from tests.operations import DOING, EVERY, LOOKING
-from tests.server.talk import FakeCaller, FakeLocking
+from tests.server.talk import FakeAgent, FakeCaller
 
 
 def every_question(token, id):
@@ -156,13 +156,13 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
         memory_secret=False,
         locked_at=None,
         lock_reason=None,
-        protection=False,
+        passphrase_state=False,
         wrong_passphrases=0,
     )
     settings = SimpleNamespace(store_path=db.path)
     status = status_reader(agent, settings, "/socket", traffic, clock, clock.read())
     logger = logging.getLogger("test")
-    dispatch = agent_dispatch(manager, FakeLocking(), status, version="1", logger=logger, traffic=traffic)
+    dispatch = agent_dispatch(FakeAgent(manager), status, version="1", logger=logger, traffic=traffic)
     answered = 0
 
     async def look(token, id):

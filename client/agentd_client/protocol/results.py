@@ -132,6 +132,12 @@ class Verification(NamedTuple):
     session: SessionInfo | None
 
 
+class CachedVerification(Verification):
+    """One that the agent gives as the answer more than once. It keeps its encoded form."""
+
+    encoded: bytes | None = None
+
+
 class Verdict(NamedTuple):
     """Whether a token is valid and what it is good for, which is all that the verify socket tells.
 

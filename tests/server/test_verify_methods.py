@@ -7,12 +7,12 @@ import logging
 import msgpack
 import pytest
 
-from agentd.server import verify_dispatch
+from agentd.verify_socket import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import methods, reasons
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
-from tests.server.talk import LOGGER, FakeCaller, FakeSessions
+from tests.server.talk import LOGGER, FakeAgent, FakeCaller, FakeSessions
 
 PRIVATE = SessionInfo(
     "the id", "a label", 1.5, 2.5, PeerIdentity(1000, 7, "/bin/sh", "a.scope"),
@@ -40,7 +40,7 @@ def sessions() -> Sessions:
 
 @pytest.fixture
 def ask(sessions):
-    dispatch = verify_dispatch(sessions, version="1.2", logger=LOGGER)
+    dispatch = verify_dispatch(FakeAgent(sessions), version="1.2", logger=LOGGER)
 
     async def ask(name: str, *params: object, **named: object) -> list[object]:
         """The error and the result."""
@@ -125,13 +125,16 @@ async def test_bad_parameters_are_refused_by_name(ask):
     assert error[1].startswith("INVALID_PARAMS: verifyToken: ")
 
 
-async def test_a_locked_agent_says_that_it_is_locked(ask, sessions):
-    sessions.answer = errors.AgentLockedError("the screen was locked at 12:00")
+@pytest.mark.parametrize(
+    "error", [errors.AgentLockedError("at 12:00"), errors.DBNotRunningError("the store")]
+)
+async def test_a_locked_agent_says_that_it_is_locked(ask, sessions, error):
+    sessions.answer = error
     error, result = await ask("verifyToken", token="good")
     assert (error, result) == ([0, f"LOCKED: {errors.AgentLockedError().sentence}"], None)
 
 
-@pytest.mark.parametrize("kind", [errors.StoreDamagedError, errors.StoreError, errors.DBNotRunningError])
+@pytest.mark.parametrize("kind", [errors.StoreDamagedError, errors.StoreError])
 async def test_a_failure_is_told_by_its_code_and_without_particulars(ask, sessions, kind):
     sessions.answer = kind("the record sessions/5/the id in /home/me/.local is not what was written")
     error, _ = await ask("verifyToken", token="good")
