@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
+
 from tests.signals import as_in_a_foreground_job
 
 as_in_a_foreground_job()
+
+
+@pytest.fixture
+def open_descriptors():
+    def read() -> set[str]:
+        # The listing includes the descriptor that it was read from, which is closed again.
+        listed = {number: Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+        return {f"{number} {os.readlink(path)}" for number, path in listed.items() if os.path.lexists(path)}
+
+    return read

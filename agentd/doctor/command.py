@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from agentd_client.cli.output import colour, is_terminal, printable, show_line
 from agentd_client.cli.table import terminal_width
+from agentd_client.passphrase_input import passphrase_of_file
 
 from .. import process
 from ..config import Settings
 from ..crypto import wipe
-from ..locking import passphrase_from_descriptor, passphrase_from_file
+from ..passphrase_sources import passphrase_from_descriptor
 from .checks import examined
 from .finding import Severity, exit_status
 from .report import as_json as json_of
@@ -60,7 +61,7 @@ def carry_out(
 def _passphrase(path: str | None, descriptor: int | None) -> Iterator[bytearray | None]:
     passphrase = None
     if path is not None:
-        passphrase = passphrase_from_file(path)
+        passphrase = passphrase_of_file(path)
     elif descriptor is not None:
         passphrase = passphrase_from_descriptor(descriptor)
     try:

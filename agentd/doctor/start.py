@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentd_client.errors import AgentdError
+from agentd_client.passphrase_input import passphrase_of_file
 from agentd_client.private import folders_fault
 
 from ..crypto import wipe
 from ..keys import KEY_FILE, key_file_form
-from ..locking import passphrase_from_file
 from ..verify_socket import check_verify_socket
 from .finding import Finding, ok, refused
 from .node import nearest
@@ -132,7 +132,7 @@ def _passphrase_obstacle(scene: Scene) -> str | None:
     if not path:
         return None
     try:
-        wipe(passphrase_from_file(path))
+        wipe(passphrase_of_file(path))
         form = key_file_form(scene.settings.keys_path)
     except AgentdError as error:
         return error.sentence

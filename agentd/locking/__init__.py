@@ -1,15 +1,12 @@
-"""What locks the agent by itself: suspend, screen lock, idleness, a signal; and the unattended start.
+"""What locks the agent automatically: suspend, screen lock, idleness and a signal.
 
-Nothing here knows keys or sessions: each part calls a `Lock` with its reason and waits until the keys
-are gone.
+It knows neither keys nor sessions: each trigger calls a `Lock` with its reason and waits until the keys are
+gone.
 """
 
-from .idle import IdleTimer
 from .lock_mark import LockMark
 from .logind import watch_logind
-from .passphrases import passphrase_from_credential, passphrase_from_descriptor, passphrase_from_file
-from .reasons import ASKED, IDLE, SCREEN_LOCK, SIGNAL, START, SUSPEND, Lock
-from .signals import watch_signal
+from .triggers import ASKED, IDLE, SCREEN_LOCK, SIGNAL, START, SUSPEND, IdleTimer, Lock, watch_signal
 
 __all__ = [
     "ASKED",
@@ -21,9 +18,6 @@ __all__ = [
     "IdleTimer",
     "Lock",
     "LockMark",
-    "passphrase_from_credential",
-    "passphrase_from_descriptor",
-    "passphrase_from_file",
     "watch_logind",
     "watch_signal",
 ]

@@ -1,7 +1,7 @@
-"""The mark of an agent that was locked on purpose: it outlives the process, and not the boot.
+"""The lock mark: it keeps an agent locked across restarts within the same boot.
 
-Whoever can end the agent and start it anew, with a passphrase that is there for the unattended start, would
-unlock it that way. The mark holds the id of the boot in which the agent was locked (random(4)).
+Without it, an agent that reads its passphrase from a file at the start could be unlocked by killing and
+restarting it. The mark holds the id of the boot in which the agent was locked (random(4)).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _UNKNOWN = "unknown"
 def _read_boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
-    except OSError:  # no /proc: no boot can be told from another
+    except OSError:  # no /proc
         return _UNKNOWN
 
 
 class LockMark:
-    """A symbolic link that points to the id of a boot, in a folder that only the agent's user can write to.
+    """A symbolic link to a boot id, in a folder that only the agent's user can write to.
 
-    A link, because it is there whole or not at all, and because file systems keep one that short in its
-    inode: an agent can be locked while the disk is full.
+    A link is created whole or not at all, and file systems keep one that short in its inode, so an agent can
+    be locked while the disk is full.
 
     Args:
-        path: the link; its folder is there already.
-        boot_id: the id of the present boot; read from the kernel where it is not given.
+        path: of the link; its folder exists.
+        boot_id: of the current boot; None reads it from the kernel.
     """
 
     def __init__(self, path: str | os.PathLike[str], boot_id: str | None = None) -> None:
@@ -39,9 +39,9 @@ class LockMark:
         self._boot_id = boot_id or _read_boot_id()
 
     def set(self) -> None:
-        """Mark the agent as locked on purpose in this boot; on the disk when this returns.
+        """Mark the agent as locked in this boot; durable on return.
 
-        Raises OSError where that cannot be written; what was there before is there still.
+        Raises OSError if it cannot be written; an earlier mark then stays.
         """
         new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         new.symlink_to(self._boot_id)
@@ -53,9 +53,9 @@ class LockMark:
         sync_folder(self._path.parent)
 
     def clear(self) -> None:
-        """Take the mark away: somebody who knows the passphrase unlocked the agent. Without one, do nothing.
+        """Remove the mark, if there is one, after the agent was unlocked with the passphrase.
 
-        Raises OSError where it cannot be removed.
+        Raises OSError if it cannot be removed.
         """
         try:
             self._path.unlink()
@@ -64,9 +64,9 @@ class LockMark:
         sync_folder(self._path.parent)
 
     def is_set(self) -> bool:
-        """Whether the agent was locked on purpose in this boot.
+        """Whether the agent was locked in this boot.
 
-        In doubt it was: where the mark cannot be read, or one of the two boots is not known.
+        Also True if the mark cannot be read, or if either boot id is unknown.
         """
         try:
             marked = os.readlink(self._path)

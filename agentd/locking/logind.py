@@ -1,7 +1,7 @@
-"""Locking when the machine is about to sleep and when the user's screen is locked, as logind tells.
+"""Locking when the machine is about to sleep and when the user's screen is locked, as logind reports.
 
-While the machine is awake the agent holds a delay inhibitor: before sleeping, logind waits until it is
-closed (org.freedesktop.login1(5), "Inhibitor Locks"), which happens when the keys are gone.
+While the machine is awake the agent holds a delay inhibitor: logind waits with the suspend until it is closed
+(org.freedesktop.login1(5), "Inhibitor Locks"), which the agent does once the keys are gone.
 """
 
 from __future__ import annotations
@@ -10,32 +10,30 @@ import logging
 
 import trio
 
-from .reasons import Lock
+from .triggers import Lock
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
-"""Between attempts to reach a bus that is not there, twice as long each time."""
+"""Between attempts to connect to the bus, doubled each time."""
 
 
 async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, logger: logging.Logger) -> None:
-    """Lock the agent at logind's signals, until cancelled; connects anew when the bus goes away.
+    """Lock the agent at logind's signals, until cancelled; reconnects when the bus goes away.
 
-    Without a bus, without logind or without jeepney the agent runs all the same, and its log says once
-    that nothing locks it on suspend and screen lock. Returns where there is nothing to wait for: both are
-    turned off, or jeepney is missing.
+    Without a bus, logind or jeepney the agent runs all the same, and its log says once that suspend and
+    screen lock do not lock it. Returns if there is nothing to wait for: both are off, or jeepney is missing.
 
     Args:
-        lock: what locks. What it raises is logged, and the machine sleeps all the same.
-        on_suspend: whether to lock before the machine sleeps, and to make it wait for that.
+        lock: locks the agent. What it raises is logged, and the machine sleeps all the same.
+        on_suspend: whether to lock before the machine sleeps, and to delay the suspend for that.
         on_screen_lock: whether to lock when one of this user's sessions is locked.
-        logger: where that is told.
+        logger: says what is missing.
     """
     if not (on_suspend or on_screen_lock):
         return
     try:
-        # An extra: the agent is whole without it.
-        from .logind_watch import LogindWatch
-        from .system_bus import system_bus
+        # jeepney is optional.
+        from .logind_watch import LogindWatch, system_bus
     except ImportError as error:
         logger.warning(
             "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
@@ -50,14 +48,14 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
             try:
                 async with system_bus() as bus:
                     await watch.run(bus)
-            # Whatever the bus does to a connection, the agent goes on, and tries again.
+            # No failure of the bus may end the agent.
             except* Exception as errors:
-                watch.tell(
+                watch.log_state(
                     logging.WARNING,
                     "no system bus: until there is one, suspend and screen lock do not lock the agent",
                     _first(errors),
                 )
-            if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was there
+            if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was connected
                 pause_seconds = FIRST_PAUSE_SECONDS
             await trio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)

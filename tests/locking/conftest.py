@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trio
@@ -38,16 +36,6 @@ def logger(caplog):
     propagate, logging.getLogger("agentd").propagate = logging.getLogger("agentd").propagate, True
     yield logger
     logging.getLogger("agentd").propagate = propagate
-
-
-@pytest.fixture
-def open_descriptors():
-    def read() -> set[str]:
-        # The one that the listing itself is read from is listed, and closed again.
-        listed = {number: Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
-        return {f"{number} {os.readlink(path)}" for number, path in listed.items() if os.path.lexists(path)}
-
-    return read
 
 
 @pytest.fixture(scope="session")

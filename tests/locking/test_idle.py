@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from agentd.locking import IDLE, IdleTimer
-from agentd.locking.idle import LOOK_SECONDS
+from agentd.locking.triggers import CHECK_SECONDS
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_suspended_time_counts(autojump_clock, running, locked_at, clock):
     running(3600)
     await trio.sleep(60)
     clock.suspended += 8 * 3600
-    await trio.sleep(LOOK_SECONDS + 1)
+    await trio.sleep(CHECK_SECONDS + 1)
     assert len(locked_at) == 1
 
 

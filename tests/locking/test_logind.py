@@ -274,7 +274,7 @@ async def test_a_bus_that_is_none_is_left_alone_for_growing_times(
 
 async def test_without_jeepney_it_says_so_and_ends(lock, logger, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "jeepney", None)
-    for name in ("logind_watch", "system_bus", "bus_connection"):
+    for name in ("logind_watch", "bus_connection"):
         monkeypatch.delitem(sys.modules, f"agentd.locking.{name}", raising=False)
     await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
     assert [record.getMessage() for record in caplog.records] == [

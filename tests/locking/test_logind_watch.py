@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from agentd.locking import SCREEN_LOCK, SUSPEND
-from agentd.locking.logind_watch import LOCK_SECONDS, LogindWatch
-from agentd.locking.system_bus import MANAGER_INTERFACE, OPERATION_IN_PROGRESS, RefusedError, Signal
+from agentd.locking.bus_connection import RefusedError
+from agentd.locking.logind_watch import LOCK_SECONDS, OPERATION_IN_PROGRESS, LogindWatch, Name, Signal
 from agentd_client.errors import StoreError
 
-SLEEP = Signal("/org/freedesktop/login1", MANAGER_INTERFACE, "PrepareForSleep", (True,))
+SLEEP = Signal("/org/freedesktop/login1", Name.MANAGER, "PrepareForSleep", (True,))
 AWAKE = SLEEP._replace(body=(False,))
 SCREEN = Signal("/org/freedesktop/login1/session/c1", "org.freedesktop.login1.Session", "Lock", ())
 
@@ -32,10 +32,10 @@ class FakeBus:
         self.refusal: Exception | None = None
         self.uid: int | None = None
 
-    async def hear(self, *, on_suspend, on_screen_lock):
+    async def subscribe(self, *, on_suspend, on_screen_lock):
         await trio.lowlevel.checkpoint()
 
-    async def is_logind_there(self):
+    async def has_logind(self):
         await trio.lowlevel.checkpoint()
         return True
 

@@ -5,14 +5,10 @@ import threading
 
 import pytest
 
-from agentd.locking import (
-    passphrase_from_credential,
-    passphrase_from_descriptor,
-    passphrase_from_file,
-)
+from agentd.passphrase_sources import passphrase_from_credential, passphrase_from_descriptor
 from agentd_client import passphrase_input
 from agentd_client.errors import PassphraseError
-from agentd_client.passphrase_input import PassphraseSourceError
+from agentd_client.passphrase_input import PassphraseSourceError, passphrase_of_file
 from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 SECRET = b"correct horse"
@@ -27,7 +23,7 @@ def path(tmp_path):
 
 
 def from_file(path):
-    return passphrase_from_file(path)
+    return passphrase_of_file(path)
 
 
 def from_credential(path):
@@ -129,13 +125,13 @@ def test_a_file_that_others_have_rights_to_is_refused(path, mode):
     with pytest.raises(
         PassphraseSourceError, match=f"passphrase file {path} is refused: .*mode {mode:04o}.*chmod 600"
     ):
-        passphrase_from_file(path)
+        passphrase_of_file(path)
 
 
 def test_a_file_of_another_user_is_refused(path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
     with pytest.raises(PassphraseSourceError, match=f"passphrase file {path} is refused: it belongs to uid"):
-        passphrase_from_file(path)
+        passphrase_of_file(path)
 
 
 def test_what_is_no_file_is_refused(path, tmp_path):
@@ -143,12 +139,12 @@ def test_what_is_no_file_is_refused(path, tmp_path):
     link.symlink_to(path)
     os.mkfifo(fifo, 0o600)
     with pytest.raises(PassphraseSourceError, match="symbolic link"):
-        passphrase_from_file(link)
+        passphrase_of_file(link)
     for one in (fifo, tmp_path):
         with pytest.raises(PassphraseSourceError, match="not a regular file"):
-            passphrase_from_file(one)
+            passphrase_of_file(one)
     with pytest.raises(PassphraseSourceError, match="missing cannot be read: No such file"):
-        passphrase_from_file(tmp_path / "missing")
+        passphrase_of_file(tmp_path / "missing")
 
 
 def test_without_a_credential_there_is_none(tmp_path):
