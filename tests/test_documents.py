@@ -13,7 +13,7 @@ from agentd_client.protocol import limits, methods, reasons, results
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "client" / "README.md"]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 
@@ -152,7 +152,7 @@ def defined_in(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_and_module_that_a_document_names_exists(document):
     if document.name == "CHANGELOG.md":  # it tells of what was
         return
@@ -168,7 +168,7 @@ def test_every_path_and_module_that_a_document_names_exists(document):
             assert any(place.exists() for place in places), module
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", document.read_text()):
         linked = document.parent / target if target else document

@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/library.md, run as they stand there."""
+"""The examples of both README.md and of docs/library.md, run as they stand there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tests.e2e.daemon import Home
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CLIENT = (ROOT / "client" / "README.md").read_text()
 LIBRARY = (ROOT / "docs" / "library.md").read_text()
 BLOCKS = [
     pytest.param(block, id=f"{name}-{number}")
-    for name, text in (("README", README), ("library", LIBRARY))
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    for name, text in (("README", README), ("client", CLIENT), ("library", LIBRARY))
+    for number, block in enumerate(re.findall(r"(?<!-->\n)```python\n(.*?)```", text, re.DOTALL))
 ]
 SESSION = "01a20aa3-48b8-71ca-8b42-bce14e5f57c4"
 RECEIVED = "from agentd_client import Session\ntoken = token_from_the_header = Session.create_session().read_token()\n"
