@@ -10,7 +10,7 @@ from agentd_client.durations import format_duration
 from agentd_client.protocol.results import Status
 
 from ..sessions import Instant, SystemClock
-from ..sessions.dating import timestamp_in_path
+from ..sessions.records import timestamp_in_path
 from .finding import Finding, error, note, ok, warning
 from .scene import Scene
 

@@ -18,7 +18,7 @@ from agentd_client.protocol.results import Status
 from .. import process
 from ..config import Settings
 from ..keys import PassphraseText, read_only_keys
-from ..sessions.dating import TIMESTAMPED_FOLDERS
+from ..sessions.records import TIMESTAMPED_FOLDERS
 from ..store import OfflineCheck, check_offline
 from . import proc, unix_sockets
 from .node import Node, look

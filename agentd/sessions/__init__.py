@@ -1,8 +1,8 @@
 """Sessions: records, the rules about them, and the manager that owns the session key."""
 
 from .clock import Clock, Instant, SystemClock
+from .journal import Subscribers
 from .manager import SessionManager
-from .session_key import SessionKey
-from .subscribers import Subscribers
+from .session_keys import SessionKey
 
 __all__ = ["Clock", "Instant", "SessionKey", "SessionManager", "Subscribers", "SystemClock"]

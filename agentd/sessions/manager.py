@@ -1,325 +1,353 @@
-"""SessionManager: its life, its standing tasks, and the one place that puts its parts together."""
+"""SessionManager: every operation on sessions, as programs call it."""
 
 from __future__ import annotations
 
-import logging
-import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import trio
 
-from agentd_client.errors import (
-    AgentdError,
-    KeyRingNotRunningError,
-    SessionManagerDestroyedError,
-    SessionManagerNotRunningError,
-    SessionManagerRunningError,
-)
-from agentd_client.lifecycle import LifecycleEvent, Observer, State
+from agentd_client.protocol import reasons
 
-from ..lifecycle import LoopLifecycle
-from .audit import AuditLog
-from .binder import Binder
-from .changer import Changer
-from .clock import Clock, SystemClock
-from .creator import Creator
-from .ender import Ender
-from .journal import Journal
-from .key_holder import KeyHolder
-from .minter import Minter
-from .operations import SessionOperations
-from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
-from .rules import expiry_seconds
-from .subscribers import Subscribers
-from .sweeper import Sweeper
-from .verifier import Verifier
+from .issuer import NotRenewedError, SessionRequest
+from .listing import checked_selection, session_page
+from .live_sessions import accepted_key_ids
+from .manager_lifecycle import ManagerLifecycle
+from .records import sessions_of_key
+from .revoker import check_token_or_id
+from .rules import checked_audience, checked_grace, checked_grant, checked_label, checked_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from agentd_client.protocol.results import PeerIdentity
+    from agentd_client.protocol.results import (
+        AuditPage,
+        CreatedToken,
+        Event,
+        PeerIdentity,
+        SessionPage,
+        Verification,
+    )
 
-    from ..keys import KeyRing
-    from ..store import DB
-
-SWEEP_INTERVAL_SECONDS = 600.0
-NOTING_INTERVAL_SECONDS = 60.0
-"""Between writings of what is noted in memory: last uses, and refusals that were counted."""
-
-TIDYING_SECONDS = 2.0  # for what a stop still writes
+    from ..process_identity import Process
+    from ..store import Transaction
+    from .session_keys import SessionKey
 
 
-class SessionManager(SessionOperations):
-    """Opens, judges and ends sessions. Create it with `create_session_manager`.
+class SessionManager(ManagerLifecycle):
+    """Opens, verifies and ends sessions. Create it with `create_session_manager`.
 
-    This is its life and its standing tasks; what it can do is in `SessionOperations`.
+    An operation with a `tran`, a transaction of the same store, reads and writes through it, and nothing is
+    seen elsewhere until it commits. Without one, an operation returns once its write is durable; cancelled
+    while it waits for that, it may be carried out all the same.
+    `by` is the peer that asks, for the audit log and for subscribers.
+
+    Every operation may raise:
+        SessionManagerNotRunningError, WrongLoopError: the manager is not running, or on another event loop.
+        KeyRingNotRunningError: its key ring was stopped.
+        ForeignTransactionError, TransactionEndedError: `tran` is another store's, or over; nothing was done.
+        StoreError: the store failed or is damaged.
     """
 
-    def __init__(
-        self,
-        db: DB,
-        key_ring: KeyRing,
-        expiry: int | str | None = None,
-        logger: logging.Logger | None = None,
-        clock: Clock | None = None,
-        *,
-        max_lifetime: int | str | None = None,
-        lifetime_limit: int | str | None = None,
-        revoke_on_reuse: bool = False,
-        subscribers: Subscribers | None = None,
-        on_use: Callable[[], None] | None = None,
-    ) -> None:
-        self._db = db
-        self._key_ring = key_ring
-        self._log = logger or logging.getLogger("agentd.sessions")
-        self._clock = clock or SystemClock()
-        self._revoke_on_reuse = revoke_on_reuse
-        self._on_use = on_use
-        self._lifecycle = LoopLifecycle(
-            "the session manager",
-            running=SessionManagerRunningError,
-            destroyed=SessionManagerDestroyedError,
-            not_running=SessionManagerNotRunningError,
-        )
-        self._expiry = expiry_seconds(expiry, None)
-        self._watching: Callable[[], None] = lambda: None
-        minter = Minter(key_ring.agent_id, str(os.geteuid()))
-        self._keys = KeyHolder(db, key_ring, self._clock)
-        self._audit = AuditLog(db, self._clock, self._log)
-        subscribers = Subscribers(self._log) if subscribers is None else subscribers
-        self._journal = Journal(self._audit, self._clock, subscribers)
-        self._verifier = Verifier(
-            db,
-            self._keys,
-            minter.implicit,
-            self._clock,
-            on_first_seen=lambda path, generation: self._changer.note_first_seen(path, generation),
-            on_expired=self._journal.expired,
-        )
-        parts = (db, self._keys, self._verifier)
-        limit = expiry_seconds(lifetime_limit, None)
-        self._changer = Changer(*parts, minter, self._journal, self._clock, lifetime_limit=limit)
-        self._ender = Ender(*parts, self._journal, self._clock)
-        self._binder = Binder(db, self._ender, self._verifier, self._clock, self._log)
-        self._sweeper = Sweeper(*parts, self._journal, self._clock)
-        self._creator = Creator(
-            *parts,
-            minter,
-            self._journal,
-            self._binder,
-            self._clock,
-            on_full=self._sweeper.want_room,
-            expiry=self._expiry,
-            max_lifetime=expiry_seconds(max_lifetime, None),
-            lifetime_limit=limit,
-        )
+    # --- the session key ---
 
-    @classmethod
-    async def create_session_manager(
-        cls,
+    async def setup_key(self) -> SessionKey:
+        """The session key; draws one only if there is none."""
+        self._lifecycle.require_running()
+        return self._keys.current() or self._keys.of(await self._db.write(self._keys.ensure, reserved=True))
+
+    async def reset_key(
+        self,
+        tran: Transaction | None = None,
         *,
-        db: DB,
-        key_ring: KeyRing,
-        expiry: int | str | None = None,
-        logger: logging.Logger | None = None,
-        fresh: bool = False,
-        clock: Clock | None = None,
-        max_lifetime: int | str | None = None,
-        lifetime_limit: int | str | None = None,
-        revoke_on_reuse: bool = False,
-        subscribers: Subscribers | None = None,
-        on_use: Callable[[], None] | None = None,
-    ) -> Self:
-        """Construct and start.
+        grace_seconds: object = None,
+        by: PeerIdentity | None = None,
+    ) -> str:
+        """Replace the session key, so that every earlier token is invalid. Returns the new key's id.
+
+        This writes one record, however many sessions there are; they are swept later. Cancelled after the
+        write was queued, the key may still be replaced soon after, which `key_id` shows.
 
         Args:
-            db: a running store; it must outlive the manager.
-            key_ring: the running key ring of that store.
-            expiry: how long a session lasts where its opener does not say, in whole seconds; None is never.
-            logger: where to say what was done; never a token or a key.
-            fresh: end every session and draw a new session key. The audit log stays.
-            clock: where to read the time.
-            max_lifetime: whole seconds from a session's opening beyond which renewing does not go, where its
-                opener does not say; None is without end.
-            lifetime_limit: whole seconds from its opening that no session goes beyond, renewed or not.
-                Whoever asks for more is refused; a default is cut short. None is without.
-            revoke_on_reuse: end a session when a token of it is used that a renewal has superseded.
-            subscribers: who hears of events, where they are to outlive this manager.
-            on_use: called whenever a session is opened, verified or renewed; looking is no use.
+            tran: the transaction to write through.
+            grace_seconds: how long tokens of the replaced key still verify. They allow nothing else.
+            by: the peer that asks.
 
         Raises:
-            InvalidExpiryError: the default expiry is not usable.
-            StoreError: the store failed or is damaged.
+            InvalidGraceError: nothing was changed.
         """
-        manager = cls(
-            db,
-            key_ring,
-            expiry,
-            logger,
-            clock,
-            max_lifetime=max_lifetime,
-            lifetime_limit=lifetime_limit,
-            revoke_on_reuse=revoke_on_reuse,
-            subscribers=subscribers,
-            on_use=on_use,
+        self._require_usable(tran)
+        grace = checked_grace(grace_seconds)
+        if tran is not None:
+            return self._revoker.reset_key_through(tran, grace, by).key_id
+        record = await self._revoker.reset_key(grace, by)
+        self._log.info("session key replaced; earlier sessions end in %d s", grace)
+        return record.key_id
+
+    @property
+    def key_id(self) -> str:
+        """The id of the current session key; empty if there is none."""
+        self._lifecycle.require_running()
+        key = self._keys.current()
+        return "" if key is None else key.id
+
+    # --- sessions ---
+
+    async def create_token(self, expiry: int | str | None = None, tran: Transaction | None = None) -> str:
+        """Open a session and return its token; see `open_session`."""
+        return (await self.open_session(expiry, tran=tran)).token
+
+    async def open_session(
+        self,
+        expiry: object = None,
+        label: object = None,
+        opened_by: PeerIdentity | None = None,
+        *,
+        audience: object = None,
+        scopes: object = None,
+        max_uses: object = None,
+        max_lifetime: object = None,
+        parent: object = None,
+        bound: bool = False,
+        process: Process | None = None,
+        tran: Transaction | None = None,
+    ) -> CreatedToken:
+        """Open a session.
+
+        Cancelled after the write was queued, the session may still be opened, though nobody has its token:
+        `list_sessions` shows it until it expires or is revoked by id. Cancelled before, nothing is stored.
+
+        Args:
+            expiry: whole seconds, `NEVER`, or None for the manager's default.
+            label: one line for people.
+            opened_by: the peer, as the kernel reported it.
+            audience: names of the verifiers that accept its tokens; None is all.
+            scopes: names of what it permits; None is everything.
+            max_uses: how often it verifies; None is without limit.
+            max_lifetime: how long it can be renewed, in whole seconds.
+            parent: a token of the session that this one lies within and ends with.
+            bound: it ends with the process that opens it.
+            process: the identity of that process, taken when it connected; None for the process that has the
+                peer's pid now.
+            tran: the transaction to write through.
+
+        Raises:
+            InvalidExpiryError, InvalidLabelError, InvalidAudienceError, InvalidScopesError, InvalidUsesError,
+            ParentNotValidError, NotWithinParentError, CannotBindError: nothing was stored.
+        """
+        self._require_usable(tran)
+        ttl, max_ttl = self._lifetimes.of_new_session(expiry, max_lifetime)
+        grant = checked_grant(audience, scopes, max_uses)
+        request = SessionRequest(ttl, max_ttl, checked_label(label), grant, opened_by, process, parent, bound)
+        if tran is not None:
+            return self._issuer.create_through(tran, request)
+        created = await self._issuer.create(request)
+        self._lifecycle.require_running()
+        self._used()
+        return created
+
+    async def verify_token(
+        self,
+        token: object,
+        tran: Transaction | None = None,
+        *,
+        audience: object = None,
+        scopes: object = None,
+    ) -> bool:
+        """Whether this is a valid token, whatever its type.
+
+        Raises only if the agent cannot know (not running, locked, or the store failed), and for an unusable
+        audience or scopes.
+        """
+        if tran is not None:
+            self._require_usable(tran)
+            await trio.lowlevel.checkpoint()
+            self._require_usable(tran)
+            use = checked_audience(audience), checked_scopes(scopes)
+            return self._verifier.consume_through(tran, token, *use).valid
+        answer = self.verify_nowait(token, audience=audience, scopes=scopes)
+        if answer is None:
+            answer = await self.verify_and_consume(token, audience=audience, scopes=scopes)
+        else:
+            await trio.lowlevel.checkpoint()
+        return answer.valid
+
+    def verify_nowait(
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+    ) -> Verification | None:
+        """Verify a token without waiting: with its session, or the reason why it is not valid.
+
+        None if the session has limited uses, one of which this would take: then call `verify_and_consume`.
+        """
+        self._lifecycle.require_running()
+        answer = self._verifier.verify(
+            token,
+            None if audience is None else checked_audience(audience),
+            None if scopes is None else checked_scopes(scopes),
         )
-        await manager.start(fresh=fresh)
-        return manager
+        if answer is not None:
+            if not answer.valid:
+                self._rejected(answer, by)
+            elif self._on_use is not None:
+                self._on_use()
+        return answer
 
-    async def start(self, *, fresh: bool = False) -> None:
-        """Make sure that there is a session key; with `fresh`, forget every session and the key first.
+    async def verify_and_consume(
+        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+    ) -> Verification:
+        """Verify a token of a session with limited uses: valid once the use is durable."""
+        self._lifecycle.require_running()
+        answer = await self._verifier.consume(token, checked_audience(audience), checked_scopes(scopes))
+        if answer.valid:
+            self._used()
+        else:
+            self._rejected(answer, by)
+        return answer
 
-        Sessions that are bound to a process which has ended meanwhile are ended before this returns.
-        Cancelled, it leaves the manager stopped; with `fresh` some or all of the sessions may be gone then.
+    async def inspect_token(self, token: object, tran: Transaction | None = None) -> Verification:
+        """All that is known of a token: whether it is valid, why not, and its session."""
+        self._require_usable(tran)
+        await trio.lowlevel.checkpoint()
+        self._require_usable(tran)
+        return self.inspect(token) if tran is None else self._verifier.inspect_through(tran, token)
+
+    def inspect(
+        self,
+        token: object = None,
+        *,
+        id: object = None,
+        audience: object = None,
+        scopes: object = None,
+    ) -> Verification:
+        """What a verification of the token, or of the session with that id, would answer. Not a use."""
+        self._lifecycle.require_running()
+        use = checked_audience(audience), checked_scopes(scopes)
+        if id is None:
+            return self._verifier.inspect(token, *use)
+        check_token_or_id(token, id)
+        return self._verifier.inspect_id(str(id), *use)
+
+    async def renew_token(self, token: object, *, by: PeerIdentity | None = None) -> CreatedToken:
+        """A new token for the same session, whose lifetime begins again, up to its maximum.
+
+        Cancelled, it may still be renewed; the previous token can be renewed again then.
+
+        Raises:
+            TokenNotValidError: the token is not valid, or was superseded.
         """
-        async with self._lifecycle.start() as needed:
-            if needed:
-                self._key_ring.require_running()
-                self._journal.subscribers.belong_here()
-                self._keys.open()
-                try:
-                    if fresh:
-                        await self._clear()
-                    self._audit.start()
-                    # By the writer: after whatever a start or destroy that was cancelled has handed over.
-                    await self._db.write(self._keys.ensure, reserved=True)
-                    self._keys.current(self._db.sealed(KEY_PATH)[0])
-                    await self._binder.bind_again()
-                    self._key_ring.require_running()
-                    self._watching = self._key_ring.observe(self._key_ring_changed)
-                except BaseException:
-                    self._let_go()
-                    raise
+        self._lifecycle.require_running()
+        try:
+            renewed = await self._issuer.renew(token, by)
+        except NotRenewedError as error:
+            self._rejected(error.answer, by)
+            raise
+        self._used()
+        return renewed
 
-    async def stop(self) -> None:
-        """Wipe the session key from memory. Sessions and key stay in the store.
+    async def revoke_token(
+        self,
+        token: object = None,
+        *,
+        id: object = None,
+        tran: Transaction | None = None,
+        by: PeerIdentity | None = None,
+    ) -> bool:
+        """End one session, by its token or its id, and its descendants. Returns whether there was one.
 
-        Not cancelled once it is called. It waits for a start that is under way, and is over in a few seconds
-        then, whatever the disk does. It works from another event loop where its own has ended.
+        No verification that starts after this has returned succeeds. Cancelled, it may have ended it.
         """
-        async with self._lifecycle.stop() as needed:
-            if needed:
-                try:
-                    # Space, and what a clock set back might revive: not worth keeping the key for.
-                    with trio.move_on_after(TIDYING_SECONDS):
-                        await self._sweeper.delete_seen_expired()
-                        await self._write_notes()
-                except AgentdError as error:
-                    self._log.warning("what was noted in memory is left unwritten: %s", error)
-                finally:
-                    self._let_go()
+        self._require_usable(tran)
+        return await self._revoker.revoke(token, id, by=by, tran=tran)
 
-    async def destroy(self) -> None:
-        """Clear every session-related record from the store, which must still be running.
+    async def revoke_sessions(
+        self,
+        *,
+        state: object = None,
+        label: object = None,
+        pid: object = None,
+        parent: object = None,
+        by: PeerIdentity | None = None,
+    ) -> int:
+        """End every session that meets all conditions, with its descendants; how many met them.
 
-        The audit log stays: that everything was cleared is no reason to forget what was done. Cancelled, it
-        leaves the manager stopped and some or all of the records gone; called again, it clears the rest.
+        In steps: a session opened meanwhile may stay. The conditions are those of `list_sessions`.
         """
-        async with self._lifecycle.destroy() as needed:
-            if needed:
-                await self._clear()
+        self._lifecycle.require_running()
+        return await self._revoker.revoke_selected(checked_selection(state, label, pid, parent), by)
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def list_sessions(
+        self,
+        *,
+        state: object = None,
+        label: object = None,
+        pid: object = None,
+        parent: object = None,
+        after: object = None,
+        limit: object = None,
+    ) -> SessionPage:
+        """Some of the sessions that have not been ended, newest first.
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
+        Args:
+            state: `ACTIVE` or `EXPIRED`.
+            label: the label, in which * stands for any text and ? for any character.
+            pid: the process that opened it.
+            parent: the id of an ancestor.
+            after: the `next` of the previous page.
+            limit: the length of the page.
+        """
+        self._lifecycle.require_running()
+        selection = checked_selection(state, label, pid, parent)
+        return await session_page(self._db, self._verifier, self._clock, selection, after, limit)
 
     @property
     def expiry(self) -> int | None:
-        """How long a session lasts where its opener does not say, in seconds; None is without end."""
-        return self._expiry
+        """The default lifetime of a session in seconds; None is never."""
+        return self._lifetimes.default_ttl
 
     @property
-    def state(self) -> State:
-        """Stopped, running or destroyed."""
-        return self._lifecycle.state
+    def session_count(self) -> int:
+        """Sessions under accepted keys, including those that have ended and are not yet swept."""
+        self._lifecycle.require_running()
+        key_ids = accepted_key_ids(self._db, self._clock.read())
+        return sum(self._db.count(sessions_of_key(key_id)) for key_id in key_ids)
 
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Be told of every life-cycle event; returns the function that ends this."""
-        return self._lifecycle.observe(observer)
+    # --- events and the audit log ---
+
+    def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Publish every event on sessions to the subscriber, once it is durable; returns what ends this."""
+        return self._journal.subscribers.subscribe(subscriber)
 
     async def note(
         self, kind: str, *, by: PeerIdentity | None = None, reason: str | None = None, times: int = 1
     ) -> None:
-        """Put into the audit log what happened to the agent as a whole; on the disk when this returns.
-
-        Raises:
-            StoreError: it could not be written.
-        """
+        """Write what happened to the agent as a whole to the audit log; durable on return."""
         self._lifecycle.require_running()
         await self._db.write(
             lambda view: self._journal.write(view, kind, by=by, reason=reason, times=times), reserved=True
         )
 
-    # --- standing tasks ---
-
-    async def run(
-        self,
-        *,
-        sweep_interval_seconds: float = SWEEP_INTERVAL_SECONDS,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """The standing tasks: watch the processes that sessions are bound to, write notes, sweep.
-
-        Nothing but space and the sessions of processes depends on them; without this no session is bound.
-        Started once sessions can be bound.
-        """
-        self._lifecycle.require_home()
-        async with trio.open_nursery() as standing_tasks:
-            await standing_tasks.start(self._binder.run)
-            task_status.started()
-            noting, sweeping = NOTING_INTERVAL_SECONDS, sweep_interval_seconds
-            standing_tasks.start_soon(self._now_and_then, trio.sleep, noting, self._write_notes)
-            standing_tasks.start_soon(self._now_and_then, self._sweeper.until_due, sweeping, self._sweep)
-
-    async def sweep(self) -> int:
-        """Delete the records of every session that has ended, in small steps; returns how many."""
+    async def list_audit(
+        self, *, since: object = None, after: object = None, limit: object = None
+    ) -> AuditPage:
+        """Some entries of the audit log, newest first; see `AuditLog.page`."""
         self._lifecycle.require_running()
-        return await self._sweeper.sweep()
+        return await self._audit.page(since, after, limit)
 
-    async def _sweep(self) -> None:
-        await self.sweep()
-        await self._binder.forget_ended()
+    def _require_usable(self, tran: Transaction | None) -> None:
+        self._lifecycle.require_running()
+        if tran is not None:
+            self._db.require_own(tran)
 
-    async def _now_and_then(
-        self,
-        pause: Callable[[float], Awaitable[None]],
-        seconds: float,
-        task: Callable[[], Awaitable[None]],
-    ) -> None:
-        while True:
-            await pause(seconds)
-            if self._lifecycle.is_running:
-                try:
-                    await task()
-                except AgentdError as error:  # the store failed, or it and the manager were stopped meanwhile
-                    self._log.warning("tidying put off: %s", error)
+    def _used(self) -> None:
+        if self._on_use is not None:
+            self._on_use()
 
-    async def _write_notes(self) -> None:
-        await self._audit.flush()
-        await self._changer.write_last_uses()
-        await self._changer.forget_stored_sights()
-        if self._audit.needs_trim:
-            await self._audit.trim()
-
-    def _let_go(self) -> None:
-        self._watching()
-        self._binder.close()
-        self._verifier.forget()
-        self._keys.close()
-
-    def _key_ring_changed(self, event: LifecycleEvent) -> None:
-        if event is LifecycleEvent.STOPPED:
-            # Its keys are wiped: what is remembered of tokens must not answer for them.
-            self._verifier.forget()
-            self._keys.close()
-            self._lifecycle.give_up(
-                KeyRingNotRunningError("the key ring was stopped; stop the session manager too")
+    def _rejected(self, answer: Verification, by: PeerIdentity | None) -> None:
+        self._journal.rejected(answer, by)
+        if answer.reason == reasons.SUPERSEDED and answer.session is not None:
+            self._log.warning(
+                "a superseded token of session %s was used by process %s: it may have been stolen",
+                answer.session.id,
+                "unknown" if by is None else by.pid,
             )
-
-    async def _clear(self) -> None:
-        # The key goes first: from then on no session counts, wherever this is interrupted.
-        await self._db.delete(KEY_PATH)
-        await self._db.clear(SESSIONS_PATH)
-        await self._db.clear(BOUND_PATH)
+            if self._revoke_on_reuse:
+                self._revoker.end_soon(answer.session.id, reasons.REUSED)

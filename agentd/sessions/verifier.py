@@ -1,38 +1,36 @@
-"""Is this token valid? The one place that decides it.
+"""Is this token valid? The only module that decides it.
 
-Opening a token costs some ten microseconds, so opened tokens are kept: which record a genuine token
-names, and what that record's bytes mean, which can never change. As long as nothing was committed to the
-store since (its revision is the same), the record is known too. Otherwise the key's record, the session's
-and those above it are read again, in one transaction, and their bytes compared. So a revoke, a reset or
-a changed record cannot be missed, whoever wrote it. Time is asked anew every time.
+Decrypting a token takes some ten microseconds, so genuine tokens are cached: which record a token names, and
+what that record's bytes mean, neither of which can change. While the store's revision is the same, so is the
+record. After a commit, the records of the key, the session and its ancestors are read again in one
+transaction, and their bytes compared. So no revoke, reset or change can be missed. Time is always checked.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_TOKEN_CHARACTERS
-from agentd_client.protocol.results import EXPIRED, SessionInfo, Verification
+from agentd_client.protocol.results import EXPIRED, SESSION_EXPIRED, SessionInfo, Verification
 
-from ..tokens import Claims, SealedToken, TokenError, open_token, parse_token
-from .grants import misfit
-from .opened_token import ANSWER_SECONDS, OpenedToken, describe
+from ..tokens import Claims, SealedToken, TokenError, parse_token
+from .cached_token import ANSWER_SECONDS, CachedToken, session_info
+from .live_sessions import Readable, accepted_key_ids, find_live_session, find_path, read_key_record
 from .records import KEY_PATH, SessionPath, SessionRecord, session_path
-from .rules import EXPIRY_LEEWAY_SECONDS, first_seen, has_expired, is_superseded
-from .standing import Readable, keys_that_count, present_key, standing
+from .rules import EXPIRY_LEEWAY_SECONDS, denial_reason, has_expired, is_superseded, supersede_previous
+from .uses import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..store import DB
+    from ..store import DB, Transaction, View
     from .clock import Clock, Instant
-    from .key_holder import KeyHolder
-    from .session_key import SessionKey
+    from .journal import Journal
+    from .session_keys import SessionKey, SessionKeys
 
-MAX_OPENED_TOKENS = 4096
-"""Opened tokens that are kept, about 1 KiB each; the oldest goes first."""
+MAX_CACHED_TOKENS = 4096
+"""About 1 KiB each; the oldest is dropped first."""
 
 _MALFORMED = Verification(False, reasons.MALFORMED, None)
 _KEY_RESET = Verification(False, reasons.KEY_RESET, None)
@@ -40,292 +38,291 @@ _OTHER_AGENT = Verification(False, reasons.OTHER_AGENT, None)
 
 
 class Verifier:
-    """Judges tokens against the store; never waits. What it notes is written by whoever it tells.
+    """Verifies tokens against the store."""
 
-    Args:
-        db, keys, implicit, clock: what tokens are judged by.
-        on_first_seen: told of the path of a session whose newest token was seen for the first time.
-        on_expired: told of a session that was seen expired for the first time.
-    """
-
-    def __init__(
-        self,
-        db: DB,
-        keys: KeyHolder,
-        implicit: bytes,
-        clock: Clock,
-        *,
-        on_first_seen: Callable[[SessionPath, int], None],
-        on_expired: Callable[[SessionRecord], None],
-    ) -> None:
+    def __init__(self, db: DB, keys: SessionKeys, journal: Journal, clock: Clock) -> None:
         self._db = db
         self._keys = keys
-        self._implicit = implicit
+        self._journal = journal
         self._clock = clock
-        self._on_first_seen = on_first_seen
-        self._on_expired = on_expired
-        self._opened: dict[str, OpenedToken] = {}
-        self._seen: dict[SessionPath, tuple[int, Instant]] = {}
-        self.seen_expired: set[SessionPath] = set()
-        """What was once seen expired stays so, wherever the clock goes; emptied as records are deleted."""
-        self.used: dict[SessionPath, float] = {}
-        """When sessions were last used, as far as that is not in their records yet."""
+        self._cache: dict[str, CachedToken] = {}
+        self.uses = Uses(db)
+        self.known_expired: set[SessionPath] = set()
+        """Once found expired, a session stays expired even if the clock is set back."""
 
-    def forget(self) -> None:
-        """Drop every opened token."""
-        self._opened.clear()
+    def clear_cache(self) -> None:
+        """Drop every cached token."""
+        self._cache.clear()
 
     def verify(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification | None:
-        """Whether a token is valid, as a use of it; None where the use has to be counted in the store.
+        """Verify a token, without waiting; None if this would take one of the session's limited uses.
 
-        Raises only where it cannot be known.
+        Raises only if the answer cannot be known.
         """
         now = self._clock.read()
-        opened = self._current(token, now)
+        cached = self._look_up(token, now)
+        if isinstance(cached, Verification):
+            return cached
+        record = cached.record
+        if (
+            cached.fast_path
+            and record is not None
+            and not (cached.path in self.known_expired or has_expired(record, now))
+        ):
+            self.uses.last_uses[cached.path] = now.wall
+        else:
+            rejection = self._rejection(cached.path, cached.claims, record, now)
+            if rejection is not None:
+                return rejection
+            assert record is not None
+            denial = self._denial(cached.path, record, audience, scopes)
+            if denial is not None:
+                return denial
+            if record.uses_left is not None:
+                return None
+            self.uses.note(cached.path, record, cached.claims.gen, now)
+        if cached.answered_at <= now.wall < cached.answered_at + ANSWER_SECONDS:
+            return cached.answer
+        return cached.make_answer(now.wall)
+
+    async def consume(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
+        """Verify a token of a session with limited uses: valid once the use is durable.
+
+        A crash may lose a use, but never allows one more.
+        """
+        opened = self.open(self._db, token)
         if isinstance(opened, Verification):
             return opened
-        record = opened.record
-        if (
-            opened.is_plain
-            and record is not None
-            and not (opened.path in self.seen_expired or has_expired(record, now))
-        ):
-            wall = self.used[opened.path] = now.wall
-            if not opened.answered_at <= wall < opened.answered_at + ANSWER_SECONDS:
-                opened.answer_use(wall)
-            return opened.answer
-        refusal = self._refusal(opened, record, now, partial(misfit, audience=audience, scopes=scopes))
-        if refusal is not None:
-            return refusal
-        assert record is not None
-        if record.uses_left is not None:
-            return None
-        self.note_use(opened.path, record, opened.claims.gen, now)
-        if not opened.answered_at <= now.wall < opened.answered_at + ANSWER_SECONDS:
-            opened.answer_use(now.wall)
-        return opened.answer
+        return await self._db.write(lambda view: self._consume(view, opened, audience, scopes), reserved=True)
+
+    def consume_through(
+        self, tran: Transaction, token: object, audience: str | None, scopes: list[str] | None
+    ) -> Verification:
+        """The same, in a transaction."""
+        opened = self.open(tran, token)
+        return opened if isinstance(opened, Verification) else self._consume(tran, opened, audience, scopes)
+
+    def _consume(
+        self, view: View, opened: CachedToken, audience: str | None, scopes: list[str] | None
+    ) -> Verification:
+        record = self.live_record(view, opened)
+        if isinstance(record, Verification):
+            return record
+        denial = self._denial(opened.path, record, audience, scopes)
+        if denial is not None:
+            return denial
+        uses_left = record.uses_left
+        if uses_left is not None:
+            now = self._clock.read()
+            if opened.claims.gen == record.generation > 0 and record.superseded_at is None:
+                record = supersede_previous(record, now)
+            record = replace(record, uses_left=uses_left - 1, last_used_at=now.wall)
+            view.put(opened.path, record.encode())
+        return Verification(True, None, session_info(record))
 
     def inspect(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
-        """What `verify` would say, with all that is known; looking is no use and changes nothing."""
+        """What `verify` would answer, with all that is known. It does not count as a use."""
         now = self._clock.read()
-        opened = self._current(token, now)
+        cached = self._look_up(token, now)
+        if isinstance(cached, Verification):
+            return cached
+        return self._inspected(cached.path, cached.claims, cached.record, now, audience, scopes)
+
+    def inspect_id(self, session_id: str, audience: str | None, scopes: list[str] | None) -> Verification:
+        """The same of a session, as if the newest token were verified."""
+        now = self._clock.read()
+        path = find_path(self._db, session_id, now)
+        live = None if path is None else find_live_session(self._db, path, now)
+        if path is None or live is None:
+            return Verification(False, reasons.REVOKED, None)
+        record = live.record
+        claims = Claims("", "", session_id, record.created_at, record.expires_at, record.generation)
+        return self._inspected(path, claims, record, now, audience, scopes)
+
+    def inspect_through(self, tran: Transaction, token: object) -> Verification:
+        """What a transaction sees of a token."""
+        opened = self.open(tran, token)
         if isinstance(opened, Verification):
             return opened
-        fits = partial(misfit, audience=audience, scopes=scopes)
-        refusal = self._refusal(opened, opened.record, now, fits)
-        if refusal is not None:
-            return refusal
-        assert opened.record is not None
-        return Verification(True, None, self.describe(opened.path, opened.record))
+        record = self.live_record(tran, opened)
+        if isinstance(record, Verification):
+            return record
+        denial = self._denial(opened.path, record, None, None)
+        return denial or Verification(True, None, self.describe(opened.path, record))
 
-    def inspect_record(
-        self, path: SessionPath, record: SessionRecord, audience: str | None, scopes: list[str] | None
-    ) -> Verification:
-        """The same of a record, as if a token of its newest generation were asked about."""
-        claims = Claims("", "", record.session_id, record.made, record.expires, record.generation)
-        fits = partial(misfit, audience=audience, scopes=scopes)
-        refusal = self._refusal(OpenedToken(path[1], claims), record, self._clock.read(), fits)
-        return refusal or Verification(True, None, self.describe(path, record))
-
-    def judge_through(
-        self, view: Readable, token: object, audience: str | None = None, scopes: list[str] | None = None
-    ) -> Verification:
-        """The same, as a transaction sees it."""
-        opened = self.open(view, token)
-        if isinstance(opened, Verification):
-            return opened
-        found = self.found_in(view, opened, partial(misfit, audience=audience, scopes=scopes))
-        return (
-            found
-            if isinstance(found, Verification)
-            else Verification(True, None, self.describe(opened.path, found))
-        )
-
-    def found_in(
-        self,
-        view: Readable,
-        opened: OpenedToken,
-        fits: Callable[[SessionRecord], str | None] = lambda record: None,
-    ) -> Verification | SessionRecord:
-        """The record of a token that is valid as an operation sees it, or why it is not.
-
-        Args:
-            view: of the operation that is carried out.
-            opened: the token.
-            fits: why a session that goes on is not good for what is wanted; None where it is.
-        """
+    def live_record(self, view: Readable, opened: CachedToken) -> Verification | SessionRecord:
+        """The record of a token that is valid as an operation sees it, or why it is not."""
         now = self._clock.read()
-        if opened.key_id not in keys_that_count(view, now):  # it was replaced since the token was opened
+        if opened.key_id not in accepted_key_ids(view, now):  # replaced since the token was opened
             return _KEY_RESET
-        found = standing(view, opened.path, now)
-        record = None if found is None else found.record
-        refusal = self._refusal(opened, record, now, fits, is_telling=False)
-        if refusal is not None:
-            return refusal
+        live = find_live_session(view, opened.path, now)
+        record = None if live is None else live.record
+        # An operation may run more than once, so it remembers and announces nothing.
+        rejection = self._rejection(opened.path, opened.claims, record, now, remember=False)
+        if rejection is not None:
+            return rejection
         assert record is not None
         return record
 
-    def open(self, view: Readable, token: object) -> OpenedToken | Verification:
-        """A genuine token opened, or why it is none."""
+    def open(self, view: Readable, token: object) -> CachedToken | Verification:
+        """Open a genuine token by the key record in `view`, or say why it is not one. Nothing is cached."""
         sealed = _parsed(token)
         if sealed is None:
             return _MALFORMED
-        record = present_key(view)
-        key = None if record is None else self._keys.of_id(record, sealed.key_id, self._clock.read())
+        record = read_key_record(view)
+        key = None if record is None else self._keys.accepted_by(record, sealed.key_id, self._clock.read())
         if key is None:
-            return self._of_no_key(sealed)
-        return self._open(key, sealed) or _MALFORMED
-
-    def note_use(self, path: SessionPath, record: SessionRecord, generation: int, now: Instant) -> None:
-        """A valid token was used."""
-        self.used[path] = now.wall
-        if generation == record.generation > 0 and record.superseded is None:
-            known = self._seen.get(path)
-            if known is None or known[0] != generation:
-                self._seen[path] = (generation, now)
-                self._on_first_seen(path, generation)
-
-    @property
-    def first_sights(self) -> list[tuple[SessionPath, int]]:
-        """The sessions whose newest token was seen for the first time, as far as that is kept in memory."""
-        return [(path, generation) for path, (generation, _) in self._seen.items()]
-
-    def first_seen_is_stored(self, path: SessionPath, generation: int) -> None:
-        """The record says it now, or there is none any more."""
-        if self._seen.get(path, (None,))[0] == generation:
-            del self._seen[path]
-
-    def _as_seen(self, path: SessionPath, record: SessionRecord) -> SessionRecord:
-        """The record, with what was seen of it and is still on its way to the store."""
-        generation, when = self._seen.get(path, (None, None))
-        if when is None or generation != record.generation or record.superseded is not None:
-            return record
-        return first_seen(record, when)
+            return self._without_key(sealed)
+        return self._opened(key, sealed) or _MALFORMED
 
     def describe(self, path: SessionPath, record: SessionRecord) -> SessionInfo:
         """A record as callers see it, with its last use."""
-        return describe(record, self.used.get(path))
+        return session_info(record, self.uses.last_uses.get(path))
 
     def is_over(
-        self, path: SessionPath, record: SessionRecord, now: Instant, *, is_telling: bool = False
+        self, path: SessionPath, record: SessionRecord, now: Instant, *, remember: bool = False
     ) -> bool:
-        """Whether a session's time is over, or was once seen to be; one above it may have taken it along.
+        """Whether a session has expired, or is known to have expired, itself or an ancestor.
 
-        With `is_telling`, on the event loop's thread, what is seen now stays so and subscribers hear of it.
+        With `remember`, an expiry that is found now is final and published to subscribers.
         """
-        above = (session_path(path[1], ancestor) for ancestor in record.ancestors)
-        if path in self.seen_expired or any(each in self.seen_expired for each in above):
+        ancestors = (session_path(path[1], ancestor) for ancestor in record.ancestors)
+        if path in self.known_expired or any(each in self.known_expired for each in ancestors):
             return True
         if not has_expired(record, now):
             return False
-        if is_telling:
-            self.seen_expired.add(path)
-            self._on_expired(record)
+        if remember:
+            self.known_expired.add(path)
+            self._journal.publish(SESSION_EXPIRED, record)
         return True
 
-    def _current(self, token: object, now: Instant) -> OpenedToken | Verification:
-        """The token opened, with its record as it is now; `record` is None where that does not count."""
-        # Exactly str: a class of somebody's own may compare equal to a token that it is not.
+    # --- the cache ---
+
+    def _look_up(self, token: object, now: Instant) -> CachedToken | Verification:
+        """The token with its session's record as it is now, or why it is not genuine."""
+        # Exactly str: an object of a subclass may compare equal to a token that it is not.
         if type(token) is not str:
             return _MALFORMED
-        opened = self._opened.get(token)
+        cached = self._cache.get(token)
         revision = self._db.revision
-        if opened is None:
-            found = self._open_present(token, now)
-            if isinstance(found, Verification):
-                return found
-            opened = found
-            if len(self._opened) >= MAX_OPENED_TOKENS:
-                del self._opened[next(iter(self._opened))]
-            self._opened[token] = opened
-        elif opened.revision == revision is not None and opened.is_settled:
-            return opened
-        return self._refreshed(token, opened, revision, now)
+        if cached is None:
+            opened = self._open_fast(token, now)
+            if isinstance(opened, Verification):
+                return opened
+            cached = opened
+            if len(self._cache) >= MAX_CACHED_TOKENS:
+                del self._cache[next(iter(self._cache))]
+            self._cache[token] = cached
+        elif cached.revision == revision is not None and cached.cacheable:
+            return cached
+        return self._refreshed(token, cached, revision, now)
 
     def _refreshed(
-        self, token: str, opened: OpenedToken, revision: int | None, now: Instant
-    ) -> OpenedToken | Verification:
-        key_sealed, *sealed = self._db.sealed(KEY_PATH, opened.path, *opened.above)
-        current = self._keys.current(key_sealed)
-        is_under_present_key = current is not None and opened.key_id == current.id
-        if not is_under_present_key and self._keys.accepting(opened.key_id, now) is None:
-            self._opened.pop(token, None)
+        self, token: str, cached: CachedToken, revision: int | None, now: Instant
+    ) -> CachedToken | Verification:
+        key_sealed, *sealed = self._db.sealed(KEY_PATH, cached.path, *cached.ancestor_paths)
+        current = self._keys.current_for(key_sealed)
+        is_under_current_key = current is not None and cached.key_id == current.id
+        if not is_under_current_key and self._keys.accepted(cached.key_id, now) is None:
+            self._cache.pop(token, None)
             return _KEY_RESET
         if None in sealed:
-            opened.lose(is_under_present_key=is_under_present_key)
-        elif sealed != opened.sealed:
+            cached.mark_gone(is_under_current_key=is_under_current_key)
+        elif sealed != cached.sealed:
             own = sealed[0]
             assert own is not None
-            record = SessionRecord.decode(self._db.unseal(opened.path, own))
-            opened.read(record, is_under_present_key=is_under_present_key)
-            opened.sealed = sealed
+            record = SessionRecord.decode(self._db.unseal(cached.path, own))
+            cached.update(record, is_under_current_key=is_under_current_key)
+            cached.sealed = sealed
             if record.ancestors:
-                # Those above it, if they were not known before: a second reading, later than its own. Ids are
-                # never used again, so what is there now was there then.
-                opened.above = [session_path(opened.key_id, ancestor) for ancestor in record.ancestors]
-                stored = self._db.sealed(*opened.above)
+                # If they were not known before, a second and later read. Ids are never reused, so an ancestor
+                # that exists now existed then.
+                cached.ancestor_paths = [session_path(cached.key_id, id) for id in record.ancestors]
+                stored = self._db.sealed(*cached.ancestor_paths)
                 if None in stored:
-                    opened.lose(is_under_present_key=is_under_present_key)
+                    cached.mark_gone(is_under_current_key=is_under_current_key)
                 else:
-                    opened.sealed = [own, *stored]
-        elif opened.is_settled and not is_under_present_key:
-            # The key was replaced with grace: from now on its end has to be watched.
-            opened.is_plain = opened.is_settled = False
-        opened.revision = revision
-        return opened
+                    cached.sealed = [own, *stored]
+        elif cached.cacheable and not is_under_current_key:
+            # The key was replaced with grace, whose end has to be checked from now on.
+            cached.fast_path = cached.cacheable = False
+        cached.revision = revision
+        return cached
 
-    def _open_present(self, token: str, now: Instant) -> OpenedToken | Verification:
-        """A genuine token opened, or why it is none, by the key's record as it is now.
+    def _open_fast(self, token: str, now: Instant) -> CachedToken | Verification:
+        """Open a genuine token with a key in memory, before reading whether that key is still accepted.
 
-        A key that is in memory opens it before the record is asked whether that key still counts: whoever
-        goes on reads the record with the session's (`_refreshed`).
+        The caller reads the key's record together with the session's (`_refreshed`).
         """
         sealed = _parsed(token)
         if sealed is None:
             return _MALFORMED
         known = self._keys.in_memory(sealed.key_id)
-        opened = None if known is None else self._open(known, sealed)
+        opened = None if known is None else self._opened(known, sealed)
         if opened is not None:
             return opened
-        self._keys.current(self._db.sealed(KEY_PATH)[0])
-        key = self._keys.accepting(sealed.key_id, now)
+        self._keys.current()
+        key = self._keys.accepted(sealed.key_id, now)
         if key is None:
-            return self._of_no_key(sealed)
-        return (None if key is known else self._open(key, sealed)) or _MALFORMED
+            return self._without_key(sealed)
+        return (None if key is known else self._opened(key, sealed)) or _MALFORMED
 
-    def _open(self, key: SessionKey, token: SealedToken) -> OpenedToken | None:
-        try:
-            with key.secret as secret:
-                return OpenedToken(key.id, open_token(secret, token, implicit=self._implicit))
-        except TokenError:
-            return None
+    def _opened(self, key: SessionKey, sealed: SealedToken) -> CachedToken | None:
+        claims = self._keys.open_token(key, sealed)
+        return None if claims is None else CachedToken(key.id, claims)
 
-    def _of_no_key(self, token: SealedToken) -> Verification:
+    def _without_key(self, token: SealedToken) -> Verification:
         return _OTHER_AGENT if self._keys.is_of_another_agent(token.key_id) else _KEY_RESET
 
-    def _refusal(
+    # --- judging ---
+
+    def _inspected(
         self,
-        opened: OpenedToken,
+        path: SessionPath,
+        claims: Claims,
         record: SessionRecord | None,
         now: Instant,
-        fits: Callable[[SessionRecord], str | None],
+        audience: str | None,
+        scopes: list[str] | None,
+    ) -> Verification:
+        rejection = self._rejection(path, claims, record, now)
+        if rejection is not None:
+            return rejection
+        assert record is not None
+        denial = self._denial(path, record, audience, scopes)
+        return denial or Verification(True, None, self.describe(path, record))
+
+    def _rejection(
+        self,
+        path: SessionPath,
+        claims: Claims,
+        record: SessionRecord | None,
+        now: Instant,
         *,
-        is_telling: bool = True,
+        remember: bool = True,
     ) -> Verification | None:
-        """Why a token is not valid; None where it is."""
-        path, generation = opened.path, opened.claims.gen
-        if record is None or generation > record.generation:
-            return _gone(opened.claims, now)
-        if self.is_over(path, record, now, is_telling=is_telling):
-            return Verification(False, reasons.EXPIRED, describe(record, self.used.get(path), EXPIRED))
-        if is_superseded(self._as_seen(path, record), generation, now):
+        """Why a token is not valid, whatever it is used for; None if it is, and then there is a record."""
+        if record is None or claims.gen > record.generation:
+            # Records of expired sessions are swept, but the token still shows that this one expired.
+            expired = claims.exp is not None and now.wall >= claims.exp + EXPIRY_LEEWAY_SECONDS
+            return Verification(False, reasons.EXPIRED if expired else reasons.REVOKED, None)
+        if self.is_over(path, record, now, remember=remember):
+            info = self.describe(path, record)._replace(state=EXPIRED)
+            return Verification(False, reasons.EXPIRED, info)
+        if is_superseded(self.uses.with_first_use(path, record), claims.gen, now):
             return Verification(False, reasons.SUPERSEDED, self.describe(path, record))
-        reason = fits(record)
+        return None
+
+    def _denial(
+        self, path: SessionPath, record: SessionRecord, audience: str | None, scopes: list[str] | None
+    ) -> Verification | None:
+        """Why the session does not permit this use; None if it does."""
+        reason = denial_reason(record, audience, scopes)
         return None if reason is None else Verification(False, reason, self.describe(path, record))
 
 
 def _parsed(token: object) -> SealedToken | None:
-    # Exactly str, as in `_current`.
+    # Exactly str, as in `_look_up`.
     if type(token) is not str or len(token) > MAX_TOKEN_CHARACTERS:
         return None
     try:
@@ -334,7 +331,11 @@ def _parsed(token: object) -> SealedToken | None:
         return None
 
 
-def _gone(claims: Claims, now: Instant) -> Verification:
-    # Records of expired sessions are swept; the token still tells that this one ended by itself.
-    expired = claims.exp is not None and now.wall >= claims.exp + EXPIRY_LEEWAY_SECONDS
-    return Verification(False, reasons.EXPIRED if expired else reasons.REVOKED, None)
+class Context(NamedTuple):
+    """What every operation on sessions works with."""
+
+    db: DB
+    keys: SessionKeys
+    verifier: Verifier
+    journal: Journal
+    clock: Clock

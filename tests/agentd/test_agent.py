@@ -22,8 +22,7 @@ from agentd.locking import LockMark
 from agentd.locking.logind_watch import LOCK_SECONDS
 from agentd.main import running_core
 from agentd.sessions import Subscribers
-from agentd.sessions.audit import ACTS
-from agentd.sessions.records import AuditRecord
+from agentd.sessions.records import ACTIONS_PATH, AuditRecord
 from agentd_client.errors import (
     AgentLockedError,
     InvalidParamsError,
@@ -532,7 +531,7 @@ async def test_unlocking_is_a_use_from_the_moment_it_can_be_used(agent, monkeypa
     newest = []
 
     def on_unlock() -> None:
-        ((_, stored),) = agent.core.db.iterate(ACTS, reverse=True, limit=1)
+        ((_, stored),) = agent.core.db.iterate(ACTIONS_PATH, reverse=True, limit=1)
         newest.append(AuditRecord.decode(stored).kind)
 
     monkeypatch.setattr(agent, "_on_unlock", on_unlock)

@@ -12,9 +12,8 @@ import trio
 from agentd.crypto import random_bytes
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager, SystemClock
-from agentd.sessions.identifiers import session_id
-from agentd.sessions.records import SessionRecord, session_path
-from agentd.sessions.rules import ends_after, millisecond
+from agentd.sessions.records import SessionRecord, session_id, session_path
+from agentd.sessions.rules import ends_after, to_milliseconds
 from agentd.store import DB, View
 from tests.bench import load
 from tests.bench.figures import Row, Sample, compare
@@ -44,8 +43,8 @@ async def populate(home: Home, count: int) -> None:
             expires, boot_expires = ends_after(EXPIRY_SECONDS, now)
             records = [
                 SessionRecord(
-                    session_id(random_bytes(16), at), "bench", millisecond(now.wall), expires, now.boot_id,
-                    boot_expires, opened_uid=0, opened_pid=1, lasts=EXPIRY_SECONDS,
+                    session_id(random_bytes(16), at), "bench", to_milliseconds(now.wall), expires, now.boot_id,
+                    boot_expires, opened_uid=0, opened_pid=1, ttl=EXPIRY_SECONDS,
                 )
                 for at in range(start, min(start + STEP, count))
             ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentd.keys import KeyRing
-from agentd.sessions import SessionManager, audit
+from agentd.sessions import SessionManager, journal
 from agentd.sessions.records import KEY_PATH
 from agentd.store import DB, environment
 from agentd_client import StoreFullError
@@ -29,7 +29,7 @@ async def manager(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SessionManager]:
     # With so little room the log would take most of it.
-    monkeypatch.setattr(audit, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(journal, "MAX_ENTRIES", 100)
     key_ring = await KeyRing.create_key_ring(keys_path=tmp_path / "keys")
     db = DB(tmp_path / "store", key_ring, map_bytes=MAP_BYTES, max_map_bytes=MAP_BYTES)
     async with key_ring, db:

@@ -8,9 +8,10 @@ import trio
 import trio.testing
 
 from agentd.keys import KeyRing
-from agentd.sessions import Instant, audit, refusals, slices
-from agentd.sessions.audit import ACTS, REFUSALS, AuditLog
-from agentd.sessions.records import AuditRecord
+from agentd.sessions import Instant, journal, rejected_tokens
+from agentd.sessions import clock as clock_module
+from agentd.sessions.journal import AuditLog
+from agentd.sessions.records import ACTIONS_PATH, REJECTIONS_PATH, AuditRecord
 from agentd.store import DB, environment
 from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
 from agentd_client.protocol import reasons
@@ -98,7 +99,7 @@ async def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
 
 def stored(db: DB) -> list[AuditRecord]:
     """The refusals as they are in the store, the oldest first."""
-    return [AuditRecord.decode(stored) for _, stored in db.iterate(REFUSALS)]
+    return [AuditRecord.decode(stored) for _, stored in db.iterate(REJECTIONS_PATH)]
 
 
 # --- what was done ---
@@ -170,7 +171,7 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
         if number % 3:
             await put(db, log, CREATED, clock.read(), label=str(number))
         else:
-            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number), label=str(number))
+            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number), label=str(number))
         expected.insert(0, str(number))
     await written(db)
     assert [entry.label for entry in (await entries(log, limit=limit))] == expected
@@ -193,11 +194,11 @@ async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or
 
 async def test_since_shows_what_happened_from_then_on_counted_refusals_included(db, log, clock):
     start = clock.wall
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await put(db, log, CREATED, clock.read(), label="old")
     for _ in range(9):
         clock.advance(MINUTES)
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
         await put(db, log, CREATED, clock.read(), label=str(clock.wall - start))
     await log.flush()
     assert [entry.label for entry in (await entries(log, since=start + 8 * MINUTES))] == [
@@ -229,9 +230,11 @@ async def test_a_page_looks_at_a_bounded_number_of_entries_in_slices_and_goes_on
     for _ in range(40):
         clock.advance(0.5)
         await put(db, log, CREATED, clock.read())
-    monkeypatch.setattr(audit, "MAX_LOOKED_AT", 16)
-    monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
-    later = clock.wall + refusals.COUNTED_SECONDS / 2  # nothing fits, and all of it has to be looked at
+    monkeypatch.setattr(journal, "MAX_LOOKED_AT", 16)
+    monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    later = (
+        clock.wall + rejected_tokens.COUNTED_SECONDS / 2
+    )  # nothing fits, and all of it has to be looked at
     turns, scope = 0, trio.CancelScope()
 
     async def count_turns() -> None:
@@ -300,7 +303,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
 
 
 async def test_a_damaged_entry_is_told_of(db, log, clock):
-    await db.put((*ACTS, bytes(16)), AuditRecord.__name__.encode())
+    await db.put((*ACTIONS_PATH, bytes(16)), AuditRecord.__name__.encode())
     with pytest.raises(StoreDamagedError):
         (await log.page())
 
@@ -311,10 +314,10 @@ async def test_a_damaged_entry_is_told_of(db, log, clock):
 async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     db, new_log, clock, monkeypatch
 ):
-    monkeypatch.setattr(refusals, "MAX_NEW", 1000)
+    monkeypatch.setattr(rejected_tokens, "MAX_NEW", 1000)
     log = new_log(max_entries=40)
     for number in range(100):
-        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
+        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
     for number in range(30):
         await put(db, log, CREATED, clock.read(), label=str(number))
     assert await log.trim() == 90
@@ -331,7 +334,7 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(74, 34, -1)
     ]
-    assert (db.count(ACTS), db.count(REFUSALS)) == (40, 10)
+    assert (db.count(ACTIONS_PATH), db.count(REJECTIONS_PATH)) == (40, 10)
 
 
 async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_log, clock, monkeypatch):
@@ -343,13 +346,13 @@ async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_l
     await log.trim()
     asked, count = [], db.count
     monkeypatch.setattr(db, "count", lambda path: asked.append(path) or count(path))
-    for _ in range(audit.TRIM_EVERY - 1):
+    for _ in range(journal.TRIM_EVERY - 1):
         await put(db, log, CREATED, clock.read())
         assert not log.needs_trim
     assert asked == []
     await put(db, log, CREATED, clock.read())
     assert log.needs_trim
-    assert await log.trim() == audit.TRIM_EVERY
+    assert await log.trim() == journal.TRIM_EVERY
     assert not log.needs_trim
 
 
@@ -364,13 +367,13 @@ async def test_a_log_within_its_bounds_is_not_asked_about_again_and_again(db, lo
 
 async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log, clock):
     start = clock.wall
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     await written(db)
     assert [entry.times for entry in (await entries(log))] == [1]  # the first at once
     commits = db.commits
     for _ in range(499):
         clock.advance(1)
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     assert db.commits == commits
     await log.flush()
     assert db.commits == commits + 1
@@ -386,7 +389,7 @@ async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log,
 async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
     for _ in range(40):
         clock.advance(1)
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await written(db)
     assert [record.times for record in stored(db)] == [1]
     commits = db.commits
@@ -397,7 +400,7 @@ async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
 
 async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
     for session in ("one", "two", "one"):
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
     await log.flush()
     (entry,) = await entries(log)
     assert (entry.session_id, entry.label, entry.times) == (None, "", 3)
@@ -407,8 +410,8 @@ async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
 async def test_another_peer_or_reason_is_another_entry(db, log, clock):
     for peer in (PEER, PEER._replace(pid=1), PEER._replace(uid=0), None):
         for reason in (reasons.EXPIRED, reasons.REVOKED):
-            log.refused(reason, clock.read(), by=peer)
-            log.refused(reason, clock.read(), by=peer and peer._replace(exe=None))
+            log.rejected(reason, clock.read(), by=peer)
+            log.rejected(reason, clock.read(), by=peer and peer._replace(exe=None))
     await log.flush()
     assert len(await entries(log)) == 8
     assert {entry.times for entry in (await entries(log))} == {2}
@@ -417,39 +420,41 @@ async def test_another_peer_or_reason_is_another_entry(db, log, clock):
 
 @pytest.mark.parametrize("is_set_back", [False, True])
 async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(db, log, clock, is_set_back):
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
-    clock.advance(refusals.COUNTED_SECONDS - 1)
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    clock.advance(rejected_tokens.COUNTED_SECONDS - 1)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     if is_set_back:
         clock.set_wall(clock.wall - 3600)
     else:
         clock.advance(1)
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await log.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 2]
-    assert all(0 <= entry.until - entry.at < refusals.COUNTED_SECONDS for entry in (await entries(log)))
+    assert all(
+        0 <= entry.until - entry.at < rejected_tokens.COUNTED_SECONDS for entry in (await entries(log))
+    )
 
 
 async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
     for pid in range(1000):
-        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION)
     await log.flush()
     others, *named = await entries(log)
-    assert len(named) == refusals.MAX_NEW
+    assert len(named) == rejected_tokens.MAX_NEW
     assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
     assert (others.times, others.reason, others.session_id) == (
-        1000 - refusals.MAX_NEW,
+        1000 - rejected_tokens.MAX_NEW,
         reasons.EXPIRED,
         SESSION,
     )
-    log.refused(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
-    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
+    log.rejected(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
+    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
     await log.flush()
     others, *named = await entries(log)
-    assert (others.times, others.reason, others.peer_uid) == (1001 - refusals.MAX_NEW, None, None)
+    assert (others.times, others.reason, others.peer_uid) == (1001 - rejected_tokens.MAX_NEW, None, None)
     assert named[-1].times == 2
-    clock.advance(refusals.COUNTED_SECONDS)
-    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
+    clock.advance(rejected_tokens.COUNTED_SECONDS)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
     assert (await entries(log))[0].peer_pid == 5000  # there is room again
 
@@ -458,41 +463,41 @@ async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
     begun = 0
     for step in range(120):
         for number in range(3):
-            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 10 * step + number))
+            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 10 * step + number))
         clock.advance(20)
     await log.flush()
     named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
     for at in named:
-        begun = max(begun, sum(at <= other < at + refusals.COUNTED_SECONDS for other in named))
-    assert begun == refusals.MAX_NEW
+        begun = max(begun, sum(at <= other < at + rejected_tokens.COUNTED_SECONDS for other in named))
+    assert begun == rejected_tokens.MAX_NEW
     assert sum(entry.times for entry in (await entries(log))) == 360
 
 
 async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dropped(
     db, log, clock, monkeypatch
 ):
-    monkeypatch.setattr(refusals, "MAX_NEW", 10_000)
-    for pid in range(refusals.MAX_COUNTED + 5):
+    monkeypatch.setattr(rejected_tokens, "MAX_NEW", 10_000)
+    for pid in range(rejected_tokens.MAX_PENDING + 5):
         for _ in range(3):
-            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
-    assert len(log._refusals._counted) == len(log._refusals._latest) == refusals.MAX_COUNTED
+            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+    assert len(log._rejected._entries) == len(log._rejected._latest) == rejected_tokens.MAX_PENDING
     await written(db)
     assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
     await log.flush()
     assert {record.times for record in stored(db)} == {3}
-    clock.advance(refusals.COUNTED_SECONDS)
+    clock.advance(rejected_tokens.COUNTED_SECONDS)
     await log.flush()
-    assert len(log._refusals._counted) == len(log._refusals._latest) == 0
+    assert len(log._rejected._entries) == len(log._rejected._latest) == 0
 
 
 async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next_one(db, log, clock):
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.flush)
         await trio.testing.wait_all_tasks_blocked()
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
         gate.set()
     assert [record.times for record in stored(db)] == [2]
     await log.flush()
@@ -520,7 +525,6 @@ async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog)
     with caplog.at_level(logging.ERROR, "agentd.test"):
         log.missed(REVOKED, session_id=SESSION, by=PEER)
         log.missed(KEY_RESET)
-    assert log.entries_missed == 2
     assert "revoked session=" + SESSION in caplog.text
     assert "pid=4711" in caplog.text
     assert "keyReset session=all" in caplog.text
@@ -531,17 +535,17 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
 ):
     full(True)
     for _ in range(3):
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     with caplog.at_level(logging.WARNING):
         await log.flush()
-        assert "stay out of the audit log" in caplog.text
+        assert "missing from the audit log" in caplog.text
         caplog.clear()
         for pid in range(100):
-            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
         await written(db)
         assert caplog.records == []  # one line for each flush, not for each refusal
     assert (await entries(log)) == []
-    clock.advance(5 * refusals.COUNTED_SECONDS)
+    clock.advance(5 * rejected_tokens.COUNTED_SECONDS)
     await log.flush()
     full(False)
     await log.flush()
@@ -550,11 +554,11 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
 
 
 async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(db, log, clock, full):
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await written(db)
     full(True)
     for _ in range(99):
-        log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await log.flush()
     assert [entry.times for entry in (await entries(log))] == [100]
 
@@ -562,16 +566,16 @@ async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(
 async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
     db, log, clock, full, caplog, monkeypatch
 ):
-    monkeypatch.setattr(refusals, "MAX_COUNTED", 2)
+    monkeypatch.setattr(rejected_tokens, "MAX_PENDING", 2)
     full(True)
-    log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
+    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
     await log.flush()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         for pid in (2, 3):
-            log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     assert [record.getMessage() for record in caplog.records] == [
-        "not in the audit log: uid=1000 pid=1 was refused 1 times (EXPIRED)"
+        "missing from the audit log: 1 tokens of uid=1000 pid=1 rejected (EXPIRED)"
     ]
 
 
@@ -584,10 +588,10 @@ async def test_a_full_store_can_be_trimmed(db, new_log, clock, full):
 
 
 async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, clock):
-    log.refused(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
     await db.stop()
     for pid in (PEER.pid, 1, 2):
-        log.refused(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     await log.flush()
     with pytest.raises(DBNotRunningError):
         (await log.page())

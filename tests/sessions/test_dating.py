@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from agentd.keys import KeyRing
 from agentd.sessions import SessionManager
-from agentd.sessions.dating import TIMESTAMPED_FOLDERS, timestamp_in_path
-from agentd.sessions.identifiers import session_id
-from agentd.sessions.records import session_path
+from agentd.sessions.records import TIMESTAMPED_FOLDERS, session_id, session_path, timestamp_in_path
 from agentd.store import DB, check_offline
 from tests.clocks import ManualClock
 

@@ -131,7 +131,7 @@ async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, capl
     key_id = manager.key_id
     assert await manager.reset_key() != key_id
     assert not await manager.verify_token(created.token)
-    assert caplog.text.count("not in the audit log") == 2
+    assert caplog.text.count("missing from the audit log") == 2
 
 
 async def test_a_session_ends_with_its_process(manager, events):

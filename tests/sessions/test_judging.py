@@ -243,11 +243,11 @@ async def test_a_key_that_another_manager_replaced_opens_nothing(db, key_ring, m
 
 
 async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
-    monkeypatch.setattr(verifier, "MAX_OPENED_TOKENS", 3)
+    monkeypatch.setattr(verifier, "MAX_CACHED_TOKENS", 3)
     tokens = [await manager.create_token() for _ in range(10)]
     for _ in range(2):
         assert all(manager.inspect(token).valid for token in tokens)
-    assert len(manager._verifier._opened) == 3
+    assert len(manager._verifier._cache) == 3
 
 
 @pytest.mark.parametrize(

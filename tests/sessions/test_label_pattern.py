@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from agentd.sessions.label_pattern import LabelPattern
+from agentd.sessions.listing import LabelPattern
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import re
 import pytest
 import trio
 
-from agentd.sessions import selection, slices
+from agentd.sessions import clock as clock_module
+from agentd.sessions import listing
 from agentd.sessions.records import SESSIONS_PATH, SessionRecord
 from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidParamsError, LifecycleError
@@ -48,8 +49,8 @@ async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none
 
 
 async def test_one_answer_looks_at_a_bounded_number_of_records(manager, clock, monkeypatch):
-    monkeypatch.setattr(selection, "CHUNK_RECORDS", 4)
-    monkeypatch.setattr(selection, "MAX_LOOKED_AT", 8)
+    monkeypatch.setattr(listing, "CHUNK_RECORDS", 4)
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 8)
     await opened(manager, clock, 20)
     page = await manager.list_sessions(label="session 0")
     assert page.sessions == []
@@ -117,9 +118,9 @@ async def test_a_place_under_a_key_that_is_gone_is_the_end(manager, clock):
 
 
 async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, clock, monkeypatch):
-    from agentd.sessions import ender
+    from agentd.sessions import revoker
 
-    monkeypatch.setattr(ender, "STEP_RECORDS", 4)
+    monkeypatch.setattr(revoker, "STEP_RECORDS", 4)
     ten = await opened(manager, clock, 10)
     other = await manager.open_session(600, "other")
     below = await manager.open_session(600, "below", parent=ten[4].token)
@@ -145,9 +146,9 @@ async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_c
 
 
 async def test_others_have_their_turn_while_many_are_looked_at_and_none_fits(manager, clock, monkeypatch):
-    from agentd.sessions import ender
+    from agentd.sessions import revoker
 
-    monkeypatch.setattr(ender, "STEP_RECORDS", 1)
+    monkeypatch.setattr(revoker, "STEP_RECORDS", 1)
     await opened(manager, clock, 10)
     turns = 0
 
@@ -259,11 +260,11 @@ class TurnCounter:
 
         def counting(stored):
             self.looked_at[-1] += 1
-            self._seconds += slices.SLICE_SECONDS / 4
+            self._seconds += clock_module.SLICE_SECONDS / 4
             return decode(stored)
 
         monkeypatch.setattr(SessionRecord, "decode", counting)
-        monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (lambda: self._seconds,))
+        monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (lambda: self._seconds,))
 
     async def run(self, scope):
         with scope:
@@ -314,8 +315,8 @@ async def test_patterns_leave_nothing_behind(manager, clock):
 
 
 async def test_a_page_that_is_being_made_ends_where_the_store_stops(manager, clock, monkeypatch):
-    monkeypatch.setattr(slices.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     await opened(manager, clock, 5)
-    monkeypatch.setattr(slices, "checkpoint", manager._db.stop)  # while it lets the others have a turn
+    monkeypatch.setattr(clock_module, "checkpoint", manager._db.stop)  # while it lets the others have a turn
     with pytest.raises(LifecycleError):
         await manager.list_sessions()

@@ -115,7 +115,12 @@ class Sessions:
         """What is stored, how often something was, and what is noted in memory until it is."""
         await self._db.delete("nothing")  # whatever was handed over without waiting is done
         verifier = self._manager._verifier
-        return sorted(self._db.iterate()), dict(verifier.used), dict(verifier._seen), self._db.revision
+        return (
+            sorted(self._db.iterate()),
+            dict(verifier.uses.last_uses),
+            dict(verifier.uses._first_uses),
+            self._db.revision,
+        )
 
     async def assert_that_nothing_changes(self, look):
         """While they go on, and when some of them have expired."""

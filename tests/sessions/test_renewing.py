@@ -70,7 +70,7 @@ async def test_what_was_seen_is_kept_in_memory_until_the_store_tells_it(db, mana
         assert await manager.verify_token(refused.token)
     await manager.revoke_token(ended.token)
     await manager._write_notes()
-    assert [path[2] for path, _ in manager._verifier.first_sights] == [refused.id]
+    assert [path[2] for path, _ in manager._verifier.uses.pending_first_uses] == [refused.id]
     clock.advance(OVERLAP_SECONDS)
     assert not any([await manager.verify_token(each.token) for each in created])
 
@@ -223,7 +223,9 @@ async def test_a_limit_cuts_short_what_nobody_asked_for(limited, clock):
     ],
 )
 async def test_a_limit_refuses_what_was_asked_for(limited, asked):
-    with pytest.raises(InvalidExpiryError, match=r"beyond the longest .* 1 min 40 s .session_max_lifetime"):
+    with pytest.raises(
+        InvalidExpiryError, match=r"exceeds the agent.s limit of 1 min 40 s .session_max_lifetime"
+    ):
         await limited.open_session(**asked)
     parent = await limited.open_session()
     with pytest.raises(InvalidExpiryError):

@@ -70,7 +70,7 @@ async def test_a_key_record_that_was_exchanged_is_refused_as_damage(db, manager)
     from agentd.sessions.records import KEY_PATH, KeyRecord
 
     stored = KeyRecord.decode(db.get(KEY_PATH))
-    await db.put(KEY_PATH, KeyRecord("B" * 22, stored.wrapped, stored.made).encode())
+    await db.put(KEY_PATH, KeyRecord("B" * 22, stored.wrapped, stored.created_at).encode())
     with pytest.raises(StoreDamagedError):
         await manager.create_token()
 

@@ -108,7 +108,7 @@ async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock
         patched.setattr(manager, "sweep", fail)
         with trio.move_on_after(90):
             await manager.run(sweep_interval_seconds=60)
-    assert "tidying put off" in caplog.text
+    assert "sweeping or writing postponed" in caplog.text
     with trio.move_on_after(90):
         await manager.run(sweep_interval_seconds=60)
     await db.delete("nothing")
@@ -138,18 +138,18 @@ async def test_a_session_opened_between_looking_and_deleting_stays(db, manager, 
     created += [entry for entry in iterate("sessions") if entry[0][1] == manager.key_id.encode()]
     monkeypatch.setattr(db, "iterate", look_while_others_write)
     with monkeypatch.context() as patched:
-        patched.setattr(sweeper, "keys_that_count", stale_then_true(sweeper.keys_that_count))
+        patched.setattr(sweeper, "accepted_key_ids", stale_then_true(sweeper.accepted_key_ids))
         await manager.sweep()
     assert await manager.verify_token(token), "what looked ended by the key of before is judged again"
 
 
-def stale_then_true(keys_that_count):
+def stale_then_true(accepted_key_ids):
     """The first look sees the key of before; the look inside the transaction sees what is there."""
     looks = []
 
     def look(view, now):
         looks.append(view)
-        return ["the key of before"] if len(looks) == 1 else keys_that_count(view, now)
+        return ["the key of before"] if len(looks) == 1 else accepted_key_ids(view, now)
 
     return look
 
@@ -164,7 +164,7 @@ async def test_stopping_wipes_the_key_though_the_store_has_failed(db, manager, c
     assert manager.state is State.STOPPED
     with pytest.raises(KeyUnavailableError):
         bytes(key)
-    assert "left unwritten" in caplog.text
+    assert "were not written" in caplog.text
     await db.start()
 
 

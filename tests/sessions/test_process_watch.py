@@ -12,8 +12,8 @@ import trio.testing
 
 from agentd import process_identity
 from agentd.process_identity import Process, identify
-from agentd.sessions import processes
-from agentd.sessions.processes import ProcessWatch
+from agentd.sessions import binding
+from agentd.sessions.binding import ProcessWatch
 from agentd_client.errors import CannotBindError, StoreError
 from tests.children import child
 
@@ -37,7 +37,7 @@ def watch() -> Iterator[ProcessWatch]:
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr(processes, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(binding, "RETRY_SECONDS", 0)
 
 
 class Told:
@@ -316,7 +316,7 @@ async def test_pauses_grow_up_to_a_bound(watch, running, monkeypatch):
 
 
 async def test_there_is_a_most_and_what_was_forgotten_makes_room(watch, running, monkeypatch):
-    monkeypatch.setattr(processes, "MAX_WATCHED", 3)
+    monkeypatch.setattr(binding, "MAX_WATCHED", 3)
     found = identity(running)
     for number in range(3):
         assert watch.watch(number, found)

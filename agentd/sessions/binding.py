@@ -1,0 +1,297 @@
+"""Sessions that end with a process: bound when they are opened, and again when the agent starts."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from agentd_client.errors import AgentdError, CannotBindError
+from agentd_client.protocol.reasons import PROCESS_ENDED
+
+from ..process_identity import Process, completed, is_alive
+from .live_sessions import find_live_session, find_path, read_session
+from .records import BOUND_PATH, SessionPath, SessionRecord, session_path
+
+if TYPE_CHECKING:
+    from ..store import View
+    from .clock import Clock
+    from .revoker import Revoker
+    from .verifier import Context
+
+MAX_WATCHED = 512
+"""Processes watched at a time. Each takes a file descriptor; together with the most connections there may be
+they stay below 1,024."""
+
+RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 60.0
+"""The first pause before a failed callback is repeated; it doubles up to the second value."""
+
+_CANNOT_WATCH = "the agent cannot watch that process"
+
+
+class _Watched:
+    __slots__ = ("fd", "is_waited_for", "pid")
+
+    def __init__(self, fd: int, pid: int) -> None:
+        self.fd = fd
+        self.pid = pid
+        self.is_waited_for = False
+
+
+class ProcessWatch:
+    """Calls back once for every watched process that ends, by a file descriptor for each, pidfd_open(2).
+
+    A key is the owner's name for a watched process; it is shown in the log. For the event loop's thread only.
+
+    Args:
+        logger: for callbacks that failed.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._log = logger or logging.getLogger("agentd.sessions")
+        self._watched: dict[Hashable, _Watched] = {}
+        self._unreported: dict[
+            Hashable, int
+        ] = {}  # the pids of those that ended, until the callback succeeds
+        self._nursery: trio.Nursery | None = None
+        self._on_end: Callable[[Hashable], Awaitable[None]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """The keys of all watched processes."""
+        return list(self._watched)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it accepts no other key."""
+        return len(self._watched) >= MAX_WATCHED
+
+    def watch(self, key: Hashable, process: Process) -> bool:
+        """Watch a process, instead of the one that the key may have had; False if it has ended.
+
+        Raises:
+            CannotBindError: too many are watched, or this system does not let the agent watch it.
+        """
+        if key not in self._watched and self.is_full:
+            raise CannotBindError(
+                f"the agent already watches {MAX_WATCHED} processes, its maximum; end a session bound to one"
+            )
+        fd = _open_pidfd(process.pid)
+        if fd is None:
+            return False
+        # From here on the descriptor refers to one process. This check shows if another one had got the pid.
+        if not is_alive(process) or process.serial not in (None, os.fstat(fd).st_ino):
+            os.close(fd)
+            return False
+        self.forget(key)
+        self._unreported.pop(key, None)  # of the key's previous process
+        watched = self._watched[key] = _Watched(fd, process.pid)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._wait, key, watched)
+        return True
+
+    def forget(self, key: Hashable) -> None:
+        """Stop watching, if it is watched. An end that was seen before is still reported."""
+        watched = self._watched.pop(key, None)
+        if watched is not None:
+            if watched.is_waited_for:
+                trio.lowlevel.notify_closing(watched.fd)
+            os.close(watched.fd)
+
+    def close(self) -> None:
+        """Forget every key, and every end that is not reported yet."""
+        self._unreported.clear()
+        for key in list(self._watched):
+            self.forget(key)
+
+    async def run(self, on_end: Callable[[Hashable], Awaitable[None]]) -> None:
+        """Call `on_end` with the key of every watched process that ends, each in a task; until cancelled.
+
+        By then the key is forgotten. If `on_end` fails, that is logged and it is called again after a pause.
+        Ends not yet reported when this is cancelled are reported by the next run.
+        """
+        if self._nursery is not None:
+            raise RuntimeError("it is already running")
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._on_end = nursery, on_end
+            try:
+                for key, watched in self._watched.items():
+                    nursery.start_soon(self._wait, key, watched)
+                for key in self._unreported:
+                    nursery.start_soon(self._report, key)
+                await trio.sleep_forever()
+            finally:
+                self._nursery = self._on_end = None
+
+    async def _wait(self, key: Hashable, watched: _Watched) -> None:
+        if self._watched.get(key) is not watched:  # forgotten before this task first ran
+            return
+        watched.is_waited_for = True
+        try:
+            await trio.lowlevel.wait_readable(watched.fd)
+        except trio.ClosedResourceError:
+            return
+        finally:
+            watched.is_waited_for = False
+        if self._watched.get(key) is not watched:  # forgotten before this task ran again
+            return
+        self.forget(key)
+        self._unreported[key] = watched.pid
+        await self._report(key)
+
+    async def _report(self, key: Hashable) -> None:
+        pid, pause = self._unreported.get(key, 0), RETRY_SECONDS
+        while key in self._unreported and self._on_end is not None:
+            try:
+                await self._on_end(key)
+            except Exception as error:
+                # Whatever it was, the session must not outlive its process, nor must the other watches end.
+                is_expected = isinstance(error, AgentdError)
+                self._log.error(
+                    "process %d exited; ending its session %s failed, next attempt in %d s: %s",
+                    pid,
+                    key,
+                    pause,
+                    error if is_expected else type(error).__name__,
+                    exc_info=None if is_expected else error,
+                )
+                await trio.sleep(pause)
+                pause = min(2 * pause, MAX_RETRY_SECONDS)
+            else:
+                self._unreported.pop(key, None)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    if not hasattr(os, "pidfd_open"):
+        raise CannotBindError(f"{_CANNOT_WATCH}: this system has no pidfd_open")
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise CannotBindError(
+                f"{_CANNOT_WATCH}: it has no file descriptor left; end some sessions"
+            ) from error
+        raise CannotBindError(f"{_CANNOT_WATCH} (pidfd_open: {error.strerror})") from error
+
+
+class Binder:
+    """Watches the processes of bound sessions, keyed by session id, and ends a session with its process."""
+
+    def __init__(self, context: Context, revoker: Revoker, logger: logging.Logger) -> None:
+        self._db, _, self._verifier, _, self._clock = context
+        self._revoker = revoker
+        self._watch = ProcessWatch(logger)
+        self._is_running = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End sessions whose process ends, until cancelled; sessions can be bound once this has started."""
+        self._is_running = True
+        task_status.started()
+        try:
+            await self._watch.run(self._end)
+        finally:
+            self._is_running = False
+
+    def bind(self, session_id: str, process: Process | None) -> Process:
+        """Watch the process of a session that is about to be opened.
+
+        Args:
+            session_id: of that session.
+            process: None if no process has the peer's pid.
+
+        Raises:
+            CannotBindError: it has ended, cannot be watched, or nothing would notice its end.
+        """
+        if not self._is_running:
+            raise CannotBindError(
+                "this session manager watches no processes: its standing tasks (`run`) are not running"
+            )
+        if process is not None and process.pid == 0:  # how SO_PEERCRED shows it, pid_namespaces(7)
+            raise CannotBindError(
+                "the process that made this connection is outside of the agent's PID namespace, so the agent "
+                "could not notice its end; nothing was stored: run the command where the agent runs, or run "
+                "an agent where the command runs"
+            )
+        process = None if process is None else completed(process)
+        if process is None or not self._watch.watch(session_id, process):
+            raise CannotBindError(
+                "the process that made this connection has ended, or the agent cannot see it in /proc; "
+                "nothing was stored: connect from the process that the session is to end with"
+            )
+        return process
+
+    def unbind(self, session_id: str) -> None:
+        """Stop watching for a session that was not opened after all."""
+        self._watch.forget(session_id)
+
+    async def make_room(self) -> None:
+        """If the maximum is reached, stop watching for sessions that have ended."""
+        if self._watch.is_full:
+            await self.forget_ended()
+
+    async def forget_ended(self) -> None:
+        """Stop watching for sessions that ended other than with their process."""
+        ids = [str(key) for key in self._watch.keys]
+        if not ids:
+            return
+        # As an operation, so that it runs after all that was queued: a session may be on its way to disk.
+        found = await self._db.write(partial(_live_sessions, ids=ids, clock=self._clock), reserved=True)
+        now = self._clock.read()
+        for session_id in ids:
+            path, record = found.get(session_id, (None, None))
+            if path is None or record is None or self._verifier.is_over(path, record, now, remember=True):
+                self._watch.forget(session_id)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._watch.close()
+
+    async def bind_again(self) -> None:
+        """Watch the processes of all bound sessions in the store; end sessions whose process has ended."""
+        for marker, _ in self._db.iterate(BOUND_PATH):
+            path = session_path(marker[1].decode(), marker[2].decode())
+            live = find_live_session(self._db, path, self._clock.read())
+            if live is not None and self._is_watched(path[2], live.record):
+                continue
+            if read_session(self._db, path) is not None:
+                await self._revoker.end(path, by=None, reason=PROCESS_ENDED)
+            await self._db.delete(marker)
+
+    def _is_watched(self, session_id: str, record: SessionRecord) -> bool:
+        if record.bound_pid is None:
+            return False
+        process = Process(record.bound_pid, record.bound_started, record.bound_boot_id)
+        try:
+            return self._watch.watch(session_id, process)
+        except CannotBindError:
+            return False  # a session that could not end with its process ends now
+
+    async def _end(self, session_id: Hashable) -> None:
+        # As an operation, so that it runs after all that was queued before: the process may end while its
+        # session is still on its way to disk.
+        path = await self._db.write(
+            lambda view: find_path(view, str(session_id), self._clock.read()), reserved=True
+        )
+        if path is not None:
+            await self._revoker.end(path, by=None, reason=PROCESS_ENDED)
+
+
+def _live_sessions(view: View, ids: list[str], clock: Clock) -> dict[str, tuple[SessionPath, SessionRecord]]:
+    found = {}
+    for session_id in ids:
+        path = find_path(view, session_id, clock.read())
+        live = None if path is None else find_live_session(view, path, clock.read())
+        if path is not None and live is not None:
+            found[session_id] = path, live.record
+    return found

@@ -1,0 +1,282 @@
+"""The life of a session manager: its parts are built, started, stopped, and kept up by standing tasks."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from agentd_client.errors import (
+    AgentdError,
+    KeyRingNotRunningError,
+    SessionManagerDestroyedError,
+    SessionManagerNotRunningError,
+    SessionManagerRunningError,
+)
+from agentd_client.lifecycle import LifecycleEvent, Observer, State
+
+from ..lifecycle import LoopLifecycle
+from .binding import Binder
+from .clock import Clock, SystemClock
+from .issuer import Issuer
+from .journal import AuditLog, Journal, Subscribers
+from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
+from .revoker import Revoker
+from .rules import Lifetimes, checked_ttl
+from .session_keys import SessionKeys
+from .sweeper import Sweeper
+from .verifier import Context, Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..keys import KeyRing
+    from ..store import DB
+
+SWEEP_INTERVAL_SECONDS = 600.0
+WRITE_INTERVAL_SECONDS = 60.0
+"""How often last uses and counted rejections, which are noted in memory, are written."""
+
+STOP_WRITE_SECONDS = 2.0  # the most that a stop waits for its last writes
+
+
+class ManagerLifecycle:
+    """The part of `SessionManager` that does not depend on what it is asked."""
+
+    def __init__(
+        self,
+        db: DB,
+        key_ring: KeyRing,
+        expiry: int | str | None = None,
+        logger: logging.Logger | None = None,
+        clock: Clock | None = None,
+        *,
+        max_lifetime: int | str | None = None,
+        lifetime_limit: int | str | None = None,
+        revoke_on_reuse: bool = False,
+        subscribers: Subscribers | None = None,
+        on_use: Callable[[], None] | None = None,
+    ) -> None:
+        """See `create_session_manager`."""
+        self._db = db
+        self._key_ring = key_ring
+        self._log = logger or logging.getLogger("agentd.sessions")
+        self._clock = clock or SystemClock()
+        self._revoke_on_reuse = revoke_on_reuse
+        self._on_use = on_use
+        self._lifecycle = LoopLifecycle(
+            "the session manager",
+            running=SessionManagerRunningError,
+            destroyed=SessionManagerDestroyedError,
+            not_running=SessionManagerNotRunningError,
+        )
+        self._lifetimes = Lifetimes(
+            checked_ttl(expiry, None), checked_ttl(max_lifetime, None), checked_ttl(lifetime_limit, None)
+        )
+        self._unobserve_key_ring: Callable[[], None] = lambda: None
+        self._keys = SessionKeys(db, key_ring, self._clock)
+        self._audit = AuditLog(db, self._clock, self._log)
+        subscribers = Subscribers(self._log) if subscribers is None else subscribers
+        self._journal = Journal(self._audit, self._clock, subscribers)
+        self._verifier = Verifier(db, self._keys, self._journal, self._clock)
+        context = Context(db, self._keys, self._verifier, self._journal, self._clock)
+        self._revoker = Revoker(context)
+        self._binder = Binder(context, self._revoker, self._log)
+        self._sweeper = Sweeper(context)
+        self._issuer = Issuer(
+            context, self._binder, on_full=self._sweeper.want_room, limit=self._lifetimes.limit
+        )
+
+    @classmethod
+    async def create_session_manager(
+        cls,
+        *,
+        db: DB,
+        key_ring: KeyRing,
+        expiry: int | str | None = None,
+        logger: logging.Logger | None = None,
+        fresh: bool = False,
+        clock: Clock | None = None,
+        max_lifetime: int | str | None = None,
+        lifetime_limit: int | str | None = None,
+        revoke_on_reuse: bool = False,
+        subscribers: Subscribers | None = None,
+        on_use: Callable[[], None] | None = None,
+    ) -> Self:
+        """Construct and start.
+
+        Args:
+            db: a running store; it must outlive the manager.
+            key_ring: the running key ring of that store.
+            expiry: the default lifetime of a session, in whole seconds; None is never.
+            logger: for what was done; it never gets a token or a key.
+            fresh: end every session and draw a new session key. The audit log stays.
+            clock: where to read the time.
+            max_lifetime: the default limit on renewing a session, in whole seconds from its opening;
+                None is without end.
+            lifetime_limit: the most that a session may last, renewed or not, in whole seconds. A request for
+                more is refused; a default is cut short. None is without limit.
+            revoke_on_reuse: end a session when a superseded token of it is used.
+            subscribers: to events, if they are to outlive this manager.
+            on_use: called whenever a session is opened, verified or renewed, but not when it is inspected.
+
+        Raises:
+            InvalidExpiryError: a lifetime is unusable.
+            StoreError: the store failed or is damaged.
+        """
+        manager = cls(
+            db,
+            key_ring,
+            expiry,
+            logger,
+            clock,
+            max_lifetime=max_lifetime,
+            lifetime_limit=lifetime_limit,
+            revoke_on_reuse=revoke_on_reuse,
+            subscribers=subscribers,
+            on_use=on_use,
+        )
+        await manager.start(fresh=fresh)
+        return manager
+
+    # --- life cycle ---
+
+    async def start(self, *, fresh: bool = False) -> None:
+        """Make sure that there is a session key; with `fresh`, delete every session and the key first.
+
+        Sessions whose process has ended meanwhile are ended before this returns.
+        Cancelled, it leaves the manager stopped; with `fresh`, some or all sessions may be gone then.
+        """
+        async with self._lifecycle.start() as needed:
+            if needed:
+                self._key_ring.require_running()
+                self._journal.subscribers.belong_here()
+                self._keys.open()
+                try:
+                    if fresh:
+                        await self._clear()
+                    self._audit.start()
+                    # As an operation: after anything that a cancelled start or destroy has queued.
+                    await self._db.write(self._keys.ensure, reserved=True)
+                    self._keys.current()
+                    await self._binder.bind_again()
+                    self._key_ring.require_running()
+                    self._unobserve_key_ring = self._key_ring.observe(self._key_ring_changed)
+                except BaseException:
+                    self._release()
+                    raise
+
+    async def stop(self) -> None:
+        """Wipe the session key from memory. Sessions and key stay in the store.
+
+        It cannot be cancelled. It waits for a start in progress and then takes a few seconds at most, even if
+        the disk hangs. It works from another event loop if its own has ended.
+        """
+        async with self._lifecycle.stop() as needed:
+            if needed:
+                try:
+                    # These writes only save space and keep an expiry final; the key must not wait for them.
+                    with trio.move_on_after(STOP_WRITE_SECONDS):
+                        await self._sweeper.delete_known_expired()
+                        await self._write_notes()
+                except AgentdError as error:
+                    self._log.warning("last uses and counted rejections were not written: %s", error)
+                finally:
+                    self._release()
+
+    async def destroy(self) -> None:
+        """Delete every session-related record from the store, which must still be running.
+
+        The audit log stays. Cancelled, this leaves the manager stopped and some or all of the records gone;
+        called again, it deletes the rest.
+        """
+        async with self._lifecycle.destroy() as needed:
+            if needed:
+                await self._clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    @property
+    def state(self) -> State:
+        """Stopped, running or destroyed."""
+        return self._lifecycle.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call the observer for every life-cycle event; returns a function that ends this."""
+        return self._lifecycle.observe(observer)
+
+    def _release(self) -> None:
+        self._unobserve_key_ring()
+        self._binder.close()
+        self._verifier.clear_cache()
+        self._keys.close()
+
+    def _key_ring_changed(self, event: LifecycleEvent) -> None:
+        if event is LifecycleEvent.STOPPED:
+            # Its keys are wiped, so cached tokens must not verify any more.
+            self._verifier.clear_cache()
+            self._keys.close()
+            self._lifecycle.give_up(
+                KeyRingNotRunningError("the key ring was stopped; stop the session manager too")
+            )
+
+    async def _clear(self) -> None:
+        # The key goes first: without it no session is live, wherever this is interrupted.
+        await self._db.delete(KEY_PATH)
+        await self._db.clear(SESSIONS_PATH)
+        await self._db.clear(BOUND_PATH)
+
+    # --- standing tasks ---
+
+    async def run(
+        self,
+        *,
+        sweep_interval_seconds: float = SWEEP_INTERVAL_SECONDS,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """The standing tasks: watch the processes of bound sessions, write what is noted in memory, sweep.
+
+        Only disk space and bound sessions depend on them; without this no session can be bound.
+        It has started once sessions can be bound.
+        """
+        self._lifecycle.require_home()
+        async with trio.open_nursery() as tasks:
+            await tasks.start(self._binder.run)
+            task_status.started()
+            tasks.start_soon(self._repeat, trio.sleep, WRITE_INTERVAL_SECONDS, self._write_notes)
+            tasks.start_soon(self._repeat, self._sweeper.until_due, sweep_interval_seconds, self._sweep)
+
+    async def sweep(self) -> int:
+        """Delete the records of all sessions that have ended, in small steps; returns how many."""
+        self._lifecycle.require_running()
+        return await self._sweeper.sweep()
+
+    async def _sweep(self) -> None:
+        await self.sweep()
+        await self._binder.forget_ended()
+
+    async def _repeat(
+        self,
+        pause: Callable[[float], Awaitable[None]],
+        seconds: float,
+        task: Callable[[], Awaitable[None]],
+    ) -> None:
+        while True:
+            await pause(seconds)
+            if self._lifecycle.is_running:
+                try:
+                    await task()
+                except AgentdError as error:  # the store failed, or it and the manager were stopped meanwhile
+                    self._log.warning("sweeping or writing postponed: %s", error)
+
+    async def _write_notes(self) -> None:
+        await self._audit.flush()
+        await self._verifier.uses.write_last_uses()
+        await self._verifier.uses.drop_persisted_first_uses()
+        if self._audit.needs_trim:
+            await self._audit.trim()
