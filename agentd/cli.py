@@ -199,7 +199,7 @@ def doctor(
         config_failure=failure,
         passphrase_file=passphrase_file,
         passphrase_fd=passphrase_fd,
-        as_json=as_json,
+        json=as_json,
     )
 
 

@@ -12,13 +12,13 @@ from functools import partial
 import msgspec
 import trio
 
-from agentd_client.errors import KeyFileError, NoPassphraseError
+from agentd_client.errors import NoPassphraseError
 
 from . import __version__, systemd
 from .agent import Agent, Core
 from .config import Settings
 from .crypto import wipe
-from .keys import KEY_FILE, KeyRing, Passphrase, PassphraseText
+from .keys import KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch
 from .passphrase_sources import new_passphrase, unattended_passphrase
@@ -31,7 +31,7 @@ from .server import (
     serve_connections,
 )
 from .sessions import Clock, SessionManager, Subscribers, SystemClock
-from .state_folder import prepare_state
+from .state_folder import check_key_file, prepare_state
 from .status import notify_systemd, status_reader
 from .store import DB
 from .verify_socket import VerifySocket
@@ -57,7 +57,7 @@ async def running_core(
         AgentLockedError, PassphraseError: the key file has a passphrase, and this is another or none.
         StoreError: the store is in use, damaged, or sealed with another key.
     """
-    _refuse_store_without_key(settings)
+    check_key_file(settings)
     keys_log, store_log, sessions_log = map(logger.getChild, ("keys", "store", "sessions"))
     async with (
         await KeyRing.create_key_ring(
@@ -293,15 +293,6 @@ async def _stop_on_failure(agent: Agent, stop: trio.Event) -> None:
     # of no use, and one that ends can be started again. What waits for an answer gets the refusal.
     await agent.failed.wait()
     stop.set()
-
-
-def _refuse_store_without_key(settings: Settings) -> None:
-    key_file = settings.keys_path / KEY_FILE
-    if settings.store_path.is_dir() and not key_file.exists() and any(settings.store_path.glob("data.*")):
-        raise KeyFileError(
-            f"{key_file} is gone, and the store in {settings.store_path} cannot be opened without it; "
-            "restore the key file, or begin anew with `agentd init --fresh`"
-        )
 
 
 async def _forget_everything(settings: Settings) -> None:

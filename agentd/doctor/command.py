@@ -1,4 +1,4 @@
-"""The command's work: from settings and a passphrase to lines and an exit status."""
+"""The command: from settings and a passphrase to findings on the terminal and an exit status."""
 
 from __future__ import annotations
 
@@ -13,13 +13,37 @@ from .. import process
 from ..config import Settings
 from ..crypto import wipe
 from ..passphrase_sources import passphrase_from_descriptor
-from .checks import examined
-from .finding import Severity, exit_status
-from .report import as_json as json_of
-from .report import as_lines
-from .scene import Scene, own_limits
+from .agent import RunningAgent, SocketPlace
+from .files import Folders, KeyFile, SettingsFile, Token
+from .findings import Finding, Severity, as_json, as_lines, exit_status
+from .machine import Clocks, Memory
+from .scene import Check, Scene, own_limits
+from .start import Start
+from .store import Store
+from .units import Units
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+CHECKS: tuple[type[Check], ...] = (
+    SettingsFile,
+    Start,
+    SocketPlace,
+    RunningAgent,
+    Folders,
+    KeyFile,
+    Store,
+    Token,
+    Memory,
+    Clocks,
+    Units,
+)
+"""In the order of their findings."""
+
+
+def run_checks(scene: Scene) -> list[Finding]:
+    """The findings of every check."""
+    return [finding for check in CHECKS for finding in check.gather(scene).judge()]
 
 
 def carry_out(
@@ -29,17 +53,17 @@ def carry_out(
     config_failure: str | None,
     passphrase_file: str | None,
     passphrase_fd: int | None,
-    as_json: bool,
+    json: bool,
 ) -> int:
-    """Examine, print and return the exit status.
+    """Run the checks, print the findings and return the exit status.
 
     Raises:
-        ConfigError, PassphraseError: the passphrase cannot be read from where it should be.
+        ConfigError, PassphraseError: the passphrase cannot be read from the given source.
         OSError: standard output cannot be written.
     """
     process.harden()
     with _passphrase(passphrase_file, passphrase_fd) as passphrase:
-        findings = examined(
+        findings = run_checks(
             Scene(
                 settings,
                 config_path=config_path,
@@ -48,12 +72,12 @@ def carry_out(
                 passphrase=passphrase,
             )
         )
-    if as_json:
-        show_line(json_of(findings))
+    if json:
+        show_line(as_json(findings))
     else:
         for severity, line in as_lines(findings, terminal_width() if is_terminal() else None):
             shown = printable(line)
-            show_line(colour(shown, _COLOURS[severity]) if severity in _COLOURS else shown)
+            show_line(shown if severity not in _COLOURS else colour(shown, _COLOURS[severity]))
     return exit_status(findings)
 
 

@@ -1,13 +1,15 @@
-"""Where the doctor looks, and what several checks need to know: found out once, when first asked for."""
+"""What a check is, where it reads, and the facts that several of them use, which are read once."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
+
+import msgspec
 
 from agentd_client import paths
 from agentd_client.blocking import Client
@@ -20,14 +22,15 @@ from ..config import Settings
 from ..keys import PassphraseText, read_only_keys
 from ..sessions.records import TIMESTAMPED_FOLDERS
 from ..store import OfflineCheck, check_offline
-from . import proc, unix_sockets
-from .node import Node, look
+from . import system
+from .findings import Finding
+from .system import Node, flock_holders, look, read_proc
 
 ANSWER_SECONDS = 3.0
-"""For an agent that runs to tell its status; it takes a millisecond."""
+"""For the status of an agent that runs; it takes a millisecond."""
 
 START_SECONDS = 1.0
-"""For one that has the socket's lock and does not listen yet."""
+"""For an agent that has the socket's lock and does not listen yet."""
 
 SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"
 _ENABLED_LINK = f"sockets.target.wants/{SOCKET_UNIT}"
@@ -41,16 +44,16 @@ class Limits(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the running agent said of itself, or why it said nothing. Both None: it was not asked."""
+    """The status of the running agent, or why there is none. Both None: it was not asked."""
 
     status: Status | None = None
     failure: str | None = None
 
 
 class StoreLook(NamedTuple):
-    """What came of looking at the store.
+    """The result of examining the store.
 
-    examined: None where it cannot be read, for the reason in `failure`; both None where there is no store.
+    examined: None if it cannot be read, for the reason in `failure`; both None if there is no store.
     sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
     """
 
@@ -61,21 +64,21 @@ class StoreLook(NamedTuple):
 
 
 def own_limits() -> Limits:
-    """Of this process, as it was started."""
+    """The limits that this process was started with."""
     found = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], process.core_limit_of_caller()
     return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
 
 
 class Scene:
-    """One look around.
+    """One run of the doctor.
 
     Args:
         settings: where things are.
-        config_path: where the settings are, or would be.
+        config_path: of the settings file, which need not exist.
         config_failure: why the settings in the file could not be used; then `settings` are the defaults.
-        limits: of the shell that the doctor was called from.
-        passphrase: of the key file, to open the values of the store; None for a key file without one.
-        environ: the variables.
+        limits: of the shell that started the doctor.
+        passphrase: of the key file, to open the values of the store; None if it has none.
+        environ: the environment.
     """
 
     def __init__(
@@ -100,26 +103,26 @@ class Scene:
     @cached_property
     def locks(self) -> str:
         """The text of /proc/locks."""
-        return proc.read("locks")
+        return read_proc("locks")
 
     @cached_property
     def socket_lock(self) -> Node:
-        """The file whose lock the agent of this socket holds."""
+        """The lock file that the agent of this socket holds."""
         return look(f"{self.settings.socket_path}.lock")
 
     @cached_property
     def serving(self) -> list[int]:
         """The processes that hold the socket's lock: the agent, if one runs."""
-        return proc.flock_holders(self.locks, self.socket_lock)
+        return flock_holders(self.locks, self.socket_lock)
 
     @cached_property
     def storing(self) -> list[int]:
         """The processes that hold the store's lock."""
-        return proc.flock_holders(self.locks, look(self._store_lock))
+        return flock_holders(self.locks, look(self._store_lock))
 
     @cached_property
     def storing_at(self) -> str:
-        """The socket that the agent with the store says it serves; empty where it does not say."""
+        """The socket that the agent with the store says it serves; empty if it does not say."""
         holder = holder_of(self._store_lock)
         return "" if holder is None else holder.socket_path
 
@@ -130,16 +133,16 @@ class Scene:
     @cached_property
     def listeners(self) -> int:
         """How many sockets listen at the socket's path, as far as this network namespace shows."""
-        return unix_sockets.listeners(self.settings.socket_path)
+        return system.listeners(self.settings.socket_path)
 
     @cached_property
     def is_taken(self) -> bool | None:
-        """Whether a socket is bound to the file at the socket's path; None where it cannot be known."""
-        return unix_sockets.is_taken(self.settings.socket_path)
+        """Whether a socket is bound to the file at the socket's path; None if it cannot be known."""
+        return system.is_taken(self.settings.socket_path)
 
     @cached_property
     def unit_folders(self) -> list[Path]:
-        """Where the user's manager looks for units, the strongest first (systemd.unit(5))."""
+        """Where the user's manager searches for units, in order of precedence (systemd.unit(5))."""
         config_home = Path(paths.config_path(self.environ)).parent.parent
         system = (Path(folder) / "systemd" / "user" for folder in ("/etc", "/usr/local/lib", "/usr/lib"))
         return [config_home / "systemd" / "user", *system]
@@ -151,9 +154,9 @@ class Scene:
 
     @cached_property
     def answer(self) -> Answer:
-        """What the agent says; asked only where one has the socket's lock, so that asking never starts one.
+        """The agent's answer; it is asked only if one has the socket's lock, so that asking never starts one.
 
-        Whoever listens without the lock may be systemd, enabled or not, and start an agent for whoever asks.
+        A listener without the lock may be systemd, which starts an agent for any connection.
         """
         if not self.serving:
             return Answer()
@@ -166,7 +169,7 @@ class Scene:
 
     @cached_property
     def store(self) -> StoreLook:
-        """The store, looked at without a lock; its values opened where there is a key for it."""
+        """The store, examined without a lock; its values are opened if there is a key for it."""
         if look(self.settings.store_path / "data.mdb").kind is None:
             return StoreLook()
         try:
@@ -174,7 +177,7 @@ class Scene:
                 return StoreLook(
                     check_offline(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS)
                 )
-        except AgentdError as failure:  # of the key file: `check_offline` returns its own
+        except AgentdError as failure:  # of the key file; `check_offline` returns its own
             sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
@@ -183,3 +186,18 @@ class Scene:
         except OSError as failure:
             return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
         return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)
+
+
+class Check(msgspec.Struct, frozen=True):
+    """The facts about one subject, and what they mean. `NAMES` are those of the findings."""
+
+    NAMES: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def gather(cls, scene: Scene) -> Self:
+        """Read the facts. It judges nothing, and whatever it meets there, it raises nothing."""
+        raise NotImplementedError
+
+    def judge(self) -> Iterable[Finding]:
+        """The findings. Pure, so that tests can give it any facts."""
+        raise NotImplementedError

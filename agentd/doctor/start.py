@@ -1,11 +1,11 @@
-"""What a start needs, tried without changing anything: rights, file systems, files that the settings name."""
+"""What a start needs, tried without a change: rights, file systems, files that the settings name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from agentd_client.errors import AgentdError
 from agentd_client.passphrase_input import passphrase_of_file
@@ -14,20 +14,19 @@ from agentd_client.private import folders_fault
 from ..crypto import wipe
 from ..keys import KEY_FILE, key_file_form
 from ..verify_socket import check_verify_socket
-from .finding import Finding, ok, refused
-from .node import nearest
-from .scene import Scene
+from .findings import Finding, ok, refused
+from .scene import Check, Scene
+from .system import nearest
 
 STATE, SOCKET, VERIFY, PASSPHRASE = "start.state", "start.socket", "start.verify", "start.passphrase"
-NAMES = (STATE, SOCKET, VERIFY, PASSPHRASE)
 
-_ELSEWHERE = "mount it writable, have it given to you, or choose another path"
+_ELSEWHERE = "mount it writable, have root give it to you, or choose another path"
 
 
-class Facts(NamedTuple):
-    """Why each would end a start, as a sentence with the remedy last; None for what is no obstacle.
+class Start(Check, frozen=True):
+    """What would keep the agent from starting, as a sentence with the remedy last; None for no obstacle.
 
-    verify, passphrase: without a finding where the settings name no such file (empty path).
+    verify_path, passphrase_file: empty if the settings name none; then there is no finding.
     """
 
     state_path: str
@@ -39,31 +38,32 @@ class Facts(NamedTuple):
     passphrase_file: str
     passphrase: str | None
 
+    NAMES: ClassVar = (STATE, SOCKET, VERIFY, PASSPHRASE)
 
-def gather(scene: Scene) -> Facts:
-    """Try each."""
-    settings = scene.settings
-    state, keys, store = Path(settings.state_path), settings.keys_path, settings.store_path
-    return Facts(
-        settings.state_path,
-        obstacle([state, keys, store], [keys / KEY_FILE], [settings.lock_mark_path, *_files_in(store)]),
-        settings.socket_path,
-        obstacle([Path(settings.socket_path).parent], [], [Path(f"{settings.socket_path}.lock")]),
-        settings.verify_socket_path,
-        _verify_obstacle(scene),
-        settings.passphrase_file,
-        _passphrase_obstacle(scene),
-    )
+    @classmethod
+    def gather(cls, scene: Scene) -> Start:
+        """Try each."""
+        settings = scene.settings
+        state, keys, store = Path(settings.state_path), settings.keys_path, settings.store_path
+        return cls(
+            settings.state_path,
+            obstacle([state, keys, store], [keys / KEY_FILE], [settings.lock_mark_path, *_files_in(store)]),
+            settings.socket_path,
+            obstacle([Path(settings.socket_path).parent], [], [Path(f"{settings.socket_path}.lock")]),
+            settings.verify_socket_path,
+            _verify_obstacle(scene),
+            settings.passphrase_file,
+            _passphrase_obstacle(scene),
+        )
 
-
-def judge(facts: Facts) -> Iterator[Finding]:
-    """A finding for state and socket, and for what else the settings name."""
-    yield _judged(STATE, facts.state, f"keys and store can be written in {facts.state_path}")
-    yield _judged(SOCKET, facts.socket, f"a socket can be made at {facts.socket_path}")
-    if facts.verify_path:
-        yield _judged(VERIFY, facts.verify, f"a socket for verifying can be made at {facts.verify_path}")
-    if facts.passphrase_file:
-        yield _judged(PASSPHRASE, facts.passphrase, f"{facts.passphrase_file} holds a passphrase")
+    def judge(self) -> Iterator[Finding]:
+        """A finding for state and socket, and for each file that the settings name."""
+        yield _judged(STATE, self.state, f"keys and store can be written in {self.state_path}")
+        yield _judged(SOCKET, self.socket, f"a socket can be made at {self.socket_path}")
+        if self.verify_path:
+            yield _judged(VERIFY, self.verify, f"a verify socket can be made at {self.verify_path}")
+        if self.passphrase_file:
+            yield _judged(PASSPHRASE, self.passphrase, f"{self.passphrase_file} holds a passphrase")
 
 
 def _judged(name: str, obstacle: str | None, well: str) -> Finding:
@@ -71,14 +71,14 @@ def _judged(name: str, obstacle: str | None, well: str) -> Finding:
 
 
 def obstacle(folders: list[Path], read: list[Path], written: list[Path]) -> str | None:
-    """What keeps this user from making and writing files in the folders, and from using those that are there.
+    """What keeps this user from making and writing files in the folders, and from using those that exist.
 
-    A folder that is missing would be made: then the nearest one above it counts.
+    A missing folder would be made, so the nearest one above it is tried.
     """
     try:
         fault = next(filter(None, map(folders_fault, folders)), None)
     except OSError as error:
-        return f"{error.filename or folders[0]} cannot be followed: {error.strerror}; {_ELSEWHERE}"
+        return f"{error.filename or folders[0]} cannot be reached: {error.strerror}; {_ELSEWHERE}"
     if fault is not None:
         return str(fault)
     for folder in folders:
@@ -97,7 +97,7 @@ def obstacle(folders: list[Path], read: list[Path], written: list[Path]) -> str 
 
 
 def _may(path: str, mode: int) -> bool:
-    # As access(2) has it the answer covers the mount and file attributes; a write that tries would be one.
+    # access(2) takes mount options and file attributes into account, and writes nothing.
     return os.access(path, mode, effective_ids=True)
 
 
@@ -110,7 +110,7 @@ def _not_writable(path: str) -> str:
 def _files_in(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError:  # which the folder itself is judged for
+    except OSError:  # the finding for the folder says so
         return []
 
 
@@ -123,7 +123,7 @@ def _verify_obstacle(scene: Scene) -> str | None:
     except AgentdError as error:
         return error.sentence
     except OSError as error:
-        return f"{error.filename} cannot be looked at: {error.strerror}; {_ELSEWHERE}"
+        return f"{error.filename} cannot be examined: {error.strerror}; {_ELSEWHERE}"
     return obstacle([Path(path).parent], [], [Path(f"{path}.lock")])
 
 
@@ -136,11 +136,11 @@ def _passphrase_obstacle(scene: Scene) -> str | None:
         form = key_file_form(scene.settings.keys_path)
     except AgentdError as error:
         return error.sentence
-    except OSError:  # which the key file is judged for
+    except OSError:  # the finding for the key file says so
         return None
     if form is not None and form.cost is None:
         return (
-            f"{path} holds a passphrase, and the key file has none; set it with `agentctl passwd`, or leave "
-            "passphrase_file out of the settings"
+            f"{path} holds a passphrase, and the key file has none; set it with `agentctl passwd`, or remove "
+            "passphrase_file from the settings"
         )
     return None

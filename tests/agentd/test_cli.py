@@ -15,8 +15,7 @@ import click
 import pytest
 
 from agentd import __version__, cli
-from agentd.doctor.finding import Finding, Severity
-from agentd.doctor.report import as_lines
+from agentd.doctor.findings import Finding, Severity, as_lines
 from agentd.exit_codes import MEANINGS
 from agentd_client.errors import StoreError
 from tests.agentd.handing_over import served

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from agentd import __version__
-from agentd.doctor import agents, clock, memory, store, units
+from agentd.doctor.agent import RunningAgent
+from agentd.doctor.machine import Clocks, Memory, may_lock
 from agentd.doctor.scene import Limits, StoreLook
+from agentd.doctor.store import Store
+from agentd.doctor.units import Units, program_of
 from agentd.sessions import Instant
 from agentd.store import OfflineCheck, Seals
 from agentd.store.data_file import Meta
 from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
 from agentd_client.protocol.results import Counters, Status
-from tests.doctor.test_places import judged
+from tests.doctor.judging import judged
 
 NOW = 1_790_000_000.0
 STATUS = Status(
@@ -31,7 +35,7 @@ STATUS = Status(
     True,
     Counters(*[0] * 7),
 )
-AGENTS = agents.Facts("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", False)
+AGENTS = RunningAgent("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", False)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +58,11 @@ AGENTS = agents.Facts("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", F
     ],
 )
 def test_agents(changed, name, severity):
-    assert judged(agents, AGENTS._replace(**changed))[name] == severity
+    assert judged(replace(AGENTS, **changed))[name] == severity
 
 
 def test_two_agents_are_both_named():
-    found = next(iter(agents.judge(AGENTS._replace(storing=[8]))))
+    found = next(iter(replace(AGENTS, storing=[8]).judge()))
     assert "process 7" in found.says
     assert "process 8" in found.says
     assert "`kill 7 8`" in found.remedy
@@ -73,17 +77,17 @@ def test_two_agents_are_both_named():
     ],
 )
 def test_how_an_agent_that_does_not_run_is_started(changed, starts):
-    facts = AGENTS._replace(status=None, serving=[], storing=[], **changed)
-    assert [finding.says for finding in agents.judge(facts)] == [f"no agent runs here; {starts}"]
+    facts = replace(AGENTS, status=None, serving=[], storing=[], **changed)
+    assert [finding.says for finding in facts.judge()] == [f"no agent runs here; {starts}"]
 
 
 def test_an_agent_without_a_supervisor_is_no_finding():
-    assert "agent.supervisor" not in judged(agents, AGENTS)
-    assert "agent.supervisor" not in judged(agents, AGENTS._replace(is_enabled=True, unit=None))
-    assert "agent.alone" not in judged(agents, AGENTS._replace(storing=[]))
+    assert "agent.supervisor" not in judged(AGENTS)
+    assert "agent.supervisor" not in judged(replace(AGENTS, is_enabled=True, unit=None))
+    assert "agent.alone" not in judged(replace(AGENTS, storing=[]))
 
 
-CALM = memory.Facts(Limits(8 << 20, 0), None, False, True, None, [], "core", None)
+CALM = Memory(Limits(8 << 20, 0), None, False, True, None, [], "core", None)
 
 
 @pytest.mark.parametrize(
@@ -113,40 +117,40 @@ CALM = memory.Facts(Limits(8 << 20, 0), None, False, True, None, [], "core", Non
     ],
 )
 def test_memory(changed, name, severity):
-    assert judged(memory, CALM._replace(**changed))[name] == severity
+    assert judged(replace(CALM, **changed))[name] == severity
 
 
 def test_an_agent_that_does_not_say_whether_its_memory_is_secret_is_an_older_one():
-    assert "memory.secret" not in judged(memory, CALM._replace(status=STATUS))
+    assert "memory.secret" not in judged(replace(CALM, status=STATUS))
 
 
 def test_who_refuses_secret_memory_is_told_by_who_gets_it():
     def says(**changed: object) -> str:
-        facts = CALM._replace(status=STATUS._replace(memory_secret=False), **changed)
-        return next(finding.says for finding in memory.judge(facts) if finding.name == "memory.secret")
+        facts = replace(CALM, status=STATUS._replace(memory_secret=False), **changed)
+        return next(finding.says for finding in facts.judge() if finding.name == "memory.secret")
 
     assert "because its unit refuses it" in says()
     assert "because this kernel or a limit refuses it" in says(has_secret=False)
 
 
 def test_of_a_process_that_is_hidden_nothing_is_said():
-    assert "memory.process" not in judged(memory, CALM._replace(agent_limits=Limits(None, None)))
-    assert "memory.process" not in judged(memory, CALM)
+    assert "memory.process" not in judged(replace(CALM, agent_limits=Limits(None, None)))
+    assert "memory.process" not in judged(CALM)
 
 
 def test_where_cores_go_is_named_without_arguments():
-    facts = CALM._replace(core_pattern="|/usr/lib/systemd/systemd-coredump %P")
-    (says,) = (finding.says for finding in memory.judge(facts) if finding.name == "memory.cores")
+    facts = replace(CALM, core_pattern="|/usr/lib/systemd/systemd-coredump %P")
+    (says,) = (finding.says for finding in facts.judge() if finding.name == "memory.cores")
     assert says.endswith("go to /usr/lib/systemd/systemd-coredump")
 
 
 def test_the_right_to_lock_memory_is_read_from_the_capabilities():
-    assert memory._may_lock("Name:\tx\nCapEff:\t000001ffffffffff\n")
-    assert not memory._may_lock("Name:\tx\nCapEff:\t0000000000000000\n")
-    assert not memory._may_lock("")
+    assert may_lock("Name:\tx\nCapEff:\t000001ffffffffff\n")
+    assert not may_lock("Name:\tx\nCapEff:\t0000000000000000\n")
+    assert not may_lock("")
 
 
-TIME = clock.Facts(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
+TIME = Clocks(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +173,11 @@ TIME = clock.Facts(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
     ],
 )
 def test_the_clock(changed, name, severity):
-    assert judged(clock, TIME._replace(**changed))[name] == severity
+    assert judged(replace(TIME, **changed))[name] == severity
 
 
 def test_without_agent_and_store_there_is_less_to_say_of_the_clock():
-    assert judged(clock, TIME._replace(newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
+    assert judged(replace(TIME, newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
 
 
 WHOLE = OfflineCheck(Meta(4096, 9, 5), problems=[], seals=Seals(7, 7, 0, []))
@@ -184,7 +188,7 @@ MISMATCH = StoreKeyMismatchError("it was sealed with another key; put it back")
 def told(
     examined: OfflineCheck | None, failure: str | None = None, sealed: str | None = None
 ) -> dict[str, str]:
-    return judged(store, store.Facts("/s", StoreLook(examined, failure, sealed), 1 << 30))
+    return judged(Store("/s", StoreLook(examined, failure, sealed), 1 << 30))
 
 
 def test_a_whole_store():
@@ -212,7 +216,7 @@ def test_a_whole_store():
     ],
 )
 def test_the_room_that_a_store_needs(look, free_bytes, has_file_left, severity):
-    assert judged(store, store.Facts("/s", look, free_bytes, has_file_left))["store.room"] == severity
+    assert judged(Store("/s", look, free_bytes, has_file_left))["store.room"] == severity
 
 
 @pytest.mark.parametrize(
@@ -231,20 +235,20 @@ def test_the_room_that_a_store_needs(look, free_bytes, has_file_left, severity):
     ],
 )  # fmt: skip
 def test_a_store_that_is_not_whole(look, expected):
-    assert judged(store, store.Facts("/s", look, None)) == expected
+    assert judged(Store("/s", look, None)) == expected
 
 
 def test_a_sample_is_said_to_be_one_and_broken_seals_are_named():
-    facts = store.Facts("/s", StoreLook(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
-    assert [finding.says for finding in store.judge(facts)][
+    facts = Store("/s", StoreLook(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
+    assert [finding.says for finding in facts.judge()][
         -1
     ] == "100 of 1000 values, drawn at random, are genuine"
-    facts = store.Facts("/s", StoreLook(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
-    assert [finding.says for finding in store.judge(facts)][-1].endswith("by this agent: a, b, c, …")
+    facts = Store("/s", StoreLook(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
+    assert [finding.says for finding in facts.judge()][-1].endswith("by this agent: a, b, c, …")
 
 
 SERVICE = 'ExecStart="/v/bin/python" -I -m agentd serve\nReadWritePaths="-/s/agentd" "-%t/agentd"\n'
-UNITS = units.Facts(
+UNITS = Units(
     {"agentd.socket": "", "agentd.service": SERVICE},
     True, "/v/bin/python", True, "/s/agentd", {"agentd": "/b/agentd", "agentctl": "/b/agentctl"}, True,
 )  # fmt: skip
@@ -271,21 +275,21 @@ UNITS = units.Facts(
     ],
 )
 def test_units(changed, name, severity):
-    assert judged(units, UNITS._replace(**changed))[name] == severity
+    assert judged(replace(UNITS, **changed))[name] == severity
 
 
 def test_the_program_of_a_unit_is_read_as_systemd_reads_it():
-    assert units.program_of(SERVICE) == "/v/bin/python"
-    assert units.program_of("ExecStart=/v/bin/python -I\n") == "/v/bin/python"
-    assert units.program_of('ExecStart="/of 100%% & co/\\"x\\"/\\\\y" -I\n') == '/of 100% & co/"x"/\\y'
-    assert units.program_of("[Service]\n") == ""
+    assert program_of(SERVICE) == "/v/bin/python"
+    assert program_of("ExecStart=/v/bin/python -I\n") == "/v/bin/python"
+    assert program_of('ExecStart="/of 100%% & co/\\"x\\"/\\\\y" -I\n') == '/of 100% & co/"x"/\\y'
+    assert program_of("[Service]\n") == ""
 
 
 def test_without_systemd_lingering_means_nothing():
-    assert "user.lingering" not in judged(units, UNITS._replace(lingers=None))
+    assert "user.lingering" not in judged(replace(UNITS, lingers=None))
 
 
 def test_a_state_folder_that_systemd_writes_in_another_way_is_found():
     service = SERVICE.replace("/s/agentd", '/s/100%% \\"a\\"')
-    facts = UNITS._replace(units=UNITS.units | {"agentd.service": service}, state_path='/s/100% "a"')
-    assert judged(units, facts)["units.state"] == "ok"
+    facts = replace(UNITS, units=UNITS.units | {"agentd.service": service}, state_path='/s/100% "a"')
+    assert judged(facts)["units.state"] == "ok"

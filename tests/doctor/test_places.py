@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
-from agentd.doctor import folders, key_file, settings_file, socket_place, token_file
-from agentd.doctor.node import FILE, FOLDER, SOCKET, Node
+import pytest
+from msgspec.structs import replace
+
+from agentd.config import load
+from agentd.doctor.agent import SocketPlace
+from agentd.doctor.files import Folders, KeyFile, SettingsFile, Token
+from agentd.doctor.scene import Limits, Scene
+from agentd.doctor.system import FILE, FOLDER, SOCKET, Node
 from agentd.keys import Cost, KeyFileForm
+from agentd_client.private import Fault
+from tests.doctor.judging import judged
+from tests.other_user import NOBODY, needs_root
 
 MIB = 1024 * 1024
-
-
-def judged(subject, facts) -> dict[str, str]:
-    """The severity of each finding by its name; whatever is wrong says what to do."""
-    findings = list(subject.judge(facts))
-    assert {finding.name for finding in findings} <= set(subject.NAMES)
-    for finding in findings:
-        assert finding.says
-        assert finding.remedy or finding.severity.word in ("ok", "note")
-    return {finding.name: finding.severity.word for finding in findings}
+OPEN = Fault("/r", "it is open to others (mode 0777)", "run `chmod 700 /r`")
 
 
 @pytest.mark.parametrize(
@@ -32,27 +32,18 @@ def judged(subject, facts) -> dict[str, str]:
     ],
 )
 def test_settings(target, failure, severity):
-    facts = settings_file.Facts("/c", target, failure)
-    assert judged(settings_file, facts) == {"settings.file": severity}
+    facts = SettingsFile("/c", target, failure)
+    assert judged(facts) == {"settings.file": severity}
 
 
 def test_where_a_link_to_the_settings_leads_is_said():
-    (finding,) = settings_file.judge(settings_file.Facts("/c", "/dotfiles/c", None))
-    assert finding.says == "/c, which leads to /dotfiles/c, can be used"
+    (finding,) = SettingsFile("/c", "/dotfiles/c", None).judge()
+    assert finding.says == "/c, a link to /dotfiles/c, can be used"
 
 
-def listening(**changed) -> socket_place.Facts:
-    facts = socket_place.Facts(
-        "/r/agent.sock",
-        Node("/r", FOLDER, 1, 0o700),
-        Node("/r/agent.sock", SOCKET, 1, 0o600),
-        1,
-        [7],
-        True,
-        False,
-        1,
-    )
-    return facts._replace(**changed)
+LISTENING = SocketPlace(
+    "/r/agent.sock", Node("/r", FOLDER, 0o700), Node("/r/agent.sock", SOCKET, 0o600), 1, [7], True, False
+)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +53,9 @@ def listening(**changed) -> socket_place.Facts:
         ({"path": "/" + "x" * 107}, "socket.path", "error"),
         ({"path": "/" + "x" * 106}, "socket.path", "ok"),
         ({"folder": Node("/r")}, "socket.folder", "note"),
-        ({"folder": Node("/r", FOLDER, 1, 0o755)}, "socket.folder", "error"),
-        ({"file": Node("/s", SOCKET, 1, 0o666)}, "socket.file", "error"),
-        ({"file": Node("/s", FILE, 1, 0o600)}, "socket.file", "error"),
+        ({"folder": Node("/r", FOLDER, 0o755, fault=OPEN)}, "socket.folder", "error"),
+        ({"file": Node("/s", SOCKET, 0o666, fault=OPEN)}, "socket.file", "error"),
+        ({"file": Node("/s", FILE, 0o600)}, "socket.file", "error"),
         ({"listeners": 2}, "socket.listener", "error"),
         ({"file": Node("/s")}, "socket.listener", "error"),
         ({"file": Node("/s"), "listeners": 0, "serving": []}, "socket.listener", "note"),
@@ -76,39 +67,72 @@ def listening(**changed) -> socket_place.Facts:
     ],
 )
 def test_the_socket(changed, name, severity):
-    assert judged(socket_place, listening(**changed))[name] == severity
+    assert judged(replace(LISTENING, **changed))[name] == severity
 
 
-PRIVATE = folders.Facts(
-    Node("/s", FOLDER, 1, 0o700),
-    Node("/s/keys", FOLDER, 1, 0o700),
-    Node("/s/store", FOLDER, 1, 0o700),
-    [Node("/s/store/data.mdb", FILE, 1, 0o600)],
-    1,
-)
+@pytest.fixture
+def state(tmp_path):
+    """A state folder as an agent makes it."""
+    state = tmp_path / "state"
+    for folder in (state, state / "keys", state / "store"):
+        folder.mkdir(0o700)
+    (state / "store" / "data.mdb").touch(0o600)
+    return state
+
+
+def judged_folders(state) -> dict[str, str]:
+    settings = load(os.devnull, socket_path="/s", state_path=str(state))
+    scene = Scene(settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None))
+    return judged(Folders.gather(scene))
+
+
+ALL_PRIVATE = dict.fromkeys(("state.folder", "keys.folder", "store.folder", "store.files"), "ok")
+
+
+def test_folders_as_an_agent_makes_them_are_fine(state):
+    assert judged_folders(state) == ALL_PRIVATE
 
 
 @pytest.mark.parametrize(
-    ("changed", "name", "severity"),
+    ("path", "mode", "name", "severity"),
     [
-        ({}, "store.files", "ok"),
-        ({"state": Node("/s", FOLDER, 1, 0o755)}, "state.folder", "warning"),
-        ({"state": Node("/s", FOLDER, 1, 0o777)}, "state.folder", "error"),
-        ({"state": Node("/s", FOLDER, 2, 0o700)}, "state.folder", "error"),
-        ({"state": Node("/s", FILE, 1, 0o600)}, "state.folder", "error"),
-        ({"keys": Node("/s/keys", FOLDER, 1, 0o750)}, "keys.folder", "error"),
-        ({"store": Node("/s/store", FOLDER, 2, 0o700)}, "store.folder", "error"),
-        ({"files": [Node("/s/store/lock.mdb", FILE, 1, 0o644)]}, "store.files", "error"),
+        (".", 0o755, "state.folder", "warning"),
+        (".", 0o777, "state.folder", "error"),
+        (".", 0o1777, "state.folder", "error"),
+        ("keys", 0o750, "keys.folder", "error"),
+        ("store", 0o711, "store.folder", "error"),
+        ("store/data.mdb", 0o644, "store.files", "error"),
     ],
 )
-def test_folders(changed, name, severity):
-    assert judged(folders, PRIVATE._replace(**changed))[name] == severity
+def test_what_is_open_to_others_is_found(state, path, mode, name, severity):
+    (state / path).chmod(mode)
+    assert judged_folders(state) == ALL_PRIVATE | {name: severity}
 
 
-def test_what_is_not_there_yet_is_a_note_or_nothing():
-    assert judged(folders, PRIVATE._replace(state=Node("/s"))) == {"state.folder": "note"}
-    empty = PRIVATE._replace(keys=Node("/k"), store=Node("/t"), files=[])
-    assert judged(folders, empty) == {"state.folder": "ok"}
+@needs_root
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (".", "state.folder"),
+        ("keys", "keys.folder"),
+        ("store", "store.folder"),
+        ("store/data.mdb", "store.files"),
+    ],
+)
+def test_what_belongs_to_another_user_is_found(state, path, name):
+    os.chown(state / path, NOBODY, NOBODY)
+    assert judged_folders(state) == ALL_PRIVATE | {name: "error"}
+
+
+def test_a_file_in_the_place_of_the_state_folder_is_an_error(tmp_path):
+    (tmp_path / "state").touch()
+    assert judged_folders(tmp_path / "state") == {"state.folder": "error"}
+
+
+def test_a_folder_that_does_not_exist_yet_is_a_note_or_nothing(tmp_path):
+    assert judged_folders(tmp_path / "state") == {"state.folder": "note"}
+    (tmp_path / "state").mkdir(0o700)
+    assert judged_folders(tmp_path / "state") == {"state.folder": "ok"}
 
 
 def form(memory_bytes: int | None, *leftovers: str) -> KeyFileForm:
@@ -128,17 +152,15 @@ def form(memory_bytes: int | None, *leftovers: str) -> KeyFileForm:
     ],
 )  # fmt: skip
 def test_the_key_file(key_form, refusal, has_store, expected):
-    assert judged(key_file, key_file.Facts("/k/root.key", key_form, refusal, has_store)) == expected
+    assert judged(KeyFile("/k/root.key", key_form, refusal, has_store)) == expected
 
 
 def test_the_parameters_of_a_passphrase_are_shown():
-    says = next(iter(key_file.judge(key_file.Facts("k", form(256 * MIB), None, True)))).says
-    assert "k" in says
-    shown = [finding.says for finding in key_file.judge(key_file.Facts("k", form(256 * MIB), None, True))]
-    assert "Argon2id, 256 MiB, 3 passes" in shown[1]
+    _, passphrase = KeyFile("k", form(256 * MIB), None, True).judge()
+    assert "Argon2id, 256 MiB, 3 passes" in passphrase.says
 
 
-TOKEN = token_file.Facts("/r/session-token", True, None, Node("/r", FOLDER, 1, 0o700), None, 1)
+TOKEN = Token("/r/session-token", True, None, Node("/r", FOLDER, 0o700), None, None)
 
 
 @pytest.mark.parametrize(
@@ -151,15 +173,14 @@ TOKEN = token_file.Facts("/r/session-token", True, None, Node("/r", FOLDER, 1, 0
             "token.file",
             "error",
         ),
-        ({"folder": Node("/r", FOLDER, 2, 0o700)}, "token.folder", "warning"),
-        ({"folder": Node("/r", FOLDER, 1, 0o777)}, "token.folder", "warning"),
-        ({"folder": Node("/r", FOLDER, 0, 0o1777)}, "token.folder", "ok"),
+        ({"folder_fault": OPEN}, "token.folder", "warning"),
+        ({}, "token.folder", "ok"),
         ({"variable": "AGENTD_TOKEN"}, "token.environment", "note"),
     ],
 )
 def test_the_token_file(changed, name, severity):
-    assert judged(token_file, TOKEN._replace(**changed))[name] == severity
+    assert judged(replace(TOKEN, **changed))[name] == severity
 
 
 def test_a_descriptor_is_a_fine_way_to_hand_a_token_over():
-    assert "token.environment" not in judged(token_file, TOKEN._replace(variable="AGENTD_TOKEN_FD"))
+    assert "token.environment" not in judged(replace(TOKEN, variable="AGENTD_TOKEN_FD"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from msgspec.structs import replace
 
-from agentd.doctor import start
-from agentd.doctor.node import nearest
-from agentd.doctor.start import obstacle
-from tests.doctor.test_places import judged
+from agentd.doctor.start import Start, obstacle
+from tests.doctor.judging import judged
 from tests.other_user import NOBODY, as_user, needs_root
 
-FINE = start.Facts("/s", None, "/r/s", None, "", None, "", None)
+FINE = Start("/s", None, "/r/s", None, "", None, "", None)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +27,8 @@ FINE = start.Facts("/s", None, "/r/s", None, "", None, "", None)
     ],
 )
 def test_each_obstacle_is_an_error_and_says_what_to_do(changed, expected):
-    facts = FINE._replace(**changed)
-    assert judged(start, facts) == {"start.state": "ok", "start.socket": "ok"} | expected
+    facts = replace(FINE, **changed)
+    assert judged(facts) == {"start.state": "ok", "start.socket": "ok"} | expected
 
 
 def test_where_all_is_well_there_is_no_obstacle_and_nothing_is_made(tmp_path):
@@ -66,7 +65,7 @@ def test_links_in_a_circle_are_one(tmp_path):
     ("mode", "says"),
     [
         (0o500, " cannot be written by you; "),
-        (0o200, "/state cannot be followed: Permission denied; "),
+        (0o200, "/state cannot be reached: Permission denied; "),
         (0o700, None),
     ],
 )
@@ -104,9 +103,3 @@ def shared_folder():
     with tempfile.TemporaryDirectory(prefix="agentd-") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
-
-
-def test_the_nearest_that_is_there(tmp_path):
-    assert nearest(tmp_path / "a" / "b") == str(tmp_path)
-    assert nearest(tmp_path) == str(tmp_path)
-    assert nearest("/nothing/at/all") == "/"

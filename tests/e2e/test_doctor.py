@@ -96,7 +96,7 @@ def test_links_are_followed_as_the_agent_follows_them(home):
     found = examine(home)
     assert found.code == 0
     assert found.of("settings.file")[0]["severity"] == "ok"
-    assert f"leads to {dotfiles}/agentd.toml" in found.of("settings.file")[0]["says"]
+    assert f"a link to {dotfiles}/agentd.toml" in found.of("settings.file")[0]["says"]
     assert found.of("state.folder")[0]["severity"] == "ok"
     dotfiles.chmod(0o777)
     refused = examine(home)
@@ -203,7 +203,7 @@ def test_it_starts_no_agent_where_systemd_would(home, is_enabled, shell):
             listener.accept()
     assert ended.returncode == 0, ended.stdout
     assert "no agent runs here; the first connection starts it" in ended.stdout
-    assert "somebody listens at" in ended.stdout
+    assert "a process listens at" in ended.stdout
 
 
 def test_another_program_cannot_make_it_see_an_agent_that_is_not_there(home):

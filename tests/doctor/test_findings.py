@@ -4,8 +4,19 @@ import json
 import re
 from pathlib import Path
 
-from agentd.doctor import CHECKS, Severity, as_json, as_lines, exit_status
-from agentd.doctor.finding import error, note, ok, refused, warning, worst
+from agentd.doctor.command import CHECKS
+from agentd.doctor.findings import (
+    Severity,
+    as_json,
+    as_lines,
+    error,
+    exit_status,
+    note,
+    ok,
+    refused,
+    warning,
+    worst,
+)
 
 ALL = [
     ok("a.fine", "fine"),
@@ -53,11 +64,11 @@ def test_json_is_one_object_with_every_finding():
 def test_a_refusal_is_taken_apart_into_reason_and_remedy():
     assert refused("n", "it is gone; restore it") == error("n", "it is gone", "restore it")
     assert refused("n", "it is gone; lost; restore it") == error("n", "it is gone; lost", "restore it")
-    assert refused("n", "it is gone") == error("n", "it is gone", "put that right")
+    assert refused("n", "it is gone") == error("n", "it is gone", "fix that")
 
 
 def test_the_names_of_the_checks_are_different():
-    names = [name for check in CHECKS for name in check.names]
+    names = [name for check in CHECKS for name in check.NAMES]
     assert len(set(names)) == len(names)
 
 
@@ -67,4 +78,4 @@ def test_the_manual_lists_every_finding():
     listed = set(
         re.findall(r"`((?:\w+)\.(?:\w+))`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
     )
-    assert listed == {name for check in CHECKS for name in check.names}
+    assert listed == {name for check in CHECKS for name in check.NAMES}
