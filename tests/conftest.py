@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.signals import as_in_a_foreground_job
 
 as_in_a_foreground_job()
+
+# No test depends on how busy the machine is.
+settings.register_profile("agentd", deadline=None)
+settings.load_profile("agentd")
 
 
 @pytest.fixture

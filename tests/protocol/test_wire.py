@@ -11,6 +11,7 @@ from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
     AuditEntry,
     AuditPage,
+    CachedVerification,
     Counters,
     CreatedToken,
     Event,
@@ -30,9 +31,10 @@ from agentd_client.protocol.results import (
 )
 from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, from_wire, to_wire
 
+COUNTERS = Counters(1, 2, 3, 4, 5, 6, 7)
 EXAMPLES = [
     Hello("agentd 1", 1, ["hello"]),
-    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, {"requests": 1}, memory_secret=False),
+    Status("1", "a", 2, 3.5, 4.5, 5, "k", "/s", "/d", 6, True, COUNTERS, memory_secret=False),
     Status(
         "1",
         None,
@@ -45,7 +47,7 @@ EXAMPLES = [
         "/d",
         None,
         True,
-        {"requests": 1},
+        COUNTERS,
         True,
         5.5,
         "idle",
@@ -53,18 +55,20 @@ EXAMPLES = [
         3,
         True,
     ),
-    Counters(1, 2, 3, 4, 5, 6, 7),
+    COUNTERS,
     CreatedToken("t", "i", None),
     CreatedToken("t", "i", 5.5),
     PeerIdentity(0, 1),
     PeerIdentity(0, 1, "/bin/x", "x.service"),
     SessionInfo("i", "l", 1, None, None),
     SESSION := SessionInfo(
-        "i", "l", 1.5, 2.5, {"uid": 1}, "expired", 3.5, 4.5, 5.5, ["a"], ["s", "t"], 0, "p", 2, 7
+        "i", "l", 1.5, 2.5, PeerIdentity(1, 2), "expired", 3.5, 4.5, 5.5, ["a"], ["s", "t"], 0, "p", 2, 7
     ),
     SessionPage([], None),
-    SessionPage([], "n"),
+    SessionPage([SESSION], "n"),
     Verification(False, "MALFORMED", None),
+    Verification(True, None, SESSION),
+    CachedVerification(True, None, SESSION),
     Verdict(False, "EXPIRED", None, None),
     Verdict(True, None, ["a"], ["s", "t"]),
     Revocation(True),
@@ -78,7 +82,7 @@ EXAMPLES = [
     AuditEntry(1, 1, "created", None, "", None, None, None, None, 1),
     ENTRY := AuditEntry(1.5, 2.5, "refused", "i", "l", "EXPIRED", 0, 7, "/bin/x", 3),
     AuditPage([], None),
-    AuditPage([], "n"),
+    AuditPage([ENTRY], "n"),
 ]
 
 
@@ -167,16 +171,16 @@ def test_pages_become_arrays_of_maps_and_come_back():
 @pytest.mark.parametrize(
     ("call", "sent"),
     [
-        (calls.get_status(), EXAMPLES[1]._replace(sessions=[])),
-        (calls.list_sessions(), SessionPage(3, None)),
-        (calls.list_sessions(), SessionPage(None, None)),
-        (calls.reset_key(), KeyReset(None)),
+        (calls.get_status(), to_wire(EXAMPLES[1]) | {"sessions": []}),
+        (calls.list_sessions(), {"sessions": 3, "next": None}),
+        (calls.list_sessions(), {"sessions": None, "next": None}),
+        (calls.reset_key(), {"keyId": None}),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_name_that_two_results_share_has_in_each_the_type_of_that_result(call, sent):
     with pytest.raises(ProtocolError, match="no usable field '(sessions|keyId)'"):
-        call.read(to_wire(sent))
+        call.read(sent)
 
 
 LONGEST = {"label": "\U0001f600" * limits.MAX_LABEL_CHARACTERS, "id": "x" * 36, "time": 4e9 + 0.123}

@@ -19,7 +19,21 @@ from .limits import (
     MAX_TOKEN_CHARACTERS,
     PROTOCOL_VERSION,
 )
-from .results import CreatedToken, Event, Hello, LockState, Protection, Revocation, Revocations, Subscribed
+from .results import (
+    AuditPage,
+    CreatedToken,
+    Event,
+    Hello,
+    KeyReset,
+    LockState,
+    Protection,
+    Revocation,
+    Revocations,
+    SessionPage,
+    Status,
+    Subscribed,
+    Verification,
+)
 from .wire import from_wire
 
 TYPE_CHECKING = False
@@ -28,7 +42,8 @@ if TYPE_CHECKING:
     from typing import Any, Generic, NamedTuple, TypeVar
 
     from .methods import Method
-    from .results import AuditPage, SessionPage, Status, Verdict, Verification
+    from .results import Verdict
+    from .wire import ResultT
 
     T = TypeVar("T")
 else:
@@ -56,16 +71,18 @@ def _call(method: Method, read: Callable[[Any], T], **params: Any) -> Call[T]:
     return Call(method, {name: value for name, value in params.items() if value is not None}, read)
 
 
+def _reader(kind: type[ResultT]) -> Callable[[Any], ResultT]:
+    return lambda answer: from_wire(kind, answer)
+
+
 def hello(client: str) -> Call[Hello]:
     """Ask for the agent's version, the protocol's, and its capabilities."""
-    return _call(
-        methods.HELLO, lambda answer: from_wire(Hello, answer), client=client, protocol=PROTOCOL_VERSION
-    )
+    return _call(methods.HELLO, _reader(Hello), client=client, protocol=PROTOCOL_VERSION)
 
 
 def get_status() -> Call[Status]:
     """Ask how the agent is."""
-    return _call(methods.GET_STATUS, wire.status)
+    return _call(methods.GET_STATUS, _reader(Status))
 
 
 def create_token(
@@ -82,7 +99,7 @@ def create_token(
     """Open a session."""
     return _call(
         methods.CREATE_TOKEN,
-        lambda answer: from_wire(CreatedToken, answer),
+        _reader(CreatedToken),
         expiry=expiry,
         label=label,
         audience=_names(audience, MAX_AUDIENCES, InvalidAudienceError),
@@ -98,7 +115,7 @@ def verify_token(
     token: str, *, audience: str | None = None, scopes: Sequence[str] | None = None
 ) -> Call[Verification]:
     """Ask whether a token is valid, for an audience and for scopes; this counts as a use."""
-    return _verify(wire.verification, token, audience, scopes)
+    return _verify(_reader(Verification), token, audience, scopes)
 
 
 def is_valid(token: str, audience: str | None, scopes: Sequence[str] | None) -> Call[bool]:
@@ -138,7 +155,7 @@ def inspect_token(
         raise LocalParamsError("inspect_token takes either a token or an id")
     return _call(
         methods.INSPECT_TOKEN,
-        wire.verification,
+        _reader(Verification),
         token=None if token is None else sendable_token(token),
         id=session_id,
         audience=audience,
@@ -148,9 +165,7 @@ def inspect_token(
 
 def renew_token(token: str) -> Call[CreatedToken]:
     """Begin the session's lifetime anew, with a new token."""
-    return _call(
-        methods.RENEW_TOKEN, lambda answer: from_wire(CreatedToken, answer), token=sendable_token(token)
-    )
+    return _call(methods.RENEW_TOKEN, _reader(CreatedToken), token=sendable_token(token))
 
 
 def list_sessions(
@@ -165,7 +180,7 @@ def list_sessions(
     """Ask for some sessions, newest first."""
     return _call(
         methods.LIST_SESSIONS,
-        wire.session_page,
+        _reader(SessionPage),
         state=state,
         label=label,
         pid=pid,
@@ -199,7 +214,7 @@ def list_audit(
     *, since: float | None = None, after: str | None = None, limit: int | None = None
 ) -> Call[AuditPage]:
     """Ask for some entries of the audit log, newest first."""
-    return _call(methods.LIST_AUDIT, wire.audit_page, since=since, after=after, limit=limit)
+    return _call(methods.LIST_AUDIT, _reader(AuditPage), since=since, after=after, limit=limit)
 
 
 def subscribe() -> Call[bool]:
@@ -221,12 +236,14 @@ def revoke_token(token: str | None, session_id: str | None) -> Call[bool]:
 
 def reset_key(grace_seconds: int | None = None) -> Call[str]:
     """Replace the session key: every earlier token is invalid from then on, or once the grace is over."""
-    return _call(methods.RESET_KEY, wire.key_id, graceSeconds=grace_seconds)
+    return _call(
+        methods.RESET_KEY, lambda answer: from_wire(KeyReset, answer).key_id, graceSeconds=grace_seconds
+    )
 
 
 def lock() -> Call[LockState]:
     """Wipe the keys from the agent's memory."""
-    return _call(methods.LOCK, lambda answer: from_wire(LockState, answer))
+    return _call(methods.LOCK, _reader(LockState))
 
 
 def unlock(passphrase: PassphraseText) -> Call[LockState]:
@@ -235,7 +252,7 @@ def unlock(passphrase: PassphraseText) -> Call[LockState]:
 
     return _call(
         methods.UNLOCK,
-        lambda answer: from_wire(LockState, answer),
+        _reader(LockState),
         passphrase=sendable_passphrase(passphrase),
     )
 
@@ -246,7 +263,7 @@ def change_passphrase(old: PassphraseText | None, new: PassphraseText | None) ->
 
     return _call(
         methods.CHANGE_PASSPHRASE,
-        lambda answer: from_wire(Protection, answer),
+        _reader(Protection),
         old=None if old is None else sendable_passphrase(old),
         new=None if new is None else settable_passphrase(new),
     )

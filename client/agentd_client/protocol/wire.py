@@ -1,23 +1,13 @@
-"""Python names and wire names, snake_case and camelCase, spelled from one root; and how answers are read.
+"""Results and errors as they go over the wire: camelCase maps out, checked named tuples back.
 
-This file and `methods.py` are the only ones that know how a thing is called on the wire.
+This file and `methods.py` are the only ones that know how things are spelled on the wire.
 """
 
 from __future__ import annotations
 
 from ..errors import ERRORS, AgentdError, ProtocolError, RequestError
-from .results import (
-    AuditEntry,
-    AuditPage,
-    Counters,
-    KeyReset,
-    PeerIdentity,
-    SessionInfo,
-    SessionPage,
-    Status,
-    Verdict,
-    Verification,
-)
+from . import results
+from .results import Verdict, Verification
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,86 +15,12 @@ if TYPE_CHECKING:
 
     ResultT = TypeVar("ResultT", bound=NamedTuple)
 
-_Text = (str,)
-_Number = (int, float)
-_MaybeText = (str, type(None))
-_MaybeNumber = (int, float, type(None))
-_MaybeInt = (int, type(None))
-_MaybeList = (list, type(None))
-_MaybeMap = (dict, type(None))
-
-# One vocabulary: a field of this name has this type in whatever result it stands, and none derived from it: a
-# bool is no int.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "agent_id": _MaybeText,
-    "at": _Number,
-    "audience": _MaybeList,
-    "bound_pid": _MaybeInt,
-    "capabilities": (list,),
-    "commits": (int,),
-    "connections": (int,),
-    "connections_cut_off": (int,),
-    "connections_open": (int,),
-    "counters": (dict,),
-    "created_at": _Number,
-    "ended": (int,),
-    "entries": (list,),
-    "exe": _MaybeText,
-    "expires_at": _MaybeNumber,
-    "generation": (int,),
-    "id": _Text,
-    "key_id": _MaybeText,
-    "kind": _Text,
-    "label": _Text,
-    "last_used_at": _MaybeNumber,
-    "lock_reason": _MaybeText,
-    "locked": (bool,),
-    "locked_at": _MaybeNumber,
-    "max_expires_at": _MaybeNumber,
-    "memory_locked": (bool,),
-    "memory_secret": (bool, type(None)),
-    "missed": (int,),
-    "next": _MaybeText,
-    "opened_by": _MaybeMap,
-    "parent": _MaybeText,
-    "peer_exe": _MaybeText,
-    "peer_pid": _MaybeInt,
-    "peer_uid": _MaybeInt,
-    "peers_refused": (int,),
-    "pid": (int,),
-    "protected": (bool,),
-    "protocol": (int,),
-    "reason": _MaybeText,
-    "refusals": (int,),
-    "renewed_at": _Number,
-    "requests": (int,),
-    "revoked": (bool,),
-    "server": _Text,
-    "scopes": _MaybeList,
-    "session": _MaybeMap,
-    "session_id": _MaybeText,
-    "sessions": (int, list, type(None)),
-    "socket_path": _Text,
-    "started_at": _Number,
-    "state": _Text,
-    "store_bytes": _MaybeInt,
-    "store_path": _Text,
-    "subscribed": (bool,),
-    "times": (int,),
-    "token": _Text,
-    "uid": (int,),
-    "unit": _MaybeText,
-    "until": _Number,
-    "uptime_seconds": _Number,
-    "uses_left": _MaybeInt,
-    "valid": (bool,),
-    "version": _Text,
-    "wrong_passphrases": (int,),
-}
+# A bool is no int: types are compared exactly.
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 class UnusableAnswerError(ProtocolError):
-    """The agent answered, and not what this client knows as the answer: perhaps one of another version."""
+    """The agent's answer is not of the form that this client knows; perhaps it is of another version."""
 
 
 def camel(name: str) -> str:
@@ -113,28 +29,48 @@ def camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
-_CAMEL = {name: camel(name) for name in _TYPES}
+class _Form:
+    """How one kind of result is written, by the annotations of its class.
+
+    fields: of each field its wire name, its types, and its default.
+    nested: of each field that holds a result or a list of them its position, its wire name, and their kind.
+    """
+
+    def __init__(self, kind: type[Any]) -> None:
+        annotations: dict[str, str] = {}
+        for base in reversed(kind.__mro__):
+            annotations |= getattr(base, "__annotations__", {})
+        self.names = [camel(field) for field in kind._fields]
+        self.fields: list[tuple[str, tuple[type, ...], Any]] = []
+        self.nested: list[tuple[int, str, type[Any]]] = []
+        for at, (field, name) in enumerate(zip(kind._fields, self.names, strict=True)):
+            declared, _, optional = annotations[field].partition(" | ")  # then None
+            item = declared.removeprefix("list[").removesuffix("]")
+            types = (list,) if item != declared else _TYPES.get(item, (dict,))
+            if optional:
+                types += (type(None),)
+            self.fields.append((name, types, kind._field_defaults.get(field)))
+            if item not in _TYPES:
+                self.nested.append((at, name, getattr(results, item)))
 
 
-_fields: dict[type[Any], tuple[list[str], list[str]]] = {}
-"""Of each kind of result the wire names of its fields, and of those that may hold results or lists."""
+_forms: dict[type[Any], _Form] = {}
 
 
-def _fields_of(kind: type[Any]) -> tuple[list[str], list[str]]:
-    holding = [_CAMEL[field] for field in kind._fields if {list, dict} & {*_TYPES[field]}]
-    return _fields.setdefault(kind, ([_CAMEL[field] for field in kind._fields], holding))
+def _form_of(kind: type[Any]) -> _Form:
+    return _forms.setdefault(kind, _Form(kind))
 
 
 def to_wire(result: Any) -> dict[str, Any]:
     """A result (a named tuple) as the map that goes over the wire."""
     kind = type(result)
-    names, holding = _fields.get(kind) or _fields_of(kind)
-    wire = dict(zip(names, result, strict=True))
-    for name in holding:
+    form = _forms.get(kind) or _form_of(kind)
+    wire = dict(zip(form.names, result, strict=True))
+    for _, name, _ in form.nested:
         value = wire[name]
         if type(value) is list:
-            wire[name] = [to_wire(item) if hasattr(item, "_fields") else item for item in value]
-        elif hasattr(value, "_fields"):
+            wire[name] = [to_wire(item) for item in value]
+        elif value is not None:
             wire[name] = to_wire(value)
     return wire
 
@@ -142,35 +78,28 @@ def to_wire(result: Any) -> dict[str, Any]:
 def from_wire(kind: type[ResultT], value: object) -> ResultT:
     """The named tuple of a received map.
 
-    Fields that a newer agent added are passed over. One that an older agent does not send yet has the named
+    Fields that a newer agent added are ignored. A field that an older agent does not send gets the named
     tuple's default, so every field that is added to a result needs one.
 
     Raises:
-        UnusableAnswerError: where a field is missing or of the wrong type.
+        UnusableAnswerError: a field is missing or of the wrong type.
     """
     if not isinstance(value, dict):
         raise UnusableAnswerError(f"the agent's answer is not a map but {type(value).__name__}")
+    form = _forms.get(kind) or _form_of(kind)
     found = []
-    for name, types, default in _readable.get(kind) or _readable_of(kind):
+    for name, types, default in form.fields:
         item = value.get(name, default)
         if type(item) not in types:
-            raise _unusable(name)
+            raise UnusableAnswerError(f"the agent's answer has no usable field {name!r}")
         found.append(item)
+    for at, _, nested in form.nested:
+        item = found[at]
+        if type(item) is list:
+            found[at] = [from_wire(nested, each) for each in item]
+        elif item is not None:
+            found[at] = from_wire(nested, item)
     return kind._make(found)
-
-
-_readable: dict[type[Any], list[tuple[str, tuple[type, ...], Any]]] = {}
-"""Of each kind of result, for each field: its wire name, its types, and what it is where it is missing."""
-
-
-def _readable_of(kind: type[Any]) -> list[tuple[str, tuple[type, ...], Any]]:
-    defaults = kind._field_defaults
-    fields = [(_CAMEL[field], _TYPES[field], defaults.get(field)) for field in kind._fields]
-    return _readable.setdefault(kind, fields)
-
-
-def _unusable(name: str) -> UnusableAnswerError:
-    return UnusableAnswerError(f"the agent's answer has no usable field {name!r}")
 
 
 def error_to_wire(error: AgentdError) -> list[Any]:
@@ -188,61 +117,15 @@ def error_from_wire(error: object) -> AgentdError:
     return RequestError(f"the agent answered an error of a form unknown here ({type(error).__name__})")
 
 
-# What is more than one map. All of these raise `UnusableAnswerError`.
-
-
-def status(answer: Any) -> Status:
-    """The agent at a glance."""
-    found = from_wire(Status, answer)
-    if isinstance(found.sessions, list):
-        raise _unusable("sessions")
-    return found._replace(counters=from_wire(Counters, found.counters))
-
-
-def verification(answer: Any) -> Verification:
-    """Whether a token is valid, and its session."""
-    valid, reason, session = from_wire(Verification, answer)
-    return Verification(valid, reason, None if session is None else _session(session))
-
-
 def is_valid(answer: Any) -> bool:
-    """Whether a token is valid, and nothing more; the rest of the answer is checked as well."""
-    return verification(answer).valid
+    """Whether a token is valid; the rest of the answer is checked as well."""
+    return from_wire(Verification, answer).valid
 
 
 def verdict(answer: Any) -> Verdict:
-    """Whether a token is valid, as either socket answers."""
-    session = verification(answer).session
+    """The answer of either socket: the owner's also names the session."""
+    session = from_wire(Verification, answer).session
     if session is None:
         return from_wire(Verdict, answer)
     found = from_wire(Verdict, answer | {"audience": session.audience, "scopes": session.scopes})
     return found if found.valid else found._replace(audience=None, scopes=None)
-
-
-def _session(answer: Any) -> SessionInfo:
-    session = from_wire(SessionInfo, answer)
-    if session.opened_by is not None:
-        session = session._replace(opened_by=from_wire(PeerIdentity, session.opened_by))
-    return session
-
-
-def session_page(answer: Any) -> SessionPage:
-    """Some sessions."""
-    found = from_wire(SessionPage, answer)
-    if not isinstance(found.sessions, list):  # getStatus has a number of that name
-        raise _unusable("sessions")
-    return found._replace(sessions=[_session(session) for session in found.sessions])
-
-
-def audit_page(answer: Any) -> AuditPage:
-    """Some entries of the audit log."""
-    found = from_wire(AuditPage, answer)
-    return found._replace(entries=[from_wire(AuditEntry, entry) for entry in found.entries])
-
-
-def key_id(answer: Any) -> str:
-    """The id of the new session key."""
-    found: str | None = from_wire(KeyReset, answer).key_id
-    if found is None:  # as getStatus may answer, of an agent that is locked
-        raise _unusable("keyId")
-    return found
