@@ -11,7 +11,6 @@ In two steps: the agent takes the lock before it touches keys and store, and bin
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -39,8 +38,6 @@ PRIVATE_MODE = 0o600
 """A socket's, until it is given to others on purpose."""
 
 _FOLDER_NAME = "agentd"
-_LOCK_MODE = 0o600
-_LOCK_ATTEMPTS = 10
 
 
 class Access(NamedTuple):
@@ -133,7 +130,7 @@ class SocketFile:
         return (
             self._file is not None
             and _identity(self.path) == self._file
-            and _is_still(self._lock, f"{self.path}.lock")
+            and file_locks.is_at(self._lock, f"{self.path}.lock")
         )
 
     def renew(self, closing: Callable[[socket.socket], None]) -> None:
@@ -152,7 +149,7 @@ class SocketFile:
         assert self._listener is not None
         with self._translated():
             prepare_folder(os.path.dirname(self.path), self._access)
-            if not _is_still(self._lock, f"{self.path}.lock"):
+            if not file_locks.is_at(self._lock, f"{self.path}.lock"):
                 before, self._lock = self._lock, _lock(self.path, self._access.setting)
                 os.close(before)
             if self._file is not None and _identity(self.path) == self._file:
@@ -303,39 +300,17 @@ def _failed(path: str, error: OSError, access: Access) -> SocketPathError:
 
 
 def _lock(path: str, setting: str) -> int:
-    name = f"{path}.lock"
-    for _ in range(_LOCK_ATTEMPTS):
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, _LOCK_MODE)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SocketPathError(f"{name} is not a regular file; move it away")
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = file_locks.holder_of(name)
-                which, stop = (f" (process {holder.pid})", f" (`kill {holder.pid}`)") if holder else ("", "")
-                raise AlreadyServingError(
-                    f"another agent already serves {path}{which}; use it, stop it{stop}, "
-                    f"or set {setting} to another path"
-                ) from None
-            # A file that was deleted between open and flock can be locked, and so can the one that was
-            # made in its place: only the lock on what stands under the name counts.
-            if _is_still(descriptor, name):
-                file_locks.sign(descriptor, path)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-    raise SocketPathError(f"{name} is removed again and again; something cleans up that folder")
-
-
-def _is_still(descriptor: int, name: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(name))
-    except FileNotFoundError:
-        return False
+        descriptor = file_locks.open_locked(f"{path}.lock")
+    except BlockingIOError:
+        holder = file_locks.holder_of(f"{path}.lock")
+        which, stop = (f" (process {holder.pid})", f" (`kill {holder.pid}`)") if holder else ("", "")
+        raise AlreadyServingError(
+            f"another agent already serves {path}{which}; use it, stop it{stop}, "
+            f"or set {setting} to another path"
+        ) from None
+    file_locks.sign(descriptor, path)
+    return descriptor
 
 
 def _remove_stale(path: str, setting: str) -> None:

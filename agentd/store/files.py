@@ -7,7 +7,6 @@ file of its own; LMDB's lock file, which lets several processes share an environ
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -55,53 +54,35 @@ class StoreFolder:
             StoreInUseError: another agent holds the lock, be it in this process.
             StoreError: the folder, or one above it, belongs to another user or is open to others.
         """
+        lock_path = self.path / FOLDER_LOCK_NAME
         with os_errors_translated():
             for _ in range(_LOCK_ATTEMPTS):
                 _refuse("store folder", make_folders(self.path))
                 _check(self.path, "store folder", stat.S_ISDIR)
-                fd = self._try_lock()
-                if fd is not None:
-                    file_locks.sign(fd, self._served_at)
-                    self._lock_fd = fd
-                    return
+                try:
+                    self._lock_fd = file_locks.open_locked(lock_path)
+                except FileNotFoundError:
+                    continue  # the folder was destroyed between making and locking it
+                except BlockingIOError:
+                    raise self._in_use(lock_path) from None
+                file_locks.sign(self._lock_fd, self._served_at)
+                return
         raise StoreInUseError(f"{self.path}: the folder lock changes hands faster than it can be taken")
+
+    def _in_use(self, lock_path: Path) -> StoreInUseError:
+        holder = file_locks.holder_of(lock_path)
+        if holder is None:
+            return StoreInUseError(f"{self.path}: another agent uses this store; stop it first")
+        return StoreInUseError(
+            f"{self.path}: another agent uses this store: {holder}; "
+            f"use that one, or stop it first (`kill {holder.pid}`)"
+        )
 
     def release(self) -> None:
         """Let go of the folder lock; nothing where it is not held."""
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
             os.close(fd)
-
-    def _try_lock(self) -> int | None:
-        path = self.path / FOLDER_LOCK_NAME
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            return None  # the folder was destroyed between making and locking it
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise StoreError(f"{path} is not a lock file; move it away") from None
-            raise
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A lock file that was removed while we opened it can be locked, and so can its successor.
-            if _is_at(fd, path):
-                os.fchmod(fd, 0o600)
-                return fd
-        except BlockingIOError:
-            os.close(fd)
-            holder = file_locks.holder_of(path)
-            raise StoreInUseError(
-                f"{self.path}: another agent uses this store; stop it first"
-                if holder is None
-                else f"{self.path}: another agent uses this store: {holder}; "
-                f"use that one, or stop it first (`kill {holder.pid}`)"
-            ) from None
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
 
     def has_data(self) -> bool:
         """Whether there is a data file, of whatever content."""
@@ -196,10 +177,3 @@ def _check(path: Path, what: str, is_kind: Callable[[int], bool]) -> None:
 def _refuse(what: str, fault: Fault | None) -> None:
     if fault is not None:
         raise StoreError(f"{what} {fault}")
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False

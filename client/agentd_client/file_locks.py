@@ -11,12 +11,15 @@ cannot make another process's start fail. It lists the processes of this pid nam
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
+import time
 
 from . import paths
 from .errors import AgentdError
+from .private import FILE_MODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +34,71 @@ _MAX_BYTES = 512
 """A pid, and a path of at most 107 bytes."""
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STORE_LOCK = ("store", "agentd.lock")
+
+_ATTEMPTS = 16
+"""Each one lost means that the lock file was removed at that very moment."""
+
+
+def open_locked(path: str | os.PathLike[str], *, seconds: float = 0.0, dir_fd: int | None = None) -> int:
+    """Lock a lock file, which is made with mode 0600 if it is missing; returns its descriptor.
+
+    Args:
+        path: the lock file.
+        seconds: how long to wait for another process to release it.
+        dir_fd: the open folder that a relative path is in.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: it cannot be locked, or is something else than a file of this user's.
+    """
+    deadline = time.monotonic() + seconds
+    attempt = 0
+    while attempt < _ATTEMPTS or time.monotonic() < deadline:
+        attempt += 1
+        descriptor = _open(path, dir_fd)
+        try:
+            if not lock_within(descriptor, deadline - time.monotonic()):
+                raise BlockingIOError(errno.EAGAIN, "another process holds the lock", path)
+            # A lock file that was removed between open and flock can be locked, and so can the one that was
+            # made in its place. Only the file that the path leads to counts.
+            if is_at(descriptor, path, dir_fd=dir_fd):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise OSError(errno.ESTALE, "it is removed again and again", path)
+
+
+def is_at(descriptor: int, path: str | os.PathLike[str], *, dir_fd: int | None = None) -> bool:
+    """Whether a path still leads to that open file."""
+    try:
+        found = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), found)
+
+
+def _open(path: str | os.PathLike[str], dir_fd: int | None) -> int:
+    foreign = OSError(errno.EINVAL, "not a lock file of your own, move it away", path)
+    try:
+        descriptor = os.open(path, _LOCK_FLAGS, FILE_MODE, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise foreign from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise foreign
+        if stat.S_IMODE(found.st_mode) != FILE_MODE:
+            os.fchmod(descriptor, FILE_MODE)  # the umask took our own rights, or others could hold the lock
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def lock_within(descriptor: int, seconds: float) -> bool:

@@ -153,7 +153,7 @@ def test_what_the_system_refuses_is_said_with_the_path_and_its_words(tmp_path: P
     (tmp_path / "file").touch()
     file = TokenFile(tmp_path / "file" / "token")
     for act in (file.read, lambda: file.write("one")):
-        with pytest.raises(TokenFileError, match=f"token file {file.path}: Not a directory.*put that right"):
+        with pytest.raises(TokenFileError, match=f"token file {file.path}: Not a directory.*fix this"):
             act()
     with pytest.raises(TokenFileError, match="File name too long"):
         TokenFile(tmp_path / ("t" * 252)).write("one")

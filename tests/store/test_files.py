@@ -151,10 +151,10 @@ async def test_a_folder_that_is_destroyed_again_and_again_is_given_up(
 ) -> None:
     real = os.open
 
-    def destroy_first(path: Any, *arguments: Any) -> int:
+    def destroy_first(path: Any, *arguments: Any, **more: Any) -> int:
         if str(path).endswith("agentd.lock"):
             store_path.rmdir()
-        return real(path, *arguments)
+        return real(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", destroy_first)
     with pytest.raises(StoreInUseError, match="changes hands"):

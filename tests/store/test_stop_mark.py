@@ -173,7 +173,7 @@ async def test_what_keeps_the_lock_from_being_a_file_is_named(
     lock = store_path / "agentd.lock"
     for replace in (make_a_folder, make_a_link):
         replace(lock)
-        with pytest.raises(Exception, match=r"agentd\.lock is not a lock file; move it away"):
+        with pytest.raises(Exception, match=r"agentd\.lock: not a lock file of your own, move it away"):
             await found(store_path, key_ring)
         lock.rmdir() if lock.is_dir() else lock.unlink()
         await found(store_path, key_ring)

@@ -215,8 +215,7 @@ class TokenFile:
                 ) from None
             about = "" if error.filename in (None, self.path, self._name) else f" ({error.filename})"
             raise TokenFileError(
-                f"cannot {verb} token file {self.path}: {error.strerror}{about}; "
-                f"put that right, or {_ELSEWHERE}"
+                f"cannot {verb} token file {self.path}: {error.strerror}{about}; fix this, or {_ELSEWHERE}"
             ) from error
 
 
