@@ -19,16 +19,16 @@ MIN_MEMORY_BYTES = 19 * MIB
 """With two passes the least that OWASP's Password Storage Cheat Sheet recommends."""
 
 MAX_MEMORY_BYTES = 1024 * MIB
-"""More would let a key file that somebody changed push everything else out of the machine's memory."""
+"""More would let a manipulated key file exhaust the machine's memory."""
 
 MIN_PASSES = 2
 MAX_PASSES = 64
 
 MAX_WORK_BYTES = 16 * 1024 * MIB
-"""Memory times passes, about half a minute: more would let a changed key file hold the agent up."""
+"""Memory times passes, about half a minute; more would let a manipulated key file block the agent."""
 
 LANES = 1
-"""libsodium knows no other number."""
+"""libsodium supports no other number."""
 
 TARGET_SECONDS = 0.5
 USUAL_MEMORY_BYTES = 256 * MIB
@@ -40,7 +40,7 @@ _limiter: RunVar[trio.CapacityLimiter] = RunVar("agentd_argon2_limiter")
 
 
 class CostError(ValueError):
-    """A cost out of bounds; the text names the parameter and its bounds."""
+    """A cost is out of bounds; the text names the parameter and its bounds."""
 
 
 class Cost(NamedTuple):
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
     lanes: int = LANES
 
     def check(self) -> Cost:
-        """The cost itself, or CostError; nothing is allocated for it."""
+        """The cost itself, or CostError; allocates nothing."""
         if self.lanes != LANES:
             raise CostError(f"parallelism is {self.lanes}, and only {LANES} is supported")
         if not MIN_MEMORY_BYTES <= self.memory_bytes <= MAX_MEMORY_BYTES or self.memory_bytes % KIB:
@@ -67,20 +67,20 @@ class Cost(NamedTuple):
 
 
 def calibrated() -> Cost:
-    """The cost of about `TARGET_SECONDS` on this machine, measured by one run with the fewest passes."""
+    """The cost that takes about `TARGET_SECONDS` on this machine, measured by one short run."""
     memory_bytes = memory_for(_available_bytes())
     return Cost(memory_bytes, passes_for(_seconds_per_pass(memory_bytes, time.perf_counter)))
 
 
 def memory_for(available_bytes: int | None) -> int:
-    """The usual memory, or where the machine has little a quarter of what it has, in whole MiB."""
+    """The usual memory; on a machine with little, a quarter of what is available, in whole MiB."""
     if available_bytes is None:
         return USUAL_MEMORY_BYTES
     return max(MIN_MEMORY_BYTES, min(USUAL_MEMORY_BYTES, available_bytes // 4 // MIB * MIB))
 
 
 def passes_for(seconds_per_pass: float) -> int:
-    """How many passes come nearest to `TARGET_SECONDS`, within the bounds."""
+    """The number of passes nearest to `TARGET_SECONDS`, within the bounds."""
     wanted = TARGET_SECONDS / max(seconds_per_pass, TARGET_SECONDS / MAX_PASSES)
     return max(MIN_PASSES, min(MAX_PASSES, round(wanted)))
 

@@ -14,17 +14,16 @@ under the lock was left by an interrupted writer.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from agentd_client.errors import KeyFileError
+from agentd_client.file_locks import lock_within
 from agentd_client.private import Fault, folders_fault, make_folders, private_fault, sync_folder
 
 from ..crypto import KEY_BYTES
@@ -34,7 +33,6 @@ LOCK_SECONDS = 2.0
 """How long to wait for other writers, each of which takes one sync. A process that never gives the lock back
 must not keep an agent that waits here from being locked."""
 
-_LOCK_PAUSE_SECONDS = 0.02
 _FILE_MODE = 0o600
 _LINE_BYTES = TEXT_CHARACTERS + 1
 _RANDOM_BYTES = 8  # in the names of temporaries
@@ -187,22 +185,11 @@ def _remove_leftovers(path: Path) -> None:
 def _locked(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _lock_in_time(descriptor)  # released by closing it
-        yield descriptor
+        if not lock_within(descriptor, LOCK_SECONDS):
+            raise OSError(errno.EAGAIN, "another process holds the lock on its folder")
+        yield descriptor  # closing it releases the lock
     finally:
         os.close(descriptor)
-
-
-def _lock_in_time(descriptor: int) -> None:
-    last = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= last:
-                raise OSError(errno.EAGAIN, "another process holds the lock on its folder") from None
-        time.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def _write_and_sync(descriptor: int, content: memoryview) -> None:

@@ -1,12 +1,12 @@
-"""Pages that hold secrets: the kernel's secret memory where there is any, otherwise ordinary locked pages.
+"""Pages that hold secrets: the kernel's secret memory if it is available, otherwise ordinary locked pages.
 
-memfd_secret(2) takes its pages out of the kernel's own map of memory. Nobody reads them by /proc/PID/mem,
-ptrace(2) or process_vm_readv(2), not even by a /proc/PID/mem that was opened before the process closed itself
-to others. They are locked and left out of dumps by nature, and they count against RLIMIT_MEMLOCK. As long as
-there are any, the kernel refuses to hibernate.
+memfd_secret(2) removes its pages from the kernel's own memory map. No process can read them through
+/proc/PID/mem, ptrace(2) or process_vm_readv(2), not even through a /proc/PID/mem that was opened before the
+agent made itself non-dumpable. They are always locked and left out of dumps, and count against
+RLIMIT_MEMLOCK. While there are any, the kernel refuses to hibernate.
 
-No page of either kind reaches the child of a fork(2). Secret pages are shared memory: a child that wipes its
-keys as it ends would wipe its parent's.
+The child of a fork(2) gets no page of either kind. Secret pages are shared memory: a child that wiped its
+keys on exit would wipe its parent's.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class _Here:
-    """The process that asks.
+    """The current process.
 
-    forks: how many lie between the process that imported this and this one. Pages, and what is made of them,
-    belong to the process whose number it was when they were made.
+    forks: the number of forks since this module was imported. Pages, and keys on them, are valid only in the
+    process with the number they were made with.
     """
 
     forks = 0
@@ -51,9 +51,9 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 class Pages(NamedTuple):
-    """Zeroed pages, given back once no view of them is left.
+    """Zeroed pages, unmapped once no view of them is left.
 
-    is_secret: from memfd_secret(2). is_locked: kept out of swap; false where RLIMIT_MEMLOCK is too low.
+    is_secret: from memfd_secret(2). is_locked: kept out of swap; False if RLIMIT_MEMLOCK is too low.
     """
 
     view: memoryview
@@ -74,7 +74,7 @@ def new_pages(size: int) -> Pages:
 
 
 def _secret_view(size: int) -> memoryview | None:
-    """Secret memory; None where the kernel, a system call filter or a limit refuses it."""
+    """Secret memory; None if the kernel, a system call filter or a limit refuses it."""
     descriptor = _libc.syscall(_SYS_MEMFD_SECRET, os.O_CLOEXEC)
     if descriptor < 0:
         return None
@@ -84,8 +84,10 @@ def _secret_view(size: int) -> memoryview | None:
     except OSError:
         return None
     finally:
-        os.close(descriptor)  # whoever is handed it could map the pages as well; the mapping does not need it
-    return view if view is not None and _can_be_touched(view) else None
+        os.close(
+            descriptor
+        )  # a process that got hold of it could map the pages too; the mapping does not need it
+    return view if view is not None and _is_backed(view) else None
 
 
 def _mapped(size: int, flags: int, descriptor: int) -> memoryview | None:
@@ -95,16 +97,16 @@ def _mapped(size: int, flags: int, descriptor: int) -> memoryview | None:
     made_by = here.forks
 
     def release() -> None:
-        if made_by == here.forks:  # in a child something else may be there
+        if made_by == here.forks:  # in a child, other memory may be at this address
             _libc.munmap(address, size)
 
     view = view_of_memory(address, size, release)
     return view if _libc.madvise(address, size, mmap.MADV_DONTFORK) == 0 else None
 
 
-def _can_be_touched(view: memoryview) -> bool:
-    # The kernel takes each page at the first write. If it cannot, a write of our own is a SIGBUS that ends
-    # the process, and a write by the kernel an error that can be handled.
+def _is_backed(view: memoryview) -> bool:
+    # The kernel allocates each page at the first write. If it cannot, a write by this process is a fatal
+    # SIGBUS, but a write by the kernel is an error that can be handled: so let read(2) write.
     try:
         reading, writing = os.pipe()
     except OSError:

@@ -1,8 +1,8 @@
-"""PASERK `k4.local-pw`: a key wrapped with a passphrase (PBKW for version 4 of the PASERK specification).
+"""PASERK `k4.local-pw`: a key wrapped with a passphrase (PBKW, version 4 of the PASERK specification).
 
-Argon2id makes a key of the passphrase; BLAKE2b makes two of that, one for XChaCha20 over the wrapped key and
-one for the tag over everything. Pure: salt, nonce and cost come in as arguments. Keys are handled in locked
-memory only, and wiped.
+Argon2id derives a key from the passphrase; BLAKE2b derives two from that, one to encrypt the wrapped key with
+XChaCha20 and one for the tag over everything. Pure: salt, nonce and cost are arguments. Keys are kept in
+locked memory only, and wiped.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _COST = struct.Struct(">QII")
 _TAG_BYTES = 32
 _DATA_BYTES = SALT_BYTES + _COST.size + NONCE_BYTES + KEY_BYTES + _TAG_BYTES
 TEXT_CHARACTERS = len(HEADER) + _DATA_BYTES // 3 * 4
-"""The length of every k4.local-pw: its data are a multiple of three bytes, so base64 leaves nothing over."""
+"""The length of every k4.local-pw; its data is a multiple of three bytes, so base64 needs no padding."""
 
 _FOR_ENCRYPTION, _FOR_AUTHENTICATION = 0xFF, 0xFE
 
 
 class PaserkError(ValueError):
-    """Not a k4.local-pw; the text says why and holds nothing secret."""
+    """Not a k4.local-pw. The text says why and holds no secret."""
 
 
 class NotGenuineError(Exception):
-    """Another passphrase wrapped this, or it was changed: nobody can tell which."""
+    """The passphrase is wrong, or the text was changed; the two cannot be distinguished."""
 
 
 class Wrapped(NamedTuple):
-    """The parts of a k4.local-pw, none of them authenticated yet."""
+    """The parts of a k4.local-pw, not authenticated yet."""
 
     salt: bytes
     cost: Cost
@@ -63,8 +63,8 @@ def parse(text: str) -> Wrapped:
     """The parts of a PASERK string.
 
     Raises:
-        PaserkError: it is no canonically spelled k4.local-pw.
-        CostError: it asks for a cost out of bounds. Nothing was allocated for it.
+        PaserkError: it is not a k4.local-pw in canonical encoding.
+        CostError: its cost is out of bounds. Nothing was allocated for it.
     """
     if not text.startswith(HEADER):
         raise PaserkError("it is not a k4.local-pw")
@@ -84,14 +84,14 @@ def parse(text: str) -> Wrapped:
 
 
 def wrap(key: Buffer, passphrase: Buffer, *, salt: bytes, nonce: bytes, cost: Cost) -> str:
-    """Wrap a key of 32 bytes; takes as long as the cost says.
+    """Wrap a key of 32 bytes; as slow as the cost demands.
 
     Args:
-        key: what is wrapped.
+        key: 32 bytes.
         passphrase: any bytes.
         salt: 16 random bytes.
         nonce: 24 random bytes.
-        cost: of Argon2id; CostError where it is out of bounds.
+        cost: of Argon2id; CostError if it is out of bounds.
     """
     if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes, and the nonce {NONCE_BYTES}")
@@ -105,10 +105,10 @@ def wrap(key: Buffer, passphrase: Buffer, *, salt: bytes, nonce: bytes, cost: Co
 
 
 def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
-    """Unwrap into a writable buffer of 32 bytes; takes as long as the cost says.
+    """Unwrap into a writable buffer of 32 bytes; as slow as the cost demands.
 
     Raises:
-        NotGenuineError: the passphrase is another, or the text was changed; the target is untouched.
+        NotGenuineError: the passphrase is wrong, or the text was changed; the target is untouched.
         CostError: the cost is out of bounds.
     """
     if len(memoryview(target)) != KEY_BYTES:
@@ -123,17 +123,15 @@ def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
 
 @contextmanager
 def _keys(passphrase: Buffer, salt: bytes, cost: Cost) -> Iterator[tuple[memoryview, memoryview]]:
-    with SecretMemory().allocated(3 * KEY_BYTES + 1) as room:
-        domain, made = room[:1], room[1 : 1 + KEY_BYTES]
-        encryption_key, authentication_key = (
-            room[1 + KEY_BYTES : 1 + 2 * KEY_BYTES],
-            room[1 + 2 * KEY_BYTES :],
-        )
-        argon2id_into(passphrase, salt, passes=cost.passes, memory_bytes=cost.memory_bytes, target=made)
-        for number, key in (_FOR_ENCRYPTION, encryption_key), (_FOR_AUTHENTICATION, authentication_key):
-            domain[0] = number
-            hash_into(room[: 1 + KEY_BYTES], key)
-        wipe(made)
+    """The encryption key and the authentication key for the duration of a `with`."""
+    with SecretMemory().allocated(1 + 3 * KEY_BYTES) as buffer:
+        hashed, keys = buffer[: 1 + KEY_BYTES], buffer[1 + KEY_BYTES :]
+        encryption_key, authentication_key = keys[:KEY_BYTES], keys[KEY_BYTES:]
+        argon2id_into(passphrase, salt, passes=cost.passes, memory_bytes=cost.memory_bytes, target=hashed[1:])
+        for domain, key in (_FOR_ENCRYPTION, encryption_key), (_FOR_AUTHENTICATION, authentication_key):
+            hashed[0] = domain
+            hash_into(hashed, key)
+        wipe(hashed)
         yield encryption_key, authentication_key
 
 

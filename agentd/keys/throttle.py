@@ -1,4 +1,4 @@
-"""Attempts at a passphrase: one at a time, slower after each wrong one, and fair between processes."""
+"""Throttling of passphrase attempts: one at a time, slower after each wrong one, fair between processes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import trio
 from agentd_client.errors import PassphraseError, TooManyAttemptsError
 
 MAX_WAITING = 64
-"""Attempts that wait, of all peers together."""
+"""Waiting attempts of all peers together."""
 
 MAX_WAITING_AFTER_WRONG = 32
-"""Of those, attempts of peers that were wrong before: the other places are kept for peers that were not."""
+"""Of those, attempts of peers that were wrong before; the other places are kept for peers that were not."""
 
 MAX_WAITING_OF_A_PEER = 8
 
 MAX_PEERS = 256
-"""Peers whose wrong attempts are remembered; beyond that the one that was wrong longest ago is forgotten."""
+"""Peers whose wrong attempts are remembered; beyond that, the one that was wrong longest ago is forgotten."""
 
-MAX_NEWCOMERS = 512
-"""Peers that are remembered for having had a place, and take nobody's place for the next attempt."""
+MAX_SEEN_PEERS = 512
+"""Peers that are remembered for having waited before, and so may no longer evict another attempt."""
 
 MAX_DELAY_SECONDS = 30.0
 
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 5.0
-"""The pause that wrong attempts impose on all peers. Whoever may start processes is a new peer with each, so
-this is what bounds how fast can be guessed: once in five seconds and a half, with half a second of work. It
-bounds how long others wait for their turn as well, so it is no longer."""
+"""The longest pause that wrong attempts impose on all peers. Every new process is a new peer, so this is what
+limits guessing: one attempt in five and a half seconds, of which half a second is Argon2id. It is not longer
+because honest peers wait for it too."""
 
 FORGOTTEN_AFTER_SECONDS = 600.0
-"""What was wrong so long ago counts for nothing any more."""
+"""When wrong attempts are forgotten."""
 
 
 def delay_seconds(wrong: int) -> float:
@@ -42,11 +42,11 @@ def delay_seconds(wrong: int) -> float:
 
 
 def pause_seconds(wrong: int) -> float:
-    """How long everybody waits after the last wrong attempt: 0, 0.5, 1, 2, 4, 5 s after 0, 1, 2 … of them."""
+    """How long all peers wait after the last wrong attempt: 0, 0.5, 1, 2, 4, 5 s after 0, 1, 2 … of them."""
     return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(wrong - 1, 10)) if wrong else 0.0
 
 
-class _Wrong:
+class _Failures:
     """Wrong attempts since the last right one, of one peer or of all."""
 
     __slots__ = ("count", "last")
@@ -60,39 +60,41 @@ class _Wrong:
 
 
 class _Waiting:
-    """An attempt that waits; `look` is set when it is its turn, or its place was taken."""
+    """A waiting attempt; `wake` is set when it may be its turn, and when it was evicted."""
 
     def __init__(self, peer: Hashable, number: int, is_first: bool) -> None:
         self.peer = peer
         self.number = number
         self.is_first = is_first
-        self.is_pushed_out = False
-        self.look = trio.Event()
+        self.is_evicted = False
+        self.wake = trio.Event()
 
 
 class PassphraseThrottle:
-    """The turns of those who try a passphrase, on trio's clock.
+    """Runs passphrase attempts in turn, on trio's clock.
 
-    After a wrong attempt nobody has a turn before a pause is over that grows with all wrong attempts, and
-    that peer none before a longer one of its own. Then the turn is a peer's that was wrong least often, and
-    among those one's that never had a place before, and one's that did not have the last turn. Among what is
-    left the newest attempt and the oldest one have every other turn: so nobody waits behind a crowd that came
-    before, and nobody waits for ever because others keep coming.
+    After a wrong attempt all peers wait for a pause that grows with the number of wrong attempts, and the
+    peer that was wrong waits longer. The next turn goes to the peer that was wrong least often; among those
+    to one that has not waited before; among those to one that did not have the last turn. Ties go to the
+    newest and the oldest attempt alternately, so that no attempt waits behind a crowd that came before it, or
+    for ever because others keep coming.
 
-    Half of the places are kept for peers that were never wrong. A peer that never had a place gets one in a
-    full queue too, if need be that of the attempt in the middle, whose turn is farthest away. It does so
-    once: those that lost their places and come again at once would push it out in turn.
+    Half of the places are kept for peers that were never wrong. A peer that has not waited before gets a
+    place even in a full queue, if necessary by evicting the attempt in the middle, whose turn is farthest
+    away. It can do so only once, or evicted peers that retry at once would evict each other.
 
-    A peer is the identity of a process. Who may start processes may be as many peers as it likes; that gives
-    it no more attempts in a given time, but its first attempts take turns from others'.
+    A peer is the identity of a process. A user who starts many processes is many peers. That gives no more
+    attempts in a given time, but their first attempts take turns from those of others.
     """
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []  # the oldest first
-        self._counts = Counter[Hashable]()  # of those that wait, by peer
-        self._peers: OrderedDict[Hashable, _Wrong] = OrderedDict()  # that were wrong, the longest ago first
-        self._all = _Wrong()
-        self._had_place: OrderedDict[Hashable, float] = OrderedDict()  # and since when, the oldest first
+        self._counts = Counter[Hashable]()  # of waiting attempts, by peer
+        self._failures: OrderedDict[Hashable, _Failures] = OrderedDict()  # by peer, the longest ago first
+        self._all = _Failures()
+        self._seen: OrderedDict[Hashable, float] = (
+            OrderedDict()
+        )  # peers that waited, and when, the oldest first
         self._number = 0
         self._is_busy = False
         self._last_peer: Hashable = None
@@ -108,21 +110,19 @@ class PassphraseThrottle:
         """Run `work` when it is this peer's turn.
 
         Args:
-            peer: who tries.
-            work: says that the passphrase is wrong by raising PassphraseError, and that it is right by True;
-                False is that it was not looked at. That counts for nothing, as other errors do, which are
-                raised as they are.
-            waiting: cancelled by whoever knows that nobody waits for the answer any more. It ends the wait
-                for the turn and no work that has begun.
+            peer: identifies the process that tries.
+            work: raises PassphraseError if the passphrase is wrong. Returns True if it is right, False if it
+                was not checked; False and other errors, which are raised unchanged, count as no attempt.
+            waiting: cancel it when the client has gone. That ends the wait for a turn, not work in progress.
 
         Raises:
-            TooManyAttemptsError: without running `work`, where too many wait.
+            TooManyAttemptsError: too many attempts are waiting; `work` was not run.
         """
-        entry = self._enter(peer)
+        entry = self._admit(peer)
         with waiting or trio.CancelScope() as scope:
             await self._turn(entry)
         if scope.cancelled_caught:
-            raise TooManyAttemptsError("nobody waits for this attempt any more; it was not looked at")
+            raise TooManyAttemptsError("the client has gone; this attempt was not checked")
         try:
             is_right = await work()
         except PassphraseError:
@@ -130,59 +130,59 @@ class PassphraseThrottle:
             raise
         else:
             if is_right:
-                self._peers.pop(peer, None)
-                self._had_place.pop(peer, None)
-                self._all = _Wrong()
+                self._failures.pop(peer, None)
+                self._seen.pop(peer, None)
+                self._all = _Failures()
             return is_right
         finally:
             self._is_busy = False
-            for entry in self._waiting:  # each has other pauses to wait for now
-                entry.look.set()
+            for entry in self._waiting:  # their pauses have changed
+                entry.wake.set()
 
     @property
     def waiting(self) -> int:
-        """How many attempts wait for their turn."""
+        """How many attempts are waiting."""
         return len(self._waiting)
 
     @property
     def wrong_attempts(self) -> int:
-        """How many wrong attempts there were."""
+        """How many wrong attempts there were in total."""
         return self._wrong
 
-    def _enter(self, peer: Hashable) -> _Waiting:
+    def _admit(self, peer: Hashable) -> _Waiting:
         self._forget_old()
         counts = self._counts
         if counts[peer] >= MAX_WAITING_OF_A_PEER:
-            raise self._refusal()
-        after_wrong = [each for each in counts if each in self._peers] if peer in self._peers else []
+            raise self._too_many()
+        after_wrong = [each for each in counts if each in self._failures] if peer in self._failures else []
         if sum(counts[each] for each in after_wrong) >= MAX_WAITING_AFTER_WRONG:
-            self._push_out(after_wrong, peer)
+            self._evict(after_wrong, peer)
         elif len(self._waiting) >= MAX_WAITING:
-            self._push_out(list(counts), peer)
+            self._evict(list(counts), peer)
         self._number += 1
         entry = _Waiting(peer, self._number, self._is_new(peer))
         self._waiting.append(entry)
         counts[peer] += 1
-        self._had_place[peer] = trio.current_time()
-        self._had_place.move_to_end(peer)
-        if len(self._had_place) > MAX_NEWCOMERS:
-            self._had_place.popitem(last=False)
+        self._seen[peer] = trio.current_time()
+        self._seen.move_to_end(peer)
+        if len(self._seen) > MAX_SEEN_PEERS:
+            self._seen.popitem(last=False)
         return entry
 
-    def _push_out(self, peers: list[Hashable], newcomer: Hashable) -> None:
-        """Take somebody's place for the newcomer, or refuse it."""
+    def _evict(self, peers: list[Hashable], newcomer: Hashable) -> None:
+        """Evict an attempt of one of `peers` for the newcomer, or refuse the newcomer."""
         counts = self._counts
         most = max(counts[each] for each in peers)
         if most > counts[newcomer] + 1:
-            pushed_out = [entry for entry in self._waiting if counts[entry.peer] == most][-1]
+            evicted = [entry for entry in self._waiting if counts[entry.peer] == most][-1]
         elif not self._is_new(newcomer):
-            raise self._refusal()
+            raise self._too_many()
         else:
-            after_wrong = [entry for entry in self._waiting if entry.peer in self._peers]
-            pushed_out = after_wrong[-1] if after_wrong else self._waiting[len(self._waiting) // 2]
-        pushed_out.is_pushed_out = True
-        self._leave(pushed_out)
-        pushed_out.look.set()
+            after_wrong = [entry for entry in self._waiting if entry.peer in self._failures]
+            evicted = after_wrong[-1] if after_wrong else self._waiting[len(self._waiting) // 2]
+        evicted.is_evicted = True
+        self._leave(evicted)
+        evicted.wake.set()
 
     def _leave(self, entry: _Waiting) -> None:
         self._waiting.remove(entry)
@@ -191,33 +191,33 @@ class PassphraseThrottle:
             del self._counts[entry.peer]
 
     def _is_new(self, peer: Hashable) -> bool:
-        return peer not in self._had_place and peer not in self._peers
+        return peer not in self._seen and peer not in self._failures
 
     def _forget_old(self) -> None:
         forgotten = trio.current_time() - FORGOTTEN_AFTER_SECONDS
-        while self._peers and next(iter(self._peers.values())).last <= forgotten:
-            self._peers.popitem(last=False)
-        while self._had_place and next(iter(self._had_place.values())) <= forgotten:
-            self._had_place.popitem(last=False)
+        while self._failures and next(iter(self._failures.values())).last <= forgotten:
+            self._failures.popitem(last=False)
+        while self._seen and next(iter(self._seen.values())) <= forgotten:
+            self._seen.popitem(last=False)
         if self._all.last <= forgotten:
-            self._all = _Wrong()
+            self._all = _Failures()
 
     async def _turn(self, entry: _Waiting) -> None:
         try:
             while self._is_busy or self._next() is not entry:
-                if entry.is_pushed_out:
-                    raise self._refusal()
+                if entry.is_evicted:
+                    raise self._too_many()
                 ready_at = self._ready_at(entry.peer)
-                entry.look = trio.Event()
-                # Once the pauses are over, only what another does can make it this one's turn.
+                entry.wake = trio.Event()
+                # Once the pauses are over, only another attempt can make it this one's turn.
                 with trio.move_on_at(ready_at if ready_at > trio.current_time() else inf):
-                    await entry.look.wait()
+                    await entry.wake.wait()
             self._is_busy, self._last_peer = True, entry.peer
             self._is_newest_next = not self._is_newest_next
         finally:
             if entry in self._waiting:
                 self._leave(entry)
-            self._tell()
+            self._wake_next()
 
     def _next(self) -> _Waiting | None:
         self._forget_old()
@@ -233,26 +233,26 @@ class PassphraseThrottle:
         self._wrong += 1
         self._forget_old()
         self._all.add()
-        self._peers.setdefault(peer, _Wrong()).add()
-        self._peers.move_to_end(peer)
-        if len(self._peers) > MAX_PEERS:
-            self._peers.popitem(last=False)
+        self._failures.setdefault(peer, _Failures()).add()
+        self._failures.move_to_end(peer)
+        if len(self._failures) > MAX_PEERS:
+            self._failures.popitem(last=False)
 
     def _wrong_of(self, peer: Hashable) -> int:
-        known = self._peers.get(peer)
+        known = self._failures.get(peer)
         return 0 if known is None else known.count
 
     def _ready_at(self, peer: Hashable) -> float:
         after_all = self._all.last + pause_seconds(self._all.count)
-        known = self._peers.get(peer)
+        known = self._failures.get(peer)
         return after_all if known is None else max(after_all, known.last + delay_seconds(known.count))
 
-    def _tell(self) -> None:
-        """Wake whose turn it is by now, if it is anybody's."""
+    def _wake_next(self) -> None:
+        """Wake the attempt whose turn it is, if there is one."""
         following = None if self._is_busy else self._next()
         if following is not None:
-            following.look.set()
+            following.wake.set()
 
     @staticmethod
-    def _refusal() -> TooManyAttemptsError:
-        return TooManyAttemptsError("too many passphrases wait to be looked at; try again later")
+    def _too_many() -> TooManyAttemptsError:
+        return TooManyAttemptsError("too many passphrase attempts are waiting; try again later")

@@ -1,7 +1,7 @@
-"""A connection to a D-Bus message bus, on which anybody can send anything to anybody.
+"""A connection to a D-Bus message bus, on which every user can send anything to everyone.
 
-Messages are jeepney's. Its own connection leaves descriptors in messages that nobody waits for to the garbage
-collector, lets an exec pass descriptors on, and parses whatever any user of the machine cares to send.
+Messages are jeepney's. Its own connection is not used, because it leaves unclaimed descriptors to the garbage
+collector, lets descriptors be inherited across an exec, and parses messages of any size from any user.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from jeepney.low_level import Header, calc_msg_size
 from jeepney.wrappers import unwrap_msg
 
 ANSWER_SECONDS = 10.0
-"""For one answer of the bus or of who is behind it: both are quick, or something is wrong with them."""
+"""For one reply. The bus and logind are quick, or something is wrong with them."""
 
 MAX_MESSAGE_BYTES = 65_536
-"""What is longer is skipped: a bus lets any user send 32 MiB, which would take seconds to parse. What is
-asked for here has some hundred bytes."""
+"""Longer messages are skipped: a bus lets any user send 32 MiB, which would take seconds to parse. The
+expected ones have some hundred bytes."""
 
-_START_BYTES = 16  # of a message, from which its length can be told
-_ANSWERS = (MessageType.method_return, MessageType.error)
+_START_BYTES = 16  # of a message; enough to compute its length
+_REPLIES = (MessageType.method_return, MessageType.error)
 
 
 class RefusedError(Exception):
-    """A call was answered with an error; the text is its name and what it says."""
+    """A call was answered with an error; the text is its name and message."""
 
     def __init__(self, name: str, text: str = "") -> None:
         super().__init__(f"{name}: {text}" if text else name)
@@ -40,22 +40,22 @@ class RefusedError(Exception):
 
 
 class BusConnection:
-    """Calls and what they are answered, and the signals that were asked for; made by `connected`."""
+    """Method calls, their replies, and subscribed signals; made by `connected`."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._serials = count(1)
         self._sending = trio.Lock()
         self._answers: dict[int, _Answer] = {}
-        # Without a bound: a signal that is dropped is a machine that sleeps with the keys in memory, and only
-        # those get here that the bus was asked for.
-        self._heard, self._signals = trio.open_memory_channel[Message](math.inf)
+        # Unbounded, because a dropped signal could let the machine sleep with the keys in memory; only
+        # subscribed signals get here.
+        self._received, self._signals = trio.open_memory_channel[Message](math.inf)
 
     async def call(self, message: Message) -> tuple[Any, ...]:
-        """Call a method; returns the answer's body. Descriptors in it are the caller's to close.
+        """Call a method; returns the body of the reply. The caller closes descriptors in it.
 
-        Raises RefusedError for an error that is answered, trio.TooSlowError where no answer comes, and
-        trio.BrokenResourceError or trio.ClosedResourceError where the connection ended.
+        Raises RefusedError if the reply is an error, trio.TooSlowError if none comes, and
+        trio.BrokenResourceError or trio.ClosedResourceError if the connection ended.
         """
         serial = next(self._serials)
         answer = self._answers[serial] = _Answer()
@@ -65,13 +65,13 @@ class BusConnection:
                 await answer.came.wait()
             return answer.body()
         except BaseException:
-            answer.close()  # it may have come at the very moment of a cancellation
+            answer.close()  # the reply may have arrived at the moment of a cancellation
             raise
         finally:
             del self._answers[serial]
 
     async def next_signal(self) -> Message:
-        """The next of the signals that the bus was asked for, in their order."""
+        """The next subscribed signal, in order."""
         return await self._signals.receive()
 
     async def _send(self, content: bytes) -> None:
@@ -79,7 +79,7 @@ class BusConnection:
             try:
                 await self._stream.send_all(content)
             except BaseException:
-                # Half of it may be on its way: what came next would be taken for the other half.
+                # Part of it may have been sent: the next message would be taken for the rest.
                 self._stream.socket.close()
                 raise
 
@@ -94,20 +94,20 @@ class BusConnection:
                 _close(descriptors)
 
     def _hand_out(self, content: bytes, descriptors: list[FileDescriptor]) -> bool:
-        """Returns whether somebody closes the descriptors now."""
+        """Pass on a message; whether its receiver closes the descriptors."""
         try:
             header, _ = Header.from_buffer(content)
-            if header.message_type in _ANSWERS:
+            if header.message_type in _REPLIES:
                 answer = self._answers.get(header.fields.get(HeaderFields.reply_serial))
                 if answer is not None and not answer.came.is_set():
                     answer.take(Message.from_buffer(content, fds=descriptors), descriptors)
                     return True
-            # A signal without a destination comes because of a rule, and rules name a sender, which the bus
-            # vouches for. To a destination anybody can send one that looks just like it (D-Bus
-            # specification, "Message Bus Message Routing").
+            # A signal without a destination was routed by a match rule, which names a sender that the bus
+            # guarantees. Anyone can send a look-alike to a destination (D-Bus specification, "Message Bus
+            # Message Routing").
             elif header.message_type is MessageType.signal and HeaderFields.destination not in header.fields:
-                self._heard.send_nowait(Message.from_buffer(content, fds=descriptors))
-        except Exception:  # whatever jeepney makes of it: the next message begins where it should
+                self._received.send_nowait(Message.from_buffer(content, fds=descriptors))
+        except Exception:  # jeepney cannot parse it; the next message is not affected
             return False
         return False
 
@@ -123,7 +123,7 @@ class BusConnection:
     async def _receive(self, size: int, descriptors: list[FileDescriptor]) -> bytes:
         content = b""
         while len(content) < size:
-            # Nothing that was received can be lost between here and `descriptors`: no checkpoint.
+            # No checkpoint between receiving and adding to `descriptors`, so none can be lost.
             piece, ancillary, _, _ = await self._stream.socket.recvmsg(
                 size - len(content), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
             )
@@ -139,7 +139,7 @@ class BusConnection:
 
 
 class _Answer:
-    """What a call waits for; empty where the connection ended before."""
+    """The reply that a call waits for; empty if the connection ended first."""
 
     def __init__(self) -> None:
         self.came = trio.Event()
@@ -165,10 +165,10 @@ class _Answer:
 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[BusConnection]:
-    """Connect to the bus at the path of a socket; an abstract one begins with a NUL.
+    """Connect to the bus at a socket path; an abstract one begins with a NUL.
 
-    Raises OSError, trio.TooSlowError, trio.BrokenResourceError or what jeepney raises where that fails. When
-    the connection breaks, what runs inside is cancelled and an exception group raised.
+    Raises OSError, trio.TooSlowError, trio.BrokenResourceError or what jeepney raises if that fails. If the
+    connection breaks, the body is cancelled and an exception group raised.
     """
     with trio.fail_after(ANSWER_SECONDS):
         stream = await trio.open_unix_socket(address)
@@ -183,7 +183,7 @@ async def connected(address: str) -> AsyncIterator[BusConnection]:
                 yield connection
                 nursery.cancel_scope.cancel()
     finally:
-        # Calls of other tasks: those that come later find the socket closed.
+        # Ends calls of other tasks that are waiting; later ones find the socket closed.
         connection._end()
 
 

@@ -1,7 +1,7 @@
-"""The store's folder: private, locked against a second agent, and emptied without traces.
+"""The store's folder: private, locked against a second agent, and removed without traces.
 
-Everything in it is 0600 within a folder of 0700, whatever the umask. The folder lock is an flock on a
-file of its own; LMDB's lock file, which lets several processes share an environment, is not used.
+The folder is 0700 and every file in it 0600, whatever the umask. The folder lock is an flock on a file of its
+own; LMDB's lock file, with which several processes share an environment, is not used.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FOLDER_LOCK_NAME = "agentd.lock"
 CREATING_NAME = "creating"
 STOP_MARK_NAME = "stopped"
 
-_LOCK_ATTEMPTS = 16  # each one lost means that a store was destroyed under us at that very moment
+_LOCK_ATTEMPTS = 16  # each failure means that a store was destroyed at that very moment
 
 
 class StoreFolder:
-    """The files of one store. Every method blocks on the disk: call them in a worker thread."""
+    """The files of one store. Every method blocks on the disk: call it in a worker thread."""
 
     def __init__(self, path: Path, served_at: str = "") -> None:
         self.path = path
@@ -40,7 +40,7 @@ class StoreFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder lock for a while."""
+        """Hold the folder lock for the duration of a `with`."""
         self.acquire()
         try:
             yield
@@ -48,10 +48,10 @@ class StoreFolder:
             self.release()
 
     def acquire(self) -> None:
-        """Make the folder where it is missing, check it, and lock it.
+        """Create the folder if it is missing, check it, and lock it.
 
         Raises:
-            StoreInUseError: another agent holds the lock, be it in this process.
+            StoreInUseError: another agent holds the lock, possibly in this process.
             StoreError: the folder, or one above it, belongs to another user or is open to others.
         """
         lock_path = self.path / FOLDER_LOCK_NAME
@@ -62,12 +62,14 @@ class StoreFolder:
                 try:
                     self._lock_fd = file_locks.open_locked(lock_path)
                 except FileNotFoundError:
-                    continue  # the folder was destroyed between making and locking it
+                    continue  # the folder was removed between creating and locking it
                 except BlockingIOError:
                     raise self._in_use(lock_path) from None
                 file_locks.sign(self._lock_fd, self._served_at)
                 return
-        raise StoreInUseError(f"{self.path}: the folder lock changes hands faster than it can be taken")
+        raise StoreInUseError(
+            f"{self.path}: the folder lock is removed again and again; something cleans up that folder"
+        )
 
     def _in_use(self, lock_path: Path) -> StoreInUseError:
         holder = file_locks.holder_of(lock_path)
@@ -79,34 +81,34 @@ class StoreFolder:
         )
 
     def release(self) -> None:
-        """Let go of the folder lock; nothing where it is not held."""
+        """Release the folder lock; a no-op if it is not held."""
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
             os.close(fd)
 
     def has_data(self) -> bool:
-        """Whether there is a data file, of whatever content."""
+        """Whether there is a data file, valid or not."""
         return os.path.lexists(self.data_file)
 
     def check_files(self) -> None:
-        """Refuse files that are not regular, private and the user's own; make a missing lock file."""
+        """Refuse a data file that is not a regular, private file of this user."""
         with os_errors_translated():
             _check(self.data_file, "data file", stat.S_ISREG)
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
-        """A folder to make a data file in, which becomes the store's at the end if nothing went wrong.
+        """A folder to create a data file in, which becomes the store's at the end if nothing fails.
 
-        A store that is half made never bears the data file's name: wherever the machine stops, the next
-        start finds either no store or a whole one.
+        An unfinished data file never has its final name: wherever the machine stops, the next start finds
+        either no store or a whole one.
         """
         made = self.path / CREATING_NAME
         with os_errors_translated():
             self._remove(CREATING_NAME)
             made.mkdir()
             made.chmod(0o700)
-            # LMDB opens its files more than once, which under a umask like 0777 only their maker's
-            # first descriptor would survive; it takes empty files for new ones.
+            # LMDB opens its file more than once. Under a umask like 0777 only the first open of a file
+            # that it creates itself would succeed. It takes an empty file for a new one.
             _make_file(made / DATA_NAME)
             yield made
             os.rename(made / DATA_NAME, self.data_file)
@@ -121,16 +123,16 @@ class StoreFolder:
             sync_folder(self.path)
 
     def remove_stop_mark(self) -> None:
-        """Remove the mark of a clean stop: from now on the data may change.
+        """Remove the mark of a clean stop, because the data may change from now on.
 
-        LMDB's lock file, which 0.1.0 left, goes too: nothing uses it.
+        Also removes LMDB's lock file that 0.1.0 left, which nothing uses.
         """
         with os_errors_translated():
             self._remove(STOP_MARK_NAME)
             self._remove(LMDB_LOCK_NAME)
 
     def remove_folder(self) -> bool:
-        """Remove all that is the store's, under its lock; False where foreign files keep the folder."""
+        """Remove all of the store's files, under its lock; False if other files keep the folder."""
         self.remove_data()
         with os_errors_translated():
             self._remove(FOLDER_LOCK_NAME)
@@ -154,7 +156,7 @@ class StoreFolder:
 
 
 def check_folder(path: Path) -> None:
-    """See that a store can be kept there and no other agent has it; raises as `StoreFolder.acquire`."""
+    """Check that a store can be kept there and no other agent uses it; raises as `StoreFolder.acquire`."""
     with StoreFolder(path).locked():
         pass
 

@@ -1,7 +1,7 @@
-"""Room on the disk: taking it before it is needed, and deciding how much more to take.
+"""Disk space: reserving it before it is needed, and deciding how much more to reserve.
 
-Blocks that were taken in advance make a full disk harmless: what a commit writes lies within them. Where
-the file system copies what it overwrites (btrfs, ZFS) no one can promise that.
+A commit writes only to blocks that were reserved in advance, so a full disk does no harm. File systems that
+copy on write (btrfs, ZFS) cannot guarantee that.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from agentd_client.errors import StoreFullError
 from .errors import NO_ROOM, os_errors_translated
 
 MIN_GROWTH_BYTES = 1024 * 1024
-"""The least by which a map grows on a disk that is nearly full, and the least that a new store takes."""
+"""The smallest step of growth on a nearly full disk, and the smallest new store."""
 
 RETRY_SECONDS = 1.0
-"""How long a refused allocation is not tried again, where only trying can tell (a quota, a file size
-limit): long against what it costs, short for whoever has just made room."""
+"""How long to wait before an allocation that was refused is tried again. Needed for limits that statvfs(3)
+does not show (a quota, a file size limit); short for a user who has just made room."""
 
 _PAGE_ALIGNMENT = 64 * 1024  # a multiple of every page size that LMDB takes from the system
 
@@ -28,10 +28,10 @@ _CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def reserve(data_file: Path, size_bytes: int) -> None:
-    """Take the disk blocks of the file's first `size_bytes` bytes; nothing where that cannot be done.
+    """Reserve the disk blocks of the file's first `size_bytes` bytes; a no-op if the file system cannot.
 
     Raises:
-        StoreFullError: there is no room; the file is as it was.
+        StoreFullError: there is no room; the file is unchanged.
         StoreError: the disk failed.
     """
     with os_errors_translated():
@@ -41,7 +41,7 @@ def reserve(data_file: Path, size_bytes: int) -> None:
             os.posix_fallocate(fd, 0, size_bytes)
         except OSError as error:
             if error.errno in NO_ROOM:
-                # ext4 keeps what it found: part of what was asked, and the last of the disk.
+                # ext4 keeps what it could allocate, and with it the last free blocks.
                 os.ftruncate(fd, before_bytes)
                 raise StoreFullError(
                     f"{data_file}: no room for {size_bytes} bytes; free some disk space"
@@ -53,7 +53,7 @@ def reserve(data_file: Path, size_bytes: int) -> None:
 
 
 def reserve_for_new(data_file: Path, map_bytes: int) -> int:
-    """Take the blocks of a new store, fewer on a disk that is nearly full; how many bytes they hold.
+    """Reserve the blocks of a new store, fewer on a nearly full disk; returns how many bytes.
 
     Raises:
         StoreFullError: there is not even room for `MIN_GROWTH_BYTES`.
@@ -70,12 +70,12 @@ def reserve_for_new(data_file: Path, map_bytes: int) -> int:
 
 
 class Growth:
-    """What the next, larger map may be.
+    """Reserves disk space for larger maps.
 
     Args:
-        data_file: whose blocks are taken.
+        data_file: to reserve blocks for.
         max_map_bytes: where growth ends.
-        clock: seconds that only go forward.
+        clock: monotonic seconds.
     """
 
     def __init__(self, data_file: Path, max_map_bytes: int, clock: Callable[[], float]) -> None:
@@ -85,12 +85,10 @@ class Growth:
         self._not_before: float | None = None
 
     def take(self, map_bytes: int) -> int:
-        """Take the blocks of a larger map, twice as large if possible; its size. May block on the disk.
-
-        A refusal costs next to nothing while the file system itself says that it is full.
+        """Reserve the blocks of a larger map, twice as large if possible; returns its size. May block.
 
         Raises:
-            StoreFullError: the map is as large as it may be, or the disk has no room.
+            StoreFullError: the map has reached its limit, or the disk has no room.
             StoreError: the disk failed.
         """
         step = min(map_bytes, self._max_map_bytes - map_bytes)
@@ -110,7 +108,7 @@ class Growth:
         return target
 
     def _affordable(self, step: int) -> int:
-        """As much of `step` as leaves at least half of what is free to everybody else; 0 for too little."""
+        """`step`, or less to leave half of the free space to other programs; 0 if that is too little."""
         free = _free_bytes(self._data_file)
         if free is None or step <= free // 2:
             return step
@@ -120,7 +118,7 @@ class Growth:
 
 
 def _free_bytes(data_file: Path) -> int | None:
-    """What the file system has left for this user; None where it does not say."""
+    """What the file system has left for this user; None if it does not say."""
     with os_errors_translated():
         found = os.statvfs(data_file)
     if not found.f_blocks:

@@ -1,6 +1,6 @@
-"""What a session token says: claims in JSON, spelled as the PASETO specification's "Registered Claims".
+"""The claims of a session token, in JSON as the PASETO specification's "Registered Claims".
 
-The record in the store is the truth; `iat` and `exp` repeat it for the person who has only the token.
+The agent decides by the record in the store; `iat` and `exp` are there for readers that have only the token.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .paseto import TokenError, decode, decrypt, encrypt, split
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# The footer is read before anything is authenticated, so it gets a pattern and not a JSON parser.
+# The footer is read before it is authenticated, so it is matched with a pattern and not parsed as JSON.
 _FOOTER = re.compile(rb'\{"kid":"([A-Za-z0-9_-]{22}(?:[A-Za-z0-9_-]{2})?)"\}')
-_KNOWN_FOOTERS = 8  # all tokens of a key have the same
+_CACHED_FOOTERS = 8  # all tokens of a key have the same
 
 
 class Claims(NamedTuple):
-    """One token's claims; times in seconds since 1970, `exp` None for never."""
+    """The claims of one token; times in seconds since 1970, `exp` None for never."""
 
     iss: str
     sub: str
@@ -34,7 +34,7 @@ class Claims(NamedTuple):
 
 
 class SealedToken(NamedTuple):
-    """A token's parts, none of them authenticated yet; `key_id` names the key that it claims to be of."""
+    """The parts of a token, not authenticated yet; `key_id` is of the key that it claims to be made with."""
 
     key_id: str
     footer: bytes
@@ -42,7 +42,7 @@ class SealedToken(NamedTuple):
 
 
 class _Payload(msgspec.Struct):
-    """The claims as they are spelled."""
+    """The claims as encoded in JSON."""
 
     iss: str
     sub: str
@@ -60,12 +60,12 @@ def _to_rfc3339(seconds: float) -> str:
 
 
 def footer_for(key_id: str) -> bytes:
-    """The footer of a token made with the key of that id."""
+    """The footer of a token made with this key."""
     return b'{"kid":"%s"}' % key_id.encode("ascii")
 
 
 def seal_token(key: Buffer, key_id: str, claims: Claims, *, implicit: bytes, nonce: bytes) -> str:
-    """Make the token that carries these claims."""
+    """Make a token with these claims."""
     payload: dict[str, object] = {
         "iss": claims.iss,
         "sub": claims.sub,
@@ -80,12 +80,12 @@ def seal_token(key: Buffer, key_id: str, claims: Claims, *, implicit: bytes, non
 
 
 def parse_token(token: str) -> SealedToken:
-    """The parts of a token; `TokenError` where it is none or names no key."""
+    """The parts of a token; `TokenError` if it is malformed or names no key."""
     body, footer = split(token)
     return SealedToken(*_decoded_footer(footer), decode(body))
 
 
-@lru_cache(_KNOWN_FOOTERS)
+@lru_cache(_CACHED_FOOTERS)
 def _decoded_footer(text: str) -> tuple[str, bytes]:
     footer = decode(text)
     found = _FOOTER.fullmatch(footer)

@@ -1,7 +1,6 @@
-"""PASETO v4.local, as "Version4" of the PASETO specification has it.
+"""PASETO v4.local, after "Version4" of the PASETO specification.
 
-Stricter than it must be in one way: base64url is accepted in its canonical form only, so that a token has
-exactly one spelling.
+Stricter in one way: only canonical base64url is accepted, so that every token has exactly one encoding.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ _STREAM_KEY_BYTES = 32
 _STREAM_NONCE_BYTES = 24
 _STREAM_DOMAIN = b"paseto-encryption-key"
 _TAG_DOMAIN = b"paseto-auth-key-for-aead"
-# "+" and "/" belong to the other alphabet, and a token has no padding: they become what base64 refuses.
+# "+", "/" and padding are not allowed in base64url: they become a character that the decoder refuses.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_STANDARD = bytes.maketrans(b"+/", b"-_")
 _length = struct.Struct("<Q").pack
 
 
 class TokenError(Exception):
-    """Not a token made with this key; the text names the step that failed and no secret."""
+    """Not a token made with this key. The text names the check that failed and holds no secret."""
 
 
 def pre_authentication_encoding(*pieces: bytes) -> bytes:
-    """PAE of the specification's "Common" document: unambiguous whatever the pieces hold."""
+    """PAE of the specification's "Common" document: an injective encoding of a list of byte strings."""
     parts = [_length(len(pieces))]
     for piece in pieces:
         parts += (_length(len(piece)), piece)
@@ -50,7 +49,7 @@ def decode(text: str) -> bytes:
     try:
         standard = text.encode("ascii").translate(_TO_STANDARD) + b"=" * (-len(text) % 4)
         data = a2b_base64(standard, strict_mode=True)
-    except ValueError as error:  # UnicodeEncodeError among them
+    except ValueError as error:  # or UnicodeEncodeError
         raise TokenError("not base64url") from error
     # The unused bits of the last character must be zero.
     if b2a_base64(data, newline=False) != standard:
@@ -75,7 +74,7 @@ def _tag(tag_key: bytes, nonce: bytes, ciphertext: bytes, footer: bytes, implici
 def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", implicit: bytes = b"") -> str:
     """Make a token; `nonce` is 32 random bytes, never used before with this key.
 
-    Raises ValueError for a key or nonce that has not 32 bytes.
+    Raises ValueError for a key or nonce of another length than 32 bytes.
     """
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a v4.local nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
@@ -86,7 +85,7 @@ def encrypt(key: Buffer, payload: bytes, *, nonce: bytes, footer: bytes = b"", i
 
 
 def split(token: str) -> tuple[str, str]:
-    """The body and the footer of a token as they are spelled, neither of them checked yet."""
+    """The body and the footer of a token, still encoded and unchecked."""
     if not token.startswith(HEADER):
         raise TokenError("not a v4.local token")
     body, dot, footer = token[len(HEADER) :].partition(".")

@@ -157,7 +157,7 @@ async def test_a_folder_that_is_destroyed_again_and_again_is_given_up(
         return real(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", destroy_first)
-    with pytest.raises(StoreInUseError, match="changes hands"):
+    with pytest.raises(StoreInUseError, match="removed again and again"):
         StoreFolder(store_path).acquire()
 
 
