@@ -1,6 +1,6 @@
-"""The command `agentd`, however it is started. Before anything else is imported, the process is hardened.
+"""Entry point of the command `agentd`: hardens the process before it imports anything else.
 
-What another process of the user opened before (/proc/PID/mem) stays open: the fewer milliseconds, the better.
+Another process of the user could open /proc/PID/mem until then, and would keep it open.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def main() -> None:
 
     from . import process
 
-    with suppress(OSError):  # whatever needs it asks again, and says why it is refused
+    with suppress(OSError):  # a command that needs it tries again and reports the error
         process.harden()
-    gc.disable()  # until `cli` has imported all that stays: looking through it again and again frees nothing
+    gc.disable()  # until `cli` has imported everything: a collection frees none of that
     try:
         from .cli import main as run
     except (Exception, SystemExit) as error:

@@ -1,7 +1,7 @@
-"""The agent that can be locked: keys, store and manager while it is unlocked, and none of them while locked.
+"""The agent, which can be locked: it has a core (keys, store, manager) while it is unlocked, otherwise none.
 
-Locking stops the core, which wipes every key and everything that was made of them from memory; unlocking
-starts another one. So there is one way for keys to come and go, and nothing has to remember to forget.
+Locking stops the core, which wipes every key and all that was derived from them from memory. Unlocking starts
+another. Stopping the core is the only way keys leave memory.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
 
 WIPING_SECONDS = 3.5
-"""For a lock; then the keys go, whatever the store waits for. More than noting and the manager's stop may
-take, and less than a machine waits with its sleep."""
+"""A lock wipes the keys after this time even if the store still waits for its disk. Longer than the audit
+entries and the manager's stop may take, and shorter than logind waits before it suspends."""
 
 
 class Core(NamedTuple):
-    """What there is while the agent is unlocked: key ring, store and manager, all running."""
+    """Key ring, store and manager, all running: what the agent has while it is unlocked."""
 
     key_ring: KeyRing
     db: DB
@@ -60,7 +60,7 @@ class Core(NamedTuple):
 
 
 OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
-"""Starts a core for the time of an `async with`, and raises what that raises."""
+"""Starts a core for the duration of an `async with`; raises what starting it raises."""
 
 
 class Agent:
@@ -69,11 +69,11 @@ class Agent:
     Args:
         open_core: starts a core.
         keys_path: the folder of the key file.
-        mark: keeps over a restart that it was locked on purpose.
-        subscribers: who hears of events.
-        clock: where to read the time.
-        logger: where to say what was done; never a key or a passphrase.
-        on_unlock: called when it was unlocked, which is a use of it.
+        mark: records across a restart that the agent was locked on purpose.
+        subscribers: get the events.
+        clock: the source of time.
+        logger: never gets a key or a passphrase.
+        on_unlock: called after each unlock, which counts as a use of the agent.
         cost: of Argon2id for a new passphrase; None measures it.
     """
 
@@ -100,17 +100,17 @@ class Agent:
         self._queue = PassphraseThrottle()
         self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
-        # Held while a core is started or stopped, so that a lock in the middle of an unlock comes after it.
+        # Held while a core is started or stopped: a lock that comes during an unlock waits for it.
         self._changing = trio.Lock()
         self._running: _Running | None = None
         self._is_marked = False
         self._locks = 0
-        # What a core would have; once there was one, what that had.
+        # Measured for a possible core until there was one, then of the latest.
         _, self.memory_secret, self.memory_locked = new_pages(1)
         self.locked_at: float | None = None
         self.lock_reason: str | None = None
         self.failure: StoreError | None = None
-        """Why the store of the core failed, once `failed` is set: the agent is of no use any more."""
+        """Why the store failed, once `failed` is set; the agent has to end then."""
         self.failed = trio.Event()
 
     @property
@@ -131,7 +131,7 @@ class Agent:
 
     @property
     def wrong_passphrases(self) -> int:
-        """How many were given since the agent started."""
+        """Wrong passphrases since the agent started."""
         return self._queue.wrong_attempts
 
     @property
@@ -141,24 +141,24 @@ class Agent:
         return self._earlier_commits + (0 if running is None else running.core.db.commits)
 
     async def start(self, passphrase: PassphraseText | None, *, locked: bool = False) -> None:
-        """Unlock it as far as that can be done without anybody: with no passphrase, or the one that is there.
+        """Unlock it if that needs no user: without a passphrase, or with the one that is given.
 
-        An agent that was locked on purpose in this boot stays locked, and so does one whose passphrase is
-        another.
+        An agent that was locked on purpose in this boot stays locked, and so does one with a different
+        passphrase.
 
         Args:
-            passphrase: for the unattended start; None where there is none.
+            passphrase: for an unattended start; None if no source is configured.
             locked: leave it locked if it has a passphrase.
 
         Raises:
             KeyFileError, StoreError: the core cannot be started.
-            PassphraseError: there is a passphrase, and the key file has none.
+            PassphraseError: a passphrase was given, and the key file has none.
         """
         if await self.passphrase_state.refresh():
             if locked:
-                why = "as it was told to"
+                why = "start_locked is set"
             elif await trio.to_thread.run_sync(self._mark.is_set):
-                why = "it was locked on purpose before it was started again"
+                why = "it was locked on purpose before it was restarted"
             elif passphrase is None:
                 why = "its key file has a passphrase"
             else:
@@ -166,52 +166,52 @@ class Agent:
                     await self._open(passphrase)
                     return
                 except PassphraseError as error:
-                    why = f"the passphrase that it was started with: {error.sentence}"
+                    why = f"the passphrase for the start was refused: {error.sentence}"
             self._stay_locked(why)
             return
         await self._open(passphrase)
         self.passphrase_state.set(passphrase is not None)
         if locked and self.passphrase_state:  # its key file was made just now
             await self._close()
-            self._stay_locked("as it was told to")
+            self._stay_locked("start_locked is set")
 
     def _stay_locked(self, why: str) -> None:
         self.locked_at, self.lock_reason = self._clock.read().wall, START
         self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The standing tasks of whatever core there is; started once those of the present one run."""
+        """Run the standing tasks of each core; reports started once those of the present one run."""
         async with trio.open_nursery() as self._tasks:
             if self._running is not None:
-                await self._tasks.start(self._look_after, self._running)
+                await self._tasks.start(self._run_core_tasks, self._running)
             task_status.started()
             await trio.sleep_forever()
 
     async def stop(self) -> None:
         """Stop the core, if there is one."""
-        with trio.CancelScope(shield=True):  # bounded by what stopping a core is bounded by
+        with trio.CancelScope(shield=True):  # every wait in it has a deadline
             async with self._changing:
                 await self._audit(*self._pending_audit.take())
                 await self._close()
 
     async def lock(self, reason: str = ASKED, *, by: PeerIdentity | None = None) -> None:
-        """Wipe keys and caches from memory; done when it returns.
+        """Wipe keys and caches from memory before it returns.
 
-        An agent that is locked already is locked on purpose from then on, and nothing else.
+        If the agent is locked already, only mark that it is locked on purpose.
 
         Raises:
-            NoPassphraseError: nobody could unlock it again.
+            NoPassphraseError: without a passphrase, nobody could unlock it again.
         """
         self.passphrase_state.require()
         if reason == IDLE and self._running is None:
-            return  # nor may it wait for the unlock that is under way, which is a use
+            return  # an unlock may be in progress, which is a use: do not wait for it and lock
         self._locks += 1
-        # Half a lock is none: from here on whoever asked for it may go.
+        # Shielded: a lock must complete, even if the caller goes away.
         with trio.CancelScope(shield=True):
             async with self._changing:
-                self.passphrase_state.require()  # it may have been taken away while this waited
+                self.passphrase_state.require()  # it may have been removed while this waited
                 if self._running is None:
-                    if not self._is_marked:  # it started so, or the disk was full: now it is on purpose
+                    if not self._is_marked:  # it started locked, or the disk was full
                         await trio.to_thread.run_sync(self._set_mark)
                     return
                 self.locked_at, self.lock_reason = self._clock.read().wall, reason
@@ -234,19 +234,19 @@ class Agent:
         process: Process | None = None,
         waiting: trio.CancelScope | None = None,
     ) -> None:
-        """Start a core with this passphrase, when it is this peer's turn. Of one that is unlocked: nothing.
+        """Start a core with this passphrase when it is this peer's turn; does nothing if unlocked.
 
         Args:
             passphrase: as it was given.
             by: the peer that asks, for display.
-            process: its identity, by which turns go round; None for whoever has its pid.
-            waiting: ends the wait for the turn when it is cancelled, and no attempt that has begun.
+            process: its identity, by which attempts take turns; None to use its pid.
+            waiting: cancelling it ends the wait for the turn, but not an attempt that has begun.
 
         Raises:
-            PassphraseError: it is another.
-            TooManyAttemptsError: it was not looked at.
-            AgentLockedError: it was locked while this waited for its turn, and stays so.
-            KeyFileError, StoreError: the passphrase is right and the core cannot be started; it stays locked.
+            PassphraseError: the passphrase is wrong.
+            TooManyAttemptsError: the passphrase was not tried.
+            AgentLockedError: the agent was locked while this waited for its turn, and stays locked.
+            KeyFileError, StoreError: the passphrase is right, but the core cannot be started.
         """
         if self._running is None:
             await self._queue.attempt(
@@ -261,25 +261,25 @@ class Agent:
         process: Process | None = None,
         waiting: trio.CancelScope | None = None,
     ) -> bool:
-        """Give the key file another passphrase, a first one, or none; whether it has one now.
+        """Set, change or remove the passphrase of the key file; returns whether it has one now.
 
         Args:
-            old: the present one; None where there is none.
-            new: None is to have none, which takes an agent that is unlocked.
+            old: the present one; None if there is none.
+            new: None removes it, which only an unlocked agent does.
             by: the peer that asks, for display.
             process: as for `unlock`.
             waiting: as for `unlock`.
 
         Raises:
-            PassphraseError: the old one is wrong, or the new one is none.
-            TooManyAttemptsError: they were not looked at.
+            PassphraseError: the old one is wrong, or the new one is not acceptable.
+            TooManyAttemptsError: the old one was not tried.
             KeyFileError: the key file could not be written.
         """
         if old is None and new is None:
             raise InvalidParamsError("changePassphrase takes old, new or both")
         self._require_changeable(old, new)
         if new is not None:
-            Passphrase.check_new(new)  # refused before it waits, and is no attempt
+            Passphrase.check_new(new)  # before it waits, and not as an attempt
         await self._queue.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
         return bool(self.passphrase_state)
 
@@ -287,15 +287,15 @@ class Agent:
 
     async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:
-            if self._running is not None:  # somebody else was quicker
+            if self._running is not None:  # another attempt was first
                 return False
             if self._locks != locks:
-                # Undone by what was asked before it, a lock would be none: the machine may be going to sleep.
-                raise AgentLockedError("the agent was locked after this was asked; ask again to unlock it")
+                # An unlock from before the lock must not undo it: the machine may be about to suspend.
+                raise AgentLockedError("the agent was locked while this waited; unlock it again")
             try:
                 await self._open(passphrase)
             except (KeyFileError, StoreError) as error:
-                self._log.error("cannot be unlocked: %s", error.sentence)
+                self._log.error("unlocking failed: %s", error.sentence)
                 raise
             self._on_unlock()
             with trio.CancelScope(shield=True):
@@ -307,7 +307,7 @@ class Agent:
 
     async def _change(self, old: PassphraseText | None, new: PassphraseText | None, by: PeerIdentity) -> bool:
         async with self._changing:
-            self._require_changeable(old, new)  # locked, or changed by another, while this waited
+            self._require_changeable(old, new)  # locked or changed while this waited
             await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             with trio.CancelScope(shield=True):
@@ -322,18 +322,18 @@ class Agent:
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
         if new is None and self._running is None:
-            raise AgentLockedError("the passphrase can be taken away while the agent is unlocked only")
+            raise AgentLockedError("the passphrase can only be removed while the agent is unlocked")
         if old is None and self.passphrase_state:
-            raise PassphraseError("the key file has a passphrase; the present one is needed too")
+            raise PassphraseError("the key file has a passphrase; give the present one too")
 
     async def _open(self, passphrase: PassphraseText | None) -> None:
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._open_core(passphrase))
             running = _Running(core)
             if self._tasks is not None:
-                await self._tasks.start(self._look_after, running)
+                await self._tasks.start(self._run_core_tasks, running)
             running.stack = stack.pop_all()
-        # From there on without a checkpoint: whoever is cancelled leaves a whole core, or none.
+        # No checkpoint from here on: a cancelled caller leaves a complete core, or none.
         self._running = running
         self.memory_locked = core.key_ring.memory_locked
         self.memory_secret = core.key_ring.memory_secret
@@ -346,17 +346,17 @@ class Agent:
             self._earlier_commits += running.core.db.commits
             try:
                 await running.stack.aclose()
-            except AgentdError as error:  # the store failed in its last moments: the keys are gone
-                self._log.error("while it was stopped: %s", error.sentence)
+            except AgentdError as error:  # the store failed at the end; the keys are wiped
+                self._log.error("stopping: %s", error.sentence)
 
     async def _wipe_in_time(self, key_ring: KeyRing) -> None:
-        """Have no disk that hangs keep the keys: what the store still has to write is refused then."""
+        """Wipe the keys even if the disk hangs; writes that still wait are refused."""
         await trio.sleep(WIPING_SECONDS)
-        self._log.error("the store takes too long to close: the keys are wiped all the same")
+        self._log.error("the store takes too long to close; wiping the keys now")
         await key_ring.stop()
 
-    async def _look_after(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
-        """A core's standing tasks, and its failure, which is the agent's."""
+    async def _run_core_tasks(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run a core's standing tasks; if its store fails, the agent fails."""
         with running.scope:
             async with trio.open_nursery() as standing:
                 await standing.start(running.core.manager.run)
@@ -379,18 +379,24 @@ class Agent:
             self._mark.set()
             self._is_marked = True
         except OSError as error:
-            self._log.error("a restart may unlock the agent: its mark cannot be written: %s", error.strerror)
+            self._log.error(
+                "the mark for a locked agent cannot be written, so a restart may unlock it: %s",
+                error.strerror,
+            )
 
     def _clear_mark(self) -> None:
         self._is_marked = False
         try:
             self._mark.clear()
         except OSError as error:
-            self._log.warning("a restart leaves the agent locked: its mark stays: %s", error.strerror)
+            self._log.warning(
+                "the mark for a locked agent cannot be removed, so a restart leaves it locked: %s",
+                error.strerror,
+            )
 
 
 class _Running:
-    """A core, how it is taken down, and the scope of its standing tasks."""
+    """A core, the stack that stops it, and the scope of its standing tasks."""
 
     def __init__(self, core: Core) -> None:
         self.core = core

@@ -1,4 +1,4 @@
-"""The command `agentd`: serve, and what comes before it. It ends with an exit code, not a traceback."""
+"""The command `agentd`: serve, init and doctor. It ends with an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code,
 
 
 class _Given(NamedTuple):
-    """What comes before the subcommand, and the sockets that a service manager passed."""
+    """The options before the subcommand, and the sockets that a service manager passed."""
 
     passed: systemd.Passed
     config_path: str | None
@@ -57,7 +57,7 @@ class _Given(NamedTuple):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="agentd", message="%(prog)s %(version)s")
-@click.option("--config", "config_path", metavar="FILE", help="The settings, instead of config.toml.")
+@click.option("--config", "config_path", metavar="FILE", help="The settings file, in place of the usual one.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to say on standard error.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Readable or journal lines, or JSON.")
 @click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
@@ -70,7 +70,7 @@ def agentd(
     debug: bool,
 ) -> None:
     """The session agent: it knows which callers belong to a session that you opened."""
-    if log_format is not None:  # settings that are wrong are told in that form already
+    if log_format is not None:  # an error in the settings is logged in that form too
         logs.configure("info", log_format)
     context.obj = _Given(context.obj, config_path, log_level, log_format)
 
@@ -109,11 +109,11 @@ def serve(
     """Serve in the foreground until SIGTERM, SIGINT or SIGHUP.
 
     The first start makes a key file and a store, and says where. If the key file has a passphrase, the agent
-    starts locked, unless the passphrase is handed over: by one of these options, by `passphrase_file` in
-    the settings, or as the systemd credential agentd.passphrase. SIGUSR1 locks it.
+    starts locked, unless it gets the passphrase from one of these options, from `passphrase_file` in the
+    settings, or from the systemd credential agentd.passphrase. SIGUSR1 locks it.
     """
     settings = given.settings(socket_path, state_path, passphrase_file)
-    from . import main, process  # trio, lmdb and libsodium: `agentd --help` does without them
+    from . import main, process  # trio, lmdb and libsodium, which `agentd --help` does not need
 
     if systemd.watchdog_seconds() is not None:
         process.explain_aborts()
@@ -124,7 +124,7 @@ def serve(
 @agentd.command()
 @_with_paths
 @_with_passphrase
-@click.option("--fresh", is_flag=True, help="Begin anew: every session and the old keys are lost.")
+@click.option("--fresh", is_flag=True, help="Delete every session and the old keys.")
 @click.option("--passphrase", "wants_passphrase", is_flag=True, help="Ask for a passphrase for the key file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def init(
@@ -137,15 +137,15 @@ def init(
     wants_passphrase: bool,
     yes: bool,
 ) -> None:
-    """Make the key file and the store, and do not serve.
+    """Make the key file and the store, without serving.
 
-    What is there stays. With a passphrase a new key file is locked with it; `agentctl passwd` sets, changes
-    or removes one later.
+    What exists stays. A passphrase protects a new key file; `agentctl passwd` sets, changes or removes one
+    later.
     """
     settings = given.settings(socket_path, state_path, passphrase_file)
     if fresh and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("--fresh ends every session for good; say --yes too.")
+            raise click.UsageError("--fresh deletes every session; confirm with --yes.")
         if not confirmed(f"Delete every session and the keys in {settings.state_path}?"):
             raise click.Abort
     from . import main
@@ -161,8 +161,8 @@ _DOCTOR_EXIT_CODES = "\b\nExit codes, beside those of `agentd --help`:\n" + "\n"
 
 @agentd.command(epilog=_DOCTOR_EXIT_CODES)
 @_with_paths
-@click.option("--passphrase-file", metavar="FILE", help="Open the store's values with the passphrase in it.")
-@click.option("--passphrase-fd", metavar="N", type=int, help="The same, read from a file descriptor.")
+@click.option("--passphrase-file", metavar="FILE", help="Read the passphrase of the key file from this file.")
+@click.option("--passphrase-fd", metavar="N", type=int, help="Read it from this file descriptor.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(
     given: _Given,
@@ -172,15 +172,15 @@ def doctor(
     passphrase_fd: int | None,
     as_json: bool,
 ) -> int:
-    """Say what is wrong here, and what to do about it.
+    """Find problems on this system, and say what to do about them.
 
-    Looks at folders, files and their modes, at the socket and the agent behind it, at settings, keys, store,
-    token file, memory, clock and systemd's units. It changes nothing, locks nothing and starts nothing, so
-    it may be called while the agent serves.
+    Checks folders, files and their modes, the socket and the agent behind it, settings, keys, store, token
+    file, memory, clock and systemd's units. It changes nothing, locks nothing and starts nothing, so it can
+    run while the agent serves.
 
-    Each finding has a name that stays, one of four severities (ok, note, warning, error), a sentence and what
-    to do. With a key file without a passphrase every value of the store is opened, up to 100,000 of them and
-    beyond that so many drawn at random. With a passphrase that takes --passphrase-file or --passphrase-fd.
+    Each finding has a stable name, one of four severities (ok, note, warning, error), a sentence and what to
+    do. Every value of the store is opened, or 100,000 at random if there are more. If the key file has a
+    passphrase, that needs --passphrase-file or --passphrase-fd.
     """
     if passphrase_file is not None and passphrase_fd is not None:
         raise click.UsageError("give --passphrase-file or --passphrase-fd, not both")
@@ -217,7 +217,7 @@ def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) 
 
 
 def _collect_garbage() -> None:
-    """From here on: all that stays is imported, and no collection has to look through that."""
+    """Turn the garbage collector on, now that everything is imported; it skips what exists already."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
@@ -235,7 +235,7 @@ def _carry_out(arguments: list[str]) -> int:
     passed = systemd.Passed()
     try:
         passed = systemd.passed_sockets()
-        # click's own `main` is not used: it exits with 1 where a reader went away.
+        # Not click's own `main`, which exits with 1 if a reader of the output goes away.
         with whole_output():
             code = _invoke(arguments, passed)
     except (Exception, KeyboardInterrupt) as caught:
@@ -249,7 +249,7 @@ def _carry_out(arguments: list[str]) -> int:
             trace = "".join(traceback.format_exception(caught)).rstrip()
         sentence = _sentence(error)
         logs.log_fatal(sentence, trace)
-        _tell_who_waits(passed, sentence)
+        _answer_waiting(passed, sentence)
         return exit_code(error)
     finally:
         logs.finish()
@@ -264,11 +264,11 @@ def _invoke(arguments: list[str], passed: systemd.Passed) -> object:
         return done.exit_code
 
 
-def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:
+def _answer_waiting(passed: systemd.Passed, sentence: str) -> None:
     waiting = [listener for listener in passed if listener is not None]
     if any(listener.fileno() == -1 for listener in waiting) or not waiting:  # closed once the agent was ready
         return
-    # One fault is enough: whoever cannot be told either comes to the end of a deadline of its own.
+    # The first error is the one to report; a client that gets no answer here has its own deadline.
     with suppress(Exception), ExitStack() as held:
         for listener in waiting:
             held.enter_context(listener)
@@ -280,7 +280,7 @@ def _tell_who_waits(passed: systemd.Passed, sentence: str) -> None:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What went wrong inside trio's nurseries, which wrap it in groups."""
+    """The error itself, without the groups that trio's nurseries wrap it in."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -301,4 +301,4 @@ def _sentence(error: BaseException) -> str:
             return "interrupted"
         case OSError():
             return f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}"
-    return f"a fault in agentd ({type(error).__name__}); --debug shows where"
+    return f"a bug in agentd ({type(error).__name__}); --debug shows where"

@@ -1,7 +1,7 @@
-"""What `agentd` exits with: the codes of `agentctl`, and 73 where another agent is at work here.
+"""The exit codes of `agentd`: those of `agentctl`, and 73 if another agent runs here.
 
-A service manager can tell by them what a restart by itself may mend: 70, 71 and 74 perhaps; 64, 65, 73 and 78
-never, for somebody has to do something first. `RestartPreventExitStatus=` in agentd.service lists those.
+A restart may help after 70, 71 and 74. It never helps after 64, 65, 73 and 78, which somebody has to fix
+first: `RestartPreventExitStatus=` in agentd.service lists those.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DOCTOR_MEANINGS = {
     WARNINGS: "there are warnings",
     ERRORS: "there are errors",
 }
-"""What `agentd doctor` answers with; where it cannot even begin, it ends with one of the others."""
+"""Of `agentd doctor`; if it cannot run, it exits with one of the others."""
 
 _OWN: dict[type[BaseException], int] = {
     errors.AlreadyServingError: ALREADY_SERVING,
@@ -51,9 +51,9 @@ _OWN: dict[type[BaseException], int] = {
     errors.StoreInUseError: ALREADY_SERVING,
     errors.StoreKeyMismatchError: CONFIG,
 }
-"""What an agent means that cannot start; for `agentctl` the same errors are about somebody else's agent."""
+"""For an agent that cannot start; to `agentctl` these errors come from an agent that runs."""
 
 
 def exit_code(error: BaseException) -> int:
-    """The code of the nearest class that the tables name; 70 where they name none."""
+    """The code of the nearest class in the tables; 70 if there is none."""
     return shared.exit_code(error, _OWN)

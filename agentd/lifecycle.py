@@ -1,9 +1,9 @@
-"""The life of an object of the core: a `Lifecycle` that belongs to one trio event loop while it runs.
+"""A `Lifecycle` that belongs to one trio event loop while it runs: that of key ring, store and manager.
 
-Nothing in the core may be used from two event loops: a task that is woken from the wrong thread ends its
-loop with an internal error of trio's, and one that waits for a loop that has ended waits for ever. So an
-object belongs to the loop that started it, until it is stopped, and refuses every other with
-`WrongLoopError`. Where that loop has ended without stopping it, it can still be stopped: from another one.
+None of these may be used from two event loops. Waking a task from another thread ends its loop with an
+internal error of trio's, and a task that waits for a loop that has ended waits for ever. So an object belongs
+to the loop that started it until it is stopped, and any other gets `WrongLoopError`. If that loop ends
+without stopping the object, any other loop can stop it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from agentd_client.lifecycle import Lifecycle, Observer, State
 
 
 class EventLoop:
-    """One run of trio. `thread` is the number of its thread, and None once it has ended.
+    """One run of trio; `here` returns that of the caller.
 
-    To compare that number with the calling thread's is the cheapest way to know whether one is at home: a
-    thread runs one loop at a time. Make it with `here`, which makes one for each run.
+    `thread` is the id of its thread, and None once it has ended. A thread runs one loop at a time, so
+    comparing the id with the calling thread's is the cheapest check.
     """
 
     def __init__(self, token: trio.lowlevel.TrioToken | None) -> None:
@@ -33,20 +33,20 @@ class EventLoop:
 
     @classmethod
     def here(cls) -> EventLoop:
-        """The loop that the calling task runs on; `WrongLoopError` where there is none."""
+        """The loop that the calling task runs on; `WrongLoopError` without one."""
         if not trio.lowlevel.in_trio_task():
-            raise WrongLoopError("this needs a trio event loop; call it from a task of `trio.run`")
+            raise WrongLoopError("this needs a trio event loop; call it from a task in `trio.run`")
         try:
             return _here.get()
         except LookupError:
             loop = cls(trio.lowlevel.current_trio_token())
             _here.set(loop)
-            trio.lowlevel.spawn_system_task(loop._until_its_end)  # cancelled once the main task has ended
+            trio.lowlevel.spawn_system_task(loop._watch_end)  # cancelled once the main task has ended
             return loop
 
     @property
     def has_ended(self) -> bool:
-        """Whether no task of it runs any more."""
+        """Whether it runs no more tasks."""
         if self.thread is not None and self._token is not None:
             try:
                 self._token.run_sync_soon(_nothing, idempotent=True)
@@ -55,7 +55,7 @@ class EventLoop:
         return self.thread is None
 
     def require(self, name: str) -> None:
-        """Raise `WrongLoopError` unless the calling thread is this loop's; `name` is what is asked for."""
+        """Raise `WrongLoopError` unless the calling thread is this loop's; `name` is the object used."""
         if get_ident() == self.thread:
             return
         if self.has_ended:
@@ -64,7 +64,7 @@ class EventLoop:
             )
         raise WrongLoopError(f"{name} belongs to the event loop of another thread; use it there")
 
-    async def _until_its_end(self) -> None:
+    async def _watch_end(self) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -72,13 +72,13 @@ class EventLoop:
 
 
 NOWHERE = EventLoop(None)
-"""No loop: that of whatever does not run."""
+"""No loop: that of an object that does not run."""
 
 _here: RunVar[EventLoop] = RunVar("agentd_event_loop")
 
 
 class _Home:
-    """The loop that an object belongs to, and those of its tasks that change the object: one at a time."""
+    """The loop that an object belongs to; tasks that start, stop or destroy the object take turns."""
 
     def __init__(self, loop: EventLoop) -> None:
         self.loop = loop
@@ -87,20 +87,20 @@ class _Home:
 
 
 class LoopLifecycle(Lifecycle):
-    """A `Lifecycle` whose changes are made by tasks of one event loop, one after the other, each as a whole.
+    """A `Lifecycle` that is changed by tasks of one event loop, one at a time and atomically.
 
-    A cancellation comes before a change or after it, never into it::
+    A cancellation takes effect before or after a change::
 
         async with self._lifecycle.start() as needed:
             if needed:
-                ...   # what is begun and then fails, or is cancelled, is undone here
+                ...   # undoes what it began if it fails or is cancelled
 
         async with self._lifecycle.stop() as needed:
             if needed:
-                ...   # shielded, so every wait in it has to end by itself; lets go of everything
+                ...   # shielded, so every wait needs a deadline; releases everything
 
     Args:
-        name: of the object, for people: "the store".
+        name: of the object in errors: "the store".
         running, destroyed, not_running: see `Lifecycle`.
     """
 
@@ -114,30 +114,30 @@ class LoopLifecycle(Lifecycle):
     ) -> None:
         super().__init__(running=running, destroyed=destroyed, not_running=not_running)
         self._name = name
-        self._guard = threading.Lock()  # for whoever comes from another thread; held for a moment
+        self._guard = threading.Lock()  # other threads may call; never held across a wait
         self._home: _Home | None = None
         self._running_on = NOWHERE
-        self._given_up: AgentdError | None = None
+        self._failure: AgentdError | None = None
 
     def require_running(self) -> None:
-        """Raise the owner's not-running error unless it is running, and `WrongLoopError` anywhere else."""
-        # Part of every verification: one comparison answers both questions.
+        """Raise the owner's not-running error unless it runs, and `WrongLoopError` on any other loop."""
+        # Every verification calls this: one comparison answers both questions.
         if get_ident() != self._running_on.thread:
-            raise self._refusal()
+            raise self._usage_error()
 
     def require_home(self) -> None:
-        """Raise `WrongLoopError` where it belongs to another loop; running or not."""
+        """Raise `WrongLoopError` if it belongs to another loop, running or not."""
         home = self._home
         if home is not None and (self.is_running or not home.loop.has_ended):
             home.loop.require(self._name)
 
-    def give_up(self, error: AgentdError) -> None:
-        """Let `require_running` refuse with `error` until it is stopped: what it rests on is gone."""
+    def fail_with(self, error: AgentdError) -> None:
+        """Have `require_running` raise `error` until it is stopped: something that it needs has failed."""
         if self.is_running:
-            self._given_up, self._running_on = error, NOWHERE
+            self._failure, self._running_on = error, NOWHERE
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """See `Lifecycle.observe`; observers are called on the event loop that makes the change."""
+        """See `Lifecycle.observe`; observers run on the event loop that makes the change."""
         self.require_home()
         return super().observe(observer)
 
@@ -150,14 +150,14 @@ class LoopLifecycle(Lifecycle):
 
     @asynccontextmanager
     async def stop(self) -> AsyncIterator[bool]:
-        """Wrap a stop; see `Lifecycle.stopping`. It works from another loop where its own has ended."""
+        """Wrap a stop; see `Lifecycle.stopping`. Any loop can do it if the object's own has ended."""
         async with self._turn(is_stop=True):
             with self.stopping() as needed:
                 yield needed
 
     @asynccontextmanager
     async def destroy(self) -> AsyncIterator[bool]:
-        """Wrap a destroy, which goes on where an interrupted one stopped; see `Lifecycle.destroying`."""
+        """Wrap a destroy, which continues an interrupted one; see `Lifecycle.destroying`."""
         async with self._turn():
             with self.destroying() as needed:
                 yield needed
@@ -166,25 +166,25 @@ class LoopLifecycle(Lifecycle):
         super()._reach(state)
         is_running = state is State.RUNNING and self._home is not None
         self._running_on = self._home.loop if is_running and self._home is not None else NOWHERE
-        self._given_up = None
+        self._failure = None
 
-    def _refusal(self) -> AgentdError:
+    def _usage_error(self) -> AgentdError:
         if not self.is_running:
             return self._not_running_error()
-        if self._given_up is not None:
-            # A new one each time: the same exception would collect the traceback of every caller.
-            return type(self._given_up)(self._given_up.sentence)
+        if self._failure is not None:
+            # A new one each time: one exception would collect the tracebacks of all callers.
+            return type(self._failure)(self._failure.sentence)
         try:
             self._running_on.require(self._name)
         except WrongLoopError as error:
             return error
-        return self._not_running_error()  # pragma: no cover - stopped by its own thread this very moment
+        return self._not_running_error()  # pragma: no cover - its thread has just stopped it
 
     @asynccontextmanager
     async def _turn(self, *, is_stop: bool = False) -> AsyncIterator[None]:
         home = self._enter(EventLoop.here(), is_stop)
         try:
-            # A stop is shielded as a whole: cancelled tasks, too, want what they leave behind to be stopped.
+            # A stop is shielded: a task that is being cancelled stops what it leaves behind.
             with trio.CancelScope(shield=is_stop):
                 async with home.turns:
                     yield
@@ -197,7 +197,7 @@ class LoopLifecycle(Lifecycle):
             if home is None or home.loop is not here:
                 if home is not None and not (home.loop.has_ended and (is_stop or not self.is_running)):
                     home.loop.require(self._name)
-                # No task of an earlier loop is left, so nobody has a turn.
+                # No task of an earlier loop is left, so none has a turn.
                 home = self._home = _Home(here)
             home.changing += 1
             return home
@@ -206,7 +206,7 @@ class LoopLifecycle(Lifecycle):
         with self._guard:
             home.changing -= 1
             if self._home is home and not home.changing and not self.is_running:
-                self._home = None  # whoever starts it next
+                self._home = None  # any loop may start it next
 
 
 def _nothing() -> None:

@@ -1,8 +1,8 @@
-"""As many log lines as a reader can use, whatever the peers do.
+"""The limit on log lines that peers can cause.
 
-Whoever can connect can cause ten thousand lines a second. Every line of the agent's log passes this limit,
-so nobody who adds one has to think of it. A line's kind is its template, which stands in the code; its
-subject is what fills the template. Each distinct cause gets a line of its own, and repetitions are counted.
+A program that can connect can cause ten thousand lines a second. Every record passes this limit, so a new log
+call needs no limit of its own. A record's template, from the code, is its kind; the formatted text is its
+subject. Each distinct subject is logged once, and repetitions are counted.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import math
 from collections.abc import Iterator
 
 QUIET_SECONDS = 10.0
-"""After a line, the same one again is counted for so long, and the count is written then."""
+"""For this long after a line, the same line is only counted; then the count is written."""
 
 LONGEST_QUIET_SECONDS = 640.0
-"""What goes on and on is summed up after a time that doubles each time, up to this one."""
+"""The interval between counts of a line that goes on doubles each time, up to this one."""
 
 MAX_SUBJECTS = 8
-"""Different lines of one kind at a time. More are counted together: a peer can make up any number of them."""
+"""Per kind at a time. More are counted together, because a peer can make up any number of them."""
 
 SECONDS_PER_SUBJECT = 30.0
-"""Of a kind that had `MAX_SUBJECTS` different lines, one more is written after so long."""
+"""A kind that has used up its `MAX_SUBJECTS` lines gets one more after this time."""
 
 MAX_KINDS = 256
-"""More than there are templates. Beyond it, lines whose templates were made up count as one kind."""
+"""More than there are templates in the code. Beyond it, all other templates count as one kind."""
 
 _SAME = "{} [{} more since the last such line]"
 _OTHER = "{} [the last of {} more lines of this kind]"
 
 _OTHERS = None
-_MADE_UP = ""
+_REST = ""
 
 
 class _Subject:
-    """One line that comes again and again: how often since it was written, and until when that is counted.
+    """A line that repeats: the count since it was last written, and when to write that.
 
-    It keeps what it takes to write the line again, not the record: that may hold a traceback, and with it the
-    values of its frames.
+    It keeps the text of the line and not the record, which may have a traceback with the values of its
+    frames.
     """
 
     __slots__ = ("left_out", "level", "logger", "message", "quiet", "until")
@@ -53,14 +53,14 @@ class _Subject:
         self.logger, self.level, self.message = record.name, record.levelno, message
 
     def sum_up(self, template: str) -> logging.LogRecord | None:
-        """The line that tells how many were left out; None where none was."""
+        """The line with the count; None if nothing was left out."""
         if not self.left_out:
             return None
         text = template.format(self.message, self.left_out)
         self.left_out, self.message = 0, ""
         return logging.LogRecord(self.logger, self.level, "", 0, text, None, None)
 
-    def go_on(self, now: float) -> None:
+    def wait_longer(self, now: float) -> None:
         self.quiet = min(self.quiet * 2, LONGEST_QUIET_SECONDS)
         self.until = now + self.quiet
 
@@ -88,15 +88,15 @@ class _Kind:
         for text, subject in list(self.subjects.items()):
             if subject.until > now:
                 continue
-            told = subject.sum_up(_OTHER if text is _OTHERS else _SAME)
-            if told is None:
+            summary = subject.sum_up(_OTHER if text is _OTHERS else _SAME)
+            if summary is None:
                 del self.subjects[text]
             else:
-                subject.go_on(now)
-                yield told
+                subject.wait_longer(now)
+                yield summary
 
     def is_idle(self, now: float) -> bool:
-        """Whether it is as good as one that was never there."""
+        """Whether it can be dropped: a new one would behave the same."""
         self._refill(now)
         return not self.subjects and self._lines == MAX_SUBJECTS
 
@@ -113,32 +113,32 @@ class _Kind:
 
 
 class LogLimit:
-    """Decides which records become lines. `now` is monotonic time; calls are the caller's to serialise."""
+    """Decides which records become lines. `now` is monotonic time. Not thread-safe."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
 
     def admits(self, record: logging.LogRecord, now: float) -> bool:
-        """Whether to write it; otherwise it was counted, and `due` gives the count."""
+        """Whether to write the record; if not, it is counted, and `due` returns the count."""
         template = str(record.msg)
         kind = self._kinds.get(template)
         if kind is None:
             if len(self._kinds) >= MAX_KINDS:
-                template = _MADE_UP
+                template = _REST
             kind = self._kinds.setdefault(template, _Kind(now))
         return kind.admits(record, now)
 
     def due(self, now: float) -> list[logging.LogRecord]:
-        """The lines that sum up what was left out until now; what has become quiet is forgotten."""
-        told: list[logging.LogRecord] = []
+        """The lines with the counts that are due; drops lines and kinds that have stopped."""
+        summaries: list[logging.LogRecord] = []
         for template, kind in list(self._kinds.items()):
-            told += kind.sum_up(now)
+            summaries += kind.sum_up(now)
             if kind.is_idle(now):
                 del self._kinds[template]
-        return told
+        return summaries
 
     def next_due(self) -> float:
-        """When to ask `due` again; infinity where nothing is counted."""
+        """When to call `due` again; infinity if nothing is counted."""
         return min(
             (subject.until for kind in self._kinds.values() for subject in kind.subjects.values()),
             default=math.inf,

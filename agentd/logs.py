@@ -1,25 +1,33 @@
-"""The agent's log, on standard error: for people, for the journal, or for machines. Never a token or a key.
+"""The agent's log, on standard error. It never contains a token or a key.
 
-Which form: `<N>` levels (sd-daemon(3)) where standard error is the journal, readable lines elsewhere, and
-JSON where it is asked for.
+Lines have `<N>` levels (sd-daemon(3)) if standard error is the journal, and are for people otherwise; JSON
+has to be set. A thread of its own writes them.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import select
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable
+from io import UnsupportedOperation
 from typing import TextIO
 
 from . import systemd
 from .log_limit import LogLimit
-from .log_writer import LogWriter
 
 FINISH_SECONDS = 1.0
-"""At the end, for a reader to take what is left. One that has stopped does not keep the process alive."""
+"""At exit, for a reader to take the rest. A reader that has stopped does not keep the process alive."""
+
+MAX_WAITING_CHARACTERS = 256 * 1024
+"""Of text that waits to be written, some 2,500 lines: far more than a start and a stop log."""
 
 LOGGER = logging.getLogger("agentd")
 """The root of the agent's loggers."""
@@ -28,8 +36,117 @@ LOGGER = logging.getLogger("agentd")
 _SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
+class LogWriter:
+    """A bounded queue of text, and a thread that writes it, so that no reader delays the event loop.
+
+    Text that finds no room in the queue, or cannot be written, is counted; the count is written in its place
+    as soon as writing works again. Any thread may `put`, and none of them waits. The writing thread starts
+    with the first text and does not keep the process alive: it is a daemon, and writes to the descriptor,
+    because the interpreter would wait at exit for the lock of a stream in use.
+
+    Args:
+        stream: written to through its descriptor, if it has one.
+        describe_loss: returns the line that says how many are missing.
+        between_lines: called in the thread before it waits; returns the seconds until it wants to be called
+            again, or None.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        describe_loss: Callable[[int], str],
+        between_lines: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._write = _writing_to(stream)
+        self._describe_loss = describe_loss
+        self._between_lines = between_lines
+        # An RLock: a garbage collection can happen here and log something.
+        self._changed = threading.Condition(threading.RLock())
+        # Texts, and the number of lines that are lost with each if it cannot be written.
+        self._waiting: deque[tuple[str, int]] = deque()
+        self._characters = 0
+        self._left_out = 0
+        self._is_writing = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str, *, must: bool = False) -> None:
+        """Queue a line, or count it if there is no room; with `must` there is always room."""
+        with self._changed:
+            has_room = self._characters + len(line) <= MAX_WAITING_CHARACTERS or not self._waiting
+            if not (has_room or must):
+                self._left_out += 1
+                return
+            self._append_loss()
+            self._append(line, 1)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="agentd log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until everything is written; False if it is not by then."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._is_writing), seconds)
+
+    def _append(self, line: str, lines: int) -> None:
+        self._waiting.append((line + "\n", lines))
+        self._characters += len(line)
+
+    def _append_loss(self) -> None:
+        if self._left_out:
+            self._append(self._describe_loss(self._left_out), self._left_out)
+            self._left_out = 0
+
+    def _run(self) -> None:
+        # Signals are for the main thread. With SIGTTOU blocked, a background job can write to a terminal with
+        # `stty tostop`; otherwise the terminal would stop the whole process (termios(3)).
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        while True:
+            seconds = self._between_lines()
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._waiting, seconds):
+                    continue
+                text, lines = self._waiting.popleft()
+                self._characters -= len(text) - 1
+                self._is_writing = True
+            is_written = self._try_to_write(text)
+            with self._changed:
+                self._is_writing = False
+                if not is_written:
+                    self._left_out += lines
+                elif not self._waiting:
+                    self._append_loss()
+                self._changed.notify_all()
+
+    def _try_to_write(self, text: str) -> bool:
+        try:
+            self._write(text)
+        except (OSError, ValueError):  # no reader, a full disk, a closed stream
+            return False
+        return True
+
+
+def _writing_to(stream: TextIO) -> Callable[[str], object]:
+    try:
+        descriptor = stream.fileno()
+    except (UnsupportedOperation, OSError, ValueError):  # the embedding program replaced it
+        return stream.write
+
+    def write(text: str) -> None:
+        rest = memoryview(text.encode("utf-8", "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # a process that shares the descriptor made it non-blocking
+                waiting = select.poll()
+                waiting.register(descriptor, select.POLLOUT)
+                waiting.poll()
+
+    return write
+
+
 class JournalFormatter(logging.Formatter):
-    """A severity and the message; the journal knows the time. Every line of a traceback gets its severity."""
+    """A severity and the message; the journal adds the time. Each line of a traceback has the severity."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's lines."""
@@ -42,7 +159,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
-        import json  # which nobody needs who has not asked for it
+        import json  # only if it is set
 
         document: dict[str, object] = {
             "time": round(record.created, 3),
@@ -56,7 +173,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogHandler(logging.Handler):
-    """Limits what peers can cause, and hands the lines to the thread that writes them: it never waits."""
+    """Limits the lines that peers can cause, and queues them for the writing thread; never waits."""
 
     def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -65,24 +182,22 @@ class LogHandler(logging.Handler):
         self._writer = LogWriter(stream, self._describe_loss, self._sum_up)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written, or counted."""
+        """Queue the record, or count it."""
         try:
             if self._limit.admits(record, time.monotonic()):
                 self._writer.put(self.format(record))
-        except (
-            Exception
-        ):  # a template and arguments that do not fit; logging's own way is to print, and to wait
-            template = f"a line of the log could not be made: {record.msg!s}"
+        except Exception:  # arguments that do not fit the template; logging itself would print that, and wait
+            template = f"a log record could not be formatted: {record.msg!s}"
             self._writer.put(
                 self.format(logging.LogRecord(record.name, record.levelno, "", 0, template, None, None))
             )
 
     def say(self, text: str) -> None:
-        """Have text written as it is, after all that was logged, however full the queue."""
+        """Write text as it is, after everything logged before, even if the queue is full."""
         self._writer.put(text, must=True)
 
     def finish(self, seconds: float) -> None:
-        """Write what waits and what was counted, in that many seconds at most."""
+        """Write what is queued and what was counted, in that many seconds at most."""
         self.acquire()
         try:
             for record in self._limit.due(math.inf):
@@ -98,19 +213,19 @@ class LogHandler(logging.Handler):
             for record in self._limit.due(now):
                 self._writer.put(self.format(record))
             due = self._limit.next_due() - now
-        except RuntimeError:  # garbage was collected in the middle, and what that found was logged
+        except RuntimeError:  # a garbage collection happened here and logged something
             return 1.0
         finally:
             self.release()
         return None if due == math.inf else due
 
     def _describe_loss(self, lines: int) -> str:
-        text = f"log: {lines} lines are missing here: nothing took them"
+        text = f"log: {lines} lines are missing here: they could not be written"
         return self.format(logging.LogRecord(LOGGER.name, logging.WARNING, "", 0, text, None, None))
 
 
 def configure(level: str, form: str = "auto") -> logging.Logger:
-    """Send every record of the `agentd` loggers to standard error; returns the root of them."""
+    """Send every record of the `agentd` loggers to standard error; returns their root."""
     finish()
     LOGGER.handlers[:] = [_handler(form)]
     LOGGER.setLevel(level.upper())
@@ -119,10 +234,9 @@ def configure(level: str, form: str = "auto") -> logging.Logger:
 
 
 def take_over() -> None:
-    """Send what else is written to standard error by itself the same way: it must not hold up the event loop.
+    """Log warnings, records of other loggers and uncatchable exceptions too: printing could block.
 
-    That is warnings, records of other loggers, and exceptions that nobody can catch. For a process of its
-    own; after `configure`.
+    For a process of its own, not for an embedded core; after `configure`.
     """
     logging.captureWarnings(True)
     logging.getLogger().handlers[:] = LOGGER.handlers
@@ -131,15 +245,15 @@ def take_over() -> None:
 
 
 def finish() -> None:
-    """Wait until all that was logged is written, for `FINISH_SECONDS` at most."""
+    """Wait until everything logged is written, for `FINISH_SECONDS` at most."""
     for handler in LOGGER.handlers:
         if isinstance(handler, LogHandler):
             handler.finish(FINISH_SECONDS)
 
 
 def log_fatal(sentence: str, trace: str = "") -> None:
-    """Say why this process ends: to machines in the log's form, to people as every command does."""
-    if not LOGGER.handlers:  # it ended before the settings were known
+    """Say why this process ends: in the log's form for machines, as every command does for people."""
+    if not LOGGER.handlers:  # before the settings are known
         configure("error")
     for handler in LOGGER.handlers:
         if isinstance(handler, LogHandler):
@@ -157,11 +271,11 @@ def _log_unraisable(unraisable: sys.UnraisableHookArgs | threading.ExceptHookArg
     from .server.log import describe_failure
 
     if unraisable.exc_value is not None:
-        LOGGER.error("an exception that nobody could catch: %s", describe_failure(unraisable.exc_value))
+        LOGGER.error("uncatchable exception: %s", describe_failure(unraisable.exc_value))
 
 
 def _handler(form: str) -> logging.Handler:
-    if sys.stderr is None:  # closed by whoever started it
+    if sys.stderr is None:  # closed by the parent
         return logging.NullHandler()
     if form == "json":
         return LogHandler(sys.stderr, JsonFormatter())
@@ -174,5 +288,5 @@ def _handler(form: str) -> logging.Handler:
 def _is_journal(stream: TextIO) -> bool:
     try:
         return systemd.is_journal(stream.fileno())
-    except OSError:  # in a program that put something of its own in the place of standard error
+    except OSError:  # the embedding program replaced standard error
         return False

@@ -1,4 +1,4 @@
-"""The composition root: the one place that builds the whole graph and takes it down again."""
+"""The composition root: it alone builds the whole object graph, and takes it down."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .store import DB
 from .verify_socket import VerifySocket
 
 CLOSING_SECONDS = 10.0
-"""For what comes after the drain: the store's last commit and its files."""
+"""After the drain, for the store's last commit and its files."""
 
 
 @asynccontextmanager
@@ -50,11 +50,11 @@ async def running_core(
     subscribers: Subscribers | None = None,
     on_use: Callable[[], None] | None = None,
 ) -> AsyncIterator[Core]:
-    """Start key ring, store and manager, and stop them in the opposite order.
+    """Start key ring, store and manager, and stop them in reverse order.
 
     Raises:
-        KeyFileError: there is a store and its key file is gone; none is generated over it.
-        AgentLockedError, PassphraseError: the key file has a passphrase, and this is another or none.
+        KeyFileError: there is a store and its key file is gone; no new key is made beside it.
+        AgentLockedError, PassphraseError: the key file has a passphrase, and none or a wrong one was given.
         StoreError: the store is in use, damaged, or sealed with another key.
     """
     check_key_file(settings)
@@ -92,22 +92,21 @@ async def init(
     wants_passphrase: bool = False,
     passphrase_descriptor: int | None = None,
 ) -> str:
-    """Make key file and store where they are missing, or anew; returns the agent's id.
+    """Make key file and store if they are missing, with `fresh` in any case; returns the agent's id.
 
-    Raises what `running_core` raises, StateFolderError where keys and store cannot be kept there, and
-    AlreadyServingError where an agent serves meanwhile. ConfigError as `serve`.
+    Raises what `running_core` and `serve` raise; AlreadyServingError if an agent serves meanwhile.
     """
     require_own_uid()
     with SocketFile(settings.socket_path):
         await trio.to_thread.run_sync(prepare_state, settings)
-        # Asked for before anything is forgotten, and on the main thread: it handles signals, because the
-        # terminal does not show what is typed. Nobody else waits for this event loop.
+        # Before anything is deleted, and on the main thread, which handles signals: the terminal must show
+        # again what is typed. Nothing else waits for this event loop.
         passphrase = new_passphrase(settings, passphrase_descriptor, ask=wants_passphrase)
         try:
             if fresh:
                 if passphrase is not None:
-                    Passphrase.check_new(passphrase)  # before anything is forgotten
-                await _forget_everything(settings)
+                    Passphrase.check_new(passphrase)  # before anything is deleted
+                await _delete_everything(settings)
             async with running_core(settings, logger, SystemClock(), passphrase) as core:
                 return core.key_ring.agent_id
         finally:
@@ -122,28 +121,28 @@ async def serve(
     passed_verify: socket.socket | None = None,
     passphrase_descriptor: int | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; then answer what was asked, and stop.
+    """Serve until SIGTERM, SIGINT or SIGHUP; then answer the requests in flight, and stop.
 
-    The order is the point. The socket's lock comes first, so that of many agents that start at once
-    one goes on; the socket itself comes last, so that whoever can connect is answered.
+    The order matters. The socket's lock comes first, so that of several agents that start at once only one
+    goes on. The socket itself comes last, so that every client that can connect is answered.
 
     Args:
-        settings: where things are.
+        settings: of the agent.
         logger: the root of the agent's loggers.
         passed: the socket that a service manager listens on already. It is closed here once the agent is
-            ready; as long as it is not, it stays the caller's, who tells those who wait in its queue.
+            ready; until then it stays the caller's, who answers the clients in its queue if the start fails.
         passed_verify: the same for the verify socket.
-        passphrase_descriptor: where the passphrase can be read from; None where it is not handed over so.
+        passphrase_descriptor: to read the passphrase from; None if it does not come from one.
 
     Raises:
-        AlreadyServingError, SocketPathError: the socket's path is taken, or is none.
-        ConfigError: others look like the agent's own user in this user namespace.
+        AlreadyServingError, SocketPathError: the socket's path is taken, or unusable.
+        ConfigError: in this user namespace, other users have the uid of the agent's user.
         StateFolderError: keys and store cannot be kept where the settings say.
-        StoreError: the store cannot be opened, or it failed and nothing more can be answered.
+        StoreError: the store cannot be opened, or it failed while the agent served.
         KeyFileError: the key file is refused.
-        PassphraseError: there is no passphrase where the settings say, or nothing that needs it.
+        PassphraseError: the source of the passphrase has none, or the key file needs none.
     """
-    admission = owner_only()  # refused before anything is made
+    admission = owner_only()  # refuses before anything is made
     if passed is not None:
         settings = msgspec.structs.replace(settings, socket_path=passed.getsockname())
     socket_path = settings.socket_path
@@ -221,15 +220,15 @@ async def _start(agent: Agent, settings: Settings, descriptor: int | None) -> No
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """What ends the agent; SIGHUP, that its terminal is gone, not where nohup(1) had it ignored."""
+    """The signals that stop the agent; SIGHUP (its terminal is gone) unless nohup(1) has it ignored."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [signal.SIGHUP])]
 
 
 @contextmanager
 def _lock_signals(settings: Settings) -> Iterator[AsyncIterator[int] | None]:
-    """SIGUSR1, before anybody knows this process; None where it is to do nothing, which is not to end it."""
-    # What the receiver puts back at its end: one that comes while the agent stops must not kill it.
+    """Receive SIGUSR1; None if the settings say that it has no effect."""
+    # Ignored outside of the receiver as well: by default it would kill an agent that starts or stops.
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         if settings.lock_on_signal:
@@ -249,7 +248,7 @@ def _start_locking(
     signals: AsyncIterator[int] | None,
     logger: logging.Logger,
 ) -> None:
-    """What locks the agent by itself, as far as the settings want it."""
+    """Start the tasks that lock the agent automatically, as far as the settings enable them."""
 
     async def lock(reason: str) -> None:
         try:
@@ -272,7 +271,7 @@ def _start_locking(
 
 def _log_ready(agent: Agent, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
     if not agent.memory_locked:
-        logger.warning("keys cannot be kept out of swap: raise RLIMIT_MEMLOCK (ulimit -l)")
+        logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
 
@@ -281,23 +280,25 @@ async def _stop_on_signal(
     signals: AsyncIterator[int], stop: trio.Event, settings: Settings, logger: logging.Logger
 ) -> None:
     async for number in signals:
-        logger.info("%s: answering what was asked, then stopping", signal.Signals(number).name)
-        # However long the settings allow for it: the manager must not kill the agent meanwhile.
+        logger.info("%s: answering the requests in flight, then stopping", signal.Signals(number).name)
+        # For as long as the settings allow: the service manager must not kill the agent meanwhile.
         microseconds = round((settings.drain_seconds + CLOSING_SECONDS) * 1_000_000)
-        systemd.notify(f"STOPPING=1\nSTATUS=answering what was asked\nEXTEND_TIMEOUT_USEC={microseconds}")
+        systemd.notify(
+            f"STOPPING=1\nSTATUS=answering the requests in flight\nEXTEND_TIMEOUT_USEC={microseconds}"
+        )
         stop.set()
 
 
 async def _stop_on_failure(agent: Agent, stop: trio.Event) -> None:
-    # A store that failed refuses everything until it is opened anew: an agent that goes on without it is
-    # of no use, and one that ends can be started again. What waits for an answer gets the refusal.
+    # A failed store refuses everything until it is reopened, which takes a restart of the agent. Requests in
+    # flight get its error.
     await agent.failed.wait()
     stop.set()
 
 
-async def _forget_everything(settings: Settings) -> None:
+async def _delete_everything(settings: Settings) -> None:
     key_ring = KeyRing(settings.keys_path)
-    # The store goes first: it is refused while another agent has it, and then the key must stay.
+    # The store first: deleting it fails if another agent has it, and then the key must stay.
     await DB(settings.store_path, key_ring).destroy()
     await key_ring.destroy()
     LockMark(settings.lock_mark_path).clear()

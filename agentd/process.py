@@ -1,6 +1,6 @@
-"""What the command `agentd` makes of its own process.
+"""Hardening of the process, for the command `agentd` only: a library leaves its host's process alone.
 
-Never called by the embedded core: a library leaves its host's process alone.
+A module of its own because `__main__` imports it before anything else.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _core_limit_before: int | None = None
 
 
 def harden() -> None:
-    """Refuse core dumps, and other processes of the same user a look into this one's memory.
+    """Disable core dumps, and keep other processes of the same user out of this one's memory.
 
     PR_SET_DUMPABLE 0 (prctl(2)) also closes /proc/PID/{mem,environ,fd} and ptrace(2). An exec resets it,
-    so it is set here, in the process that serves, and not by whoever starts it. Doing it again does no harm.
+    so the process that serves sets it, not its parent. Calling it again does no harm.
 
-    Raises OSError where the kernel refuses.
+    Raises OSError if the kernel refuses.
     """
     global _core_limit_before
     _core_limit_before = core_limit_of_caller()
@@ -35,15 +35,15 @@ def harden() -> None:
 
 
 def core_limit_of_caller() -> int:
-    """The soft limit for core dumps that this process was started with, whether it is hardened or not."""
+    """The soft limit for core dumps that this process was started with."""
     before = _core_limit_before
     return resource.getrlimit(resource.RLIMIT_CORE)[0] if before is None else before
 
 
 def explain_aborts() -> None:
-    """Have Python's stacks written to standard error where a signal kills the process; no values, only lines.
+    """Write Python's stacks (lines, no values) to standard error if a signal kills the process.
 
-    systemd ends an agent that has not fed its watchdog with SIGABRT: the journal then says where it hung.
+    systemd sends SIGABRT to an agent that has not fed its watchdog: the journal then shows where it hung.
     """
-    if sys.stderr is not None:  # closed by whoever started it
+    if sys.stderr is not None:  # closed by the parent
         faulthandler.enable()

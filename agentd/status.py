@@ -1,4 +1,4 @@
-"""The agent at a glance: for peers that ask, and in a line for the service manager."""
+"""The agent's status: for `getStatus`, and in one line for the service manager."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .config import Settings
 from .server import Traffic
 from .sessions import Clock, Instant
 
-TELLING_PAUSE_SECONDS = 0.05
-"""Between attempts to tell a service manager whose queue is full."""
+NOTIFY_RETRY_SECONDS = 0.05
+"""Between attempts to notify a service manager whose queue is full."""
 
 
 def status_reader(
     agent: Agent, settings: Settings, socket_path: str, traffic: Traffic, clock: Clock, started: Instant
 ) -> Callable[[], Status]:
-    """What answers `getStatus`; of an agent that is locked it tells what can be known."""
+    """The function behind `getStatus`; while the agent is locked, the core's fields are None."""
 
     def read() -> Status:
         core = agent.core
@@ -52,9 +52,9 @@ def status_reader(
 
 
 async def notify_systemd(agent: Agent) -> None:
-    """Tell the service manager that the agent is ready, then feed its watchdog, with the state in a line.
+    """Report that the agent is ready, then feed the watchdog, with the state in one line.
 
-    From the event loop, and from nothing else: a loop that hangs is what the watchdog is there to see.
+    This runs on the event loop, so that the watchdog notices when the loop hangs.
     """
     seconds = systemd.watchdog_seconds()
     state = "READY=1"
@@ -64,16 +64,16 @@ async def notify_systemd(agent: Agent) -> None:
                 return
             state, pause_seconds = "WATCHDOG=1", seconds / 3
         else:
-            pause_seconds = TELLING_PAUSE_SECONDS
+            pause_seconds = NOTIFY_RETRY_SECONDS
         await trio.sleep(pause_seconds)
 
 
 def status_line(agent: Agent) -> str:
-    """What the agent does, in a line."""
+    """The agent's state for people, in one line."""
     core = agent.core
     if core is None:
         return "locked; agentctl unlock unlocks it"
     try:
         return f"serving; open sessions: {core.manager.session_count}"
-    except AgentdError as error:  # whoever asks for something that needs the store is told the same
+    except AgentdError as error:  # of the store; clients get the same
         return " ".join(error.sentence.split())

@@ -221,7 +221,7 @@ class ManagerLifecycle:
             # Its keys are wiped, so cached tokens must not verify any more.
             self._verifier.clear_cache()
             self._keys.close()
-            self._lifecycle.give_up(
+            self._lifecycle.fail_with(
                 KeyRingNotRunningError("the key ring was stopped; stop the session manager too")
             )
 

@@ -241,7 +241,7 @@ async def test_a_passphrase_can_be_taken_away_and_set_for_the_first_time(agent):
 async def test_changes_that_are_none_are_refused_before_they_wait(agent):
     with pytest.raises(InvalidParamsError):
         await agent.change_passphrase(None, None, ME)
-    with pytest.raises(PassphraseError, match="present one is needed"):
+    with pytest.raises(PassphraseError, match="give the present one too"):
         await agent.change_passphrase(None, OTHER, ME)
     with pytest.raises(PassphraseError, match="empty"):
         await agent.change_passphrase(PASSPHRASE, b"", ME)
@@ -339,7 +339,7 @@ async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, ma
     caplog.set_level(logging.INFO, logger="agentd")
     await agent.lock(by=ME)
     assert agent.core is None
-    assert "a restart may unlock the agent" in caplog.text
+    assert "a restart may unlock it" in caplog.text
 
 
 def is_valid(agent: Agent, token: str) -> bool:
@@ -400,7 +400,7 @@ async def test_of_two_first_passphrases_the_second_is_told_that_there_is_one(mac
     await agent.start(None)
 
     async def change() -> None:
-        with pytest.raises(PassphraseError, match="present one is needed"):
+        with pytest.raises(PassphraseError, match="give the present one too"):
             await agent.change_passphrase(None, OTHER, STRANGER)
 
     async with trio.open_nursery() as both:
@@ -446,7 +446,7 @@ async def test_an_unlock_that_waits_for_its_turn_does_not_undo_a_lock_that_came_
         await trio.testing.wait_all_tasks_blocked()
         await agent.lock("suspend")
     assert (agent.core, agent.lock_reason) == (None, "suspend")
-    assert told == ["the agent was locked after this was asked; ask again to unlock it"]
+    assert told == ["the agent was locked while this waited; unlock it again"]
     assert agent.wrong_passphrases == 0
     await agent.unlock(PASSPHRASE, STRANGER)
 

@@ -91,7 +91,7 @@ def test_settings_that_are_wrong_are_told_as_json_where_that_was_asked_for(capsy
         (FileNotFoundError(2, "not there", "/a/file"), "/a/file: not there"),
         (OSError(5, "broken"), "the system: broken"),
         (TimeoutError(), "the system: TimeoutError"),
-        (RuntimeError("v4.local.secret"), "a fault in agentd (RuntimeError); --debug shows where"),
+        (RuntimeError("v4.local.secret"), "a bug in agentd (RuntimeError); --debug shows where"),
     ],
 )
 def test_the_sentence_says_what_went_wrong_and_no_more(error, sentence):
@@ -151,7 +151,7 @@ def test_what_systemd_passed_is_refused_by_every_command_where_it_cannot_be_used
         _, err = ended.communicate(timeout=60)
     assert (ended.returncode, err) == (
         78,
-        "agentd: what systemd passed is no socket: Socket operation on non-socket\n",
+        "agentd: systemd passed a descriptor that is not a socket: Socket operation on non-socket\n",
     )
 
 

@@ -13,8 +13,8 @@ import threading
 
 import pytest
 
-from agentd import log_writer
-from agentd.log_writer import LogWriter
+from agentd import logs
+from agentd.logs import LogWriter
 
 SECONDS = 30.0
 
@@ -55,7 +55,7 @@ def test_lines_are_written_in_their_order(tmp_path):
 
 
 def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_where_it_was(pipe, monkeypatch):
-    monkeypatch.setattr(log_writer, "MAX_WAITING_CHARACTERS", 30)
+    monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 30)
     reading, stream = pipe
     writer = LogWriter(stream, describe_loss)
     for number in range(100):
@@ -74,7 +74,7 @@ def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_where_it_was(pipe, mon
 
 
 def test_the_loss_is_told_also_where_nothing_comes_after_it(pipe, monkeypatch):
-    monkeypatch.setattr(log_writer, "MAX_WAITING_CHARACTERS", 10)
+    monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 10)
     reading, stream = pipe
     writer = LogWriter(stream, describe_loss)
     writer.put("a line that is longer")

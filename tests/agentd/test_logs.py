@@ -158,7 +158,7 @@ def test_a_flood_of_one_line_is_one_line_and_a_count(tmp_path, monkeypatch):
 def test_a_line_that_cannot_be_made_is_told_and_prints_nothing_by_itself(tmp_path, monkeypatch):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
         logs.configure("info").info("%d sessions", "many")
-    assert (tmp_path / "log").read_text() == "<6>a line of the log could not be made: %d sessions\n"
+    assert (tmp_path / "log").read_text() == "<6>a log record could not be formatted: %d sessions\n"
 
 
 def test_what_python_itself_would_print_goes_the_same_way_and_without_its_text():

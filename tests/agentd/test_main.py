@@ -227,7 +227,7 @@ def test_keys_that_cannot_be_locked_are_a_warning(home):
         assert not client.get_status().memory_locked
     code, err = stopped(agent)
     assert code == 0
-    assert "WARNING keys cannot be kept out of swap" in err
+    assert "WARNING keys may be swapped to disk" in err
 
 
 async def test_the_status_of_an_agent_that_cannot_know_says_why(tmp_path):

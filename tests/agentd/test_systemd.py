@@ -98,18 +98,20 @@ def test_two_of_which_it_is_not_clear_which_is_which_are_refused(tmp_path, names
     with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
         said = taken(one, other, program=TAKE_BOTH, names=names)
     assert said.startswith("systemd passed 2 sockets (")
-    assert said.endswith("agentd.socket has one, and agentd-verify.socket one of the name 'verify'")
+    assert said.endswith("agentd.socket has one, and agentd-verify.socket one named 'verify'")
 
 
 def test_a_second_socket_that_is_none_is_refused_like_the_first(tmp_path):
     with listening(tmp_path / "a") as one, tempfile.TemporaryFile() as file:
         said = taken(one, file, program=TAKE_BOTH, names="agentd.socket:verify")
-    assert said == "what systemd passed is no socket: Socket operation on non-socket"
+    assert said == "systemd passed a descriptor that is not a socket: Socket operation on non-socket"
 
 
 def test_what_is_no_socket_is_refused():
     with tempfile.TemporaryFile() as file:
-        assert taken(file) == "what systemd passed is no socket: Socket operation on non-socket"
+        assert (
+            taken(file) == "systemd passed a descriptor that is not a socket: Socket operation on non-socket"
+        )
 
 
 def unbound_stream():
@@ -127,12 +129,12 @@ def over_tcp():
 @pytest.mark.parametrize("make", [unbound_stream, datagram, over_tcp])
 def test_a_socket_of_another_kind_is_refused(make):
     with make() as other:
-        assert taken(other) == "what systemd passed is not a listening Unix stream socket"
+        assert taken(other) == "systemd passed something other than a listening Unix stream socket"
 
 
 def test_a_socket_without_a_path_is_refused():
     with listening("\0agentd-test-" + secrets.token_hex(8)) as abstract:
-        assert "has no path" in taken(abstract)
+        assert "without a path" in taken(abstract)
 
 
 # --- readiness ---

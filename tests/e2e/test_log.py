@@ -114,7 +114,7 @@ def test_a_signal_ends_it_with_a_line_and_without_its_socket(home, number):
     with serving(home) as daemon:
         assert daemon.signal(number) == 0
         assert not home.socket.exists()
-        assert f"{number.name}: answering what was asked, then stopping" in daemon.log.read_text()
+        assert f"{number.name}: answering the requests in flight, then stopping" in daemon.log.read_text()
         assert daemon.log.read_text().endswith("stopped\n")
 
 
