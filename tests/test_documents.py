@@ -20,6 +20,9 @@ SECURITY = (ROOT / "docs" / "security.md").read_text()
 OTHER_NAMES = {"agentd.service", "agentd.socket", "agentd.toml", "agentd.passphrase"}
 """What looks like a module and is none: units, a manual page, a credential."""
 
+FILES = {"agentd.lock", "agentd.service", "agentd.socket", "data.mdb", "lock.mdb"}
+"""What looks like a finding of the doctor and is a file."""
+
 LIMITS = {
     "one message": [limits.MAX_MESSAGE_BYTES],
     "items of one array or map": [limits.MAX_CONTAINER_ITEMS],
@@ -124,6 +127,17 @@ def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
         python = shown.replace("nil", "None").replace("false", "False").replace("true", "True")
         assert [kind, *message] == ast.literal_eval(python)
+
+
+def test_the_operations_list_every_finding_of_the_doctor():
+    chapter = (
+        (ROOT / "docs" / "operations.md").read_text().partition("\n## The doctor\n")[2].partition("\n## ")[0]
+    )
+    listed = re.findall(r"`([a-z]+\.[a-z]+)`", "".join(re.findall(r"^\| (`.*`) \|", chapter, re.MULTILINE)))
+    sources = "".join(path.read_text() for path in (ROOT / "agentd" / "doctor").glob("*.py"))
+    named = set(re.findall(r'"([a-z]+\.[a-z]+)"', sources)) - FILES
+    assert set(listed) == named
+    assert len(listed) == len(named)
 
 
 def test_every_promise_names_tests_that_exist():
