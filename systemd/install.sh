@@ -115,7 +115,7 @@ else
     else
         systemctl --user --quiet enable --now agentd.socket
         systemctl --user try-restart agentd.service ||
-            fail 'the agent does not start any more; see: journalctl --user -u agentd -n 20'
+            fail 'the agent no longer starts; see: journalctl --user -u agentd -n 20'
         say enabled 'agentd.socket: the first connection starts the agent'
     fi
     # PrivateUsers= and the rest of the sandbox need user namespaces, which some systems deny to users.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+
+import pytest
 
 COMMANDS = (".local/bin/agentd", ".local/bin/agentctl")
 COMPLETIONS = (
@@ -113,6 +116,7 @@ def test_without_a_user_manager_it_installs_and_says_what_is_left_to_do(service)
     assert "systemctl --user enable --now agentd.socket" in said
 
 
+@pytest.mark.skipif(shutil.which("man") is None, reason="there is no man here")
 def test_man_finds_the_pages_by_the_path_of_the_commands(manager, installed):
     for page in MANUAL:
         name = page.rpartition("/")[2].rpartition(".")[0]
