@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class _Watched:
 class ProcessWatch:
     """Calls back once for every watched process that ends, by a file descriptor for each, pidfd_open(2).
 
-    A key is the owner's name for a watched process; it is shown in the log. For the event loop's thread only.
+    A key names a watched process, also in the log. For the event loop's thread only.
 
     Args:
         logger: for callbacks that failed.
@@ -55,18 +55,16 @@ class ProcessWatch:
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._log = logger or logging.getLogger("agentd.sessions")
-        self._watched: dict[Hashable, _Watched] = {}
-        self._unreported: dict[
-            Hashable, int
-        ] = {}  # the pids of those that ended, until the callback succeeds
+        self._watched: dict[str, _Watched] = {}
+        self._unreported: dict[str, int] = {}  # the pids of those that ended, until `on_end` succeeds
         self._nursery: trio.Nursery | None = None
-        self._on_end: Callable[[Hashable], Awaitable[None]] | None = None
+        self._on_end: Callable[[str], Awaitable[None]] | None = None
 
     def __len__(self) -> int:
         return len(self._watched)
 
     @property
-    def keys(self) -> list[Hashable]:
+    def keys(self) -> list[str]:
         """The keys of all watched processes."""
         return list(self._watched)
 
@@ -75,7 +73,7 @@ class ProcessWatch:
         """Whether it accepts no other key."""
         return len(self._watched) >= MAX_WATCHED
 
-    def watch(self, key: Hashable, process: Process) -> bool:
+    def watch(self, key: str, process: Process) -> bool:
         """Watch a process, instead of the one that the key may have had; False if it has ended.
 
         Raises:
@@ -99,7 +97,7 @@ class ProcessWatch:
             self._nursery.start_soon(self._wait, key, watched)
         return True
 
-    def forget(self, key: Hashable) -> None:
+    def forget(self, key: str) -> None:
         """Stop watching, if it is watched. An end that was seen before is still reported."""
         watched = self._watched.pop(key, None)
         if watched is not None:
@@ -113,7 +111,7 @@ class ProcessWatch:
         for key in list(self._watched):
             self.forget(key)
 
-    async def run(self, on_end: Callable[[Hashable], Awaitable[None]]) -> None:
+    async def run(self, on_end: Callable[[str], Awaitable[None]]) -> None:
         """Call `on_end` with the key of every watched process that ends, each in a task; until cancelled.
 
         By then the key is forgotten. If `on_end` fails, that is logged and it is called again after a pause.
@@ -132,7 +130,7 @@ class ProcessWatch:
             finally:
                 self._nursery = self._on_end = None
 
-    async def _wait(self, key: Hashable, watched: _Watched) -> None:
+    async def _wait(self, key: str, watched: _Watched) -> None:
         if self._watched.get(key) is not watched:  # forgotten before this task first ran
             return
         watched.is_waited_for = True
@@ -148,7 +146,7 @@ class ProcessWatch:
         self._unreported[key] = watched.pid
         await self._report(key)
 
-    async def _report(self, key: Hashable) -> None:
+    async def _report(self, key: str) -> None:
         pid, pause = self._unreported.get(key, 0), RETRY_SECONDS
         while key in self._unreported and self._on_end is not None:
             try:
@@ -242,7 +240,7 @@ class Binder:
 
     async def forget_ended(self) -> None:
         """Stop watching for sessions that ended other than with their process."""
-        ids = [str(key) for key in self._watch.keys]
+        ids = self._watch.keys
         if not ids:
             return
         # As an operation, so that it runs after all that was queued: a session may be on its way to disk.
@@ -277,11 +275,11 @@ class Binder:
         except CannotBindError:
             return False  # a session that could not end with its process ends now
 
-    async def _end(self, session_id: Hashable) -> None:
+    async def _end(self, session_id: str) -> None:
         # As an operation, so that it runs after all that was queued before: the process may end while its
         # session is still on its way to disk.
         path = await self._db.write(
-            lambda view: find_path(view, str(session_id), self._clock.read()), reserved=True
+            lambda view: find_path(view, session_id, self._clock.read()), reserved=True
         )
         if path is not None:
             await self._revoker.end(path, by=None, reason=PROCESS_ENDED)

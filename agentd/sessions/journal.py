@@ -49,8 +49,49 @@ Subscriber = Callable[[Event], None]
 """Called on the event loop's thread; it neither waits nor raises."""
 
 
-class AuditLog:
-    """What was done, in order, and which tokens were rejected. Sealed as all values of the store are.
+class Subscribers:
+    """The subscribers to events. They may outlive the manager that publishes.
+
+    They belong to the event loop of the manager that was started last, as long as that loop runs.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._subscribers: list[Subscriber] = []
+        self._loop = NOWHERE
+        self._log = logger or logging.getLogger("agentd.sessions")
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._subscribers)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Publish every event from now on to this subscriber; returns a function that unsubscribes."""
+        if not self._loop.has_ended:
+            self._loop.require("the list of subscribers")
+        self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
+
+    def belong_here(self) -> None:
+        """Belong to the event loop of the calling task."""
+        self._loop = EventLoop.here()
+
+    def publish(self, event: Event) -> None:
+        """Call every subscriber."""
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(event)
+            except Exception:
+                # The operation has succeeded: an error here is neither the peer's nor the session's fault.
+                self._log.exception("a subscriber failed")
+
+
+class Journal:
+    """Writes, trims and lists the audit log, and publishes events.
 
     An entry's key is the time in microseconds, made strictly increasing, and random bytes. So entries are
     written without a read, and the log keeps its order even if the wall clock is set back.
@@ -67,17 +108,26 @@ class AuditLog:
         db: the store.
         clock: where to read the time.
         logger: for what could not be written.
+        subscribers: to events.
         max_entries: actions to keep, at least 1, `MAX_ENTRIES` if None; a quarter as many rejections.
     """
 
     def __init__(
-        self, db: DB, clock: Clock, logger: logging.Logger, *, max_entries: int | None = None
+        self,
+        db: DB,
+        clock: Clock,
+        logger: logging.Logger,
+        subscribers: Subscribers,
+        *,
+        max_entries: int | None = None,
     ) -> None:
         self._db = db
+        self._clock = clock
+        self.subscribers = subscribers
         self._log = logger
         most = MAX_ENTRIES if max_entries is None else max_entries
         self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: max(1, most // _REJECTIONS_SHARE)}
-        self._rejected = RejectedTokens(db, clock, logger, partial(self._new_path, REJECTIONS_PATH))
+        self.rejected_tokens = RejectedTokens(db, clock, logger, partial(self._new_path, REJECTIONS_PATH))
         self._newest = 0
         self._trimmed_at = -1  # the number of commits at the last trim
         self._written = TRIM_EVERY  # an earlier process may have left too many
@@ -89,60 +139,66 @@ class AuditLog:
                 for path, _ in self._db.iterate(folder, reverse=True, limit=1):
                     self._newest = max(self._newest, int.from_bytes(path[-1][:AUDIT_TIME_BYTES], "big"))
 
-    def entry(
+    def write(
         self,
+        view: View,
         kind: str,
-        now: Instant,
+        record: SessionRecord | None = None,
         *,
-        session_id: str | None = None,
-        label: str = "",
-        reason: str | None = None,
         by: PeerIdentity | None = None,
+        reason: str | None = None,
         times: int = 1,
-    ) -> tuple[AuditPath, bytes]:
-        """An entry's path and stored bytes, to put into the transaction it describes.
+    ) -> None:
+        """Put an audit entry into the transaction it describes.
 
         Args:
+            view: the transaction.
             kind: one of `EVENT_KINDS`.
-            now: when.
-            session_id: None if the entry is about all sessions.
-            label: that session's.
-            reason: why.
+            record: the session's; None if the entry is about all sessions, or about none.
             by: the peer; None if the agent did it, or a program that embeds it.
+            reason: why.
             times: how often.
         """
+        now = self._clock.read()
+        session_id, label = (None, "") if record is None else (record.session_id, record.label)
         uid, pid, exe = (None, None, None) if by is None else by[:3]
-        record = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times)
-        return self._new_path(ACTIONS_PATH, now), record.encode()
+        entry = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times)
+        view.put(self._new_path(ACTIONS_PATH, now), entry.encode())
 
-    def missed(self, kind: str, *, session_id: str | None = None, by: PeerIdentity | None = None) -> None:
+    def missed(self, kind: str, by: PeerIdentity | None) -> None:
         """Log that an operation was carried out without its entry, because the store was full."""
         self._log.error(
-            "missing from the audit log, because the store is full: %s session=%s uid=%s pid=%s",
+            "missing from the audit log, because the store is full: %s by uid=%s pid=%s",
             kind,
-            session_id or "all",
             None if by is None else by.uid,
             None if by is None else by.pid,
         )
 
-    def rejected(
+    def publish(
         self,
-        reason: str,
-        now: Instant,
+        kind: str,
+        record: SessionRecord | None = None,
         *,
-        by: PeerIdentity | None,
-        session_id: str | None = None,
-        label: str = "",
+        by: PeerIdentity | None = None,
+        reason: str | None = None,
     ) -> None:
-        """Count a rejected token, in one entry per peer and reason; raises nothing and never waits.
+        """Publish what is durable. Every now and then this also has the audit log trimmed."""
+        self._trim_soon()
+        if self.subscribers:
+            session_id, label = (None, "") if record is None else (record.session_id, record.label)
+            pid = None if by is None else by.pid
+            self.subscribers.publish(Event(kind, self._clock.read().wall, session_id, label, reason, pid))
 
-        An entry names a session only if all of its rejections are of that session.
-        """
-        self._rejected.add(reason, now, by=by, session_id=session_id, label=label)
-
-    async def flush(self) -> None:
-        """Write the rejections counted since the last call."""
-        await self._rejected.flush()
+    def reject(self, answer: Verification, by: PeerIdentity | None) -> None:
+        """Publish a rejected token, and count it for the audit log. Never waits."""
+        assert answer.reason is not None
+        now = self._clock.read()
+        session = answer.session
+        session_id, label = (None, "") if session is None else (session.id, session.label)
+        self.rejected_tokens.add(answer.reason, now, by=by, session_id=session_id, label=label)
+        if self.subscribers:
+            pid = None if by is None else by.pid
+            self.subscribers.publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
 
     @property
     def needs_trim(self) -> bool:
@@ -154,7 +210,7 @@ class AuditLog:
         self._written = 0
         return False
 
-    def trim_soon(self) -> None:
+    def _trim_soon(self) -> None:
         """If it is time, have the oldest entries beyond the limits deleted, without waiting."""
         commits = self._db.commits
         if self._written < TRIM_EVERY or commits == self._trimmed_at:  # it would find the same entries again
@@ -226,7 +282,7 @@ class AuditLog:
             found = self._db.iterate(folder, after=after, reverse=True, limit=CHUNK_RECORDS)
             for path, stored in found:
                 cursor = path[-1]
-                yield cursor, self._rejected.pending((*folder, cursor)) or AuditRecord.decode(stored)
+                yield cursor, self.rejected_tokens.pending((*folder, cursor)) or AuditRecord.decode(stored)
             if len(found) < CHUNK_RECORDS:
                 return
 
@@ -238,102 +294,6 @@ class AuditLog:
 
     def _excess(self, folder: tuple[str, str]) -> int:
         return self._db.count(folder) - self._most[folder]
-
-
-class Subscribers:
-    """The subscribers to events. They may outlive the manager that publishes.
-
-    They belong to the event loop of the manager that was started last, as long as that loop runs.
-    """
-
-    def __init__(self, logger: logging.Logger | None = None) -> None:
-        self._subscribers: list[Subscriber] = []
-        self._loop = NOWHERE
-        self._log = logger or logging.getLogger("agentd.sessions")
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._subscribers)
-
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Publish every event from now on to this subscriber; returns a function that unsubscribes."""
-        if not self._loop.has_ended:
-            self._loop.require("the list of subscribers")
-        self._subscribers.append(subscriber)
-
-        def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
-
-        return unsubscribe
-
-    def belong_here(self) -> None:
-        """Belong to the event loop of the calling task."""
-        self._loop = EventLoop.here()
-
-    def publish(self, event: Event) -> None:
-        """Call every subscriber."""
-        for subscriber in tuple(self._subscribers):
-            try:
-                subscriber(event)
-            except Exception:
-                # The operation has succeeded: an error here is neither the peer's nor the session's fault.
-                self._log.exception("a subscriber failed")
-
-
-class Journal:
-    """Writes audit entries and publishes events."""
-
-    def __init__(self, audit: AuditLog, clock: Clock, subscribers: Subscribers) -> None:
-        self.audit = audit
-        self.subscribers = subscribers
-        self._clock = clock
-
-    def write(
-        self,
-        view: View,
-        kind: str,
-        record: SessionRecord | None = None,
-        *,
-        by: PeerIdentity | None = None,
-        reason: str | None = None,
-        times: int = 1,
-    ) -> None:
-        """Put an audit entry into a transaction."""
-        session_id, label = (None, "") if record is None else (record.session_id, record.label)
-        now = self._clock.read()
-        view.put(
-            *self.audit.entry(
-                kind, now, session_id=session_id, label=label, reason=reason, by=by, times=times
-            )
-        )
-
-    def publish(
-        self,
-        kind: str,
-        record: SessionRecord | None = None,
-        *,
-        by: PeerIdentity | None = None,
-        reason: str | None = None,
-    ) -> None:
-        """Publish what is durable. Every now and then this also has the audit log trimmed."""
-        self.audit.trim_soon()
-        if self.subscribers:
-            session_id, label = (None, "") if record is None else (record.session_id, record.label)
-            pid = None if by is None else by.pid
-            event = Event(kind, self._clock.read().wall, session_id, label, reason, pid)
-            self.subscribers.publish(event)
-
-    def rejected(self, answer: Verification, by: PeerIdentity | None) -> None:
-        """Publish a rejected token, and count it in the audit log."""
-        assert answer.reason is not None
-        now = self._clock.read()
-        session = answer.session
-        session_id, label = (None, "") if session is None else (session.id, session.label)
-        self.audit.rejected(answer.reason, now, by=by, session_id=session_id, label=label)
-        if self.subscribers:
-            pid = None if by is None else by.pid
-            self.subscribers.publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
 
 
 def _seconds(key: bytes) -> float:

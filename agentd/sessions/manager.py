@@ -328,9 +328,9 @@ class SessionManager(ManagerLifecycle):
     async def list_audit(
         self, *, since: object = None, after: object = None, limit: object = None
     ) -> AuditPage:
-        """Some entries of the audit log, newest first; see `AuditLog.page`."""
+        """Some entries of the audit log, newest first; see `Journal.page`."""
         self._lifecycle.require_running()
-        return await self._audit.page(since, after, limit)
+        return await self._journal.page(since, after, limit)
 
     def _require_usable(self, tran: Transaction | None) -> None:
         self._lifecycle.require_running()
@@ -342,7 +342,7 @@ class SessionManager(ManagerLifecycle):
             self._on_use()
 
     def _rejected(self, answer: Verification, by: PeerIdentity | None) -> None:
-        self._journal.rejected(answer, by)
+        self._journal.reject(answer, by)
         if answer.reason == reasons.SUPERSEDED and answer.session is not None:
             self._log.warning(
                 "a superseded token of session %s was used by process %s: it may have been stolen",

@@ -20,7 +20,7 @@ from ..lifecycle import LoopLifecycle
 from .binding import Binder
 from .clock import Clock, SystemClock
 from .issuer import Issuer
-from .journal import AuditLog, Journal, Subscribers
+from .journal import Journal, Subscribers
 from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
 from .revoker import Revoker
 from .rules import Lifetimes, checked_ttl
@@ -76,9 +76,8 @@ class ManagerLifecycle:
         )
         self._unobserve_key_ring: Callable[[], None] = lambda: None
         self._keys = SessionKeys(db, key_ring, self._clock)
-        self._audit = AuditLog(db, self._clock, self._log)
         subscribers = Subscribers(self._log) if subscribers is None else subscribers
-        self._journal = Journal(self._audit, self._clock, subscribers)
+        self._journal = Journal(db, self._clock, self._log, subscribers)
         self._verifier = Verifier(db, self._keys, self._journal, self._clock)
         context = Context(db, self._keys, self._verifier, self._journal, self._clock)
         self._revoker = Revoker(context)
@@ -156,7 +155,7 @@ class ManagerLifecycle:
                 try:
                     if fresh:
                         await self._clear()
-                    self._audit.start()
+                    self._journal.start()
                     # As an operation: after anything that a cancelled start or destroy has queued.
                     await self._db.write(self._keys.ensure, reserved=True)
                     self._keys.current()
@@ -275,8 +274,8 @@ class ManagerLifecycle:
                     self._log.warning("sweeping or writing postponed: %s", error)
 
     async def _write_notes(self) -> None:
-        await self._audit.flush()
+        await self._journal.rejected_tokens.flush()
         await self._verifier.uses.write_last_uses()
         await self._verifier.uses.drop_persisted_first_uses()
-        if self._audit.needs_trim:
-            await self._audit.trim()
+        if self._journal.needs_trim:
+            await self._journal.trim()

@@ -79,9 +79,15 @@ class RejectedTokens:
         self._is_failing = False
 
     def add(
-        self, reason: str, now: Instant, *, by: PeerIdentity | None, session_id: str | None, label: str
+        self,
+        reason: str,
+        now: Instant,
+        *,
+        by: PeerIdentity | None,
+        session_id: str | None = None,
+        label: str = "",
     ) -> None:
-        """Count a rejection. Raises nothing and never waits."""
+        """Count a rejection. An entry names a session only if all its rejections are of that session."""
         uid, pid, exe = (None, None, None) if by is None else (by.uid, by.pid, by.exe)
         rejection = AuditRecord(REFUSED, now.wall, now.wall, session_id, label, reason, uid, pid, exe, 1)
         peer: _Peer | None = (uid, pid, reason)

@@ -153,7 +153,7 @@ class Revoker:
             result = await self._db.write(
                 lambda view: function(view, False), reserved=True, on_durable=on_durable
             )
-            self._journal.audit.missed(kind, by=by)
+            self._journal.missed(kind, by)
             return result
 
     def _delete_all(

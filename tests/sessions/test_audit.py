@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
 from agentd.keys import KeyRing
-from agentd.sessions import Instant, journal, rejected_tokens
+from agentd.sessions import Subscribers, journal, rejected_tokens
 from agentd.sessions import clock as clock_module
-from agentd.sessions.journal import AuditLog
+from agentd.sessions.journal import Journal
 from agentd.sessions.records import ACTIONS_PATH, REJECTIONS_PATH, AuditRecord
 from agentd.store import DB, environment
 from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
@@ -39,9 +40,9 @@ def logger() -> logging.Logger:
 
 
 @pytest.fixture
-def new_log(db: DB, clock: ManualClock, logger: logging.Logger) -> Callable[..., AuditLog]:
-    def new(**options: int) -> AuditLog:
-        log = AuditLog(db, clock, logger, **options)
+def new_log(db: DB, clock: ManualClock, logger: logging.Logger) -> Callable[..., Journal]:
+    def new(**options: int) -> Journal:
+        log = Journal(db, clock, logger, Subscribers(), **options)
         log.start()
         return log
 
@@ -49,7 +50,7 @@ def new_log(db: DB, clock: ManualClock, logger: logging.Logger) -> Callable[...,
 
 
 @pytest.fixture
-def log(new_log: Callable[..., AuditLog]) -> AuditLog:
+def log(new_log: Callable[..., Journal]) -> Journal:
     return new_log()
 
 
@@ -76,9 +77,12 @@ async def db(tmp_path, key_ring: KeyRing):
         yield db
 
 
-async def put(db: DB, log: AuditLog, kind: str, now: Instant, **details: object) -> None:
-    entry = log.entry(kind, now, **details)  # type: ignore[arg-type]
-    await db.write(lambda view: view.put(*entry))
+def write(view, log, kind, *, session_id=None, label="", **details) -> None:
+    log.write(view, kind, SimpleNamespace(session_id=session_id, label=label), **details)
+
+
+async def put(db: DB, log: Journal, kind: str, **details: object) -> None:
+    await db.write(lambda view: write(view, log, kind, **details))
 
 
 async def written(db: DB) -> None:
@@ -86,7 +90,7 @@ async def written(db: DB) -> None:
     await db.write(lambda view: None)
 
 
-async def entries(log: AuditLog, **arguments: object) -> list[AuditEntry]:
+async def entries(log: Journal, **arguments: object) -> list[AuditEntry]:
     """All pages, one after the other."""
     found = []
     page = await log.page(**arguments)  # type: ignore[arg-type]
@@ -106,9 +110,9 @@ def stored(db: DB) -> list[AuditRecord]:
 
 
 async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log, clock):
-    await put(db, log, CREATED, clock.read(), session_id=SESSION, label="deploy", by=PEER)
+    await put(db, log, CREATED, session_id=SESSION, label="deploy", by=PEER)
     clock.advance(1.5)
-    await put(db, log, KEY_RESET, clock.read(), reason="why")
+    await put(db, log, KEY_RESET, reason="why")
     assert (await log.page()) == (
         [
             AuditEntry(clock.wall, clock.wall, KEY_RESET, None, "", "why", None, None, None, 1),
@@ -121,10 +125,8 @@ async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log
 
 
 async def test_an_entry_stands_or_falls_with_the_operation_it_tells_of(db, log, clock):
-    entry = log.entry(CREATED, clock.read(), session_id=SESSION)
-
     def fails(view):
-        view.put(*entry)
+        log.write(view, CREATED)
         raise ValueError
 
     with pytest.raises(ValueError):
@@ -134,8 +136,8 @@ async def test_an_entry_stands_or_falls_with_the_operation_it_tells_of(db, log, 
 
 async def test_no_two_entries_share_a_key_and_two_transactions_never_conflict(db, log, clock):
     async with db.transaction() as one, db.transaction() as other:
-        one.put(*log.entry(CREATED, clock.read()))
-        other.put(*log.entry(REVOKED, clock.read()))
+        log.write(one, CREATED)
+        log.write(other, REVOKED)
     assert [entry.kind for entry in (await entries(log))] == [REVOKED, CREATED]
 
 
@@ -143,8 +145,8 @@ async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log,
     log = new_log()
     for seconds in (0, -3600, 0, 7200, -1e9):
         clock.set_wall(clock.wall + seconds)
-        await put(db, log, CREATED, clock.read(), label=str(seconds))
-    await put(db, new_log(), CREATED, clock.read(), label="another process")
+        await put(db, log, CREATED, label=str(seconds))
+    await put(db, new_log(), CREATED, label="another process")
     assert [entry.label for entry in (await entries(log))] == [
         "another process",
         *map(str, (-1e9, 7200, 0, -3600, 0)),
@@ -152,7 +154,7 @@ async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log,
 
 
 async def test_a_value_is_sealed(db, log, clock):
-    await put(db, log, CREATED, clock.read(), label="deploy", by=PEER)
+    await put(db, log, CREATED, label="deploy", by=PEER)
     ((path, _),) = db.iterate(("audit",))
     (sealed,) = db.sealed(path)
     assert sealed is not None
@@ -169,9 +171,11 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
     for number in range(20):
         clock.advance(1)
         if number % 3:
-            await put(db, log, CREATED, clock.read(), label=str(number))
+            await put(db, log, CREATED, label=str(number))
         else:
-            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number), label=str(number))
+            log.rejected_tokens.add(
+                reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number), label=str(number)
+            )
         expected.insert(0, str(number))
     await written(db)
     assert [entry.label for entry in (await entries(log, limit=limit))] == expected
@@ -182,11 +186,11 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
 async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or_trimmed(db, new_log, clock):
     log = new_log(max_entries=4)
     for number in range(6):
-        await put(db, log, CREATED, clock.read(), label=str(number))
+        await put(db, log, CREATED, label=str(number))
     page = await log.page(limit=2)
     assert [entry.label for entry in page.entries] == ["5", "4"]
     for number in range(6, 8):
-        await put(db, log, CREATED, clock.read(), label=str(number))
+        await put(db, log, CREATED, label=str(number))
     assert [entry.label for entry in (await log.page(after=page.next)).entries] == ["3", "2", "1", "0"]
     await log.trim()
     assert (await log.page(after=page.next)).entries == []
@@ -194,13 +198,13 @@ async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or
 
 async def test_since_shows_what_happened_from_then_on_counted_refusals_included(db, log, clock):
     start = clock.wall
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
-    await put(db, log, CREATED, clock.read(), label="old")
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+    await put(db, log, CREATED, label="old")
     for _ in range(9):
         clock.advance(MINUTES)
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
-        await put(db, log, CREATED, clock.read(), label=str(clock.wall - start))
-    await log.flush()
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+        await put(db, log, CREATED, label=str(clock.wall - start))
+    await log.rejected_tokens.flush()
     assert [entry.label for entry in (await entries(log, since=start + 8 * MINUTES))] == [
         "540.0",
         "480.0",
@@ -213,7 +217,7 @@ async def test_since_shows_what_happened_from_then_on_counted_refusals_included(
 async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
     for _ in range(100):
         clock.advance(MINUTES)
-        await put(db, log, CREATED, clock.read())
+        await put(db, log, CREATED)
     looked_at, iterate = [], db.iterate
 
     def counting(*arguments, **options):
@@ -229,7 +233,7 @@ async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
 async def test_a_page_looks_at_a_bounded_number_of_entries_in_slices_and_goes_on(db, log, clock, monkeypatch):
     for _ in range(40):
         clock.advance(0.5)
-        await put(db, log, CREATED, clock.read())
+        await put(db, log, CREATED)
     monkeypatch.setattr(journal, "MAX_LOOKED_AT", 16)
     monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     later = (
@@ -285,7 +289,7 @@ async def test_what_is_no_limit_cursor_or_time_is_refused_by_name(log, arguments
 
 @pytest.mark.parametrize("since", [1e18, 2**62, -1e18, -(2**62)])
 async def test_a_time_however_far_is_a_time(db, log, clock, since):
-    await put(db, log, CREATED, clock.read())
+    await put(db, log, CREATED)
     assert len((await log.page(since=since)).entries) == (since < 0)
 
 
@@ -294,7 +298,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
     by = PeerIdentity(2**32 - 2, 2**31 - 1, wide * MAX_SHOWN_CHARACTERS)
     for _ in range(MAX_PAGE_AUDIT + 1):
         await put(
-            db, log, REVOKED, clock.read(), session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
+            db, log, REVOKED, session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
             reason=max(reasons.SENTENCES, key=len),
         )  # fmt: skip
     page = await log.page()
@@ -317,9 +321,9 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     monkeypatch.setattr(rejected_tokens, "MAX_NEW", 1000)
     log = new_log(max_entries=40)
     for number in range(100):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
     for number in range(30):
-        await put(db, log, CREATED, clock.read(), label=str(number))
+        await put(db, log, CREATED, label=str(number))
     assert await log.trim() == 90
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(29, -1, -1)
@@ -328,7 +332,7 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
         range(99, 89, -1)
     )
     for number in range(30, 75):
-        await put(db, log, CREATED, clock.read(), label=str(number))
+        await put(db, log, CREATED, label=str(number))
     assert await log.trim() == 35
     assert await log.trim() == 0
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
@@ -338,8 +342,8 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
 
 
 async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_log, clock, monkeypatch):
-    await put(db, new_log(), CREATED, clock.read())
-    await put(db, new_log(), CREATED, clock.read())
+    await put(db, new_log(), CREATED)
+    await put(db, new_log(), CREATED)
     log = new_log(max_entries=1)
     assert log.needs_trim  # of an earlier process
     assert log.needs_trim
@@ -347,10 +351,10 @@ async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_l
     asked, count = [], db.count
     monkeypatch.setattr(db, "count", lambda path: asked.append(path) or count(path))
     for _ in range(journal.TRIM_EVERY - 1):
-        await put(db, log, CREATED, clock.read())
+        await put(db, log, CREATED)
         assert not log.needs_trim
     assert asked == []
-    await put(db, log, CREATED, clock.read())
+    await put(db, log, CREATED)
     assert log.needs_trim
     assert await log.trim() == journal.TRIM_EVERY
     assert not log.needs_trim
@@ -367,29 +371,29 @@ async def test_a_log_within_its_bounds_is_not_asked_about_again_and_again(db, lo
 
 async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log, clock):
     start = clock.wall
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     await written(db)
     assert [entry.times for entry in (await entries(log))] == [1]  # the first at once
     commits = db.commits
     for _ in range(499):
         clock.advance(1)
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     assert db.commits == commits
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert db.commits == commits + 1
     assert (await entries(log)) == [
         AuditEntry(
             start, start + 499, REFUSED, SESSION, "deploy", reasons.EXPIRED, PEER.uid, PEER.pid, PEER.exe, 500
         )
     ]
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert db.commits == commits + 1  # nothing new, nothing written
 
 
 async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
     for _ in range(40):
         clock.advance(1)
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await written(db)
     assert [record.times for record in stored(db)] == [1]
     commits = db.commits
@@ -400,8 +404,10 @@ async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
 
 async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
     for session in ("one", "two", "one"):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}")
-    await log.flush()
+        log.rejected_tokens.add(
+            reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}"
+        )
+    await log.rejected_tokens.flush()
     (entry,) = await entries(log)
     assert (entry.session_id, entry.label, entry.times) == (None, "", 3)
     assert (entry.peer_uid, entry.peer_pid, entry.reason) == (PEER.uid, PEER.pid, reasons.EXPIRED)
@@ -410,9 +416,9 @@ async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
 async def test_another_peer_or_reason_is_another_entry(db, log, clock):
     for peer in (PEER, PEER._replace(pid=1), PEER._replace(uid=0), None):
         for reason in (reasons.EXPIRED, reasons.REVOKED):
-            log.rejected(reason, clock.read(), by=peer)
-            log.rejected(reason, clock.read(), by=peer and peer._replace(exe=None))
-    await log.flush()
+            log.rejected_tokens.add(reason, clock.read(), by=peer)
+            log.rejected_tokens.add(reason, clock.read(), by=peer and peer._replace(exe=None))
+    await log.rejected_tokens.flush()
     assert len(await entries(log)) == 8
     assert {entry.times for entry in (await entries(log))} == {2}
     assert {entry.peer_exe for entry in (await entries(log)) if entry.peer_pid} == {PEER.exe}
@@ -420,15 +426,15 @@ async def test_another_peer_or_reason_is_another_entry(db, log, clock):
 
 @pytest.mark.parametrize("is_set_back", [False, True])
 async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(db, log, clock, is_set_back):
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     clock.advance(rejected_tokens.COUNTED_SECONDS - 1)
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     if is_set_back:
         clock.set_wall(clock.wall - 3600)
     else:
         clock.advance(1)
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
-    await log.flush()
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+    await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 2]
     assert all(
         0 <= entry.until - entry.at < rejected_tokens.COUNTED_SECONDS for entry in (await entries(log))
@@ -437,8 +443,10 @@ async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(d
 
 async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
     for pid in range(1000):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION)
-    await log.flush()
+        log.rejected_tokens.add(
+            reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION
+        )
+    await log.rejected_tokens.flush()
     others, *named = await entries(log)
     assert len(named) == rejected_tokens.MAX_NEW
     assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
@@ -447,14 +455,14 @@ async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, l
         reasons.EXPIRED,
         SESSION,
     )
-    log.rejected(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
-    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
-    await log.flush()
+    log.rejected_tokens.add(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
+    await log.rejected_tokens.flush()
     others, *named = await entries(log)
     assert (others.times, others.reason, others.peer_uid) == (1001 - rejected_tokens.MAX_NEW, None, None)
     assert named[-1].times == 2
     clock.advance(rejected_tokens.COUNTED_SECONDS)
-    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
     assert (await entries(log))[0].peer_pid == 5000  # there is room again
 
@@ -463,9 +471,9 @@ async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
     begun = 0
     for step in range(120):
         for number in range(3):
-            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 10 * step + number))
+            log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 10 * step + number))
         clock.advance(20)
-    await log.flush()
+    await log.rejected_tokens.flush()
     named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
     for at in named:
         begun = max(begun, sum(at <= other < at + rejected_tokens.COUNTED_SECONDS for other in named))
@@ -479,28 +487,30 @@ async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dr
     monkeypatch.setattr(rejected_tokens, "MAX_NEW", 10_000)
     for pid in range(rejected_tokens.MAX_PENDING + 5):
         for _ in range(3):
-            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
-    assert len(log._rejected._entries) == len(log._rejected._latest) == rejected_tokens.MAX_PENDING
+            log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+    assert (
+        len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == rejected_tokens.MAX_PENDING
+    )
     await written(db)
     assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert {record.times for record in stored(db)} == {3}
     clock.advance(rejected_tokens.COUNTED_SECONDS)
-    await log.flush()
-    assert len(log._rejected._entries) == len(log._rejected._latest) == 0
+    await log.rejected_tokens.flush()
+    assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == 0
 
 
 async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next_one(db, log, clock):
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     gate = await hold_commits(db)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(log.flush)
+        nursery.start_soon(log.rejected_tokens.flush)
         await trio.testing.wait_all_tasks_blocked()
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
         gate.set()
     assert [record.times for record in stored(db)] == [2]
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert [record.times for record in stored(db)] == [3]
 
 
@@ -509,11 +519,10 @@ async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next
 
 async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, clock, full):
     full(True)
-    entry = log.entry(CREATED, clock.read())
 
     def open_session(view):
         view.put("session", b"")
-        view.put(*entry)
+        log.write(view, CREATED)
 
     with pytest.raises(StoreFullError):
         await db.write(open_session)
@@ -523,11 +532,10 @@ async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, cloc
 
 async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog):
     with caplog.at_level(logging.ERROR, "agentd.test"):
-        log.missed(REVOKED, session_id=SESSION, by=PEER)
-        log.missed(KEY_RESET)
-    assert "revoked session=" + SESSION in caplog.text
-    assert "pid=4711" in caplog.text
-    assert "keyReset session=all" in caplog.text
+        log.missed(REVOKED, PEER)
+        log.missed(KEY_RESET, None)
+    assert "revoked by uid=1000 pid=4711" in caplog.text
+    assert "keyReset by uid=None" in caplog.text
 
 
 async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_does(
@@ -535,31 +543,31 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
 ):
     full(True)
     for _ in range(3):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     with caplog.at_level(logging.WARNING):
-        await log.flush()
+        await log.rejected_tokens.flush()
         assert "missing from the audit log" in caplog.text
         caplog.clear()
         for pid in range(100):
-            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+            log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
         await written(db)
         assert caplog.records == []  # one line for each flush, not for each refusal
     assert (await entries(log)) == []
     clock.advance(5 * rejected_tokens.COUNTED_SECONDS)
-    await log.flush()
+    await log.rejected_tokens.flush()
     full(False)
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert sum(entry.times for entry in (await entries(log))) == 103
     assert (await entries(log))[-1].times == 3
 
 
 async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(db, log, clock, full):
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await written(db)
     full(True)
     for _ in range(99):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
-    await log.flush()
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+    await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [100]
 
 
@@ -568,12 +576,12 @@ async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
 ):
     monkeypatch.setattr(rejected_tokens, "MAX_PENDING", 2)
     full(True)
-    log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
-    await log.flush()
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
+    await log.rejected_tokens.flush()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         for pid in (2, 3):
-            log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+            log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     assert [record.getMessage() for record in caplog.records] == [
         "missing from the audit log: 1 tokens of uid=1000 pid=1 rejected (EXPIRED)"
     ]
@@ -582,19 +590,19 @@ async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
 async def test_a_full_store_can_be_trimmed(db, new_log, clock, full):
     log = new_log(max_entries=10)
     for _ in range(200):
-        await put(db, log, CREATED, clock.read())
+        await put(db, log, CREATED)
     full(True)
     assert await log.trim() == 190
 
 
 async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, clock):
-    log.rejected(reasons.EXPIRED, clock.read(), by=PEER)
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await db.stop()
     for pid in (PEER.pid, 1, 2):
-        log.rejected(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
-    await log.flush()
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
+    await log.rejected_tokens.flush()
     with pytest.raises(DBNotRunningError):
         (await log.page())
     await db.start()
-    await log.flush()
+    await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 1, 2]

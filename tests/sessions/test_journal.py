@@ -110,11 +110,12 @@ async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, capl
     """A store without room for the entry: what a person wants ended ends, and the log says what is missing."""
     created = await manager.open_session()
     write = db.write
-    entry = manager._audit.entry
+    write_entry = manager._journal.write
 
     async def write_without_room(function, *, reserved=False, on_durable=None):
         entries = []
-        monkeypatch.setattr(manager._audit, "entry", lambda *a, **k: entries.append(1) or entry(*a, **k))
+        note = lambda *args, **named: entries.append(1) or write_entry(*args, **named)  # noqa: E731
+        monkeypatch.setattr(manager._journal, "write", note)
         if entries:
             raise StoreFullError
 
