@@ -23,22 +23,9 @@ from agentd_client.errors import (
     PassphraseError,
     StoreError,
 )
-from agentd_client.protocol.results import (
-    LOCKED,
-    PASSPHRASE_CHANGED,
-    UNLOCKED,
-    Event,
-    PeerIdentity,
-)
+from agentd_client.protocol.results import LOCKED, PASSPHRASE_CHANGED, UNLOCKED, Event, PeerIdentity
 
-from .keys import (
-    Cost,
-    KeyRing,
-    Passphrase,
-    PassphraseText,
-    PassphraseThrottle,
-    new_pages,
-)
+from .keys import Cost, KeyRing, Passphrase, PassphraseText, PassphraseThrottle, new_pages
 from .locking import ASKED, IDLE, START, LockMark
 from .passphrase_state import PassphraseState
 from .pending_audit import AuditEntry, PendingAudit
@@ -97,7 +84,7 @@ class Agent:
         self._log = logger
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
-        self._queue = PassphraseThrottle()
+        self._throttle = PassphraseThrottle()
         self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
         self._earlier_commits = 0
         # Held while a core is started or stopped: a lock that comes during an unlock waits for it.
@@ -115,7 +102,7 @@ class Agent:
 
     @property
     def core(self) -> Core | None:
-        """The core; None while the agent is locked, and from the moment that a lock begins."""
+        """The core; None from the beginning of a lock on."""
         return None if self._running is None or self.locked_at is not None else self._running.core
 
     @property
@@ -132,7 +119,7 @@ class Agent:
     @property
     def wrong_passphrases(self) -> int:
         """Wrong passphrases since the agent started."""
-        return self._queue.wrong_attempts
+        return self._throttle.wrong_attempts
 
     @property
     def commits(self) -> int:
@@ -249,7 +236,7 @@ class Agent:
             KeyFileError, StoreError: the passphrase is right, but the core cannot be started.
         """
         if self._running is None:
-            await self._queue.attempt(
+            await self._throttle.attempt(
                 process or by.pid, partial(self._unlock, passphrase, by, self._locks), waiting
             )
 
@@ -280,7 +267,7 @@ class Agent:
         self._require_changeable(old, new)
         if new is not None:
             Passphrase.check_new(new)  # before it waits, and not as an attempt
-        await self._queue.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
+        await self._throttle.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
         return bool(self.passphrase_state)
 
     # --- inside ---
@@ -311,14 +298,11 @@ class Agent:
             await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             with trio.CancelScope(shield=True):
-                await self._audit_change(by)
+                if self._running is None:
+                    self._pending_audit.add_change(by)
+                else:
+                    await self._audit(AuditEntry(PASSPHRASE_CHANGED, by))
         return old is not None
-
-    async def _audit_change(self, by: PeerIdentity) -> None:
-        if self._running is None:
-            self._pending_audit.add_change(by)
-        else:
-            await self._audit(AuditEntry(PASSPHRASE_CHANGED, by))
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
         if new is None and self._running is None:

@@ -37,9 +37,7 @@ class PassphraseState:
     def require(self) -> None:
         """Raise NoPassphraseError if there is none: nobody could unlock the agent again."""
         if not self._is_set:
-            raise NoPassphraseError(
-                "without a passphrase the agent cannot be locked; set one with `agentctl passwd`"
-            )
+            raise NoPassphraseError
 
     def set(self, is_set: bool) -> None:
         """Record that the key file was made or changed."""

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from agentd import logs
-from tests.agentd.handing_over import listening
+from tests.agentd.socket_passing import listening
 from tests.e2e.daemon import scratch_home
 
 

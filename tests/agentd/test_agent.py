@@ -179,7 +179,7 @@ async def test_locked_on_purpose_it_stays_locked_in_the_same_boot(agent, machine
 
 
 @pytest.mark.parametrize(("passphrase", "locked"), [(None, False), (OTHER, False), (PASSPHRASE, True)])
-async def test_it_starts_locked_where_nobody_unlocks_it(machine, passphrase, locked):
+async def test_it_starts_locked_without_the_right_passphrase(machine, passphrase, locked):
     await machine.protect()
     agent = machine.agent()
     await agent.start(passphrase, locked=locked)
@@ -199,7 +199,7 @@ async def test_a_first_start_with_a_passphrase_makes_a_key_file_that_has_it(mach
     await agent.stop()
 
 
-async def test_told_to_start_locked_it_does_so_the_first_time_too(machine):
+async def test_start_locked_also_applies_to_the_first_start(machine):
     agent = machine.agent()
     await agent.start(PASSPHRASE, locked=True)
     assert (agent.core, agent.lock_reason) == (None, "start")
@@ -209,7 +209,7 @@ async def test_told_to_start_locked_it_does_so_the_first_time_too(machine):
     await agent.stop()
 
 
-async def test_a_passphrase_that_nothing_needs_ends_the_start(machine):
+async def test_an_unneeded_passphrase_fails_the_start(machine):
     async with await KeyRing.create_key_ring(keys_path=machine.settings.keys_path):
         pass
     with pytest.raises(PassphraseError, match="has no passphrase"):
@@ -267,7 +267,7 @@ async def test_a_folder_that_another_keeps_locked_holds_up_no_lock_of_the_agent(
     await agent.unlock(PASSPHRASE, ME)
 
 
-async def test_what_locks_runs_for_as_long_as_there_is_a_passphrase(agent, nursery):
+async def test_the_lock_triggers_run_while_there_is_a_passphrase(agent, nursery):
     runs = []
 
     async def watch() -> None:
@@ -297,14 +297,14 @@ async def test_a_lock_while_it_is_being_unlocked_comes_after(agent):
     assert (agent.core, agent.lock_reason) == (None, "suspend")
 
 
-async def test_whoever_asks_for_the_lock_may_go_and_it_is_locked_all_the_same(agent):
+async def test_a_lock_completes_after_its_caller_has_gone(agent):
     with trio.CancelScope() as scope:
         scope.cancel()
         await agent.lock(by=ME)
     assert agent.core is None
 
 
-async def test_what_waits_for_the_disk_is_answered_or_told_that_it_is_locked(agent):
+async def test_a_call_that_waits_for_the_disk_is_answered_or_refused_as_locked(agent):
     outcomes = []
 
     async def create(number: int) -> None:
@@ -334,7 +334,7 @@ async def test_a_key_file_that_vanished_leaves_it_locked_and_says_so(agent, mach
     assert agent.core is None
 
 
-async def test_a_mark_that_cannot_be_written_keeps_nobody_from_locking(agent, machine, caplog):
+async def test_it_locks_even_if_its_mark_cannot_be_written(agent, machine, caplog):
     machine.settings.lock_mark_path.mkdir()
     caplog.set_level(logging.INFO, logger="agentd")
     await agent.lock(by=ME)
@@ -347,7 +347,7 @@ def is_valid(agent: Agent, token: str) -> bool:
     return found is not None and found.valid
 
 
-async def test_an_unlock_that_is_cancelled_anywhere_leaves_it_locked_or_unlocked_and_nothing_between(agent):
+async def test_an_unlock_cancelled_at_any_checkpoint_leaves_it_locked_or_unlocked(agent):
     token = await opened(agent)
     for step in itertools.count(1):
         await agent.lock(by=ME)
@@ -395,7 +395,7 @@ async def test_a_passphrase_is_not_taken_away_from_an_agent_that_was_locked_whil
     await agent.unlock(PASSPHRASE, ME)
 
 
-async def test_of_two_first_passphrases_the_second_is_told_that_there_is_one(machine):
+async def test_the_second_of_two_first_passphrases_is_refused(machine):
     agent = machine.agent()
     await agent.start(None)
 
@@ -498,7 +498,7 @@ async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once
     assert [entry.kind for entry in page].count("passphraseChanged") == 1
 
 
-async def test_a_change_that_was_made_is_told_of_though_whoever_asked_was_cancelled(agent, machine):
+async def test_a_change_is_published_though_its_caller_was_cancelled(agent, machine):
     key_file = machine.settings.keys_path / "root.key"
 
     async def told() -> tuple[int, int]:

@@ -18,7 +18,7 @@ from agentd import __version__, cli
 from agentd.doctor.findings import Finding, Severity, as_lines
 from agentd.exit_codes import MEANINGS
 from agentd_client.errors import StoreError
-from tests.agentd.handing_over import served
+from tests.agentd.socket_passing import served
 
 pytestmark = pytest.mark.usefixtures("no_log")
 
@@ -74,7 +74,7 @@ def test_settings_that_are_wrong_are_78_and_the_traceback_only_on_request(capsys
     assert err.splitlines()[-1].startswith(f"agentd: {config}: ")
 
 
-def test_settings_that_are_wrong_are_told_as_json_where_that_was_asked_for(capsys):
+def test_wrong_settings_are_reported_as_json_if_that_is_set(capsys):
     code, _, err = ended(capsys, "--log-format", "json", "--config", "/nonexistent", "serve")
     assert code == 78
     assert json.loads(err).items() >= {"level": "error", "message": "/nonexistent does not exist"}.items()
@@ -94,7 +94,7 @@ def test_settings_that_are_wrong_are_told_as_json_where_that_was_asked_for(capsy
         (RuntimeError("v4.local.secret"), "a bug in agentd (RuntimeError); --debug shows where"),
     ],
 )
-def test_the_sentence_says_what_went_wrong_and_no_more(error, sentence):
+def test_an_error_is_one_sentence_without_secrets(error, sentence):
     assert cli._sentence(cli._innermost(error)) == sentence
 
 
@@ -145,7 +145,7 @@ def test_a_reader_that_went_away_does_not_change_the_code(home):
         )
 
 
-def test_what_systemd_passed_is_refused_by_every_command_where_it_cannot_be_used(home):
+def test_every_command_refuses_unusable_sockets_from_systemd(home):
     with (home.path / "file").open("w+") as file:
         ended = served(home, file)
         _, err = ended.communicate(timeout=60)
@@ -155,7 +155,7 @@ def test_what_systemd_passed_is_refused_by_every_command_where_it_cannot_be_used
     )
 
 
-def test_importing_the_module_that_is_run_runs_nothing():
+def test_importing_the_main_module_runs_nothing():
     assert callable(importlib.import_module("agentd.__main__").main)
 
 

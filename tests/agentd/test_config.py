@@ -24,7 +24,7 @@ def config(tmp_path):
     return tmp_path / "config" / "agentd" / "config.toml"
 
 
-def test_with_no_file_everything_has_its_default(tmp_path):
+def test_without_a_file_every_setting_has_its_default(tmp_path):
     settings = load()
     assert settings.socket_path == f"{tmp_path}/run/agentd/agent.sock"
     assert settings.state_path == f"{tmp_path}/state/agentd"
@@ -35,7 +35,7 @@ def test_with_no_file_everything_has_its_default(tmp_path):
     assert (settings.log_level, settings.log_format) == ("info", "auto")
 
 
-def test_the_file_is_before_the_defaults(config):
+def test_the_file_overrides_the_defaults(config):
     config.write_text(
         'session_expiry = "1h30m"\nsession_max_lifetime = "7d"\nrevoke_on_reuse = true\n'
         'drain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
@@ -47,14 +47,14 @@ def test_the_file_is_before_the_defaults(config):
     assert (settings.state_path, settings.socket_path) == ("/s", "/k")
 
 
-def test_flags_are_before_the_file(config):
+def test_flags_override_the_file(config):
     config.write_text("state_path = '/s'\nsocket_path = '/k'\nlog_level = 'debug'\nlog_format = 'json'")
     settings = load(socket_path="/flag", state_path="/of", log_level="error", log_format="auto")
     assert (settings.socket_path, settings.state_path) == ("/flag", "/of")
     assert (settings.log_level, settings.log_format) == ("error", "auto")
 
 
-def test_the_environments_socket_is_before_the_files_and_after_the_flags(config, monkeypatch):
+def test_the_environments_socket_overrides_the_files_and_flags_override_both(config, monkeypatch):
     config.write_text("socket_path = '/of/the/file'")
     monkeypatch.setenv("AGENTD_SOCKET", "/of/the/environment")
     assert load().socket_path == "/of/the/environment"
@@ -91,7 +91,7 @@ def test_the_idle_time_is_seconds_or_none(config, value, seconds):
     assert load().idle_seconds == seconds
 
 
-def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
+def test_every_lock_trigger_but_idleness_is_on_by_default(config):
     settings = load()
     assert settings.lock_on_suspend
     assert settings.lock_on_screen_lock
@@ -158,7 +158,7 @@ def test_what_locks_is_on_by_default_but_for_the_idle_time(config):
         ("log_level = 'info'\nlog_level = 'info'", "is not TOML"),
     ],
 )
-def test_what_is_wrong_is_refused_and_named_with_its_file(config, text, named):
+def test_a_wrong_setting_is_refused_and_named_with_its_file(config, text, named):
     config.write_text(text)
     with pytest.raises(ConfigError) as refused:
         load()
@@ -309,7 +309,7 @@ def test_a_named_file_is_read_in_place_of_the_usual_one(config, tmp_path):
         load(str(other))
 
 
-def test_what_cannot_be_read_is_refused(config):
+def test_an_unreadable_file_is_refused(config):
     config.mkdir()
     with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory"):
         load()

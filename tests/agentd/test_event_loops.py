@@ -172,7 +172,7 @@ def in_no_loop(operation: Callable[[Core], object], core: Core) -> object:
 
 
 @pytest.mark.parametrize("run", [in_trio, in_asyncio, in_no_loop])
-async def test_every_operation_from_another_thread_is_refused_by_name_and_harms_nobody(
+async def test_every_operation_from_another_thread_is_refused_and_has_no_effect(
     tmp_path: Path, run: Any
 ) -> None:
     core = await started(tmp_path)
@@ -220,7 +220,7 @@ def test_once_its_loop_has_ended_every_operation_is_refused_and_stopping_works(
     trio.run(used_again)
 
 
-async def test_what_is_stopped_belongs_to_nobody_and_starts_wherever_it_is_wanted(tmp_path: Path) -> None:
+async def test_a_stopped_object_can_start_on_any_loop(tmp_path: Path) -> None:
     core = await started(tmp_path)
     await stop(core)
 
@@ -259,7 +259,7 @@ async def test_a_start_under_way_on_one_loop_is_not_waited_for_on_another(tmp_pa
     await key_ring.stop()
 
 
-def test_a_store_that_grows_after_its_loop_has_ended_loses_nothing(tmp_path: Path) -> None:
+def test_a_store_that_grows_after_its_loop_has_ended_loses_no_data(tmp_path: Path) -> None:
     async def main() -> DB:
         key_ring = await KeyRing.create_key_ring(keys_path=tmp_path / "keys")
         db = DB(tmp_path / "store", key_ring, map_bytes=256 * 1024)

@@ -97,7 +97,7 @@ def test_after_a_quiet_time_the_line_is_written_at_once_again():
     assert limit.admits(record(STOLEN, "s1", 7), QUIET_SECONDS)
 
 
-def test_what_is_remembered_is_bounded_and_ends():
+def test_the_counts_are_bounded_and_dropped_in_the_end():
     limit = LogLimit()
     for number in range(MAX_KINDS * 3):
         for subject in range(MAX_SUBJECTS * 3):
@@ -111,7 +111,7 @@ def test_what_is_remembered_is_bounded_and_ends():
     assert limit.next_due() == math.inf
 
 
-def test_what_is_left_at_the_end_can_be_had_at_once():
+def test_all_counts_are_available_at_exit():
     limit = LogLimit()
     for _ in range(3):
         limit.admits(record(STOLEN, "s1", 7), 0)
@@ -119,7 +119,7 @@ def test_what_is_left_at_the_end_can_be_had_at_once():
     assert limit.due(math.inf) == []
 
 
-def test_no_exception_lives_on_in_what_is_counted():
+def test_counted_records_keep_no_exception_alive():
     class HolderError(Exception):
         pass
 

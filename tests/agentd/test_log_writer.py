@@ -54,7 +54,7 @@ def test_lines_are_written_in_their_order(tmp_path):
     assert (tmp_path / "log").read_text().splitlines() == [f"line {number}" for number in range(100)]
 
 
-def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_where_it_was(pipe, monkeypatch):
+def test_a_full_pipe_blocks_no_caller_and_the_loss_is_logged_in_its_place(pipe, monkeypatch):
     monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 30)
     reading, stream = pipe
     writer = LogWriter(stream, describe_loss)
@@ -73,7 +73,7 @@ def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_where_it_was(pipe, mon
     assert expected == 100
 
 
-def test_the_loss_is_told_also_where_nothing_comes_after_it(pipe, monkeypatch):
+def test_a_loss_at_the_end_is_logged_too(pipe, monkeypatch):
     monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 10)
     reading, stream = pipe
     writer = LogWriter(stream, describe_loss)
@@ -85,7 +85,7 @@ def test_the_loss_is_told_also_where_nothing_comes_after_it(pipe, monkeypatch):
     assert lines[-1].endswith(" missing")
 
 
-def test_a_terminal_that_was_stopped_holds_nobody_up():
+def test_a_stopped_terminal_blocks_no_caller():
     ours, theirs = pty.openpty()
     termios.tcflow(theirs, termios.TCOOFF)  # what Ctrl-S does
     with os.fdopen(theirs, "w") as stream:
@@ -98,7 +98,7 @@ def test_a_terminal_that_was_stopped_holds_nobody_up():
     os.close(ours)
 
 
-def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe):
+def test_a_non_blocking_descriptor_loses_no_lines(pipe):
     reading, stream = pipe
     os.set_blocking(stream.fileno(), False)
     writer = LogWriter(stream, describe_loss)
@@ -121,7 +121,7 @@ class Failing(io.StringIO):
         return super().write(text)
 
 
-def test_what_could_not_be_written_is_counted_until_it_can_be_told():
+def test_unwritable_lines_are_counted_until_writing_works_again():
     stream = Failing(4)
     writer = LogWriter(stream, describe_loss)
     for line in ("a", "b", "c"):  # "b" has the count of "a" before it, which fails as well
@@ -135,7 +135,7 @@ def test_what_could_not_be_written_is_counted_until_it_can_be_told():
     assert told + len([line for line in lines if line in "abcd"]) == 4
 
 
-def test_a_pipe_that_nobody_reads_is_no_failure():
+def test_a_pipe_without_a_reader_is_no_failure():
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
@@ -144,7 +144,7 @@ def test_a_pipe_that_nobody_reads_is_no_failure():
         assert writer.flush(SECONDS)
 
 
-def test_the_thread_is_there_once_something_is_written_and_keeps_no_process_alive(tmp_path):
+def test_the_thread_starts_with_the_first_line_and_keeps_no_process_alive(tmp_path):
     with (tmp_path / "log").open("w") as stream:
         writer = LogWriter(stream, describe_loss)
         assert writer._thread is None
@@ -154,7 +154,7 @@ def test_the_thread_is_there_once_something_is_written_and_keeps_no_process_aliv
         assert writer._thread.daemon
 
 
-def test_it_comes_back_after_the_time_that_it_was_told(tmp_path):
+def test_between_lines_is_called_again_after_the_time_it_returned(tmp_path):
     called = threading.Semaphore(0)
 
     def between_lines():

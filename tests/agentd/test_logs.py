@@ -73,9 +73,7 @@ def test_json_is_one_object_a_line_also_for_the_journal(tmp_path, monkeypatch):
     assert "RuntimeError: told" in failed["traceback"]
 
 
-def test_what_is_below_the_level_is_left_out_and_nothing_goes_to_the_root_logger(
-    tmp_path, monkeypatch, caplog
-):
+def test_records_below_the_level_are_dropped_and_none_reach_the_root_logger(tmp_path, monkeypatch, caplog):
     with standard_error(tmp_path / "log", monkeypatch):
         logger = logs.configure("error")
         logger.warning("left out")
@@ -93,7 +91,7 @@ def test_configuring_again_replaces_what_was_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", LOG_FORMATS)
-def test_with_standard_error_closed_nothing_is_said_and_nothing_fails(monkeypatch, form):
+def test_with_standard_error_closed_logging_has_no_effect(monkeypatch, form):
     monkeypatch.setattr(sys, "stderr", None)
     logs.configure("info", form).error("unheard")
     logs.log_fatal("unheard")
@@ -110,7 +108,7 @@ def test_standard_error_without_a_descriptor_is_for_people(monkeypatch):
     ("form", "is_journal", "said"),
     [("auto", False, "agentd: it is over\n"), ("auto", True, "<3>it is over\n"), ("json", False, None)],
 )
-def test_the_log_fatal_are_an_error_in_the_logs_form_and_a_commands_sentence_for_people(
+def test_log_fatal_writes_an_error_in_the_logs_form_or_a_sentence_for_people(
     tmp_path, monkeypatch, form, is_journal, said
 ):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=is_journal):
@@ -124,7 +122,7 @@ def test_the_log_fatal_are_an_error_in_the_logs_form_and_a_commands_sentence_for
 
 
 @pytest.mark.parametrize(("is_journal", "said"), [(False, "agentd: it is over\n"), (True, "<3>it is over\n")])
-def test_before_the_settings_are_known_the_log_fatal_have_the_form_of_the_place(
+def test_before_the_settings_are_known_log_fatal_uses_the_form_of_the_stream(
     tmp_path, monkeypatch, is_journal, said
 ):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=is_journal):
@@ -132,7 +130,7 @@ def test_before_the_settings_are_known_the_log_fatal_have_the_form_of_the_place(
     assert (tmp_path / "log").read_text() == said
 
 
-def test_a_percent_sign_in_the_log_fatal_is_one(tmp_path, monkeypatch):
+def test_log_fatal_does_not_interpret_percent_signs(tmp_path, monkeypatch):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
         logs.log_fatal("100% of %s")
     assert (tmp_path / "log").read_text() == "<3>100% of %s\n"
@@ -155,13 +153,13 @@ def test_a_flood_of_one_line_is_one_line_and_a_count(tmp_path, monkeypatch):
     ]
 
 
-def test_a_line_that_cannot_be_made_is_told_and_prints_nothing_by_itself(tmp_path, monkeypatch):
+def test_a_record_that_cannot_be_formatted_is_logged_as_one_line(tmp_path, monkeypatch):
     with standard_error(tmp_path / "log", monkeypatch, is_journal=True):
         logs.configure("info").info("%d sessions", "many")
     assert (tmp_path / "log").read_text() == "<6>a log record could not be formatted: %d sessions\n"
 
 
-def test_what_python_itself_would_print_goes_the_same_way_and_without_its_text():
+def test_what_python_itself_would_print_is_logged_without_its_text():
     program = """if True:
         import logging, sys, threading, warnings
         from agentd import logs

@@ -20,7 +20,7 @@ from agentd.config import load
 from agentd.sessions import SystemClock
 from agentd.status import status_line
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
-from tests.agentd.handing_over import listening, served
+from tests.agentd.socket_passing import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
 
 LOGGER = logging.getLogger("agentd.test")
@@ -97,7 +97,7 @@ def test_it_serves_what_systemd_socket_activate_hands_over(home):
     assert stopped(agent)[0] == 0
 
 
-def test_where_another_agent_uses_the_store_whoever_waits_is_told(home):
+def test_waiting_clients_learn_that_another_agent_uses_the_store(home):
     other = str(home.runtime / "other.sock")
     with listening(other) as listener, serving(home), Client.connect(other, timeout=START_SECONDS) as client:
         agent = served(home, listener)
@@ -130,7 +130,7 @@ async def test_the_passed_socket_is_the_callers_until_the_agent_is_ready_and_the
 # --- a start that fails ---
 
 
-def test_whoever_waits_is_told_why_the_start_failed_and_the_next_start_serves_the_next(home, listener):
+def test_waiting_clients_learn_why_the_start_failed_and_the_next_start_serves_the_next(home, listener):
     config = home.path / "config" / "agentd" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text("nonsense = 1")
@@ -156,7 +156,7 @@ def test_whoever_waits_is_told_why_the_start_failed_and_the_next_start_serves_th
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(("serve", "--nope"), 64), (("frob",), 64)])
-def test_a_wrong_command_line_is_told_too(home, listener, arguments, code):
+def test_waiting_clients_learn_of_a_wrong_command_line(home, listener, arguments, code):
     with connect(home) as client, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.get_status)
         agent = served(home, listener, *arguments)
@@ -165,7 +165,7 @@ def test_a_wrong_command_line_is_told_too(home, listener, arguments, code):
     assert ended(agent)[0] == code
 
 
-def test_a_connection_that_has_asked_nothing_is_closed(home, listener):
+def test_an_idle_connection_is_closed_at_the_end(home, listener):
     with connect(home), socket.socket(socket.AF_UNIX) as silent:
         silent.settimeout(START_SECONDS)
         silent.connect(str(home.socket))
@@ -199,7 +199,7 @@ def test_the_watchdog_is_fed_and_the_status_follows(home, manager):
             pass
 
 
-def test_ready_is_told_again_until_the_manager_has_room_for_it(home, manager):
+def test_ready_is_sent_again_until_the_manager_has_room(home, manager):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as chatter:
         chatter.setblocking(False)
         told = 0

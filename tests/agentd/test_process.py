@@ -72,7 +72,7 @@ def test_the_core_limit_that_the_process_was_started_with_is_known_afterwards():
     assert asked.stdout == "4096 4096\n"
 
 
-def test_what_the_kernel_refuses_is_an_error(monkeypatch):
+def test_a_refusal_of_the_kernel_is_an_error(monkeypatch):
     class Refusing:
         def prctl(self, *arguments: int) -> int:
             ctypes.set_errno(1)

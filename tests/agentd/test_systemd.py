@@ -9,7 +9,7 @@ import pytest
 
 from agentd.systemd import is_journal, notify, passed_sockets, watchdog_seconds
 from agentd_client.errors import SocketPathError
-from tests.agentd.handing_over import handed_over, listening
+from tests.agentd.socket_passing import listening, started_with_sockets
 
 OWN_PID = str(os.getpid())
 TAKE = """
@@ -38,7 +38,7 @@ else:
 
 
 def taken(*passed: object, program: str = TAKE, names: str | None = None) -> str:
-    said, failed = handed_over(passed, "-c", program, names=names).communicate(timeout=60)
+    said, failed = started_with_sockets(passed, "-c", program, names=names).communicate(timeout=60)
     assert not failed
     return said
 
@@ -54,7 +54,7 @@ def test_the_listening_socket_is_taken_and_neither_blocks_nor_is_inherited(tmp_p
 @pytest.mark.parametrize(
     "environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())}]
 )
-def test_what_was_meant_for_another_process_is_left_alone(environ):
+def test_sockets_meant_for_another_process_are_ignored(environ):
     assert passed_sockets(environ) == (None, None)
 
 
@@ -75,7 +75,7 @@ def test_any_other_number_than_one_is_refused_where_they_have_no_names(count):
         (":verify", "a b"),
     ],
 )
-def test_two_sockets_are_told_apart_by_their_names(tmp_path, names, owners_and_verify):
+def test_two_sockets_are_distinguished_by_name(tmp_path, names, owners_and_verify):
     with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
         assert taken(one, other, program=TAKE_BOTH, names=names) == owners_and_verify
 
@@ -107,7 +107,7 @@ def test_a_second_socket_that_is_none_is_refused_like_the_first(tmp_path):
     assert said == "systemd passed a descriptor that is not a socket: Socket operation on non-socket"
 
 
-def test_what_is_no_socket_is_refused():
+def test_a_descriptor_that_is_no_socket_is_refused():
     with tempfile.TemporaryFile() as file:
         assert (
             taken(file) == "systemd passed a descriptor that is not a socket: Socket operation on non-socket"
@@ -151,13 +151,13 @@ def told(request, tmp_path):
         yield manager, {"NOTIFY_SOCKET": address.replace("\0", "@")}
 
 
-def test_the_manager_is_told(told):
+def test_a_state_reaches_the_manager(told):
     manager, environ = told
     assert notify("READY=1\nSTATUS=ready", environ)
     assert manager.recv(100) == b"READY=1\nSTATUS=ready"
 
 
-def test_a_manager_that_does_not_read_is_not_waited_for(told):
+def test_notify_does_not_wait_for_a_manager_that_does_not_read(told):
     manager, environ = told
     taken = 0
     while notify("WATCHDOG=1", environ):
@@ -170,7 +170,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(told):
 @pytest.mark.parametrize(
     "address", ["", "relative", "/nonexistent/notify", "@agentd-test-nobody-listens-here"]
 )
-def test_with_no_manager_there_is_nobody_to_tell(address):
+def test_without_a_manager_notify_has_no_effect(address):
     assert notify("READY=1", {"NOTIFY_SOCKET": address})
     assert notify("READY=1", {})
 

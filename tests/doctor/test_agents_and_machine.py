@@ -124,7 +124,7 @@ def test_an_agent_that_does_not_say_whether_its_memory_is_secret_is_an_older_one
     assert "memory.secret" not in judged(replace(CALM, status=STATUS))
 
 
-def test_who_refuses_secret_memory_is_told_by_who_gets_it():
+def test_whether_the_unit_or_the_kernel_refuses_secret_memory_is_named():
     def says(**changed: object) -> str:
         facts = replace(CALM, status=STATUS._replace(memory_secret=False), **changed)
         return next(finding.says for finding in facts.judge() if finding.name == "memory.secret")
@@ -133,7 +133,7 @@ def test_who_refuses_secret_memory_is_told_by_who_gets_it():
     assert "because this kernel or a limit refuses it" in says(has_secret=False)
 
 
-def test_of_a_process_that_is_hidden_nothing_is_said():
+def test_a_hidden_process_is_no_finding():
     assert "memory.process" not in judged(replace(CALM, agent_limits=Limits(None, None)))
     assert "memory.process" not in judged(CALM)
 
@@ -176,7 +176,7 @@ def test_the_clock(changed, name, severity):
     assert judged(replace(TIME, **changed))[name] == severity
 
 
-def test_without_agent_and_store_there_is_less_to_say_of_the_clock():
+def test_without_agent_and_store_the_clock_has_two_findings():
     assert judged(replace(TIME, newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
 
 
@@ -238,7 +238,7 @@ def test_a_store_that_is_not_whole(look, expected):
     assert judged(Store("/s", look, None)) == expected
 
 
-def test_a_sample_is_said_to_be_one_and_broken_seals_are_named():
+def test_a_sample_is_called_one_and_broken_seals_are_named():
     facts = Store("/s", StoreLook(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
     assert [finding.says for finding in facts.judge()][
         -1
@@ -289,7 +289,7 @@ def test_without_systemd_lingering_means_nothing():
     assert "user.lingering" not in judged(replace(UNITS, lingers=None))
 
 
-def test_a_state_folder_that_systemd_writes_in_another_way_is_found():
+def test_a_state_folder_with_characters_that_systemd_escapes_is_found():
     service = SERVICE.replace("/s/agentd", '/s/100%% \\"a\\"')
     facts = replace(UNITS, units=UNITS.units | {"agentd.service": service}, state_path='/s/100% "a"')
     assert judged(facts)["units.state"] == "ok"

@@ -31,7 +31,7 @@ def test_the_exit_status_is_that_of_the_worst():
     assert worst([]) is Severity.OK
 
 
-def test_lines_have_the_worst_first_what_to_do_below_it_and_the_sum():
+def test_lines_show_the_worst_first_each_with_its_remedy_then_the_counts():
     assert [line for _, line in as_lines(ALL, None)] == [
         "error    d       gone",
         "                 → restore",
@@ -43,7 +43,7 @@ def test_lines_have_the_worst_first_what_to_do_below_it_and_the_sum():
     ]
 
 
-def test_on_a_terminal_long_sentences_are_broken_below_their_beginning():
+def test_on_a_terminal_long_sentences_are_wrapped_and_indented():
     lines = [line for _, line in as_lines([note("n", "word " * 30)], 60)]
     assert all(len(line) <= 60 for line in lines)
     assert [line[:12].strip() for line in lines[1:-1]] == [""] * (len(lines) - 2)
@@ -61,7 +61,7 @@ def test_json_is_one_object_with_every_finding():
     assert [finding["severity"] for finding in found["findings"]] == ["ok", "note", "warning", "error"]
 
 
-def test_a_refusal_is_taken_apart_into_reason_and_remedy():
+def test_a_refusal_is_split_into_reason_and_remedy():
     assert refused("n", "it is gone; restore it") == error("n", "it is gone", "restore it")
     assert refused("n", "it is gone; lost; restore it") == error("n", "it is gone; lost", "restore it")
     assert refused("n", "it is gone") == error("n", "it is gone", "fix that")

@@ -36,7 +36,7 @@ def test_settings(target, failure, severity):
     assert judged(facts) == {"settings.file": severity}
 
 
-def test_where_a_link_to_the_settings_leads_is_said():
+def test_the_target_of_a_link_to_the_settings_is_named():
     (finding,) = SettingsFile("/c", "/dotfiles/c", None).judge()
     assert finding.says == "/c, a link to /dotfiles/c, can be used"
 
@@ -182,5 +182,5 @@ def test_the_token_file(changed, name, severity):
     assert judged(replace(TOKEN, **changed))[name] == severity
 
 
-def test_a_descriptor_is_a_fine_way_to_hand_a_token_over():
+def test_a_token_in_a_descriptor_is_no_finding():
     assert "token.environment" not in judged(replace(TOKEN, variable="AGENTD_TOKEN_FD"))

@@ -31,14 +31,14 @@ def test_each_obstacle_is_an_error_and_says_what_to_do(changed, expected):
     assert judged(facts) == {"start.state": "ok", "start.socket": "ok"} | expected
 
 
-def test_where_all_is_well_there_is_no_obstacle_and_nothing_is_made(tmp_path):
+def test_with_no_obstacle_nothing_is_created(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert obstacle([tmp_path, tmp_path / "a" / "b"], [file], [file, tmp_path / "nothing"]) is None
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_what_is_in_the_way_is_named(tmp_path):
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert (
@@ -46,7 +46,7 @@ def test_what_is_in_the_way_is_named(tmp_path):
     )
 
 
-def test_a_folder_that_others_can_change_is_one(tmp_path):
+def test_a_folder_that_others_can_write_to_is_an_obstacle(tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     said = obstacle([tmp_path / "open" / "state"], [], [])
@@ -54,7 +54,7 @@ def test_a_folder_that_others_can_change_is_one(tmp_path):
     assert said.endswith(f"; run `chmod go-w {tmp_path}/open`")
 
 
-def test_links_in_a_circle_are_one(tmp_path):
+def test_a_loop_of_links_is_an_obstacle(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert "Too many levels of symbolic links" in obstacle([tmp_path / "a" / "state"], [], [])
@@ -69,7 +69,7 @@ def test_links_in_a_circle_are_one(tmp_path):
         (0o700, None),
     ],
 )
-def test_what_another_user_may_not_write_to_is_one(shared_folder, mode, says):
+def test_a_folder_that_the_user_cannot_write_to_is_an_obstacle(shared_folder, mode, says):
     own = shared_folder / "own"
     own.mkdir()
     os.chown(own, NOBODY, NOBODY)

@@ -104,11 +104,11 @@ def test_the_holder_of_a_lock_is_found_by_device_and_inode():
     assert system.flock_holders(LOCKS, Node("f")) == []
 
 
-def test_where_the_file_system_has_another_device_for_stat_the_inode_has_to_do():
+def test_if_stat_shows_a_different_device_the_inode_decides():
     assert system.flock_holders(LOCKS, Node("f", FILE, device=os.makedev(0, 99), inode=77)) == [4715]
 
 
-def test_a_real_lock_is_seen_and_its_end_too(tmp_path):
+def test_a_real_lock_and_its_end_are_seen(tmp_path):
     path = tmp_path / "lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -132,7 +132,7 @@ def test_only_a_line_feed_ends_a_line(end):
     assert system.swap_devices(f"Filename\n/swap{end}/dev/sda2 x\n") == ["/swap"]
 
 
-def test_what_is_read_keeps_its_carriage_returns(tmp_path, monkeypatch):
+def test_reading_proc_keeps_carriage_returns(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "PROC", tmp_path)
     (tmp_path / "file").write_bytes(b"a\rb\r\nc\xff")
     assert read_proc("file") == "a\rb\r\nc\udcff"
@@ -148,14 +148,14 @@ def test_limits():
     assert system.soft_limit(read_proc("self", "limits"), "Max open files")
 
 
-def test_swap_in_memory_is_none():
+def test_zram_is_not_swap_on_a_disk():
     head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
     assert system.swap_devices(head) == system.swap_devices("") == []
     lines = "/dev/zram0 partition 1 0 100\n/dev/dm-1 partition 2 0 -2\n/swapfile file 3 0 -3\n"
     assert system.swap_devices(head + lines) == ["/dev/dm-1", "/swapfile"]
 
 
-def test_what_is_not_there_is_empty():
+def test_a_missing_file_of_proc_is_empty():
     assert read_proc("no", "such", "file") == ""
 
 
@@ -187,7 +187,7 @@ def test_a_socket_whose_name_holds_a_line_of_proc_is_not_taken_for_another():
         assert listeners("\0\n" + line) == 1
 
 
-def test_of_many_sockets_none_is_left_out():
+def test_many_listeners_are_all_counted():
     names = [f"\0agentd-test-{os.getpid()}-{number:080}" for number in range(400)]
     held = [socket.socket(socket.AF_UNIX) for _ in range(400)]  # more than one answer of the kernel's takes
     try:
@@ -217,6 +217,6 @@ def test_whether_a_socket_is_bound_is_found_without_a_connection(tmp_path, kind)
     assert is_taken("a\0b") is None
 
 
-def test_where_the_kernel_does_not_say_nobody_is_known(monkeypatch):
+def test_without_an_answer_of_the_kernel_there_are_no_listeners(monkeypatch):
     monkeypatch.setattr(system, "_NETLINK_SOCK_DIAG", 31)  # what nothing answers for
     assert listeners("/s") == 0

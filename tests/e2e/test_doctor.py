@@ -183,7 +183,7 @@ def test_while_the_agent_serves_the_doctor_disturbs_nothing(home, daemon):
 @pytest.mark.parametrize("is_enabled", [True, False])
 @pytest.mark.parametrize("shell", ["this", "of another network namespace"])
 def test_it_starts_no_agent_where_systemd_would(home, is_enabled, shell):
-    from tests.agentd.handing_over import listening
+    from tests.agentd.socket_passing import listening
 
     if is_enabled:
         install_units(home)

@@ -17,7 +17,7 @@ import pytest
 
 from agentd_client import AgentLockedError, Client, UnknownMethodError
 from agentd_client.protocol.limits import MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID
-from tests.agentd.handing_over import listening, served
+from tests.agentd.socket_passing import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
 from tests.e2e.locked import PASSPHRASE, protect, unlocked
 from tests.other_user import NOBODY, as_user, needs_root

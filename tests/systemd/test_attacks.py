@@ -23,12 +23,12 @@ def test_a_program_of_the_same_user_sees_nothing_of_its_memory_environment_and_d
     assert told["agent"] == dict.fromkeys(told["agent"], "refused")
 
 
-def test_whoever_opened_its_memory_before_it_closed_it_reads_no_key(told):
+def test_a_process_that_opened_its_memory_before_hardening_reads_no_key(told):
     assert told["early"]["bytes"] > 1_000_000, "what was opened then stays open"
     assert told["early"]["copies"] == (0 if told["early"]["secret"] else 1)
 
 
-def test_of_a_process_that_does_not_guard_itself_it_would(told):
+def test_the_same_attacks_succeed_against_an_unprotected_process(told):
     assert told["ordinary"]["mem"] == told["ordinary"]["environ"] == told["ordinary"]["fd"] == "open"
     assert told["ordinary"]["pidfd_getfd"] == "open"
 

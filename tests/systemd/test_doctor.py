@@ -12,7 +12,7 @@ def findings(service) -> dict[str, dict[str, str]]:
     return {finding["name"]: finding for finding in json.loads(ended.stdout)["findings"]}
 
 
-def test_it_looks_at_an_installed_agent_without_starting_it(service):
+def test_it_checks_an_installed_agent_without_starting_it(service):
     found = findings(service)
     assert service.show("ActiveState") == "inactive"
     assert "the first connection starts it" in found["agent.answer"]["says"]
@@ -40,7 +40,7 @@ def test_it_starts_no_agent_where_the_socket_is_started_and_not_enabled(service)
     assert found["units.enabled"]["severity"] == "warning"
 
 
-def test_of_a_healthy_service_nothing_is_worse_than_a_note(service):
+def test_a_healthy_service_has_nothing_worse_than_notes(service):
     service.done("agentctl", "login")
     ended = service.run("agentd", "doctor")
     print(ended.stdout, file=sys.stderr)

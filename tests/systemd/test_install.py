@@ -21,7 +21,7 @@ MANUAL = (
 )
 
 
-def test_it_puts_everything_in_place_and_says_what_it_did(manager, installed):
+def test_it_installs_everything_and_reports_it(manager, installed):
     said = installed.splitlines()
     for path in (*COMMANDS, *COMPLETIONS, *MANUAL):
         assert manager.exists(manager.home / path)
@@ -103,7 +103,7 @@ def test_an_agent_that_was_started_by_hand_is_left_alone(service):
     service.done("agentctl", "verify")
 
 
-def test_without_a_user_manager_it_installs_and_says_what_is_left_to_do(service):
+def test_without_a_user_manager_it_installs_and_names_the_remaining_step(service):
     said = service.done(
         "make",
         "-C",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.systemd.user_manager import until
 
 
-def test_a_socket_that_was_removed_is_made_again_and_without_its_folder_the_way_out_is_said(service):
+def test_a_removed_socket_is_made_again_and_without_its_folder_the_remedy_is_logged(service):
     service.done("agentctl", "--timeout", "30", "login")
     pid, folder = service.main_pid, service.runtime / "agentd"
     service.done("rm", folder / "agent.sock")

@@ -144,7 +144,7 @@ def test_the_agent_itself_runs_like_that(service):
     assert service.run("cat", f"/proc/{service.main_pid}/environ").returncode != 0
 
 
-def test_what_could_load_foreign_code_does_not_reach_it(service):
+def test_variables_that_load_foreign_code_do_not_reach_it(service):
     service.write(service.home / "evil" / "sitecustomize.py", "raise SystemExit('evil')")
     service.write(service.home / "evil" / "msgpack.py", "raise SystemExit('evil')")
     variables = {name: value.format(home=service.home) for name, value in LOADS_CODE.items()}

@@ -139,7 +139,7 @@ def break_keys(service: UserManager):
 
 
 @pytest.mark.parametrize("break_it", [break_settings, break_store, break_keys])
-def test_a_start_that_fails_is_told_to_those_who_ask_and_leaves_the_socket(service, break_it):
+def test_a_failed_start_is_reported_to_waiting_clients_and_leaves_the_socket(service, break_it):
     service.done("agentctl", "login")
     service.systemctl("stop", "agentd.service")
     reason, repair = break_it(service)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.systemd.test_install import COMMANDS, COMPLETIONS, MANUAL
 
 
-def test_it_undoes_the_installation_and_keeps_keys_and_store_unless_told_to_purge(service):
+def test_it_undoes_the_installation_and_keeps_keys_and_store_without_purge(service):
     service.done("agentctl", "login")
     service.write(service.home / ".local/bin/other", "not ours")
     pid = service.main_pid

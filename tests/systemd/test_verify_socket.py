@@ -63,7 +63,7 @@ def test_it_is_installed_and_not_enabled(service):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_group_can_verify_tokens_there_and_nobody_can_do_more(verifying):
+def test_the_group_can_verify_tokens_there_and_nothing_else(verifying):
     answer = asked_as(verifying, VERIFY_PATH, "v4.local.none", AGENTS_GID)
     assert b"\xa9MALFORMED" in answer, "and that started the agent"
     verifying.done("agentctl", "login", "--scope", "read")
@@ -91,7 +91,7 @@ def test_a_restart_leaves_both_sockets_where_they_are(verifying):
     assert mode == f"660 {NAME} {AGENTS}\n"
 
 
-def test_a_start_that_fails_tells_the_owner_why_and_others_only_that(verifying):
+def test_a_failed_start_tells_the_owner_why_and_others_only_that_it_failed(verifying):
     verifying.write(verifying.home / ".config/agentd/config.toml", "nonsense = 1\n")
     answer = asked_as(verifying, VERIFY_PATH, "v4.local.none", AGENTS_GID)
     assert b"START: the agent could not start: its owner is told why" in answer

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.e2e.daemon import Home
 
-_HAND_OVER = """
+_PASS_SOCKETS = """
 import os, sys
 count = int(sys.argv[1])
 for number, descriptor in enumerate(map(int, sys.argv[2 : 2 + count])):
@@ -34,15 +34,15 @@ def listening(path: Path | str) -> Iterator[socket.socket]:
         yield listener
 
 
-def handed_over(
+def started_with_sockets(
     passed: Sequence[Any], *python: str, names: str | None = None, environ: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start Python with one or two of `passed` (anything with a descriptor) as the sockets that systemd passes."""
     waiting = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, _BEYOND) for each in passed]
-    hand_over = [sys.executable, "-S", "-c", _HAND_OVER, str(len(passed)), *map(str, waiting)]
+    command = [sys.executable, "-S", "-c", _PASS_SOCKETS, str(len(passed)), *map(str, waiting)]
     try:
         return subprocess.Popen(
-            [*hand_over, *python],
+            [*command, *python],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,4 +63,4 @@ def served(
     passed, names = [listener], None
     if second is not None:
         passed, names = [listener, second], "agentd.socket:verify"
-    return handed_over(passed, *command, names=names, environ=home.environ | environ)
+    return started_with_sockets(passed, *command, names=names, environ=home.environ | environ)
