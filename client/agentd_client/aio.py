@@ -1,7 +1,6 @@
-"""The async twins of `Client` and `Session`, for trio and asyncio by way of anyio (the extra `async`).
+"""Async versions of `Client` and `Session`, for trio and asyncio by way of anyio (the extra `async`).
 
-What they say, repeat and keep is the blocking ones'; this is the waiting. What blocks and is no socket is
-done in worker threads.
+They share everything with the blocking ones except the waiting. File work is done in worker threads.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from .session import Session
 from .token_file.renewal import check
 from .transport.connection import CLIENT_NAME
 from .transport.events import open_feed
-from .transport.pool import Caller
+from .transport.pool import ClientBase
 from .transport.repeating import carry_out, connect
 
 if TYPE_CHECKING:
@@ -50,11 +49,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncClient(Caller):
-    """The agent, from async code. Any number of tasks of one event loop may share one.
+class AsyncClient(ClientBase):
+    """The agent, for async code. All tasks of one event loop may share one client.
 
-    The methods, their arguments and their errors are those of `Client`. Each is a checkpoint. A call that is
-    cancelled closes its connection and no other; one that changes something may still be carried out.
+    The methods, their arguments and their errors are those of `Client`. Each is a checkpoint. A cancelled
+    call closes its own connection only; the agent may still carry it out.
     """
 
     @classmethod
@@ -74,7 +73,7 @@ class AsyncClient(Caller):
         return client
 
     async def close(self) -> None:
-        """Close the connections. Calls under way in other tasks end as they would; new ones are refused."""
+        """Close the connections. Calls in progress in other tasks finish; new ones are refused."""
         self._pools.close()
         await checkpoint()
 
@@ -150,7 +149,7 @@ class AsyncClient(Caller):
         scopes: Sequence[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Verification:
-        """See `Client.check_session`. The work with the token file is done in worker threads."""
+        """See `Client.check_session`. File work is done in worker threads."""
         return await follow(check(session._session, audience, scopes, clock), self._carry_out)
 
     async def inspect_token(
@@ -233,7 +232,7 @@ class AsyncClient(Caller):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._pools.close()  # no checkpoint: closing is at once, also in a cancelled task
+        self._pools.close()  # no checkpoint: closing is immediate, also in a cancelled task
 
     async def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
         # As `Client._carry_out`.
@@ -248,10 +247,10 @@ class AsyncClient(Caller):
                     with anyio.move_on_after(timeout):
                         await anyio.wait_readable(connection)
                         answer = connection.receive_at_once(call)
-            except BaseException:  # cancelled: a late answer must not meet the next call
+            except BaseException:  # cancelled: the next call must not get a late answer
                 pool.drop(connection)
                 raise
-            if answer is not None and answer.refusal is None:
+            if answer is not None and answer.error is None:
                 pool.give_back(connection)
                 return answer.unwrap()
         attempts = self._attempts(call.method, timeout, began)
@@ -327,10 +326,10 @@ class AsyncSession:
 
 
 class AsyncEvents:
-    """What happens at the agent, in its order; made by `AsyncClient.subscribe`. See `events.Events`.
+    """The agent's events, in order; made by `AsyncClient.subscribe`. See `events.Events`.
 
-    An async iterator, and an async context manager that closes it. Each event goes to one of the tasks that
-    wait. A cancelled task loses no event: another, or the same one later, gets it.
+    An async iterator, and an async context manager that closes it. Each event goes to one of the waiting
+    tasks. Cancelling a task loses no event: another task, or the same one later, gets it.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -345,7 +344,7 @@ class AsyncEvents:
             async with self._turn:
                 event = await run(self._feed.next_event())
         finally:
-            self._let_go()
+            self._release_if_closed()
         if event is None:
             raise StopAsyncIteration
         return event
@@ -359,20 +358,20 @@ class AsyncEvents:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._close()  # no checkpoint: closing is at once, also in a cancelled task
+        self._close()  # no checkpoint: closing is immediate, also in a cancelled task
 
     def _close(self) -> None:
         self._feed.close()
-        self._let_go()
+        self._release_if_closed()
 
-    def _let_go(self) -> None:
-        # Not while another task waits on the descriptor: that one comes by here afterwards.
+    def _release_if_closed(self) -> None:
+        # Not while another task waits on the descriptor: that task comes here afterwards.
         if self._feed.is_closed() and not self._turn.locked():
             self._feed.release()
 
 
 async def run(steps: Steps[T]) -> T:
-    """Carry out the steps to their end and return their result; raises what they raise."""
+    """Run steps to their end; returns and raises what they do."""
     try:
         wait = next(steps)
         while True:
@@ -381,18 +380,18 @@ async def run(steps: Steps[T]) -> T:
         result: T = done.value
         return result
     finally:
-        steps.close()  # a cancellation hit the waiting, not the steps: they close the connection now
+        steps.close()  # after a cancellation while waiting: this closes the connection
 
 
 class CarriesOut(Protocol):
-    """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
+    """Makes a call to the agent within `seconds`; None is the client's own timeout."""
 
     async def __call__(self, call: Call[Any], seconds: float | None) -> Any:
-        """The answer; raises the refusal."""
+        """The answer; raises the agent's error."""
 
 
 async def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
-    """Carry out the steps of a check to their end and return its result; raises what they raise."""
+    """Run the steps of a check to their end; returns and raises what they do."""
     try:
         step = next(steps)
         while True:
@@ -406,7 +405,7 @@ async def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
         result: Verification = end.value
         return result
     finally:
-        steps.close()  # a cancellation hit the work, not the steps: they let go of the token file now
+        steps.close()  # after a cancellation: this releases the token file
 
 
 async def _wait(wait: Wait) -> bool:

@@ -1,4 +1,4 @@
-"""The blocking client: what it can be asked, and how a call is carried out. What is sent is in `protocol`."""
+"""The blocking client. What it sends is in `protocol`, how that gets to the agent in `transport`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .protocol.methods import SUBSCRIBE
 from .protocol.reasons import MALFORMED
 from .protocol.results import Verdict, Verification
 from .transport.connection import CLIENT_NAME
-from .transport.pool import Caller
+from .transport.pool import ClientBase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-class Client(Caller):
-    """The agent, from blocking code. Any number of threads may share one, and it may be used after fork(2).
+class Client(ClientBase):
+    """The agent, for blocking code. Thread-safe, and usable after fork(2).
 
-    Every call may raise, beside its own errors and whatever else the agent refuses it with:
+    Besides its own errors and those that the agent answers with, every call may raise:
 
-    - `AgentUnreachableError`: no agent is there, or it went away.
+    - `AgentUnreachableError`: there is no agent, or it went away.
     - `AgentTimeoutError`: it did not answer in time, and nothing was changed.
-    - `OutcomeUnknownError`: the answer to a call that changes something was lost; it was carried out or not.
-    - `ForeignAgentError`: another user listens there than the one that is trusted; nothing was sent.
-    - `ProtocolError`: what listens there is no agent.
-    - `VersionsDifferError`, a `ProtocolError`: the agent is of another version; its answer cannot be read.
-    - `InvalidMessageError`: the agent could not read the request, says why, and did not carry it out.
-    - `InvalidParamsError`: an argument is of another type or outside of the range that is said.
-    - `AgentLockedError`: the agent is locked and cannot know.
+    - `OutcomeUnknownError`: the answer to a change was lost; the agent may or may not have carried it out.
+    - `ForeignAgentError`: somebody other than the trusted user listens there; nothing was sent.
+    - `ProtocolError`: what listens there is not an agent.
+    - `VersionsDifferError`, a `ProtocolError`: the agent's version is different and its answer unreadable.
+    - `InvalidMessageError`: the agent could not read the request and did not carry it out; the text says why.
+    - `InvalidParamsError`: an argument has the wrong type or is out of range.
+    - `AgentLockedError`: the agent is locked and cannot answer.
     - `ClientClosedError`: this client was closed.
 
-    `timeout` is the seconds for a whole call, connecting and repeating included, and `patience` how many of
-    them may go by waiting for an agent that is not there (None: all). Both may be changed at any time.
+    `timeout` is the seconds for a whole call, including connecting and repeating, and `patience` how many of
+    them to wait for an agent that is not there (None: all). Both may be changed at any time.
     """
 
     @classmethod
@@ -56,24 +56,25 @@ class Client(Caller):
         patience: float | None = None,
         agent_uid: int | None = None,
     ) -> Self:
-        """Connect now, so that a missing agent shows here.
+        """Connect at once, so that a missing agent is noticed here.
 
         Args:
             socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
             timeout: seconds for each call.
-            patience: seconds to wait for an agent that is not there, because it may be starting.
-            agent_uid: the user whose agent is trusted, where it is another user's: whoever else listens there
-                is sent nothing. None means this process's own user, and never anybody.
+            patience: seconds to wait for an agent that is not there, as it may be starting.
+            agent_uid: the user whose agent is trusted, if it is another user's; nothing is sent to anybody
+                else
+                who listens there. None means this process's own user.
 
         Raises:
             AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
-            InvalidParamsError: the timeout is not 0 to 86400 seconds, or the agent's uid is none.
+            InvalidParamsError: the timeout is not 0 to 86400 seconds, or agent_uid is not a user id.
         """
         client = cls(socket_path, timeout, patience, agent_uid)
         pool = client._pools.here()
         try:
             connection = pool.take()
-        except OSError:  # it may be starting
+        except OSError:  # the agent may be starting
             connection = None
         if connection is None:
             from .transport.repeating import connect, run
@@ -83,7 +84,7 @@ class Client(Caller):
         return client
 
     def close(self) -> None:
-        """Close the connections. Calls under way in other threads end as they would; new ones are refused."""
+        """Close the connections. Calls in progress in other threads finish; new ones are refused."""
         self._pools.close()
 
     def __enter__(self) -> Self:
@@ -117,16 +118,16 @@ class Client(Caller):
         Args:
             expiry: whole seconds, `NEVER`, or None for the agent's default.
             label: one line that says what the session is for.
-            audience: who may take the token for good; None is everyone.
+            audience: who may accept the token; None is everyone.
             scopes: what the session is good for; None is everything.
-            max_uses: how often it verifies; None is without limit.
-            max_lifetime: whole seconds beyond which renewing does not go; `NEVER`; None for the agent's own.
-            parent: a token of the session that this one narrows and ends with.
-            bound: it ends with this process, or with the program that this process becomes (execve(2)).
+            max_uses: how often it can be verified; None is without limit.
+            max_lifetime: whole seconds that renewing cannot exceed; `NEVER`; None for the agent's default.
+            parent: a token of the parent session, which this one narrows and ends with.
+            bound: the session ends with this process, also after execve(2).
 
         Raises:
             InvalidExpiryError, InvalidLabelError, InvalidAudienceError, InvalidScopesError,
-            InvalidUsesError: the agent refuses one of them, or it cannot be sent at all.
+            InvalidUsesError: the agent refuses that argument, or it cannot be sent at all.
             ParentNotValidError: the parent's session has ended.
             NotWithinParentError: it asks for more than the parent has.
             CannotBindError: the agent cannot watch this process.
@@ -147,15 +148,15 @@ class Client(Caller):
     def verify_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
     ) -> bool:
-        """Whether this is the token of a session that goes on; False for anything else whatever.
+        """Whether this is the token of a live session; False for anything else.
 
-        What cannot be a token is False without asking the agent. A session that is meant for certain
-        audiences verifies only for one of them, and only with scopes that it has.
+        What cannot be a token is False without asking the agent. A session with an audience verifies only
+        for a member of it, and only for scopes that it has.
 
         Args:
             token: anything.
             audience: who asks.
-            scopes: what the token has to be good for.
+            scopes: the scopes that are needed.
         """
         text = token_text(token)
         return text is not None and self._carry_out(calls.is_valid(text, audience, scopes))
@@ -163,7 +164,7 @@ class Client(Caller):
     def check_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
     ) -> Verification:
-        """As `verify_token`, with the session, or the reason why not."""
+        """As `verify_token`; also returns the session, or the reason why it is not valid."""
         text = token_text(token)
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
@@ -172,9 +173,9 @@ class Client(Caller):
     def judge_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
     ) -> Verdict:
-        """As `verify_token`, with the reason why not, or the audience and scopes that the token has.
+        """As `verify_token`; also returns the token's audience and scopes, or the reason why it is not valid.
 
-        At the verify socket, which tells no more, as at the owner's.
+        The answer is the same at the agent's own socket and at its verify socket, which tells no more.
         """
         text = token_text(token)
         if text is None:
@@ -189,19 +190,19 @@ class Client(Caller):
         scopes: Sequence[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Verification:
-        """Verify the session's token, and renew the session where that is due; the way to use a session.
+        """Verify the session's token, and renew the session if that is due; the usual way to use a session.
 
-        Once two thirds of its present lifetime have gone by, the session is renewed (`renew_token`) and the
-        new token written to its file, by one process at a time. Where that fails, the answer is still that of
-        the token at hand, and a later use tries again. Where the token is not valid and another has taken its
-        place in the file meanwhile, the answer is about that one. Where the file holds no token, `reason` is
-        "NOT_LOGGED_IN", a code of the client's own.
+        Once two thirds of its present lifetime have passed, the session is renewed (`renew_token`) and the
+        new token written to the file, by one process at a time. If that fails, the answer is still that of
+        the old token, and a later use tries again. If the token is not valid and was replaced in the file
+        meanwhile, the answer is about the new one. If the file holds no token, `reason` is "NOT_LOGGED_IN",
+        a code of the client.
 
         Args:
-            session: whose token; it may be running or not.
+            session: the session; it may be running or not.
             audience: who asks.
-            scopes: what the session has to be good for.
-            clock: the present time, in seconds since 1970.
+            scopes: the scopes that are needed.
+            clock: returns the time in seconds since 1970.
 
         Raises:
             TokenFileError: the token file cannot be read.
@@ -218,7 +219,7 @@ class Client(Caller):
         audience: str | None = None,
         scopes: Sequence[str] | None = None,
     ) -> Verification:
-        """All that is known of a token, or of a session by its id. Looking is no use and changes nothing.
+        """All that is known of a token, or of a session by its id. This changes nothing and is not a use.
 
         Raises:
             InvalidParamsError: neither or both were given.
@@ -227,9 +228,9 @@ class Client(Caller):
         return self._carry_out(calls.inspect_token(token, id, audience=audience, scopes=scopes))
 
     def renew_token(self, token: str) -> CreatedToken:
-        """A new token for the same session, whose lifetime begins anew, up to its hard maximum.
+        """A new token for the same session, whose lifetime starts again, up to its hard maximum.
 
-        The token given stays good until the new one has been seen by the agent, and for some seconds more.
+        The old token stays valid until the agent has seen the new one, and for some seconds more.
 
         Raises:
             TokenNotValidError: the session has ended, or the token was superseded.
@@ -246,15 +247,15 @@ class Client(Caller):
         after: str | None = None,
         limit: int | None = None,
     ) -> SessionPage:
-        """Some of the open sessions, newest first.
+        """A page of the sessions, newest first.
 
         Args:
             state: "active" or "expired".
-            label: the label, in which * stands for any text and ? for any character.
+            label: a pattern for the label, in which * stands for any text and ? for any character.
             pid: the process that opened it.
             parent: the id of a session above it.
-            after: the `next` of the page before.
-            limit: how many at the most, from 1 to 16, which it is when left out.
+            after: the `next` of the previous page.
+            limit: at most so many, from 1 to 16 (the default).
         """
         return self._carry_out(
             calls.list_sessions(state=state, label=label, pid=pid, parent=parent, after=after, limit=limit)
@@ -268,26 +269,26 @@ class Client(Caller):
         pid: int | None = None,
         parent: str | None = None,
     ) -> int:
-        """End every session that fits all conditions, with those below it; how many fitted.
+        """End every session that matches all conditions, and those below it; returns how many matched.
 
-        The conditions are those of `list_sessions`; one has to be given (InvalidParamsError).
+        The conditions are those of `list_sessions`; at least one is needed (InvalidParamsError).
         """
         return self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
 
     def list_audit(
         self, *, since: float | None = None, after: str | None = None, limit: int | None = None
     ) -> AuditPage:
-        """Some entries of the audit log, newest first.
+        """A page of the audit log, newest first.
 
         Args:
-            since: seconds since 1970; what is older is left out.
-            after: the `next` of the page before.
-            limit: how many at the most, from 1 to 32, which it is when left out.
+            since: seconds since 1970; older entries are left out.
+            after: the `next` of the previous page.
+            limit: at most so many, from 1 to 32 (the default).
         """
         return self._carry_out(calls.list_audit(since=since, after=after, limit=limit))
 
     def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
-        """End a session, by its token or by its id; whether there was one to end.
+        """End a session, by its token or its id; returns whether there was one to end.
 
         Raises:
             InvalidParamsError: neither or both were given.
@@ -299,7 +300,7 @@ class Client(Caller):
         """End all sessions, by replacing the session key; returns the new key's id.
 
         Args:
-            grace_seconds: for so long tokens of the earlier key verify, and do nothing else. None is 0.
+            grace_seconds: how long tokens of the old key still verify, and do nothing else. None is 0.
 
         Raises:
             InvalidGraceError: not a whole number of seconds from 0 to 604,800 (a week).
@@ -307,7 +308,7 @@ class Client(Caller):
         return self._carry_out(calls.reset_key(grace_seconds))
 
     def lock(self) -> LockState:
-        """Lock the agent: it wipes its keys and answers nobody until it is unlocked.
+        """Lock the agent: it wipes its keys and verifies nothing until it is unlocked.
 
         Raises:
             NoPassphraseError: its key file has no passphrase, so it could not be unlocked.
@@ -315,18 +316,19 @@ class Client(Caller):
         return self._carry_out(calls.lock())
 
     def unlock(self, passphrase: PassphraseText) -> LockState:
-        """Unlock the agent; one that is not locked does not look at the passphrase.
+        """Unlock the agent; an agent that is not locked ignores the passphrase.
 
-        The agent needs about half a second, and after wrong passphrases of this process it waits up to 30
-        seconds before it tries the next: see to a `timeout` that is longer.
+        The agent needs about half a second, and after wrong passphrases from this process it waits up to 30
+        seconds before it tries the next one: set a longer `timeout`.
 
         Args:
-            passphrase: 1 to 1024 bytes; text stands for its UTF-8. A bytearray can be wiped afterwards, but
-                copies of what was sent stay in this process until that memory is used anew.
+            passphrase: 1 to 1024 bytes; text is encoded as UTF-8. A bytearray can be wiped afterwards, but
+            copies
+                of what was sent stay in this process until their memory is reused.
 
         Raises:
             PassphraseError: it is wrong, or cannot be a passphrase.
-            TooManyAttemptsError: too many passphrases wait; this one was not looked at.
+            TooManyAttemptsError: too many passphrase attempts are waiting; this one was not tried.
             KeyFileError, StoreError: the key file or the store cannot be used; the agent stays locked.
         """
         return self._carry_out(calls.unlock(passphrase))
@@ -334,28 +336,28 @@ class Client(Caller):
     def change_passphrase(
         self, old: PassphraseText | None = None, new: PassphraseText | None = None
     ) -> Protection:
-        """Give the key file another passphrase, its first one, or none. The agent stays locked or unlocked.
+        """Set, change or remove the key file's passphrase. The agent stays locked or unlocked.
 
         It takes some seconds, and waits as `unlock` does.
 
         Args:
-            old: the present one; None where there is none.
-            new: what takes its place; None for a plain key file.
+            old: the present passphrase; None if there is none.
+            new: the new passphrase; None for a key file without one.
 
         Raises:
-            PassphraseError: the old one is wrong or was not given, or one of them cannot be a passphrase.
-            AgentLockedError: a locked agent was to have none.
-            TooManyAttemptsError: too many passphrases wait; this one was not looked at.
+            PassphraseError: the old one is wrong or missing, or one of them cannot be a passphrase.
+            AgentLockedError: the passphrase of a locked agent cannot be removed.
+            TooManyAttemptsError: too many passphrase attempts are waiting; this one was not tried.
             KeyFileError: the key file cannot be read or written.
         """
         return self._carry_out(calls.change_passphrase(old, new))
 
     def subscribe(self) -> Events:
-        """Connect for events; used as ``with agent.subscribe() as events: for event in events: ...``.
+        """Subscribe to events; used as ``with agent.subscribe() as events: for event in events: ...``.
 
-        What happens from now on comes, in its order, until the agent stops or `Events.close`. The connection
-        is one beside those of the calls, and closing this client leaves it open. `timeout` is for connecting
-        and for the agent's agreement; then events are waited for as long as it takes.
+        Events come in order from now on, until the agent stops or `Events.close`. They have a connection of
+        their own, which stays open when this client is closed. `timeout` applies to subscribing; waiting for
+        an event has no timeout.
         """
         from .transport.events import Events, open_feed
         from .transport.repeating import run
@@ -364,7 +366,7 @@ class Client(Caller):
         return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
 
     def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
-        # Every call of every program passes here: what a call without trouble does not need is not done.
+        # The hot path of every program: it does nothing that a call without trouble does not need.
         pool = self._pools.here()
         timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         began = time.monotonic()
@@ -374,10 +376,10 @@ class Client(Caller):
             try:
                 if connection.send_at_once(call) and connection.wait(timeout * 1000):
                     answer = connection.receive_at_once(call)
-            except BaseException:  # interrupted: a late answer must not meet the next call
+            except BaseException:  # interrupted: the next call must not get a late answer
                 pool.drop(connection)
                 raise
-            if answer is not None and answer.refusal is None:
+            if answer is not None and answer.error is None:
                 pool.give_back(connection)
                 return answer.result  # type: ignore[return-value]
         from .transport.repeating import carry_out, run

@@ -7,13 +7,13 @@ Pure: no I/O, no lock, no event loop. The owner serialises its calls with a lock
         if needed:
             ...   # an exception leaves the state as it was, and no "-ed" event is sent
 
-A stop is different: it has let go of everything when its body ends, however it ends, so the object is stopped
-then, and an exception is passed on to whoever stopped it. There is no object that is half stopped.
+A stop is different: its body releases everything however it ends, so the object is stopped afterwards, and an
+exception is passed on to the caller. No object is ever half stopped.
 
-An observer may refuse a change while it is still to be made: what it raises at an "-ing" event ends the
-change. An "-ed" event tells of what has happened, which no observer can undo: every observer is told, the
-state stands, the change returns to its caller, and what an observer raised goes to `sys.excepthook`, which
-prints it. (As `weakref.finalize` does: there, too, is no caller whom the error is for, and it must not be
+An observer can veto a change: an exception that it raises at an "-ing" event ends the change. An "-ed" event
+reports what has happened and cannot be undone: every observer is called, the state stands, the change
+returns to its caller, and an observer's exception goes to `sys.excepthook`, which prints it.
+(`weakref.finalize` does the same, for the same reason: no caller expects the error, and it must not be
 lost.)
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where an object is in its life."""
+    """The state of an object."""
 
     STOPPED = "stopped"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class State(Enum):
 
 
 class LifecycleEvent(Enum):
-    """What observers are told; the "-ed" ones only after success."""
+    """What observers are called with; the "-ed" ones only after success."""
 
     STARTING = "starting"
     STARTED = "started"
@@ -94,7 +94,7 @@ class Lifecycle:
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` at every event from now on; returns the function that ends this.
 
-        What it raises: see the top of this module.
+        The top of this module says what happens if it raises.
         """
         self._observers.append(observer)
 
@@ -105,19 +105,19 @@ class Lifecycle:
         return forget
 
     def starting(self) -> _Change:
-        """Wrap a start; yields False where nothing is to be done."""
+        """Wrap a start; yields False if it is running already."""
         if self._state is State.DESTROYED:
             raise self._destroyed_error
         return self._change(State.RUNNING, LifecycleEvent.STARTING, LifecycleEvent.STARTED)
 
     def stopping(self) -> _Change:
-        """Wrap a stop; yields False where nothing is running."""
+        """Wrap a stop; yields False if it is not running."""
         if self._state is State.DESTROYED:
             return self._nothing()
-        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED, is_final=True)
+        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED, always=True)
 
     def destroying(self) -> _Change:
-        """Wrap a destroy; yields False where it is already destroyed."""
+        """Wrap a destroy; yields False if it is destroyed already."""
         if self._state is State.RUNNING:
             raise self._running_error
         return self._change(State.DESTROYED, LifecycleEvent.DESTROYING, LifecycleEvent.DESTROYED)
@@ -128,7 +128,7 @@ class Lifecycle:
 
     @contextmanager
     def _change(
-        self, to: State, before: LifecycleEvent, after: LifecycleEvent, *, is_final: bool = False
+        self, to: State, before: LifecycleEvent, after: LifecycleEvent, *, always: bool = False
     ) -> Iterator[bool]:
         if self._state is to:
             yield False
@@ -138,19 +138,19 @@ class Lifecycle:
         try:
             yield True
         except BaseException:
-            if is_final:
-                self._reach(to)
-                self._tell(after)
+            if always:
+                self._finish(to, after)
             raise
-        self._reach(to)
-        self._tell(after)
+        self._finish(to, after)
 
-    def _reach(self, state: State) -> None:
-        self._state = state
-
-    def _tell(self, done: LifecycleEvent) -> None:
+    def _finish(self, state: State, event: LifecycleEvent) -> None:
+        self._reach(state)
         for observer in tuple(self._observers):
             try:
-                observer(done)
+                observer(event)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
+
+    def _reach(self, state: State) -> None:
+        # The agent's own objects do more here.
+        self._state = state

@@ -1,12 +1,12 @@
-"""Where things live: the one place that reads the environment for paths. The daemon uses it too.
+"""Default paths, and the environment variables that override them. The daemon uses this module too.
 
-Rules: XDG Base Directory Specification (an empty or relative value counts as unset), and with no
-XDG_RUNTIME_DIR (a bare container, cron, root) /run/user/UID where that folder is the user's own, else
-the state folder; so client and daemon find the same place without a word to each other.
+The rules are those of the XDG Base Directory Specification (an empty or relative value counts as unset).
+Without XDG_RUNTIME_DIR (a bare container, cron, root) it is /run/user/UID if that folder belongs to the
+user, else the state folder, so that client and daemon find the same place independently.
 
-What is another user's, and what would lead into the current folder, is refused by the variable's name: `sudo`
-and `su` hand variables on that were meant for somebody else, and what was made in their places would be in
-the way of their owner. Every function raises `EnvironmentVariableError` for that.
+A path that belongs to another user or depends on the current folder is refused, naming the variable: `sudo`
+and `su` pass on variables that were meant for somebody else, and files made there would be in their owner's
+way. Every function raises `EnvironmentVariableError` for that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _folder(environ: Mapping[str, str], variable: str, *default: str) -> str:
 
 
 def _home(environ: Mapping[str, str], variable: str) -> str:
-    """The user's own home; `variable` is what could be set instead, for the refusal."""
+    """The user's own home; the error names `variable`, which could be set instead."""
     home, origin = environ.get("HOME"), "HOME is"
     if home is None:
         home, origin = _home_of_user(), "HOME is not set, and this user's home is"
@@ -58,7 +58,7 @@ def _home(environ: Mapping[str, str], variable: str) -> str:
 
 
 def _home_of_user() -> str | None:
-    import pwd  # needed by few
+    import pwd  # rarely needed
 
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
@@ -90,12 +90,12 @@ def config_path(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
-    """The folder of the socket and the token file; gone after the last logout where systemd keeps it."""
+    """The folder of the socket and the token file; systemd removes it after the last logout."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     uid = os.geteuid()
     if runtime and os.path.isabs(runtime):
         owner = _owner(runtime)
-        if owner not in (uid, None):  # none is there yet: whoever makes it is its owner
+        if owner not in (uid, None):  # if it does not exist yet, its maker will own it
             raise EnvironmentVariableError(
                 f"XDG_RUNTIME_DIR is {runtime}, which {_whose(owner)}; unset it, or set it to your own "
                 f"({_USER_RUNTIME.format(uid=uid)})"
@@ -123,9 +123,9 @@ def session_token_path(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def token_variable(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The variable that hands a token over; None where the token file (`session_token_path`) counts.
+    """The variable that hands a token over; None if the token file (`session_token_path`) applies.
 
-    This is the one order of precedence: ``AGENTD_TOKEN``, then ``AGENTD_TOKEN_FD``, then the token file.
+    The order of precedence is: ``AGENTD_TOKEN``, then ``AGENTD_TOKEN_FD``, then the token file.
     """
     for variable in (TOKEN_VARIABLE, TOKEN_FD_VARIABLE):
         if environ.get(variable, "").strip():
@@ -134,7 +134,7 @@ def token_variable(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def without_tokens(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for another program: without the variables that name a token or hold one."""
+    """The environment for another program, without the variables that name or hold a token."""
     return {name: value for name, value in environ.items() if name not in TOKEN_VARIABLES}
 
 

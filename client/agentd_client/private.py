@@ -1,13 +1,13 @@
-"""Files and folders that nobody else may read, change or replace: judged and made here, for client and agent.
+"""Files and folders that nobody else may read, change or replace, for client and agent.
 
-Whoever can rename a folder decides what is in it, so a private file is worth what every folder above it is
-worth. They are judged as sshd's StrictModes judges those of authorized_keys: each belongs to this user or to
-root, and nobody else can write to it. A sticky folder such as /tmp passes, because there nobody can rename or
-remove what belongs to another. Symbolic links are followed, and the folders of a link are judged as those of
-its target are.
+Whoever can rename a folder decides what is in it, so a private file is only as safe as every folder above
+it. The folders are checked as sshd's StrictModes checks those of authorized_keys: each belongs to this user
+or to root, and nobody else can write to it. A sticky folder such as /tmp passes, because nobody can rename
+or remove somebody else's files in it. Symbolic links are followed, and the folders of their targets are
+checked too.
 
-Nothing here raises an error of its own kind: what is wrong comes back as a `Fault`, and whoever asked says
-what it means.
+Nothing here raises an error of its own: what is wrong is returned as a `Fault`, and the caller turns it into
+the error that fits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 OTHERS = 0o077
-"""Every right of the group and of all others."""
+"""All permissions of the group and of others."""
 
 OTHERS_WRITE = 0o022
 
@@ -37,7 +37,7 @@ _MAX_LINKS = 40
 
 
 class Fault(NamedTuple):
-    """Why a file or folder cannot be trusted, and the command or the change that mends it."""
+    """Why a file or folder is not trusted, and how to fix it."""
 
     path: str
     reason: str
@@ -48,13 +48,13 @@ class Fault(NamedTuple):
 
 
 def folders_fault(path: str | os.PathLike[str]) -> Fault | None:
-    """The first file or folder on the way from / to `path` that another user could replace or change.
+    """The first file or folder from / down to `path` that another user could replace or change.
 
-    `path` itself is judged too, a file as a folder is. What is not there yet is no fault: it is made
-    by this process, in folders that passed.
+    `path` itself is checked too, whether it is a file or a folder. What does not exist yet is no fault: this
+    process will make it, in folders that passed.
 
     Raises:
-        OSError: the way cannot be followed, for want of a right or because links go in circles.
+        OSError: the path cannot be followed: a permission is missing, or symbolic links form a loop.
     """
     here = "/"
     fault = _fault(here, found := os.lstat(here), None)
@@ -87,7 +87,7 @@ def folders_fault(path: str | os.PathLike[str]) -> Fault | None:
 
 
 def private_fault(path: str | os.PathLike[str], found: os.stat_result) -> Fault | None:
-    """Why that file or folder is not this user's alone: another owner, or rights of others."""
+    """Why a file or folder is not private: another owner, or permissions for others."""
     name, uid = os.fspath(path), os.geteuid()
     if found.st_uid != uid:
         return Fault(
@@ -108,10 +108,9 @@ def private_fault(path: str | os.PathLike[str], found: os.stat_result) -> Fault 
 
 
 def make_folders(path: str | os.PathLike[str]) -> Fault | None:
-    """Make a folder and its missing parents, each with mode 0700; a fault where a folder above has one.
+    """Make a folder and its missing parents, each with mode 0700, unless a folder above has a fault.
 
-    The names are on the disk when this returns. A folder that is there stays as it is, and is for the caller
-    to judge.
+    The folders are synced when this returns. An existing folder is left as it is; the caller checks it.
 
     Raises:
         OSError: as `folders_fault`, or the folder cannot be made.
@@ -120,12 +119,12 @@ def make_folders(path: str | os.PathLike[str]) -> Fault | None:
     fault = folders_fault(os.path.dirname(folder))
     if fault is not None or not _make(folder):
         return fault
-    # Again: in a sticky folder another user may have been faster.
+    # Check again: in a sticky folder another user may have made one of them first.
     return folders_fault(folder)
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Bring the names in a folder to the disk: a file's own fsync(2) does not."""
+    """Sync a folder, so that the names in it are on the disk: fsync(2) of a file does not do that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -143,7 +142,7 @@ def _make(path: str) -> bool:
     except FileExistsError:  # another process made it meanwhile
         return True
     if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
-        os.chmod(path, FOLDER_MODE)  # the umask took our own rights, or the parent's setgid bit came along
+        os.chmod(path, FOLDER_MODE)  # the umask removed our own permissions, or setgid was inherited
     sync_folder(parent)
     return True
 
@@ -151,7 +150,7 @@ def _make(path: str) -> bool:
 def _lstat(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):  # using the path says the latter, in the system's words
+    except (FileNotFoundError, NotADirectoryError):  # the latter shows when the path is used
         return None
 
 
@@ -159,7 +158,7 @@ def _fault(path: str, found: os.stat_result, above: os.stat_result | None) -> Fa
     uid = os.geteuid()
     if found.st_uid not in (uid, 0) and not _may_be_roots(found, above):
         owner = f"it belongs to uid {found.st_uid}, and you are uid {uid}"
-        if uid == 0:  # who is told to take a user's own folder away does harm with it
+        if uid == 0:  # do not advise root to take over a user's own folder
             return Fault(path, owner, "run this as that user, or choose a path in a folder of your own")
         return Fault(
             path,
@@ -178,11 +177,11 @@ def _is_sticky(found: os.stat_result) -> bool:
 
 
 def _may_be_roots(found: os.stat_result, above: os.stat_result | None) -> bool:
-    """Whether this is somebody whom this user namespace has no number for, and who may be root.
+    """Whether the owner is not mapped in this user namespace, so that it may be root.
 
-    There (a service with PrivateUsers=yes, a rootless container) root and every other user have one number,
-    the overflow uid. It passes where nobody but the owner of the folder above can have put it there: not in
-    a folder that all can write to.
+    In such a namespace (a service with PrivateUsers=yes, a rootless container) root and all other unmapped
+    users appear as the overflow uid. A file with that owner passes only if nobody but the owner of the folder
+    above can have put it there: not in a folder that others can write to.
     """
     if above is not None and above.st_mode & OTHERS_WRITE:
         return False
@@ -190,6 +189,6 @@ def _may_be_roots(found: os.stat_result, above: os.stat_result | None) -> bool:
 
 
 def _quoted(path: str) -> str:
-    from shlex import quote  # only where something is refused
+    from shlex import quote  # only needed when something is refused
 
     return quote(path)

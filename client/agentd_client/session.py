@@ -1,7 +1,7 @@
-"""The caller's side of a session: the token in its file, with a life cycle.
+"""The caller's side of a session: its token in a file, with a life cycle.
 
-A session's truth is the agent's record. This object keeps the token that proves it, and asks no agent: a
-client does that (`Client.check_session`), and puts the new token here when it renews the session.
+The agent's record is the truth about a session. This object only keeps the token that proves it and never
+asks the agent; `Client.check_session` does that, and stores the new token here when it renews the session.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     from typing import Protocol, Self
 
     class Logger(Protocol):
-        """A `logging.Logger`, or what is like it: logging itself is slow to import and not needed here."""
+        """A `logging.Logger` or a look-alike: `logging` is slow to import and not needed here."""
 
         def debug(self, msg: object, *args: object) -> None:
-            """Say something that is of interest when looking for a fault."""
+            """Log a message for debugging."""
 
 
 class Session:
-    """One token file and its life. Create it with `create_session`; leaving it as a context manager stops it.
+    """A token file with a life cycle. Create it with `create_session`; a `with` block stops it at its end.
 
-    Any thread may use it: changes of its life take turns, and reading and writing are as safe as
-    `TokenFile` makes them. Beyond the errors named here every method raises what `TokenFile` raises.
+    It is thread-safe. Every method also raises what `TokenFile` raises.
 
-    The token in the file changes over time: `Client.check_session` verifies it and, once two thirds of the
-    session's lifetime have gone by, renews the session and replaces the token, one process at a time. So
-    whoever needs the token reads it anew each time (`read_token`): one that was replaced is soon refused.
+    The token in the file changes over time: `Client.check_session` verifies it and renews the session once
+    two thirds of its lifetime have passed, which replaces the token, one process at a time. So read the
+    token each time that it is needed (`read_token`): a replaced one is soon refused.
     """
 
     def __init__(self, session_token_path: str | os.PathLike[str], logger: Logger | None = None) -> None:
@@ -45,7 +44,7 @@ class Session:
         # Reentrant, so that an observer may read and write the token.
         self._lock = RLock()
         self._changing = False
-        self._renewing_paused = (0.0, 0.0)
+        self._renewal_paused = (0.0, 0.0)
         if logger is not None:
             self._lifecycle.observe(lambda event: logger.debug("session %s: %s", self.path, event.value))
 
@@ -62,9 +61,9 @@ class Session:
         Args:
             session_token_path: the token file; None means the one that every program of this user shares
                 (`agentd_client.paths.session_token_path`).
-            session_token: a token to begin with; it is written to the file.
-            fresh: forget the file that is there, whatever it is. An initial token stays.
-            logger: is told of every event of the session's life; never of a token.
+            session_token: an initial token, which is written to the file.
+            fresh: remove an existing file first, whatever it is. An initial token stays.
+            logger: logs every life cycle event; never a token.
         """
         session = cls(
             paths.session_token_path() if session_token_path is None else session_token_path, logger
@@ -77,23 +76,23 @@ class Session:
 
         Raises:
             SessionDestroyedError: the session was destroyed.
-            InvalidTokenError: the initial token is none; the session stays stopped.
+            InvalidTokenError: the initial token cannot be a token; the session stays stopped.
         """
         with self._change(self._lifecycle.starting) as needed:
             if not needed:
                 return
             if session_token is not None:
-                self._file.write(session_token, anew=fresh)  # in one step: there is no moment without a token
+                self._file.write(session_token, anew=fresh)  # atomically: the file is never without a token
             elif fresh:
                 self._file.remove()
 
     def stop(self) -> None:
         """Stop; the file stays. When stopped or destroyed, this does nothing."""
         with self._change(self._lifecycle.stopping):
-            pass  # nothing is held between calls: only the state and its observers see the difference
+            pass  # nothing is held between calls: only the state and its observers change
 
     def destroy(self) -> None:
-        """Remove the token file for good. The agent's record is not ended: see `Client.revoke_token`.
+        """Remove the token file. This does not end the session at the agent: see `Client.revoke_token`.
 
         Raises:
             SessionRunningError: stop it first.
@@ -103,26 +102,26 @@ class Session:
                 self._file.remove()
 
     def read_token(self) -> str | None:
-        """The token, running or not; None where there is none, and from this session's end on."""
+        """The token, running or not; None if there is none or the session was destroyed."""
         if self._lifecycle.state is State.DESTROYED:
             return None
         return self._file.read()
 
     def write_token(self, session_token: str) -> None:
-        """Keep another token, running or not; it is on the disk when this returns.
+        """Store another token, running or not; it is on the disk when this returns.
 
         Raises:
             InvalidTokenError: visible ASCII on one line, at most 8 KiB.
-            SessionDestroyedError: a token written now would outlive the session that has ended.
+            SessionDestroyedError: the session was destroyed, and the token would outlive it.
         """
         with self._lock:
-            self._require_life()
+            self._require_not_destroyed()
             self._file.write(session_token)
 
     def exchange_token(self, session_token: str) -> str | None:
-        """As `write_token`; returns the token that was there before, so that it can be revoked."""
+        """As `write_token`; returns the previous token, so that it can be revoked."""
         with self._lock:
-            self._require_life()
+            self._require_not_destroyed()
             return self._file.exchange(session_token)
 
     @property
@@ -138,9 +137,9 @@ class Session:
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with every `LifecycleEvent`; returns the function that ends this.
 
-        It runs in the thread that starts, stops or destroys, inside that change. What it raises at an "-ing"
-        event ends the change; at an "-ed" event it goes to `sys.excepthook`, and the change stands.
-        It may read and write the token, but not change the life that it observes: `LifecycleError`.
+        It runs in the thread that starts, stops or destroys, within that call. An exception at an "-ing"
+        event ends the change; at an "-ed" event it goes to `sys.excepthook`, and the change stands. An
+        observer may read and write the token, but not start, stop or destroy the session (`LifecycleError`).
         """
         return self._lifecycle.observe(observer)
 
@@ -162,21 +161,21 @@ class Session:
             finally:
                 self._changing = False
 
-    # What `renewal` needs, for both clients.
+    # Used by `renewal`, for both clients.
 
     def _claim_token(self) -> TokenClaim:
-        # Without our own lock, which `destroy` holds while it waits for the file's: under that one a token is
-        # only ever put in the place of its predecessor, so none is written after the file was removed.
+        # Without `_lock`, which `destroy` holds while it waits for the file's lock. Under the file's lock a
+        # token only ever replaces its predecessor, so none is written after the file was removed.
         return self._file.claim()
 
     def _may_renew(self, now: float) -> bool:
-        since, until = self._renewing_paused
-        return not since <= now < until  # a clock that was set back ends the pause
+        since, until = self._renewal_paused
+        return not since <= now < until  # setting the clock back ends the pause
 
     def _pause_renewing(self, now: float, seconds: float) -> None:
-        self._renewing_paused = (now, now + seconds)
+        self._renewal_paused = (now, now + seconds)
 
-    def _require_life(self) -> None:
+    def _require_not_destroyed(self) -> None:
         if self._lifecycle.state is State.DESTROYED:
             raise SessionDestroyedError
 

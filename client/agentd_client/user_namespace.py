@@ -1,14 +1,14 @@
-"""Whether a uid means one user, or everybody whom this user namespace has no number for."""
+"""Whether a uid stands for one user, or for everybody who is not mapped in this user namespace."""
 
 from __future__ import annotations
 
 import os
 
 OVERFLOW_UID = 65534
-"""The kernel's default, for where the setting cannot be read."""
+"""The kernel's default, if the setting cannot be read."""
 
 ALL_UIDS = 2**32 - 1
-"""As many as the first user namespace maps, user_namespaces(7); uid -1 is none."""
+"""As many as the initial user namespace maps, user_namespaces(7); uid -1 is not valid."""
 
 _PROC = "/proc"
 
@@ -16,17 +16,17 @@ _overflow_uid: int | None = None
 
 
 def stands_for_others(uid: int) -> bool:
-    """Whether other users may be shown with this uid: as owner of a file or at the other end of a socket.
+    """Whether other users may appear with this uid: as owner of a file or at the other end of a socket.
 
-    In a user namespace that does not map every user, all those that it does not map have one number, the
-    overflow uid. A process of one of them has it as its own (`unshare --user`), and then every stranger looks
-    like itself. In the first user namespace the same number, 65534, is a user as any other (nobody).
+    In a user namespace that does not map every user, all unmapped users appear as the overflow uid. If the
+    process itself is unmapped (`unshare --user`), every stranger looks like its own user. In the initial user
+    namespace the same number, 65534, is an ordinary user (nobody).
     """
     return _is_overflow(uid) and not _maps_all_users()
 
 
 def own_uid_fault() -> str | None:
-    """Why this process cannot tell its own user from others; None where it can, as almost everywhere."""
+    """Why this process cannot tell its own user from others; None if it can, as almost everywhere."""
     uid = os.geteuid()
     if not stands_for_others(uid):
         return None
@@ -37,7 +37,7 @@ def own_uid_fault() -> str | None:
 
 
 def _is_overflow(uid: int) -> bool:
-    # Kept, because it is asked for every connection and file; unlike the mapping nothing but root changes it.
+    # Cached, because every connection and file asks for it; unlike the mapping, only root can change it.
     global _overflow_uid
     if _overflow_uid is None:
         try:
@@ -53,5 +53,5 @@ def _maps_all_users() -> bool:
         with open(f"{_PROC}/self/uid_map") as file:
             return sum(int(line.split()[2]) for line in file) >= ALL_UIDS
     except OSError:
-        # A kernel without user namespaces has no such file. Without /proc nobody knows.
+        # A kernel without user namespaces has no such file. Without /proc it is not known.
         return os.path.exists(f"{_PROC}/self/status")

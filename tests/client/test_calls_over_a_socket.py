@@ -21,6 +21,7 @@ from agentd_client.errors import (
     ProtocolError,
     RequestError,
 )
+from agentd_client.transport import repeating
 from agentd_client.transport.events import Events
 from agentd_client.transport.pool import MAX_CONNECTIONS
 from tests.client.flavours import run
@@ -61,7 +62,7 @@ def test_a_call_with_which_nothing_goes_wrong_takes_no_steps(
     path: Path, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(agent: Any) -> None:
-        for module in aio:
+        for module in (aio, repeating):
             monkeypatch.setattr(module, "carry_out", None)
         assert await agent.verify_token("good")
         assert await agent.create_token() == CreatedToken("good-1", "s-1", 1800.0)

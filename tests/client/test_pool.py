@@ -12,7 +12,7 @@ from agentd_client.errors import ClientClosedError
 from agentd_client.protocol import calls
 from agentd_client.transport.attempts import Attempts
 from agentd_client.transport.connection import Connection
-from agentd_client.transport.pool import MAX_CONNECTIONS, Pool, ProcessPools, Turn
+from agentd_client.transport.pool import MAX_CONNECTIONS, Pool, ProcessPools, Waiter
 from tests.client.scripted import ScriptedAgent
 
 
@@ -97,7 +97,7 @@ def test_a_socket_that_is_readable_for_nothing_is_waited_for_again() -> None:
         steps.close()
 
 
-def _turns(pool: Pool) -> list[Turn]:
+def _turns(pool: Pool) -> list[Waiter]:
     return [pool.queue_up(), pool.queue_up()]
 
 
@@ -107,17 +107,17 @@ def test_what_becomes_free_is_handed_to_those_who_wait_in_their_order(path: Path
         in_use = [pool.take() for _ in range(MAX_CONNECTIONS)]
         first, second = _turns(pool)
         assert pool.take() is None
-        assert pool.take_in_turn(first) is None, "it has not come"
+        assert pool.take_served(first) is None, "it has not come"
         given, dropped = in_use.pop(), in_use.pop()
         assert given is not None
         assert dropped is not None
         pool.give_back(given)
         assert pool.take_idle() is None, "who comes later does not get it"
         pool.drop(dropped)
-        assert pool.take_in_turn(first) is given
-        opened = pool.take_in_turn(second)
+        assert pool.take_served(first) is given
+        opened = pool.take_served(second)
         assert opened not in (None, given, dropped)
-        assert pool.take_in_turn(second) is None, "once"
+        assert pool.take_served(second) is None, "once"
         pool.leave(first)
         pool.leave(second)
         for connection in (*in_use, given, opened):
@@ -136,7 +136,7 @@ def test_what_was_handed_to_somebody_who_has_left_is_the_next_ones(path: Path, b
         assert freed is not None
         (pool.give_back if becomes == "idle" else pool.drop)(freed)
         pool.leave(first)
-        in_use.append(pool.take_in_turn(second))
+        in_use.append(pool.take_served(second))
         assert in_use[-1] is not None
         assert (in_use[-1] is freed) == (becomes == "idle")
         pool.leave(second)
@@ -155,7 +155,7 @@ def test_what_is_given_back_before_somebody_stands_in_the_queue_is_not_missed(pa
         assert connection is not None
         pool.give_back(connection)
         turn = pool.queue_up()
-        assert pool.take_in_turn(turn) is connection
+        assert pool.take_served(turn) is connection
         pool.leave(turn)
         pool.drop(connection)
 

@@ -55,15 +55,15 @@ _UNSENDABLE: dict[str, type[AgentdError]] = {
 
 
 class Answer(NamedTuple, Generic[T]):
-    """What the agent said: a result, or its refusal as the exception class that it meant."""
+    """The agent's answer: a result, or an error as the exception class that the agent meant."""
 
     result: T | None
-    refusal: AgentdError | None
+    error: AgentdError | None
 
     def unwrap(self) -> T:
-        """The result; raises the refusal."""
-        if self.refusal is not None:
-            raise self.refusal
+        """The result; raises the error."""
+        if self.error is not None:
+            raise self.error
         return self.result  # type: ignore[return-value]
 
 
@@ -108,10 +108,10 @@ class Exchange:
             return self._encoder.request(self._msgid, call.method.name, call.params)
         except _ENCODING_ERRORS:
             # Not chained: the packer's own message quotes the value, which may be a token or a passphrase.
-            refusal = self._refusal(call)
-        raise refusal
+            problem = self._unsendable(call)
+        raise problem
 
-    def _refusal(self, call: Call[T]) -> AgentdError:
+    def _unsendable(self, call: Call[T]) -> AgentdError:
         for name, value in call.params.items():
             try:
                 self._encoder.encoded(value)
@@ -139,7 +139,7 @@ class Exchange:
         for message in messages:
             answer = self._answer(message, call)
             if answer is not None:
-                if is_verdict and answer.refusal is None and len(messages) == 1 and self._is_between_messages:
+                if is_verdict and answer.error is None and len(messages) == 1 and self._is_between_messages:
                     self._keep(data[len(head) :], answer)
                 return answer
         if self._decoder.failure is not None:

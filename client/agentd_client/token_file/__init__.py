@@ -1,8 +1,8 @@
-"""The token file: one line that only its owner can read, replaced whole or not at all.
+"""The token file: one line that only its owner can read, replaced as a whole.
 
-Writers take turns by a lock file beside it, whose name ends in ``.lock``; readers take no lock and see
-one whole token, because a file that is there never changes: another takes its name (rename(2)). Who may
-read it and what is refused: docs/security.md.
+Writers take turns by a lock file beside it, whose name ends in ``.lock``. Readers take no lock and still see
+one whole token, because an existing file never changes: a new file takes over its name (rename(2)).
+docs/security.md says who may read it and what is refused.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from .folder import TokenFolder
 
 MAX_FILE_BYTES = 16 * 1024
-"""The largest token is half of this; a larger file is not a token file, and is neither read nor replaced."""
+"""Twice the largest token. A larger file is not a token file and is neither read nor replaced."""
 
-JUDGED_SECONDS = 1.0
-"""For how long the folders of a file that is read again and again are taken to be as they were."""
+FOLDERS_CHECKED_SECONDS = 1.0
+"""How long a check of the folders counts for a file that is read again and again."""
 
 _ELSEWHERE = f"choose another path ({TOKEN_PATH_VARIABLE})"
 
-# O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
+# O_NONBLOCK: opening a FIFO would block until a writer comes. O_NOFOLLOW: no symbolic links.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TokenFile:
-    """A place for one token. Safe to use from many threads and processes at once.
+    """A file for one token. Safe to use from many threads and processes at once.
 
-    Every method raises `TokenFileError`, naming the file, the reason and the remedy, for what it refuses
-    and for what the system refuses; the writing ones raise `TokenFileBusyError` where another writer does
-    not let go of the lock for five seconds.
+    Every method raises `TokenFileError`, naming the file, the reason and the remedy, for what it refuses and
+    for what the system refuses. Writing methods raise `TokenFileBusyError` if another writer holds the lock
+    for five seconds.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,10 +53,10 @@ class TokenFile:
         self._folder_path, self._name = os.path.split(self.path)
         if "\0" in self.path or not self._name:
             raise TokenFileError(f"{self.path!r} cannot be the path of a token file; choose another")
-        # One name for all, made and removed under the lock: what a killed writer leaves, the next one clears.
+        # The same name for all writers, used under the lock: the next one removes what a killed one left.
         self._new_name = f".{self._name}.new"
         self._lock_name = f"{self._name}.lock"
-        self._judge_at = 0.0
+        self._check_folders_at = 0.0
 
     def read(self) -> str | None:
         """The token, or None where there is no file or it is empty; white space around it is stripped."""
@@ -75,15 +75,15 @@ class TokenFile:
         if not text:
             return None
         if token_text(text) is None:
-            # The zeros of a lost write, or some other file: never handed on as a token.
+            # The zeros of a lost write, or some other file: never returned as a token.
             raise self._refusal("it does not hold one token", f"run `rm {self.path}` and log in again")
         return text
 
     def write(self, token: str, *, anew: bool = False) -> None:
-        """Replace what is there by this token; it is on the disk when this returns.
+        """Replace the token; the new one is on the disk when this returns.
 
-        What `read` would refuse is refused here too and stays as it is, unless `anew` is set: then it is
-        replaced, whatever it is but a directory. A missing folder is made, with mode 0700.
+        A file that `read` would refuse is refused here too and left as it is, unless `anew` is set: then
+        anything except a directory is replaced. A missing folder is made, with mode 0700.
 
         Raises:
             InvalidTokenError: not a token: visible ASCII on one line, at most 8 KiB.
@@ -93,7 +93,7 @@ class TokenFile:
             self._replace(folder, text, anew=anew)
 
     def exchange(self, token: str) -> str | None:
-        """As `write`; returns what was there before. Of two at once, the later one returns the other's."""
+        """As `write`; returns the previous token. Of two callers at once, the later one gets the other's."""
         text = stripped_token(token)
         with self._writing() as folder:
             before = self.read()
@@ -101,9 +101,9 @@ class TokenFile:
             return before
 
     def take(self) -> str | None:
-        """Remove the file and return the token that was in it: of two at once, one gets it.
+        """Remove the file and return its token: of two callers at once, one gets it.
 
-        What `read` would refuse is refused here too and stays; `remove` removes it.
+        A file that `read` would refuse is refused here too and left; `remove` removes it.
         """
         if not os.path.lexists(self.path):
             return None
@@ -113,19 +113,19 @@ class TokenFile:
             return token
 
     def remove(self) -> bool:
-        """Remove the file, whatever it is but a directory, and its lock file; whether there was one."""
+        """Remove the file, unless it is a directory, and its lock file; returns whether there was one."""
         if not os.path.lexists(self.path) and not os.path.lexists(f"{self.path}.lock"):
-            return False  # nothing to remove needs no folder, and no right to write to it
+            return False  # so that neither a folder nor permission to write is needed
         with self._removing() as folder:
             return folder.remove(self._name)
 
     def claim(self) -> TokenClaim:
-        """The right to replace the token by its successor; nothing is locked before `TokenClaim.take`."""
+        """A claim to replace the token by its successor; `TokenClaim.take` locks the file."""
         return TokenClaim(self)
 
     @contextmanager
     def _removing(self) -> Iterator[TokenFolder]:
-        from .folder import TokenFolder  # reading needs neither it nor a lock
+        from .folder import TokenFolder  # not needed to read
 
         with (
             self._translated("remove"),
@@ -153,13 +153,13 @@ class TokenFile:
         folder.remove(self._new_name)
         try:
             with open(folder.open(self._new_name, _NEW_FLAGS, 0o600), "wb") as new:
-                os.fchmod(new.fileno(), 0o600)  # the umask may have taken our own rights
+                os.fchmod(new.fileno(), 0o600)  # the umask may have removed our own permissions
                 new.write(text.encode("ascii") + b"\n")
                 new.flush()
                 os.fsync(new.fileno())
             folder.rename(self._new_name, self._name)
         except BaseException:
-            with suppress(OSError):  # the first error is the one to report
+            with suppress(OSError):  # report the first error
                 folder.remove(self._new_name)
             raise
         folder.sync()
@@ -184,7 +184,7 @@ class TokenFile:
                 fault.reason,
                 f"{fault.remedy}, and end the session if someone may have read its token; or {_ELSEWHERE}",
             )
-        # None is fine: it was replaced between open and here, and its token was whole.
+        # 0 is fine: the file was replaced since it was opened, and its token was whole.
         if found.st_nlink > 1:
             raise self._refusal(
                 f"it has {found.st_nlink} names (hard links)", f"run `rm {self.path}` and log in again"
@@ -193,13 +193,13 @@ class TokenFile:
             raise self._refusal(f"it is larger than {MAX_FILE_BYTES} bytes", _ELSEWHERE)
 
     def _check_folders(self) -> None:
-        # Not at every read: that would cost a third of it, and whoever reads has judged a moment ago.
+        # Not at every read, of which it would cost a third.
         now = time.monotonic()
-        if now >= self._judge_at:
+        if now >= self._check_folders_at:
             fault = folders_fault(self._folder_path)
             if fault is not None:
                 raise folder_refused(fault)
-            self._judge_at = now + JUDGED_SECONDS
+            self._check_folders_at = now + FOLDERS_CHECKED_SECONDS
 
     def _refusal(self, reason: str, remedy: str) -> TokenFileError:
         return TokenFileError(f"token file {self.path} is refused: {reason}; {remedy}")
@@ -220,10 +220,10 @@ class TokenFile:
 
 
 class TokenClaim:
-    """The turn of one writer, held over something else: from `take` to `release`.
+    """One writer's turn, held from `take` to `release` while something else happens.
 
-    The methods block as those of `TokenFile` do, and raise what they raise. Each may run in another thread.
-    `release` does not block: where another thread is still at work, that one lets go when it is done.
+    The methods block and raise as those of `TokenFile` do. Each may run in another thread. `release` does not
+    block: if another thread is still at work, that thread releases the lock when it is done.
     """
 
     def __init__(self, file: TokenFile) -> None:
@@ -235,9 +235,9 @@ class TokenClaim:
         self._released = False
 
     def take(self, token: str) -> bool:
-        """Lock the file without waiting, and see that it still holds this token.
+        """Lock the file without waiting, and check that it still holds this token.
 
-        False where another writer has the lock, or where the file holds something else by now.
+        False if another writer has the lock, or if the file holds something else by now.
         """
         with self._working():
             try:
@@ -250,7 +250,7 @@ class TokenClaim:
             return True
 
     def replace(self, token: str) -> None:
-        """Put another token in its place, after `take` said yes; it is on the disk when this returns."""
+        """Replace the token, after `take` returned True; the new one is on the disk when this returns."""
         text = stripped_token(token)
         with self._working(), self._file._translated("write"):
             if self._folder is None:
@@ -258,7 +258,7 @@ class TokenClaim:
             self._file._replace(self._folder, text, anew=False)
 
     def release(self) -> None:
-        """Let go of the lock; from then on nothing is replaced."""
+        """Release the lock; nothing can be replaced afterwards."""
         with self._state:
             self._released = True
             if self._at_work:
@@ -281,9 +281,9 @@ class TokenClaim:
                 self._held.close()
 
     def _refusal(self, reason: str) -> TokenFileBusyError:
-        return TokenFileBusyError(f"the claim on token file {self._file.path} {reason}; claim it anew")
+        return TokenFileBusyError(f"the claim on token file {self._file.path} {reason}; make a new claim")
 
 
 def folder_refused(fault: Fault) -> TokenFileError:
-    """Others could replace the token file there."""
+    """The error for a folder in which others could replace the token file."""
     return TokenFileError(f"the token file's folder {fault}")

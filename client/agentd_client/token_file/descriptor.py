@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOWEST_DESCRIPTOR = 10
-"""Below it stand the standard streams and the numbers that shell scripts redirect by hand."""
+"""Lower numbers are the standard streams and those that shell scripts redirect by hand."""
 
 _NAME = "agentd-token"
 _LINK = f"/memfd:{_NAME}"
-"""How /proc/PID/fd shows the memory, with " (deleted)" behind it (memfd_create(2))."""
+"""How /proc/PID/fd shows the memory, followed by " (deleted)" (memfd_create(2))."""
 
 _STANDARD_STREAMS = 3
 _MOST_DESCRIPTORS = 65_536
-"""How many numbers are tried where there is no /proc that lists them."""
+"""How many numbers are tried if there is no /proc to list them."""
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def sealed_descriptor(token: str) -> int:
-    """A new descriptor that holds the token, to be inherited over execve(2); the caller closes it.
+    """A new descriptor that holds the token, inherited across execve(2); the caller closes it.
 
     Raises:
-        InvalidTokenError: that is no token.
-        OSError: the system gives no memory or no descriptor.
+        InvalidTokenError: it cannot be a token.
+        OSError: there is no memory or no descriptor left.
     """
     content = stripped_token(token).encode("ascii") + b"\n"
     memory = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.fchmod(memory, 0o600)
-        os.pwrite(memory, content, 0)  # the offset, which all who inherit it share, stays at the beginning
+        os.pwrite(memory, content, 0)  # leaves the offset, which all who inherit it share, at 0
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
         return fcntl.fcntl(memory, fcntl.F_DUPFD, LOWEST_DESCRIPTOR)
     finally:
@@ -52,13 +52,13 @@ def sealed_descriptor(token: str) -> int:
 
 
 def withhold_tokens() -> list[int]:
-    """Keep tokens that are open here from the program that this process becomes.
+    """Keep the tokens in open descriptors from the program that this process becomes.
 
     Returns the standard streams that held one.
 
-    That is every descriptor of memory that `sealed_descriptor` made, whatever its number and whoever made it,
-    and every one of a file that holds one token and nothing else. They are closed by execve(2). Standard
-    streams, which a program expects to be open, lead to /dev/null from now on.
+    These are all descriptors of memory as `sealed_descriptor` makes it, whatever their number and whoever
+    made them, and of files that hold one token and nothing else. execve(2) will close them. Standard
+    streams, which a program expects to be open, are redirected to /dev/null.
     """
     streams = []
     for descriptor in _open_descriptors():
@@ -88,12 +88,12 @@ def environment_token(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def read_token(number: str) -> str:
-    """The token that the descriptor of that number holds, by the value of ``AGENTD_TOKEN_FD``.
+    """The token in a descriptor, whose number is the value of ``AGENTD_TOKEN_FD``.
 
-    Any number of processes may read it: the offset, which they share, is not used.
+    Any number of processes may read it: their shared offset is not used.
 
     Raises:
-        TokenFileError: no descriptor, not open here, not a small file, or it holds no token.
+        TokenFileError: it is not a number, not open, not a small file, or holds no token.
     """
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise TokenFileError(f"{TOKEN_FD_VARIABLE} is not the number of a file descriptor; unset it")
@@ -101,19 +101,19 @@ def read_token(number: str) -> str:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _refusal(number, "is not a file or memory that can be read more than once")
+            raise _error(number, "is not a file or memory that can be read more than once")
         if found.st_size > MAX_FILE_BYTES:
-            raise _refusal(number, f"holds more than {MAX_FILE_BYTES} bytes")
+            raise _error(number, f"holds more than {MAX_FILE_BYTES} bytes")
         content = os.pread(descriptor, MAX_FILE_BYTES, 0)
     except OSError as error:
-        raise _refusal(
+        raise _error(
             number,
             f"cannot be read ({error.strerror}); a program in between may have closed it, as Python's "
             "subprocess does without pass_fds",
         ) from error
     text = token_text(content.decode("ascii", "replace").strip())
     if text is None:
-        raise _refusal(number, "does not hold one token")
+        raise _error(number, "does not hold one token")
     return text
 
 
@@ -125,13 +125,13 @@ def _open_descriptors() -> list[int]:
 
 
 def _holds_token(descriptor: int) -> bool:
-    # By its name first: memory that was passed on opened for writing or with O_PATH cannot be read here, but
-    # could be opened again through /proc.
+    # By its name first: memory that was opened write-only or with O_PATH cannot be read here, but could be
+    # reopened through /proc.
     try:
         if os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)") == _LINK:
             return True
     except OSError:
-        pass  # no /proc; or the descriptor that listed the folder, which is closed by now
+        pass  # no /proc, or the descriptor that listed the folder and is closed by now
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
@@ -142,7 +142,7 @@ def _holds_token(descriptor: int) -> bool:
     return text.startswith(TOKEN_PREFIX) and token_text(text) is not None
 
 
-def _refusal(number: str, reason: str) -> TokenFileError:
+def _error(number: str, reason: str) -> TokenFileError:
     return TokenFileError(
         f"{TOKEN_FD_VARIABLE} is {number}, and that descriptor {reason}; unset it, or hand the token over in "
         "another way (`agentctl exec --file`)"

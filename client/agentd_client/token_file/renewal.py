@@ -1,12 +1,12 @@
-"""Renewal on use: a session that is in use goes on, up to its hard maximum, and nobody renews it by hand.
+"""Renewal on use: a session in use is extended up to its hard maximum, without anybody renewing it by hand.
 
-What is done is written here once, as steps, for the blocking and the async client: a step is some work with
-the token file, or a call to the agent, and the client that runs them does each in its own way. A client that
-gives up (an interruption, a cancellation) closes the steps, and with them lets go of the file's lock.
+The work is written once, as steps, for the blocking and the async client. A step works with the token file
+or calls the agent; the client that runs the steps does each in its own way. A client that gives up (an
+interruption, a cancellation) closes the steps, which release the file's lock.
 
-Whether a renewal succeeds is of no concern to the call that it is made in: the token at hand was verified.
-What was renewed and not written (the disk is full, the answer was lost) harms nobody either: the agent takes
-the token in the file until it has seen the new one, and renewing once more gives the same one again.
+A failed renewal does not affect the call it is part of: the present token was verified. A token that was
+renewed but not written (the disk is full, the answer was lost) does no harm: the agent accepts the token in
+the file until it has seen the new one, and renewing again gives the same one again.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from . import TokenClaim
 
     class CarriesOut(Protocol):
-        """Makes a call to the agent: `seconds` is the most it may take, None what the client is set to."""
+        """Makes a call to the agent within `seconds`; None is the client's own timeout."""
 
         def __call__(self, call: Call[Any], seconds: float | None) -> Any:
-            """The answer; raises the refusal."""
+            """The answer; raises the agent's error."""
 else:
     from ..light_typing import NamedTuple
 
 NOT_LOGGED_IN = Verification(valid=False, reason="NOT_LOGGED_IN", session=None)
-"""The answer where the session has no token to ask the agent about. The agent itself never gives it."""
+"""The answer if the session has no token to ask about. The agent itself never gives it."""
 
 RENEWED_AFTER = 2 / 3
-"""How much of the lifetime goes by first. A third is left to try again in, where the agent or disk fails."""
+"""The part of the lifetime that passes first. A third is left to try again if the agent or the disk fails."""
 
 ANSWER_SECONDS = 2.0
-"""For the agent to renew. Less than other writers wait for the lock, which is held meanwhile."""
+"""How long the agent may take. Less than other writers wait for the lock, which is held meanwhile."""
 
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Ask(NamedTuple):
-    """A call for the agent to answer; `seconds` is the most it may take, where that is less than usual."""
+    """A call to the agent; `seconds` is the most it may take, if that is less than usual."""
 
     call: Call[Any]
     seconds: float | None = None
@@ -55,7 +55,7 @@ class Ask(NamedTuple):
 
 if TYPE_CHECKING:
     FileWork = Callable[[], Any]
-    """Something to do with the token file; it may block, and is done in a thread by async code."""
+    """Work on the token file. It may block, so async code does it in a thread."""
 
     CheckSteps = Generator[FileWork | Ask, Any, Verification]
 
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 def is_due(session: SessionInfo, now: float) -> bool:
     """Whether a session that is valid should be renewed now (seconds since 1970).
 
-    Not before two thirds of its present lifetime, and never where nothing is to be won: it does not end by
-    itself, it goes to its hard maximum already, or it was used for the last time.
+    Not before two thirds of its present lifetime, and never if that gains nothing: it never expires, it
+    already lasts to its hard maximum, or it was used for the last time.
     """
     if session.expires_at is None or session.uses_left == 0:
         return False
@@ -75,9 +75,9 @@ def is_due(session: SessionInfo, now: float) -> bool:
 
 
 def pause_after_failure(session: SessionInfo, now: float) -> float:
-    """How many seconds to leave out after an attempt that failed, so that not every use makes another.
+    """How many seconds to pause after a failed attempt, so that not every use makes another.
 
-    An eighth of the time that is left, at most a minute: there are several more attempts before the end.
+    An eighth of the time that is left, at most a minute: that leaves several attempts before the end.
     """
     left = 0.0 if session.expires_at is None else session.expires_at - now
     return min(max(left, 0.0) / 8, _LONGEST_PAUSE_SECONDS)
@@ -86,7 +86,7 @@ def pause_after_failure(session: SessionInfo, now: float) -> float:
 def check(
     session: Session, audience: str | None, scopes: Sequence[str] | None, clock: Callable[[], float]
 ) -> CheckSteps:
-    """Verify the session's token, and renew it where that is due: `Client.check_session`."""
+    """Verify the session's token, and renew it if that is due: `Client.check_session`."""
     token: str | None = yield session.read_token
     if token is None:
         return NOT_LOGGED_IN
@@ -96,7 +96,7 @@ def check(
         other: str | None = yield session.read_token
         if other is None or other == token:
             return found
-        # Another process renewed, or logged in, between our reading and the agent's answer.
+        # Another process renewed or logged in since the file was read.
         token, found = other, (yield Ask(verify(other)))
     info = found.session
     if found.valid and info is not None and is_due(info, now := clock()) and session._may_renew(now):
@@ -109,7 +109,7 @@ def _renew(
 ) -> Generator[FileWork | Ask, Any, None]:
     claim: TokenClaim = session._claim_token()
     try:
-        # No: another is renewing at this moment, or has done so since the file was read.
+        # False: another process is renewing, or has renewed since the file was read.
         if (yield partial(claim.take, token)):
             created = yield Ask(calls.renew_token(token), ANSWER_SECONDS)
             yield partial(claim.replace, created.token)
@@ -120,7 +120,7 @@ def _renew(
 
 
 def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
-    """Carry out the steps of a check to their end and return its result; raises what they raise."""
+    """Run the steps of a check to their end; returns and raises what they do."""
     try:
         step = next(steps)
         while True:
@@ -134,4 +134,4 @@ def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
         result: Verification = end.value
         return result
     finally:
-        steps.close()  # an interruption hit the work, not the steps: they let go of the token file now
+        steps.close()  # after an interruption: this releases the token file

@@ -1,1 +1,1 @@
-"""How a call gets to the agent and its answer back: connections, their pool, and what is tried again."""
+"""How a call reaches the agent and its answer comes back: connections, their pool, and when to try again."""

@@ -1,16 +1,17 @@
-"""May a call that failed be tried again, when, and what is its error if not: one place for both clients.
+"""Whether and when a failed call is tried again, and its error if not: one set of rules for both clients.
 
-Pure: no socket, and no clock, whose time comes in as an argument (seconds, monotonic).
+Pure: no socket and no clock; the time comes in as an argument (seconds, monotonic).
 
 The rules (docs/design.md, "Repeating"):
 
-1. A request that was not sent whole cannot have been carried out: the agent acts on whole messages only,
-   and closes its receiving side before it stops, so what fails to be sent was never read whole.
-   It is repeated, whatever the method.
-2. A refusal with `AgentStoppingError` says that nothing was carried out. It is repeated.
-3. A request that was sent whole and whose answer was lost is repeated where the method is repeatable.
-   Otherwise it ends in `OutcomeUnknownError`, also when the time was up or the answer made no sense.
-4. All of it inside one deadline.
+1. A request that was not sent completely cannot have been carried out: the agent only acts on complete
+messages,
+   and shuts down its receiving side before it stops, so a request that fails to be sent was never read
+   completely. It is repeated, whatever the method.
+2. A reply of `AgentStoppingError` says that nothing was carried out. The request is repeated.
+3. A request that was sent completely and whose answer was lost is repeated if the method is repeatable.
+   Otherwise it ends in `OutcomeUnknownError`, also after a timeout or an answer that makes no sense.
+4. All of this happens within one deadline.
 """
 
 from __future__ import annotations
@@ -32,28 +33,28 @@ if TYPE_CHECKING:
     from ..protocol.methods import Method
 
 _STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
-"""No socket yet, or nobody who listens on it yet."""
+"""No socket yet, or nobody listening on it yet."""
 
 _QUEUE_FULL = errno.EAGAIN
-"""connect(2) of a Unix socket: somebody listens, and the queue of waiting connections is full."""
+"""connect(2) of a Unix socket: somebody listens, but the queue of pending connections is full."""
 
 _START = "start one with `agentd serve`"
 _BUSY = "see whether it is busy or stopped, and its log"
 
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.05
-"""An agent starts within a fifth of a second; nobody should wait much longer for it than that."""
+"""An agent starts within a fifth of a second; nobody should have to wait much longer than that."""
 
 
 class Attempts:
-    """One call's attempts. Each `after_...` returns the seconds to pause before the next, or raises the end.
+    """The attempts of one call. Each `after_...` returns the pause before the next, or raises the error.
 
     Args:
-        path: the socket, for the errors.
-        method: what is called; None for connecting alone.
+        path: the socket, for error messages.
+        method: what is called; None to connect only.
         now: the present time.
         timeout: seconds for the whole call.
-        patience: seconds of them to wait for an agent that is not there; None means all of them.
+        patience: how many of them to wait for an agent that is not there; None means all of them.
     """
 
     def __init__(
@@ -70,23 +71,23 @@ class Attempts:
         self._sent = False
 
     def seconds_left(self, now: float) -> float:
-        """Until the deadline; 0 when it has passed."""
+        """Seconds until the deadline; 0 after it."""
         return max(0.0, self._deadline - now)
 
     def beside(self, method: Method, now: float) -> Attempts:
-        """Those of another call, which is made once on the way and ends by the same time."""
+        """The attempts of another call, which is made once within the same deadline."""
         return Attempts(self.path, method, now=now, timeout=self.seconds_left(now), patience=0)
 
     def begin(self) -> None:
-        """A connection is there and nothing has been sent on it."""
+        """There is a connection and nothing has been sent on it."""
         self._sent = False
 
     def sent_whole(self) -> None:
-        """From here on the request may be carried out."""
+        """From now on the request may be carried out."""
         self._sent = True
 
     def after_no_connection(self, error: OSError, now: float) -> float:
-        """Connecting failed: an agent that is starting is waited for."""
+        """Connecting failed; an agent may be starting."""
         if error.errno == _QUEUE_FULL:
             timeout = AgentTimeoutError(
                 f"the agent at {self.path} has taken no connection for {self._timeout:g} s; {_BUSY}"
@@ -104,7 +105,7 @@ class Attempts:
         return self._next(absent, now)
 
     def after_loss(self, error: OSError, now: float, *, reused: bool) -> float:
-        """The connection broke; a `reused` one perhaps long ago, so no pause is needed."""
+        """The connection broke. A `reused` one may have broken long ago, so no pause is needed."""
         lost = AgentUnreachableError(
             f"the agent at {self.path} closed the connection ({error.strerror or error}); "
             "see whether it still runs, and its log"
@@ -113,12 +114,12 @@ class Attempts:
             raise self._unknown("the connection was closed before the answer came") from error
         return self._next(lost, now, at_once=reused)
 
-    def after_stopping(self, refusal: AgentStoppingError, now: float) -> float:
-        """The agent is going; the next one may be coming."""
-        return self._next(refusal, now)
+    def after_stopping(self, error: AgentStoppingError, now: float) -> float:
+        """The agent is stopping; another may be starting."""
+        return self._next(error, now)
 
     def timed_out(self) -> AgentdError:
-        """The error of a call whose time is up."""
+        """The error of a call that timed out."""
         if self._sent and not self._repeatable:
             return self._unknown(f"no answer came within {self._timeout:g} s")
         what = "answer" if self._sent else "take"
@@ -127,16 +128,16 @@ class Attempts:
         )
 
     def all_connections_busy(self, connections: int) -> AgentdError:
-        """The error of a call that got no connection, because others of this client kept them all."""
+        """The error of a call that got no connection because other calls of this client used all of them."""
         return AgentTimeoutError(
             f"{connections} calls of this client were under way for {self._timeout:g} s, and {self._name} "
             "had to wait for them; use fewer at once or a longer timeout"
         )
 
     def misunderstood(self, error: ProtocolError, difference: str | None = None) -> AgentdError:
-        """The error of a call whose answer made no sense; it is not repeated, the next would be no better.
+        """The error of a call whose answer made no sense; repeating it would not help.
 
-        `difference` is that of the two versions, where the agent could say which it is.
+        `difference` says how the two versions differ, if the agent could tell its own.
         """
         if self._sent and not self._repeatable:
             because = "" if difference is None else f"; {difference}"
@@ -156,5 +157,5 @@ class Attempts:
     def _unknown(self, reason: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(
             f"{self._name} was sent to the agent at {self.path}, but {reason}; whether it was carried "
-            "out is unknown; look (`agentctl status`) before you repeat it"
+            "out is unknown; check (`agentctl status`) before you repeat it"
         )

@@ -1,15 +1,15 @@
 """A connection to an agent: how it is made, and how a request and its answer travel on it.
 
-The socket never blocks. A call with which nothing goes wrong is one send (`send_at_once`), one wait, which
-each client does in its own way, and one receive (`receive_at_once`). Whatever is different is left to `ask`,
-which goes on from where those stopped: see `repeating`.
+The socket never blocks. A call without trouble is one send (`send_at_once`), one wait, which each client
+does in its own way, and one receive (`receive_at_once`). Everything else is left to `ask`, which continues
+where those stopped: see `repeating`.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from _socket import (  # not `socket`, which imports enum and selectors for what is not needed here
+from _socket import (  # `socket` would import enum and selectors, which are not needed here
     AF_UNIX,
     MSG_NOSIGNAL,
     SHUT_RDWR,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
     class HasDescriptor(Protocol):
-        """What can be waited for."""
+        """Something that can be waited for."""
 
         def fileno(self) -> int:
             """The descriptor."""
@@ -51,7 +51,7 @@ else:
     from ..light_typing import NamedTuple
 
 CLIENT_NAME = f"agentd-client {__version__}"
-"""As the client introduces itself."""
+"""How the client introduces itself."""
 
 _PEERCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -60,11 +60,10 @@ _MAX_PATH_BYTES = 107
 
 
 class Wait(NamedTuple):
-    """Wait until that is readable (or writable), but at most `seconds`; with None, so long.
+    """Wait until something is readable (or writable), for at most `seconds`; for nothing, just pause.
 
-    A step yields it, and the client that runs the steps does the waiting in its own way and sends back
-    whether it came about in time. `seconds` is None for as long as it takes, which only what has a descriptor
-    may.
+    Steps yield it. The client that runs them waits in its own way and sends back whether it happened in time.
+    `seconds` is None to wait as long as it takes, but not to pause.
     """
 
     waited_for: HasDescriptor | None
@@ -73,7 +72,7 @@ class Wait(NamedTuple):
 
 
 def peer_uid(connected: socket) -> int:
-    """Who listens at the other end: SO_PEERCRED, unix(7). It is the one who called listen(2)."""
+    """The user who called listen(2) at the other end: SO_PEERCRED, unix(7)."""
     credentials = connected.getsockopt(SOL_SOCKET, SO_PEERCRED, _PEERCRED.size)
     uid: int = _PEERCRED.unpack(credentials)[1]
     return uid
@@ -93,12 +92,12 @@ def _foreign(path: str, uid: int, agent_uid: int | None) -> ForeignAgentError:
         )
     return ForeignAgentError(
         f"uid {uid} listens at {path}, and you are uid {os.geteuid()}; nothing was sent: "
-        "look at who made that socket, and set AGENTD_SOCKET to your own agent's"
+        "check who made that socket, and set AGENTD_SOCKET to your own agent's"
     )
 
 
 class Connection:
-    """A connection to an agent of our own, or of a user whom we trust, for one call at a time."""
+    """A connection to this user's agent, or to that of a trusted user, for one call at a time."""
 
     __slots__ = ("_exchange", "_misread", "_socket", "_unsent", "reused", "wait")
 
@@ -110,22 +109,22 @@ class Connection:
         waiting = poll()
         waiting.register(connected, POLLIN)
         self.wait = waiting.poll
-        """Blocking code waits for the answer with it, for so many milliseconds."""
+        """How blocking code waits for an answer; takes milliseconds."""
         self.reused = False
 
     @classmethod
     def open(cls, path: str, exchange: Exchange | None = None, *, agent_uid: int | None = None) -> Connection:
-        """Connect, and see whose agent it is before a byte is sent.
+        """Connect, and check whose agent it is before a byte is sent.
 
         Args:
             path: the agent's socket.
-            exchange: what reads the conversation; None for one that reads answers alone.
+            exchange: reads the conversation; None for one that only reads answers.
             agent_uid: the one user whose agent is trusted; None for this process's own.
 
         Raises:
             OSError: nobody listens there, or not yet.
             AgentUnreachableError: the path cannot be a socket's.
-            ForeignAgentError: another user listens there, or one that cannot be told from others here.
+            ForeignAgentError: another user listens there, or it is not known which.
         """
         if len(os.fsencode(path)) > _MAX_PATH_BYTES or "\0" in path:
             raise AgentUnreachableError(
@@ -144,7 +143,7 @@ class Connection:
         return cls(connected, exchange)
 
     def close(self) -> None:
-        """Close the descriptor. Not shutdown(2): after fork(2) another process may still use the socket."""
+        """Close the descriptor. Without shutdown(2): after a fork another process may use the socket."""
         self._socket.close()
 
     def fileno(self) -> int:
@@ -152,18 +151,18 @@ class Connection:
         return self._socket.fileno()
 
     def hang_up(self) -> None:
-        """End the conversation for every process that has this socket; whoever waits on it wakes up."""
+        """Shut the socket down for every process that has it; this wakes everybody who waits on it."""
         try:  # noqa: SIM105 - contextlib is slow to import
             self._socket.shutdown(SHUT_RDWR)
         except OSError:
-            pass  # the other end was faster, or it is closed already
+            pass  # the other end was faster, or the socket is closed
 
     def send_at_once(self, call: Call[T]) -> bool:
-        """Send a request, of which nothing was sent yet; False where `ask` has to go on."""
+        """Send a request; False if `ask` has to continue."""
         request = self._exchange.request(call)
         try:
             sent = self._socket.send(request, MSG_NOSIGNAL)
-        except OSError:  # `ask` meets it again
+        except OSError:  # `ask` runs into it again
             sent = 0
         if sent == len(request):
             return True
@@ -171,7 +170,7 @@ class Connection:
         return False
 
     def receive_at_once(self, call: Call[T]) -> Answer[T] | None:
-        """The answer, where it has come whole; None where `ask` has to go on."""
+        """The answer, if it is complete; None if `ask` has to continue."""
         try:
             data = self._socket.recv(READ_BYTES)
             return self._exchange.receive(data, call) if data else None
@@ -182,16 +181,16 @@ class Connection:
             return None
 
     def begin(self, call: Call[T]) -> None:
-        """Make the request, of which `ask` sends what is not sent yet."""
+        """Encode the request, which `ask` then sends."""
         self._unsent = self._exchange.request(call)
 
     def ask(self, call: Call[T], attempts: Attempts) -> Steps[Answer[T]]:
-        """Send what is left of the request that was begun, and receive its answer.
+        """Send the rest of the request, and receive its answer.
 
         Raises:
             OSError: the connection broke.
             ProtocolError: the answer is none.
-            AgentTimeoutError, OutcomeUnknownError: the time was up.
+            AgentTimeoutError, OutcomeUnknownError: the deadline has passed.
         """
         while self._unsent:
             try:
@@ -199,7 +198,7 @@ class Connection:
             except BlockingIOError:
                 yield from self._wait(attempts, writable=True)
             except OSError:
-                # The agent takes no more of it. It may have said why before it closed.
+                # The agent reads no more of it. It may have sent the reason before it closed.
                 answer = self._last_answer(call)
                 if answer is None:
                     raise
@@ -225,11 +224,11 @@ class Connection:
                 if answer is not None:
                     return answer
         except OSError:
-            pass  # nothing is left, or nobody is there
+            pass  # nothing left to read, or nobody there
         return None
 
     def listen(self) -> Steps[bytes]:
-        """Receive what comes next, however long that takes; nothing where the peer has closed.
+        """Receive what comes next, however long that takes; b"" if the peer has closed.
 
         Raises:
             OSError: the connection broke, or was closed here.

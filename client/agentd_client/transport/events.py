@@ -1,7 +1,7 @@
-"""Events as they come from the agent: on a connection of their own, when there is something to tell.
+"""Events from the agent, on a connection of their own.
 
-`Feed` is what the blocking and the async iterator have in common, as steps (see `repeating`); `Events` is
-the blocking one.
+`Feed` is what the blocking and the async iterator share, as steps (see `repeating`); `Events` is the
+blocking one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class EventExchange(Exchange):
-    """A conversation in which events may come at any time: before the answer, in one read with it, and after.
+    """A conversation in which events may come at any time: before the answer, together with it, and after it.
 
-    What came is kept as it is and read one at a time, so that the events before a malformed one are told.
+    Messages are kept as they came and read one by one, so that events before a malformed one are delivered.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class EventExchange(Exchange):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the last message came to its end."""
+        """Whether the last message is complete."""
         return not self._decoder.has_partial_message
 
     def receive(self, data: bytes, call: Call[T]) -> Answer[T] | None:
@@ -62,20 +62,20 @@ class EventExchange(Exchange):
         return None
 
     def keep(self, data: bytes) -> None:
-        """Take received bytes, once the answer is there."""
+        """Take received bytes, after the answer."""
         self._unread.extend(self._decoder.receive(data))
 
     def next_event(self) -> Event | None:
-        """The next event of those received, or None; other notifications and late answers are passed over.
+        """The next received event, or None; skips other notifications and late answers.
 
         Raises:
-            ProtocolError: the peer sent something that an agent does not; close the connection.
+            ProtocolError: the peer sent something that no agent sends; close the connection.
         """
         while self._unread:
             match self._unread.popleft():
                 case Notification(methods.EVENT, params):
                     return calls.read_event(params)
-                case Response(0, error, _) if error is not None:  # the last that the agent says
+                case Response(0, error, _) if error is not None:  # the agent's last message
                     raise ProtocolError(f"the agent closed the connection: {error_from_wire(error).sentence}")
                 case Request() | RefusedRequest():
                     raise ProtocolError("expected an event, got a request")
@@ -85,7 +85,7 @@ class EventExchange(Exchange):
 
 
 class Feed:
-    """A connection on which the agent has agreed to send events, used by the process that made it."""
+    """A connection on which the agent sends events, used by the process that made it."""
 
     def __init__(self, connection: Connection, exchange: EventExchange) -> None:
         self._connection = connection
@@ -94,21 +94,21 @@ class Feed:
         self._closed = False
 
     def is_closed(self) -> bool:
-        """Whether no more events will be told; in a forked child from the beginning."""
+        """Whether there will be no more events; in a forked child from the beginning."""
         return self._closed or os.getpid() != self._pid
 
     def next_event(self) -> Steps[Event | None]:
-        """The next event; None where the feed is closed, here or by the agent. Giving up loses no event.
+        """The next event; None if the feed is closed, here or by the agent. Giving up loses no event.
 
         Raises:
-            ProtocolError: what came is no event; the feed is closed.
+            ProtocolError: something else than an event came; the feed is closed.
         """
         try:
             while not self.is_closed():
                 event = self._exchange.next_event()
                 if event is not None:
                     return event
-                data = yield from self._heard()
+                data = yield from self._received()
                 if data:
                     self._exchange.keep(data)
                 elif self.is_closed() or self._exchange.is_whole:
@@ -121,24 +121,24 @@ class Feed:
         return None
 
     def close(self) -> None:
-        """No more events; who waits for one wakes up. The descriptor stays until `release`."""
+        """End the events and wake whoever waits for one. The descriptor stays open until `release`."""
         if not self.is_closed():
             self._closed = True
             self._connection.hang_up()
 
     def release(self) -> None:
-        """Close the descriptor, when nobody waits on it."""
+        """Close the descriptor, once nobody waits on it."""
         self._connection.close()
 
-    def _heard(self) -> Steps[bytes]:
+    def _received(self) -> Steps[bytes]:
         try:
             return (yield from self._connection.listen())
-        except OSError:  # an agent that was killed: the connection ended, in another way
+        except OSError:  # the agent was killed, which also ends the connection
             return b""
 
 
 class _Source(Pool):
-    """Where `carry_out` gets the connection of a feed from, and leaves it."""
+    """The pool from which `carry_out` gets the connection of a feed, and in which it leaves it."""
 
     def __init__(self, path: str, agent_uid: int | None) -> None:
         super().__init__(path, agent_uid)
@@ -173,13 +173,13 @@ def open_feed(path: str, attempts: Attempts, agent_uid: int | None = None) -> St
 class Events:
     """What happens at the agent, in its order; made by `Client.subscribe`.
 
-    An iterator, and a context manager that closes it. It ends when the agent closes the connection, with an
-    event of the kind "stopping" where the agent could still say so, and after `close`. Ctrl-C interrupts the
-    waiting and loses no event: one may go on afterwards. `Event.missed` tells how many were lost on the way.
+    An iterator, and a context manager that closes it. It ends after `close`, or when the agent closes the
+    connection, usually after an event of the kind "stopping". Ctrl-C interrupts the wait and loses no event:
+    iteration can continue. `Event.missed` says how many events were lost on the way.
 
-    Any thread may use it: each event goes to one of them. A forked child gets none.
+    It is thread-safe; each event goes to one thread. A forked child gets none.
 
-    Iterating raises `ProtocolError` where what came is no event; then it is closed.
+    Iterating raises `ProtocolError` if something else than an event came, and closes it.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -194,15 +194,15 @@ class Events:
             with self._turn:
                 event = run(self._feed.next_event())
         finally:
-            self._let_go()
+            self._release_if_closed()
         if event is None:
             raise StopIteration
         return event
 
     def close(self) -> None:
-        """No more events; a thread that waits for one finds the end."""
+        """End the events, also for a thread that waits for one."""
         self._feed.close()
-        self._let_go()
+        self._release_if_closed()
 
     def __enter__(self) -> Self:
         return self
@@ -210,9 +210,9 @@ class Events:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _let_go(self) -> None:
-        # Not while another thread waits on the descriptor, whose number the next file would get: that thread
-        # comes by here afterwards.
+    def _release_if_closed(self) -> None:
+        # Not while another thread waits on the descriptor, whose number could be reused: that thread comes
+        # here afterwards.
         if self._feed.is_closed() and self._turn.acquire(blocking=False):
             try:
                 self._feed.release()

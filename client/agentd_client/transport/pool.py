@@ -1,7 +1,7 @@
-"""The connections of one client: exclusive to one call at a time, bounded, and never shared by a fork.
+"""The connections of one client: bounded in number, one call at a time each, not shared across a fork.
 
-That each call has a connection to itself is what makes giving up simple: whoever times out, is
-interrupted or cancelled closes its own connection, and hurts nobody else.
+Because each call has a connection to itself, giving up is simple: a call that times out, is interrupted or is
+cancelled closes its own connection and affects no other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .attempts import Attempts
 
 MAX_CONNECTIONS = 16
-"""Of one client in one process, so that as many threads call side by side. The agent takes 256 of all its
-peers, and 32 of one other user at the verify socket."""
+"""Per client and process, so that as many threads can call in parallel. The agent takes 256 from all its
+peers, and 32 from one other user at the verify socket."""
 
 MAX_UID = 2**32 - 2
 """uid_t has 32 bits, and chown(2) gives the last one another meaning."""
@@ -29,11 +29,11 @@ MAX_UID = 2**32 - 2
 LONGEST_TIMEOUT_SECONDS = 24 * 3600
 
 
-class Turn:
-    """A place in the queue for a connection; its descriptor is readable once the turn has come."""
+class Waiter:
+    """A place in the queue for a connection; its descriptor becomes readable when it is served."""
 
     def __init__(self) -> None:
-        self.has_come = False
+        self.is_served = False
         self.connection: Connection | None = None
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
 
@@ -41,9 +41,9 @@ class Turn:
         """The descriptor to wait for."""
         return self._descriptor
 
-    def come(self, connection: Connection | None) -> None:
-        """Give it a connection, or with None the right to open one."""
-        self.has_come, self.connection = True, connection
+    def serve(self, connection: Connection | None) -> None:
+        """Give it a connection, or with None the permission to open one."""
+        self.is_served, self.connection = True, connection
         os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:
@@ -52,12 +52,11 @@ class Turn:
 
 
 class Pool:
-    """The connections of one client in one process, the idle one last used on top. Any thread may use it.
+    """The connections of one client in one process, the last used idle one on top. Thread-safe.
 
-    Taking an idle connection and giving it back are one pop and one append, which are whole in themselves.
-    There is a lock only where more calls are under way than there may be connections: those wait in a queue,
-    and what becomes free is handed to the first of them, so that a thread that calls without a pause starves
-    no other.
+    Taking an idle connection and giving it back are one pop and one append, which are atomic. A lock is only
+    needed when there are more calls than connections: those calls wait in a queue, and a connection that
+    becomes free goes to the first of them, so that a thread that calls without a pause cannot starve others.
     """
 
     __slots__ = ("_agent_uid", "_closed", "_idle", "_open", "_path", "_queue_lock", "_room", "_waiting")
@@ -67,20 +66,20 @@ class Pool:
         self._agent_uid = agent_uid
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
-        self._room = [None] * MAX_CONNECTIONS  # one for each connection that may still be opened
-        self._waiting: list[Turn] = []
+        self._room = [None] * MAX_CONNECTIONS  # one item per connection that may still be opened
+        self._waiting: list[Waiter] = []
         self._queue_lock = allocate_lock()
         self._closed = False
 
     def take_idle(self) -> Connection | None:
-        """The idle connection that was used last; None where there is none."""
+        """The idle connection that was used last, if any."""
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
     def take(self) -> Connection | None:
-        """An idle connection, or a new one; None where all are in use. Raises as `Connection.open` does."""
+        """An idle connection, or a new one; None if all are in use. Raises as `Connection.open` does."""
         connection = self.take_idle()
         if connection is not None:
             return connection
@@ -100,46 +99,46 @@ class Pool:
             self._drop_idle()
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection that is of no use any more."""
+        """Close a connection that cannot be reused."""
         self._open.discard(connection)
         connection.close()
         self._free_room()
 
-    def queue_up(self) -> Turn:
-        """Wait for a connection; to be left in any case."""
-        turn = Turn()
+    def queue_up(self) -> Waiter:
+        """Enter the queue for a connection; call `leave` in any case."""
+        waiter = Waiter()
         with self._queue_lock:
-            self._waiting.append(turn)
-        self._serve()  # what was given back before it stood in the queue
-        return turn
+            self._waiting.append(waiter)
+        self._serve()  # a connection may have been given back just before
+        return waiter
 
-    def take_in_turn(self, turn: Turn) -> Connection | None:
-        """The connection of a turn that has come; None where it has not. Raises as `Connection.open` does."""
+    def take_served(self, waiter: Waiter) -> Connection | None:
+        """The connection of a waiter that was served, else None. Raises as `Connection.open` does."""
         with self._queue_lock:
-            if not turn.has_come:
+            if not waiter.is_served:
                 return None
-            turn.has_come = False
-        return turn.connection or self._opened()
+            waiter.is_served = False
+        return waiter.connection or self._opened()
 
-    def leave(self, turn: Turn) -> None:
-        """Leave the queue. What the turn was given and did not take is the next one's."""
+    def leave(self, waiter: Waiter) -> None:
+        """Leave the queue. A connection that the waiter was given and did not take goes to the next one."""
         with self._queue_lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            is_unused, turn.has_come = turn.has_come, False
-        turn.close()
-        if is_unused and turn.connection is not None:
-            self.give_back(turn.connection)
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            is_unused, waiter.is_served = waiter.is_served, False
+        waiter.close()
+        if is_unused and waiter.connection is not None:
+            self.give_back(waiter.connection)
         elif is_unused:
             self._free_room()
 
     def close(self) -> None:
-        """Close what is idle now; what is in use is closed when its call is over."""
+        """Close the idle connections; those in use are closed when their calls end."""
         self._closed = True
         self._drop_idle()
 
     def close_inherited(self) -> None:
-        """In a forked child: let go of all of the parent's connections, which stay usable for the parent."""
+        """In a forked child: close the parent's connections here; they stay usable in the parent."""
         for connection in tuple(self._open):
             connection.close()
 
@@ -166,7 +165,7 @@ class Pool:
                         self._room.pop()
                     except IndexError:
                         return
-                self._waiting.pop(0).come(connection)
+                self._waiting.pop(0).serve(connection)
 
     def _drop_idle(self) -> None:
         while (connection := self.take_idle()) is not None:
@@ -174,9 +173,9 @@ class Pool:
 
 
 class ProcessPools:
-    """The present process's pool. After fork(2) a client finds an empty one and connects anew.
+    """The pool of the present process. After fork(2) a client gets an empty one and connects again.
 
-    Kept by process id, which also holds for a fork made by an extension that runs none of Python's hooks.
+    Keyed by process id, which also works for a fork by an extension that does not run Python's hooks.
     """
 
     __slots__ = ("_closed", "_pools", "agent_uid", "path")
@@ -197,7 +196,7 @@ class ProcessPools:
         return self._pools.get(pid) or self._pool_of(pid)
 
     def close(self) -> None:
-        """Close every connection that is not in use; no call begins from now on."""
+        """Close every idle connection; no call can begin from now on."""
         self._closed = True
         pid = os.getpid()
         self._forget_others(pid)
@@ -205,7 +204,7 @@ class ProcessPools:
             self._pools[pid].close()
 
     def _pool_of(self, pid: int) -> Pool:
-        # Of threads that come here at once, all get the one that was first.
+        # If several threads come here at once, setdefault gives all of them the same pool.
         pool = self._pools.setdefault(pid, Pool(self.path, self.agent_uid))
         self._forget_others(pid)
         return pool
@@ -216,7 +215,7 @@ class ProcessPools:
                 inherited.close_inherited()
 
 
-class Caller:
+class ClientBase:
     """What both clients have in common: connections, and the time that a call may take."""
 
     def __init__(
@@ -237,7 +236,7 @@ class Caller:
 
     @property
     def timeout(self) -> float:
-        """The seconds for a whole call; `InvalidParamsError` where it is set to what is no such number."""
+        """The seconds for a whole call; `InvalidParamsError` if it is set to something else."""
         return self._timeout
 
     @timeout.setter
@@ -247,7 +246,7 @@ class Caller:
 
     @property
     def patience(self) -> float | None:
-        """How many of them may go by waiting for an agent that is not there; None means all."""
+        """How many of them to wait for an agent that is not there; None means all."""
         return self._patience
 
     @patience.setter
@@ -259,7 +258,7 @@ class Caller:
     def _attempts(
         self, method: Method | None, timeout: float | None = None, began: float | None = None
     ) -> Attempts:
-        from .attempts import Attempts  # where something goes wrong, or nobody has called yet
+        from .attempts import Attempts  # only needed to connect, or when something goes wrong
 
         timeout = self._timeout if timeout is None else timeout
         return Attempts(
@@ -272,12 +271,12 @@ class Caller:
 
 
 def _check_uid(agent_uid: object) -> None:
-    # Strictly: what is no user id must not pass for one (True is 1), nor for "my own".
+    # Strict: True must not count as user 1, nor anything else as this process's own user.
     if agent_uid is not None and (type(agent_uid) is not int or not 0 <= agent_uid <= MAX_UID):
         raise LocalParamsError(f"agent_uid is a user id, a whole number from 0 to {MAX_UID}, or None")
 
 
 def _check_seconds(name: str, seconds: object) -> None:
-    # A NaN fails every comparison; None, "for ever", is no deadline.
+    # NaN fails every comparison. None, for ever, is not a deadline.
     if not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_TIMEOUT_SECONDS:
         raise LocalParamsError(f"{name} is a number of seconds from 0 to {LONGEST_TIMEOUT_SECONDS}")

@@ -1,10 +1,10 @@
-"""A call as steps, from wherever it stands to its end: connecting, sending, waiting, and all of it again.
+"""A call as steps, from wherever it stands to its end: connecting, sending, waiting, and trying again.
 
-Both clients take these where a call does not go through at once. Where a step would block it yields a
-`Wait`. A client that gives up (an interruption, a cancellation) closes the steps, and with them the
-connection in use.
+Both clients take these steps when a call does not succeed at once. Where a step would block it yields a
+`Wait`. A client that gives up (an interruption, a cancellation) closes the steps, which close the connection
+in use.
 
-Below them is how blocking code carries them out: it waits with poll(2).
+At the end is how blocking code runs them: it waits with poll(2).
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 
 
 def connect(pool: Pool, attempts: Attempts) -> Steps[Connection]:
-    """A connection to the agent, which may still be starting."""
+    """Connect to the agent, which may still be starting."""
     while True:
         try:
-            return pool.take() or (yield from _take_in_turn(pool, attempts))
+            return pool.take() or (yield from _wait_for_connection(pool, attempts))
         except AgentdError:  # before OSError: a timeout is one of both
             raise
         except OSError as error:
             try:
                 pause = attempts.after_no_connection(error, monotonic())
             except AgentUnreachableError as absent:
-                from ..file_locks import agent_elsewhere  # where there is none, which is rare
+                from ..file_locks import agent_elsewhere  # rarely needed
 
                 remedy = agent_elsewhere(attempts.path)
                 if remedy is None:
@@ -60,13 +60,13 @@ def connect(pool: Pool, attempts: Attempts) -> Steps[Connection]:
         yield Wait(None, False, pause)
 
 
-def _take_in_turn(pool: Pool, attempts: Attempts) -> Steps[Connection]:
-    turn = pool.queue_up()
+def _wait_for_connection(pool: Pool, attempts: Attempts) -> Steps[Connection]:
+    waiter = pool.queue_up()
     try:
-        yield Wait(turn, False, attempts.seconds_left(monotonic()))
-        connection = pool.take_in_turn(turn)
+        yield Wait(waiter, False, attempts.seconds_left(monotonic()))
+        connection = pool.take_served(waiter)
     finally:
-        pool.leave(turn)
+        pool.leave(waiter)
     if connection is None:
         raise attempts.all_connections_busy(MAX_CONNECTIONS)
     return connection
@@ -79,14 +79,14 @@ def carry_out(
     begun: Connection | None = None,
     answer: Answer[T] | None = None,
 ) -> Steps[T]:
-    """A call to its end, repeated where that is safe; raises the agent's refusal as it is.
+    """Carry a call out, repeating it where that is safe; raises the error that the agent answered with.
 
     Args:
         pool: where connections come from.
-        call: what is asked.
-        attempts: those that are left.
-        begun: the connection on which the call was begun; None where it was not.
-        answer: what was answered on it already.
+        call: the call.
+        attempts: the attempts that are left.
+        begun: the connection on which the call was begun, if it was.
+        answer: the answer that has already come on it.
     """
     while True:
         connection = begun or (yield from connect(pool, attempts))
@@ -107,13 +107,12 @@ def carry_out(
         except OSError as error:
             pause = attempts.after_loss(error, monotonic(), reused=connection.reused)
         else:
-            refusal = answer.refusal
-            if not isinstance(refusal, AgentStoppingError):
-                reusable = not isinstance(refusal, InvalidMessageError)
+            if not isinstance(answer.error, AgentStoppingError):
+                reusable = not isinstance(answer.error, InvalidMessageError)
                 return answer.unwrap()
-            pause = attempts.after_stopping(refusal, monotonic())
+            pause = attempts.after_stopping(answer.error, monotonic())
         finally:
-            # Also when interrupted or cancelled: a late answer must not meet the next call.
+            # Also when interrupted or cancelled: the next call must not get a late answer.
             if reusable:
                 pool.give_back(connection)
             else:
@@ -123,7 +122,7 @@ def carry_out(
 
 
 def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
-    """How the agent's version differs from this client's; None where it does not or is not known."""
+    """How the agent's version differs from this client's; None if it does not or is not known."""
     from ..versions import difference
 
     connection = None
@@ -143,7 +142,7 @@ def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
 
 
 def run(steps: Steps[T]) -> T:
-    """Carry out the steps to their end and return their result; raises what they raise."""
+    """Run steps to their end; returns and raises what they do."""
     try:
         wait = next(steps)
         while True:
@@ -152,7 +151,7 @@ def run(steps: Steps[T]) -> T:
         result: T = done.value
         return result
     finally:
-        steps.close()  # an interruption hit the waiting, not the steps: they close the connection now
+        steps.close()  # after an interruption while waiting: this closes the connection
 
 
 def _wait(wait: Wait) -> bool:
