@@ -11,6 +11,7 @@ import pytest
 from agentd_client import errors
 from agentd_client.protocol import limits, methods, reasons, results
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
+from agentd_client.protocol.wire import camel
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "client" / "README.md"]
@@ -108,6 +109,35 @@ def test_every_kind_of_event_and_every_method_is_documented():
     assert named == set(re.findall(r"^### (\w+)$", section("Methods"), re.MULTILINE))
     for reason in results.LOCK_REASONS:
         assert f'`"{reason}"`' in section("Methods")
+
+
+@pytest.mark.parametrize(
+    ("heading", "header", "result"),
+    [
+        ("### hello", "result", results.Hello),
+        ("### getStatus", "result", results.Status),
+        ("### createToken", "result", results.CreatedToken),
+        ("### verifyToken", "result", results.Verification),
+        ("### A session", "field", results.SessionInfo),
+        ("### listSessions", "result", results.SessionPage),
+        ("### revokeToken", "result", results.Revocation),
+        ("### revokeSessions", "result", results.Revocations),
+        ("### resetKey", "result", results.KeyReset),
+        ("### listAudit", "result", results.AuditPage),
+        ("### listAudit", "field of an entry", results.AuditEntry),
+        ("### lock", "result", results.LockState),
+        ("### unlock", "result", results.LockState),
+        ("### changePassphrase", "result", results.Protection),
+        ("### subscribe", "result", results.Subscribed),
+        ("## The verify socket", "result", results.Verdict),
+        ("## Events", "field", results.Event),
+    ],
+)
+def test_every_field_of_a_result_is_documented(heading, header, result):
+    text = PROTOCOL.partition(f"\n{heading}\n")[2].partition("\n##")[0]
+    table = text.partition(f"| {header} | type | |\n")[2].partition("\n\n")[0]
+    named = [name for cell, *_ in rows(table) for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(map(camel, result._fields))
 
 
 def test_the_methods_that_may_be_repeated_are_those_that_the_clients_repeat():
