@@ -101,7 +101,11 @@ async def test_a_session_key_goes_from_memory_to_ciphertext_and_back(tmp_path):
 async def test_stopping_wipes_every_key(tmp_path):
     async with await make(tmp_path / "keys") as ring:
         sealed = ring.seal(b"value", b"path")
+        made = ring.new_key()
+        unwrapped = ring.unwrap_key(ring.wrap_key(made, b"id"), b"id")
     assert ring.state is State.STOPPED
+    assert made.is_wiped
+    assert unwrapped.is_wiped
     for use in (
         lambda: ring.seal(b"", b""),
         lambda: ring.open(sealed, b"path"),

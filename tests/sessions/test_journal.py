@@ -98,6 +98,27 @@ async def test_the_audit_log_says_who_did_what_to_which_session_and_outlives_fre
     assert created.token not in repr(entries)
 
 
+async def test_an_entry_is_in_the_transaction_of_what_it_tells_of(db, manager):
+    ending = await manager.open_session()
+    before = (await manager.list_audit()).entries
+
+    async def change_everything(tran):
+        await manager.open_session(tran=tran)
+        assert await manager.revoke_token(id=ending.id, tran=tran)
+        await manager.reset_key(tran)
+
+    with pytest.raises(RuntimeError, match="never mind"):
+        async with db.transaction() as tran:
+            await change_everything(tran)
+            raise RuntimeError("never mind")
+    assert (await manager.list_audit()).entries == before
+    async with db.transaction() as tran:
+        await change_everything(tran)
+        assert (await manager.list_audit()).entries == before
+    told = [entry.kind for entry in (await manager.list_audit()).entries]
+    assert told == ["keyReset", "revoked", "created", "created"]
+
+
 async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):
     await manager.open_session(opened_by=ME)
     await manager.stop()

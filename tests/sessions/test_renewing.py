@@ -7,11 +7,12 @@ import trio
 import trio.testing
 
 from agentd.sessions import SessionManager
-from agentd.sessions.rules import OVERLAP_SECONDS
 from agentd_client import PeerIdentity
 from agentd_client.errors import InvalidExpiryError, SessionManagerNotRunningError, TokenNotValidError
 from agentd_client.protocol import reasons
 from tests.disk import hold_commits
+
+OVERLAP_SECONDS = 10  # promised in docs/security.md, so it is not imported
 
 
 async def settled(db):
@@ -34,7 +35,9 @@ async def test_a_renewed_session_lasts_as_long_again(manager, clock):
     assert not await manager.verify_token(renewed.token)
 
 
-async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_an_overlap(db, manager, clock):
+async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_ten_seconds_more(
+    db, manager, clock
+):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     clock.advance(100)
