@@ -106,10 +106,8 @@ class Batch:
                 else:
                     has_grown |= len(txn.get(key) or b"") < len(sealed)
                     txn.put(key, sealed)
-        except lmdb.MapFullError as error:
-            raise MapFull from error
         except lmdb.Error as error:
-            raise store_error(error) from error
+            raise _batch_error(error) from error
         if pages_at_most:
             self.is_empty = False
             self._untouched_pages -= pages_at_most
@@ -121,10 +119,8 @@ class Batch:
         """Write the value of a key once more; raises `MapFull` if there is no room for that."""
         try:
             self.txn.put(key, self.txn.get(key) or b"")
-        except lmdb.MapFullError as error:
-            raise MapFull from error
         except lmdb.Error as error:
-            raise store_error(error) from error
+            raise _batch_error(error) from error
 
     def check_reserve(self) -> None:
         """Raise `MapFull` if a commit would leave less than it has to."""
@@ -140,10 +136,8 @@ class Batch:
         """
         try:
             self.txn.commit()
-        except lmdb.MapFullError as error:
-            raise MapFull from error
         except lmdb.Error as error:
-            raise store_error(error) from error
+            raise _batch_error(error) from error
 
     def abort(self) -> None:
         """Drop it; a no-op once it is over."""
@@ -166,6 +160,10 @@ class Batch:
             finally:
                 probe.abort()
         return True
+
+
+def _batch_error(error: lmdb.Error) -> Exception:
+    return MapFull() if isinstance(error, lmdb.MapFullError) else store_error(error)
 
 
 class Environment:

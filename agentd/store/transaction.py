@@ -107,12 +107,14 @@ class Transaction(View):
         """Whether it is a transaction of this store."""
         return self._owner is owner
 
-    def _read(self, key: bytes) -> bytes | None:
+    def stored(self, key: bytes) -> bytes | None:
+        """See `View.stored`; each key is read once, and validated at the commit."""
         if key not in self._reads:
             (self._reads[key],) = self._reader().get((key,))
         return self._reads[key]
 
-    def _scan(self, keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+    def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """See `View.stored_in`."""
         return self._reader().scan(keys, reverse=reverse, limit=limit)
 
     def _on_range_read(self, keys: KeyRange, seen: list[Pair]) -> None:

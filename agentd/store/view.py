@@ -38,12 +38,12 @@ class View(ABC):
         """Raise if this view may not be used any more."""
 
     @abstractmethod
-    def _read(self, key: bytes) -> bytes | None:
+    def stored(self, key: bytes) -> bytes | None:
         """The stored bytes of a key, without pending writes."""
 
     @abstractmethod
-    def _scan(self, keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
-        """What is stored in a range, without pending writes."""
+    def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """The stored keys of a range with their sealed values, without pending writes."""
 
     def _on_range_read(  # noqa: B027 - only a transaction keeps what it read
         self, keys: KeyRange, seen: list[Pair]
@@ -56,7 +56,7 @@ class View(ABC):
         key = encode_path(path)
         if key in self.writes:
             return self.writes[key]
-        sealed = self._read(key)
+        sealed = self.stored(key)
         return None if sealed is None else self._sealer.open(key, sealed)
 
     def sealed(self, path: KeyPath) -> bytes | None:
@@ -66,7 +66,7 @@ class View(ABC):
         """
         self.require_open()
         key = encode_path(path)
-        return None if key in self.writes else self._read(key)
+        return None if key in self.writes else self.stored(key)
 
     def put(self, path: KeyPath, value: bytes) -> None:
         """Set the value; reads nothing."""
@@ -77,7 +77,7 @@ class View(ABC):
         """Remove the entry; whether there was one, which counts as read."""
         self.require_open()
         key = encode_path(path)
-        found = (self.writes[key] if key in self.writes else self._read(key)) is not None
+        found = (self.writes[key] if key in self.writes else self.stored(key)) is not None
         if found:
             self.writes[key] = None
         return found
@@ -126,7 +126,7 @@ class View(ABC):
         pending = {key: value for key, value in self.writes.items() if key in keys}
         # Each pending key hides at most one stored entry, so this many leave `limit` of them.
         enough = None if limit is None else limit + len(pending)
-        seen = self._scan(keys, reverse, enough)
+        seen = self.stored_in(keys, reverse=reverse, limit=enough)
         merged = [(key, sealed, True) for key, sealed in seen if key not in pending]
         merged += [(key, value, False) for key, value in pending.items() if value is not None]
         merged.sort(key=lambda entry: entry[0], reverse=reverse)
@@ -150,14 +150,6 @@ class WriteView(View):
         self._txn: lmdb.Transaction[bytes] | None = txn
         self.failure: lmdb.Error | None = None
 
-    def stored(self, key: bytes) -> bytes | None:
-        """The stored bytes of a key, as earlier operations of the batch left them."""
-        return self._read(key)
-
-    def stored_in(self, keys: KeyRange) -> list[Pair]:
-        """The stored keys of a range with their sealed values."""
-        return self._scan(keys, False, None)
-
     def close(self) -> None:
         """End the view; it refuses every use from now on."""
         self._txn = None
@@ -171,14 +163,16 @@ class WriteView(View):
             raise TransactionEndedError("the operation that this view belonged to is over")
         return self._txn
 
-    def _read(self, key: bytes) -> bytes | None:
+    def stored(self, key: bytes) -> bytes | None:
+        """See `View.stored`; includes the writes of earlier operations in the batch."""
         txn = self._open_txn()
         try:
             return txn.get(key)
         except lmdb.Error as error:
             raise self._failed(error) from error
 
-    def _scan(self, keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+    def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """See `View.stored_in`; includes the writes of earlier operations in the batch."""
         txn = self._open_txn()
         try:
             return scan(txn, keys, reverse, limit)

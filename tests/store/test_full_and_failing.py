@@ -300,10 +300,10 @@ async def test_an_environment_whose_reservation_fails_oddly_is_closed_again(
         pass
     real = os.open
 
-    def no_descriptors(path: str | Path, flags: int, *mode: int) -> int:
+    def no_descriptors(path: str | Path, flags: int, *mode: int, dir_fd: int | None = None) -> int:
         if str(path).endswith("data.mdb"):
             raise OSError(errno.EMFILE, "Too many open files", str(path))
-        return real(path, flags, *mode)
+        return real(path, flags, *mode, dir_fd=dir_fd)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", no_descriptors)
