@@ -11,7 +11,7 @@ from agentd_client.cli import interrupts, isolation
 
 
 def main() -> None:
-    """Entry point of the command; ends in `SystemExit`, or by SIGINT where that came."""
+    """Entry point of the command; ends in `SystemExit`, or by SIGINT if it was interrupted."""
     interrupts.end_at_once()
     isolation.keep_to_what_is_installed()
     from contextlib import suppress

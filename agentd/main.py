@@ -145,11 +145,10 @@ async def serve(
     admission = owner_only()  # refuses before anything is made
     if passed is not None:
         settings = msgspec.structs.replace(settings, socket_path=passed.getsockname())
-    socket_path = settings.socket_path
     with (
         trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
-        SocketFile(socket_path) as socket_file,
+        SocketFile(settings.socket_path) as socket_file,
         VerifySocket(settings, passed_verify) as verify_socket,
     ):
         await trio.to_thread.run_sync(prepare_state, settings)
@@ -172,7 +171,7 @@ async def serve(
             traffic = Traffic()
             dispatch = agent_dispatch(
                 agent,
-                status_reader(agent, settings, socket_path, traffic, clock, started),
+                status_reader(agent, settings, traffic, clock, started),
                 version=__version__,
                 logger=logger,
                 traffic=traffic,
@@ -190,7 +189,7 @@ async def serve(
                     _start_locking(standing, agent, settings, idle, lock_signals, logger)
                     standing.start_soon(notify_systemd, agent)
                     standing.start_soon(keep_in_place, socket_file, logger)
-                    _log_ready(agent, settings, socket_path, logger)
+                    _log_ready(agent, settings, logger)
                     async with trio.open_nursery() as serving:
                         serving.start_soon(verify_socket.serve, agent, logger, traffic, stop)
                         await serve_connections(
@@ -269,10 +268,10 @@ def _start_locking(
         standing.start_soon(watch_signal, lock, signals)
 
 
-def _log_ready(agent: Agent, settings: Settings, socket_path: str, logger: logging.Logger) -> None:
+def _log_ready(agent: Agent, settings: Settings, logger: logging.Logger) -> None:
     if not agent.memory_locked:
         logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
-    logger.info("agentd %s serves %s", __version__, socket_path)
+    logger.info("agentd %s serves %s", __version__, settings.socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
 
 

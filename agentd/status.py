@@ -21,7 +21,7 @@ NOTIFY_RETRY_SECONDS = 0.05
 
 
 def status_reader(
-    agent: Agent, settings: Settings, socket_path: str, traffic: Traffic, clock: Clock, started: Instant
+    agent: Agent, settings: Settings, traffic: Traffic, clock: Clock, started: Instant
 ) -> Callable[[], Status]:
     """The function behind `getStatus`; while the agent is locked, the core's fields are None."""
 
@@ -35,7 +35,7 @@ def status_reader(
             uptime_seconds=clock.read().boot - started.boot,
             sessions=None if core is None else core.manager.session_count,
             key_id=None if core is None else core.manager.key_id,
-            socket_path=socket_path,
+            socket_path=settings.socket_path,
             store_path=str(settings.store_path),
             store_bytes=None if core is None else core.db.size_bytes,
             memory_locked=agent.memory_locked,

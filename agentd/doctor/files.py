@@ -206,7 +206,7 @@ class Token(Check, frozen=True):
         folder = os.path.dirname(path)
         try:
             fault = folders_fault(folder)
-        except OSError:  # which reading the file has told
+        except OSError:  # reading the file said so
             fault = None
         return cls(path, has_token, refusal, look(folder), fault, paths.token_variable(scene.environ))
 

@@ -101,7 +101,7 @@ def _judge_key(found: OfflineCheck, look: StoreLook) -> Iterator[Finding]:
     elif look.sealed is not None:
         says = f"the seals were not checked: {look.sealed.partition('; ')[0]}"
         if look.is_passphrase_refused:
-            yield warning(SEALS, says, "give the passphrase of the key file, or none where it has none")
+            yield warning(SEALS, says, "give the passphrase of the key file, or none if it has none")
         else:
             yield note(SEALS, says, "give --passphrase-file or --passphrase-fd, or fix the key file")
 

@@ -164,8 +164,8 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
         passphrase_state=False,
         wrong_passphrases=0,
     )
-    settings = SimpleNamespace(store_path=db.path)
-    status = status_reader(agent, settings, "/socket", traffic, clock, clock.read())
+    settings = SimpleNamespace(store_path=db.path, socket_path="/socket")
+    status = status_reader(agent, settings, traffic, clock, clock.read())
     logger = logging.getLogger("test")
     dispatch = agent_dispatch(FakeAgent(manager), status, version="1", logger=logger, traffic=traffic)
     answered = 0
