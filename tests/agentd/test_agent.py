@@ -432,12 +432,12 @@ async def test_a_change_whose_folder_cannot_be_synced_is_known_all_the_same(agen
 async def test_an_unlock_that_waits_for_its_turn_does_not_undo_a_lock_that_came_after_it(agent):
     """Otherwise a machine would go to sleep with the keys that were just wiped."""
     await agent.lock(by=ME)
-    told = []
+    sentences = []
 
     async def wait_and_unlock() -> None:
         with pytest.raises(AgentLockedError) as refused:
             await agent.unlock(PASSPHRASE, STRANGER)
-        told.append(refused.value.sentence)
+        sentences.append(refused.value.sentence)
 
     async with trio.open_nursery() as three:
         three.start_soon(agent.unlock, PASSPHRASE, ME)
@@ -446,7 +446,7 @@ async def test_an_unlock_that_waits_for_its_turn_does_not_undo_a_lock_that_came_
         await trio.testing.wait_all_tasks_blocked()
         await agent.lock("suspend")
     assert (agent.core, agent.lock_reason) == (None, "suspend")
-    assert told == ["the agent was locked while this waited; unlock it again"]
+    assert sentences == ["the agent was locked while this waited; unlock it again"]
     assert agent.wrong_passphrases == 0
     await agent.unlock(PASSPHRASE, STRANGER)
 
@@ -501,7 +501,7 @@ async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once
 async def test_a_change_is_published_though_its_caller_was_cancelled(agent, machine):
     key_file = machine.settings.keys_path / "root.key"
 
-    async def told() -> tuple[int, int]:
+    async def published() -> tuple[int, int]:
         audit = [kind for kind, _, _ in await audited(agent)]
         return audit.count("passphraseChanged"), machine.events.count(("passphraseChanged", None))
 
@@ -511,7 +511,7 @@ async def test_a_change_is_published_though_its_caller_was_cancelled(agent, mach
         change = partial(agent.change_passphrase, PASSPHRASE, PASSPHRASE, ME)
         was_cancelled = await cancelled_at(step, change)
         changes += key_file.read_bytes() != before
-        assert await told() == (changes, changes), step
+        assert await published() == (changes, changes), step
         if not was_cancelled:
             break
     assert changes > 1

@@ -1,4 +1,4 @@
-"""How `agentd` ends: a code and a sentence, never a traceback that nobody asked for."""
+"""How `agentd` ends: with a code and a sentence, and no traceback unless it is asked for."""
 
 from __future__ import annotations
 

@@ -85,15 +85,15 @@ async def test_a_change_that_is_cancelled_anywhere_is_made_or_not_made(
             await part.start()
             await part.stop()
         before = part.state
-        told: list[LifecycleEvent] = []
-        part.observe(told.append)
+        events: list[LifecycleEvent] = []
+        part.observe(events.append)
         work = {"start fresh": partial(part.start, fresh=True)}.get(change) or getattr(part, change)
         was_cancelled = await cancelled_at(step, work)
 
         goal = {"stop": State.STOPPED, "destroy": State.DESTROYED}.get(change, State.RUNNING)
         assert part.state in ((goal,) if change == "stop" else (before, goal))
-        assert (told[-1:] == [LifecycleEvent(DONE[goal])]) == (part.state is goal), (
-            "told of what has happened"
+        assert (events[-1:] == [LifecycleEvent(DONE[goal])]) == (part.state is goal), (
+            "the event is sent once it has happened"
         )
         if part.state is not State.RUNNING:
             assert nothing_is_held() == others_hold
@@ -186,8 +186,8 @@ async def test_a_stop_that_fails_has_stopped(tmp_path: Path, monkeypatch: pytest
     core = await core_for(tmp_path, "manager")
     await core.manager.start()
     await core.manager.setup_key()
-    told: list[LifecycleEvent] = []
-    core.manager.observe(told.append)
+    events: list[LifecycleEvent] = []
+    core.manager.observe(events.append)
 
     async def fail() -> None:
         raise ZeroDivisionError
@@ -197,7 +197,7 @@ async def test_a_stop_that_fails_has_stopped(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(ZeroDivisionError):
             await core.manager.stop()
     assert core.manager.state is State.STOPPED
-    assert told == [LifecycleEvent.STOPPING, LifecycleEvent.STOPPED]
+    assert events == [LifecycleEvent.STOPPING, LifecycleEvent.STOPPED]
     assert core.manager._keys._keys == {}
     await core.manager.start()
     await use(core, "manager")

@@ -22,7 +22,7 @@ def record(template=STOLEN, *args, exc_info=None):
 
 
 def messages(records):
-    return [told.getMessage() for told in records]
+    return [record.getMessage() for record in records]
 
 
 def test_the_same_line_is_written_once_and_then_counted():
@@ -31,11 +31,11 @@ def test_the_same_line_is_written_once_and_then_counted():
     assert admitted == [True] + [False] * 4999
     assert limit.next_due() == 100 + QUIET_SECONDS
     assert limit.due(100 + QUIET_SECONDS - 0.01) == []
-    (told,) = limit.due(100 + QUIET_SECONDS)
-    assert told.getMessage() == (
+    (summary,) = limit.due(100 + QUIET_SECONDS)
+    assert summary.getMessage() == (
         "a superseded token of session s1 was used by process 7 [4999 more since the last such line]"
     )
-    assert (told.name, told.levelno) == ("agentd.sessions", logging.WARNING)
+    assert (summary.name, summary.levelno) == ("agentd.sessions", logging.WARNING)
 
 
 def test_each_distinct_cause_has_a_line_of_its_own():
@@ -134,5 +134,5 @@ def test_counted_records_keep_no_exception_alive():
 
     fail()
     assert fail()() is None
-    (told,) = limit.due(QUIET_SECONDS)
-    assert told.exc_info is None
+    (summary,) = limit.due(QUIET_SECONDS)
+    assert summary.exc_info is None

@@ -1,4 +1,4 @@
-"""Real pipes and terminals, because what they do when nobody takes anything is the point."""
+"""The writing thread, on real pipes and terminals that stop taking data."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_unwritable_lines_are_counted_until_writing_works_again():
     assert writer.flush(SECONDS)
     lines = stream.getvalue().splitlines()
     assert "d" in lines
-    told = sum(int(line.split()[0]) for line in lines if line.endswith(" missing"))
-    assert told + len([line for line in lines if line in "abcd"]) == 4
+    missing = sum(int(line.split()[0]) for line in lines if line.endswith(" missing"))
+    assert missing + len([line for line in lines if line in "abcd"]) == 4
 
 
 def test_a_pipe_without_a_reader_is_no_failure():

@@ -30,7 +30,7 @@ def standard_error(path, monkeypatch, *, is_journal=False):
 
 def raise_and_log(logger):
     try:
-        raise RuntimeError("told\non two lines")
+        raise RuntimeError("failed\non two lines")
     except RuntimeError:
         logger.exception("it failed")
 
@@ -70,7 +70,7 @@ def test_json_is_one_object_a_line_also_for_the_journal(tmp_path, monkeypatch):
     made, failed = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert made.pop("time") > 0
     assert made == {"level": "info", "logger": "agentd.keys", "message": "made\na key"}
-    assert "RuntimeError: told" in failed["traceback"]
+    assert "RuntimeError: failed" in failed["traceback"]
 
 
 def test_records_below_the_level_are_dropped_and_none_reach_the_root_logger(tmp_path, monkeypatch, caplog):
@@ -186,8 +186,8 @@ def test_what_python_itself_would_print_is_logged_without_its_text():
         timeout=60,
         check=True,
     )
-    for told in ("look here", "WARNING of trio", "builtins.ValueError", "builtins.ZeroDivisionError"):
-        assert told in ended.stderr
+    for line in ("look here", "WARNING of trio", "builtins.ValueError", "builtins.ZeroDivisionError"):
+        assert line in ended.stderr
     assert "hunter2" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert "Traceback" not in ended.stderr

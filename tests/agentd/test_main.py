@@ -64,7 +64,7 @@ def test_it_serves_the_socket_that_was_passed_and_leaves_it_for_the_next_agent(h
         assert client.get_status().socket_path == str(home.socket)
     assert stopped(agent)[0] == 0
     assert home.socket.is_socket(), "it is the manager's to remove"
-    with waiting_request(home) as waiting:  # nobody is there to take it
+    with waiting_request(home) as waiting:  # before there is an agent
         agent = served(home, listener)
         assert b"agentId" in waiting.recv(4096)
         with connect(home) as client:
@@ -124,7 +124,7 @@ async def test_the_passed_socket_is_the_callers_until_the_agent_is_ready_and_the
     with listener.dup() as passed:
         with pytest.raises(KeyFileError):
             await main.serve(settings, LOGGER, passed)
-        assert passed.fileno() != -1, "who waits now has to be told"
+        assert passed.fileno() != -1, "waiting clients still need an answer"
 
 
 # --- a start that fails ---
@@ -202,12 +202,12 @@ def test_the_watchdog_is_fed_and_the_status_follows(home, manager):
 def test_ready_is_sent_again_until_the_manager_has_room(home, manager):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as chatter:
         chatter.setblocking(False)
-        told = 0
+        sent = 0
         with pytest.raises(BlockingIOError):
             while chatter.sendto(b"CHATTER=1", manager.getsockname()):
-                told += 1
+                sent += 1
     with serving(home, environ={"NOTIFY_SOCKET": manager.getsockname()}):  # and it answers meanwhile
-        assert [heard(manager) for _ in range(told)] == [{"CHATTER": "1"}] * told
+        assert [heard(manager) for _ in range(sent)] == [{"CHATTER": "1"}] * sent
         assert heard(manager)["READY"] == "1"
 
 

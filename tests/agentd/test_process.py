@@ -35,10 +35,10 @@ STARTS = {
 LOADED_AT_FIRST = """
 import sys
 def heard(event, arguments):
-    if event == "resource.setrlimit" and arguments == (4, (0, 0)) and not told:  # RLIMIT_CORE
-        told.append(sorted({name.partition(".")[0] for name in sys.modules}))
-        print(*told[0], file=sys.stderr)
-told = []
+    if event == "resource.setrlimit" and arguments == (4, (0, 0)) and not seen:  # RLIMIT_CORE
+        seen.append(sorted({name.partition(".")[0] for name in sys.modules}))
+        print(*seen[0], file=sys.stderr)
+seen = []
 sys.addaudithook(heard)
 sys.argv = ["agentd", "--version"]
 """

@@ -187,7 +187,7 @@ def test_a_process_is_completed_as_long_as_it_runs_and_has_its_pid(listener, has
         if has_serials:
             assert completed(found._replace(serial=found.serial + 1)) is None, "its pid is another's"
         kill_unwaited(process)
-        # Its pid is somebody else's in the meantime.
+        # Its pid has been reused by another process.
         monkeypatch.setattr(process_identity, "identify", lambda pid: Process(pid, 4711, "a boot"))
         assert completed(found._replace(started=None)) is None
 
@@ -208,7 +208,7 @@ def test_a_peer_that_ended_before_it_was_accepted_is_not_who_has_its_pid_by_then
         kill_unwaited(process)
         if not is_zombie:
             process.wait()
-        # Its pid is somebody else's in the meantime.
+        # Its pid has been reused by another process.
         monkeypatch.setattr(process_identity, "identify", lambda pid: Process(pid, 4711, "a boot"))
         found = accepted(listener, process)
     assert (found.pid, found.started) == (process.pid, None)

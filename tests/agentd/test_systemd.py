@@ -141,7 +141,7 @@ def test_a_socket_without_a_path_is_refused():
 
 
 @pytest.fixture(params=["in the file system", "abstract"])
-def told(request, tmp_path):
+def notified(request, tmp_path):
     address = (
         str(tmp_path / "notify") if request.param != "abstract" else "\0agentd-test-" + secrets.token_hex(8)
     )
@@ -151,14 +151,14 @@ def told(request, tmp_path):
         yield manager, {"NOTIFY_SOCKET": address.replace("\0", "@")}
 
 
-def test_a_state_reaches_the_manager(told):
-    manager, environ = told
+def test_a_state_reaches_the_manager(notified):
+    manager, environ = notified
     assert notify("READY=1\nSTATUS=ready", environ)
     assert manager.recv(100) == b"READY=1\nSTATUS=ready"
 
 
-def test_notify_does_not_wait_for_a_manager_that_does_not_read(told):
-    manager, environ = told
+def test_notify_does_not_wait_for_a_manager_that_does_not_read(notified):
+    manager, environ = notified
     taken = 0
     while notify("WATCHDOG=1", environ):
         taken += 1

@@ -185,7 +185,7 @@ DAMAGED = StoreDamagedError("it is cut short; restore it")
 MISMATCH = StoreKeyMismatchError("it was sealed with another key; put it back")
 
 
-def told(
+def judged_store(
     examined: OfflineCheck | None, failure: str | None = None, sealed: str | None = None
 ) -> dict[str, str]:
     return judged(Store("/s", StoreLook(examined, failure, sealed), 1 << 30))
@@ -199,9 +199,9 @@ def test_a_whole_store():
         "store.seals": "ok",
         "store.room": "ok",
     }
-    assert told(WHOLE) == fine
-    assert told(WHOLE._replace(seals=Seals(100, 1000, 0, []))) == fine
-    assert told(WHOLE._replace(problems=None)) == fine | {"store.structure": "note"}
+    assert judged_store(WHOLE) == fine
+    assert judged_store(WHOLE._replace(seals=Seals(100, 1000, 0, []))) == fine
+    assert judged_store(WHOLE._replace(problems=None)) == fine | {"store.structure": "note"}
 
 
 @pytest.mark.parametrize(

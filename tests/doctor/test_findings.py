@@ -21,7 +21,7 @@ from agentd.doctor.findings import (
 ALL = [
     ok("a.fine", "fine"),
     note("b.note", "so it is"),
-    warning("c.weak", "weak", "mend it"),
+    warning("c.weak", "weak", "fix it"),
     error("d", "gone", "restore"),
 ]
 
@@ -36,7 +36,7 @@ def test_lines_show_the_worst_first_each_with_its_remedy_then_the_counts():
         "error    d       gone",
         "                 → restore",
         "warning  c.weak  weak",
-        "                 → mend it",
+        "                 → fix it",
         "note     b.note  so it is",
         "ok       a.fine  fine",
         "1 error, 1 warning, 1 note, 1 in order",

@@ -111,15 +111,15 @@ def main(folder: Path) -> None:
     ordinary = subprocess.Popen([sys.executable, "-I", "-c", "input()"], stdin=subprocess.PIPE)
     while b"-c" not in Path(f"/proc/{ordinary.pid}/cmdline").read_bytes():
         pass
-    told = {"agent": attack(agent.pid), "ordinary": attack(ordinary.pid)}
-    told["early"] = {"secret": is_secret, **early.found(store_key(state))}
+    results = {"agent": attack(agent.pid), "ordinary": attack(ordinary.pid)}
+    results["early"] = {"secret": is_secret, **early.found(store_key(state))}
     ordinary.kill()
     os.kill(agent.pid, signal.SIGSEGV)
     _, status = os.waitpid(agent.pid, 0)
-    told["died_of"] = os.WTERMSIG(status)
-    told["dumped_core"] = os.WCOREDUMP(status)
-    told["left"] = sorted(path.name for path in folder.iterdir())
-    print(json.dumps(told))
+    results["died_of"] = os.WTERMSIG(status)
+    results["dumped_core"] = os.WCOREDUMP(status)
+    results["left"] = sorted(path.name for path in folder.iterdir())
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

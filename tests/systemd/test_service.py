@@ -35,7 +35,7 @@ def test_the_first_connection_starts_it(service):
     print(f"agentctl login from cold: {time.monotonic() - began:.2f} s")
     assert service.show("ActiveState") == "active"
     status = service.systemctl("status", "--no-pager", "agentd.service")
-    assert "Active: active (running)" in status, "READY=1 was told: the service is of Type=notify"
+    assert "Active: active (running)" in status, "READY=1 arrived: the service is of Type=notify"
     assert 'Status: "serving; open sessions: ' in status
     assert "TriggeredBy: ● agentd.socket" in status
 
@@ -147,13 +147,13 @@ def test_a_failed_start_is_reported_to_waiting_clients_and_leaves_the_socket(ser
     outcomes = ask(service, 100, 8, 30)
     assert {outcome for outcome, _, _ in outcomes} == {"StartError"}
     assert all(reason in said for _, said, _ in outcomes)
-    print(f"{reason}: told after {max(seconds for _, _, seconds in outcomes):.2f} s at the most")
+    print(f"{reason}: answered after {max(seconds for _, _, seconds in outcomes):.2f} s at the most")
     refused = service.run("agentctl", "login")
     assert refused.returncode == 69
     assert "the agent could not start: " in refused.stderr
     assert service.systemctl("is-active", "agentd.socket") == "active\n"
     until(lambda: service.show("ActiveState") == "failed")
-    assert service.show("NRestarts") == "0", "nobody asks, so nobody starts it"
+    assert service.show("NRestarts") == "0", "without a connection nothing starts it"
 
     repair()
     service.done("agentctl", "verify")

@@ -18,7 +18,7 @@ ListenStream={VERIFY_PATH}
 SocketGroup={AGENTS}
 SocketMode=0660
 """
-# With nothing of ours: whoever asks there has an environment of its own.
+# Without our packages: the caller has an environment of its own.
 ASK = """
 import socket, sys
 path, token = sys.argv[1], sys.argv[2].encode()
