@@ -1,15 +1,15 @@
-"""Every method of the wire: those that look, and those that do something. One that is in neither fails tests."""
+"""Every method of the wire: those that only read, and those that change something. A test fails for one in neither."""
 
 from __future__ import annotations
 
 from agentd_client.protocol import methods
 
-LOOKING = {"hello", "getStatus", "inspectToken", "listSessions", "listAudit", "subscribe"}
+READ_ONLY_METHODS = {"hello", "getStatus", "inspectToken", "listSessions", "listAudit", "subscribe"}
 
-DOING = {
+CHANGING_METHODS = {
     *("createToken", "verifyToken", "renewToken", "revokeToken", "revokeSessions", "resetKey"),
     *("lock", "unlock", "changePassphrase"),
 }
-"""A verification is a use of a token."""
+"""A verification changes something: it is a use of the token."""
 
 EVERY = {value.name for value in vars(methods).values() if isinstance(value, methods.Method)}

@@ -109,7 +109,7 @@ def stored(db: DB) -> list[AuditRecord]:
 # --- what was done ---
 
 
-async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log, clock):
+async def test_an_entry_records_operation_session_and_peer(db, log, clock):
     await put(db, log, CREATED, session_id=SESSION, label="deploy", by=PEER)
     clock.advance(1.5)
     await put(db, log, KEY_RESET, reason="why")
@@ -124,7 +124,7 @@ async def test_an_entry_tells_what_was_done_to_which_session_and_by_whom(db, log
     )
 
 
-async def test_an_entry_stands_or_falls_with_the_operation_it_tells_of(db, log, clock):
+async def test_an_entry_fails_with_its_operation(db, log, clock):
     def fails(view):
         log.write(view, CREATED)
         raise ValueError
@@ -141,7 +141,7 @@ async def test_no_two_entries_share_a_key_and_two_transactions_never_conflict(db
     assert [entry.kind for entry in (await entries(log))] == [REVOKED, CREATED]
 
 
-async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log, clock):
+async def test_entries_keep_their_order_when_the_clock_is_set_back(db, new_log, clock):
     log = new_log()
     for seconds in (0, -3600, 0, 7200, -1e9):
         clock.set_wall(clock.wall + seconds)
@@ -153,7 +153,7 @@ async def test_the_order_is_that_of_writing_wherever_the_clock_goes(db, new_log,
     ]
 
 
-async def test_a_value_is_sealed(db, log, clock):
+async def test_entries_are_sealed(db, log, clock):
     await put(db, log, CREATED, label="deploy", by=PEER)
     ((path, _),) = db.iterate(("audit",))
     (sealed,) = db.sealed(path)
@@ -166,7 +166,7 @@ async def test_a_value_is_sealed(db, log, clock):
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, None])
-async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
+async def test_pages_list_actions_and_rejections_in_one_order(db, log, clock, limit):
     expected = []
     for number in range(20):
         clock.advance(1)
@@ -183,7 +183,7 @@ async def test_pages_show_acts_and_refusals_in_one_order(db, log, clock, limit):
     assert (await log.page(limit=20)).next is None
 
 
-async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or_trimmed(db, new_log, clock):
+async def test_a_page_continues_after_the_previous_one_despite_writes_and_trimming(db, new_log, clock):
     log = new_log(max_entries=4)
     for number in range(6):
         await put(db, log, CREATED, label=str(number))
@@ -196,7 +196,7 @@ async def test_a_page_goes_on_where_the_one_before_ended_whatever_was_written_or
     assert (await log.page(after=page.next)).entries == []
 
 
-async def test_since_shows_what_happened_from_then_on_counted_refusals_included(db, log, clock):
+async def test_since_includes_counted_rejections(db, log, clock):
     start = clock.wall
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await put(db, log, CREATED, label="old")
@@ -214,7 +214,7 @@ async def test_since_shows_what_happened_from_then_on_counted_refusals_included(
     assert len(await entries(log, since=0)) == len(await entries(log)) == 11
 
 
-async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
+async def test_since_does_not_read_all_older_entries(db, log, clock):
     for _ in range(100):
         clock.advance(MINUTES)
         await put(db, log, CREATED)
@@ -230,7 +230,7 @@ async def test_since_costs_no_look_at_all_that_is_older(db, log, clock):
     assert len(looked_at) < 20
 
 
-async def test_a_page_looks_at_a_bounded_number_of_entries_in_slices_and_goes_on(db, log, clock, monkeypatch):
+async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, clock, monkeypatch):
     for _ in range(40):
         clock.advance(0.5)
         await put(db, log, CREATED)
@@ -282,13 +282,13 @@ async def test_a_page_looks_at_a_bounded_number_of_entries_in_slices_and_goes_on
         ({"since": 10**400}, "since"),
     ],
 )
-async def test_what_is_no_limit_cursor_or_time_is_refused_by_name(log, arguments, name):
+async def test_an_unusable_limit_cursor_or_time_is_refused_by_name(log, arguments, name):
     with pytest.raises(InvalidParamsError, match=name):
         (await log.page(**arguments))
 
 
 @pytest.mark.parametrize("since", [1e18, 2**62, -1e18, -(2**62)])
-async def test_a_time_however_far_is_a_time(db, log, clock, since):
+async def test_distant_times_are_accepted(db, log, clock, since):
     await put(db, log, CREATED)
     assert len((await log.page(since=since)).entries) == (since < 0)
 
@@ -306,7 +306,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
     assert len(Encoder().result(1, to_wire(page))) <= MAX_MESSAGE_BYTES
 
 
-async def test_a_damaged_entry_is_told_of(db, log, clock):
+async def test_a_damaged_entry_is_an_error(db, log, clock):
     await db.put((*ACTIONS_PATH, bytes(16)), AuditRecord.__name__.encode())
     with pytest.raises(StoreDamagedError):
         (await log.page())
@@ -315,9 +315,7 @@ async def test_a_damaged_entry_is_told_of(db, log, clock):
 # --- bounds ---
 
 
-async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
-    db, new_log, clock, monkeypatch
-):
+async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatch):
     monkeypatch.setattr(rejected_tokens, "MAX_NEW", 1000)
     log = new_log(max_entries=40)
     for number in range(100):
@@ -341,7 +339,7 @@ async def test_the_oldest_go_and_no_number_of_refusals_pushes_out_what_was_done(
     assert (db.count(ACTIONS_PATH), db.count(REJECTIONS_PATH)) == (40, 10)
 
 
-async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_log, clock, monkeypatch):
+async def test_the_size_is_checked_only_every_so_many_entries(db, new_log, clock, monkeypatch):
     await put(db, new_log(), CREATED)
     await put(db, new_log(), CREATED)
     log = new_log(max_entries=1)
@@ -360,7 +358,7 @@ async def test_whether_to_trim_is_asked_of_the_store_now_and_then_only(db, new_l
     assert not log.needs_trim
 
 
-async def test_a_log_within_its_bounds_is_not_asked_about_again_and_again(db, log, clock, monkeypatch):
+async def test_a_log_within_its_limits_is_not_checked_repeatedly(db, log, clock, monkeypatch):
     assert not log.needs_trim
     monkeypatch.setattr(db, "count", lambda path: pytest.fail("asked"))
     assert not log.needs_trim
@@ -369,7 +367,7 @@ async def test_a_log_within_its_bounds_is_not_asked_about_again_and_again(db, lo
 # --- refusals ---
 
 
-async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log, clock):
+async def test_rejections_of_one_peer_for_one_reason_share_an_entry(db, log, clock):
     start = clock.wall
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     await written(db)
@@ -390,7 +388,7 @@ async def test_refusals_of_one_peer_and_reason_are_counted_in_one_entry(db, log,
     assert db.commits == commits + 1  # nothing new, nothing written
 
 
-async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
+async def test_counts_are_listed_before_they_are_written(db, log, clock):
     for _ in range(40):
         clock.advance(1)
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
@@ -402,7 +400,7 @@ async def test_what_is_counted_is_told_before_it_is_written(db, log, clock):
     assert db.commits == commits, "looking changes nothing"
 
 
-async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
+async def test_values_that_differ_among_counted_rejections_are_left_out(db, log, clock):
     for session in ("one", "two", "one"):
         log.rejected_tokens.add(
             reasons.EXPIRED, clock.read(), by=PEER, session_id=session, label=f"label of {session}"
@@ -413,7 +411,7 @@ async def test_what_differs_among_counted_refusals_is_left_out(db, log, clock):
     assert (entry.peer_uid, entry.peer_pid, entry.reason) == (PEER.uid, PEER.pid, reasons.EXPIRED)
 
 
-async def test_another_peer_or_reason_is_another_entry(db, log, clock):
+async def test_another_peer_or_reason_has_another_entry(db, log, clock):
     for peer in (PEER, PEER._replace(pid=1), PEER._replace(uid=0), None):
         for reason in (reasons.EXPIRED, reasons.REVOKED):
             log.rejected_tokens.add(reason, clock.read(), by=peer)
@@ -425,7 +423,7 @@ async def test_another_peer_or_reason_is_another_entry(db, log, clock):
 
 
 @pytest.mark.parametrize("is_set_back", [False, True])
-async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(db, log, clock, is_set_back):
+async def test_a_peer_gets_a_new_entry_after_ten_minutes(db, log, clock, is_set_back):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     clock.advance(rejected_tokens.COUNTED_SECONDS - 1)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
@@ -441,7 +439,7 @@ async def test_a_peers_entry_begins_anew_after_ten_minutes_and_nothing_is_lost(d
     )
 
 
-async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, log, clock):
+async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock):
     for pid in range(1000):
         log.rejected_tokens.add(
             reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid, "/bin/x"), session_id=SESSION
@@ -467,7 +465,7 @@ async def test_a_program_with_ever_new_pids_fills_one_entry_beyond_so_many(db, l
     assert (await entries(log))[0].peer_pid == 5000  # there is room again
 
 
-async def test_at_most_so_many_new_entries_in_any_ten_minutes(db, log, clock):
+async def test_new_entries_are_limited_in_any_ten_minutes(db, log, clock):
     begun = 0
     for step in range(120):
         for number in range(3):
@@ -500,7 +498,7 @@ async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dr
     assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == 0
 
 
-async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next_one(db, log, clock):
+async def test_rejections_during_a_flush_are_written_by_the_next(db, log, clock):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     gate = await hold_commits(db)
@@ -517,7 +515,7 @@ async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next
 # --- when an entry cannot be written ---
 
 
-async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, clock, full):
+async def test_a_full_store_opens_no_session_without_its_entry(db, log, clock, full):
     full(True)
 
     def open_session(view):
@@ -530,7 +528,7 @@ async def test_in_a_full_store_nothing_is_opened_without_its_entry(db, log, cloc
     assert (await entries(log)) == []
 
 
-async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog):
+async def test_a_missing_entry_is_logged(log, caplog):
     with caplog.at_level(logging.ERROR, "agentd.test"):
         log.missed(REVOKED, PEER)
         log.missed(KEY_RESET, None)
@@ -538,9 +536,7 @@ async def test_what_must_succeed_does_without_its_entry_and_says_so(log, caplog)
     assert "keyReset by uid=None" in caplog.text
 
 
-async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_does(
-    db, log, clock, full, caplog
-):
+async def test_rejections_stay_counted_while_the_store_is_full(db, log, clock, full, caplog):
     full(True)
     for _ in range(3):
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
@@ -561,7 +557,7 @@ async def test_refusals_that_a_full_store_does_not_take_are_counted_until_it_doe
     assert (await entries(log))[-1].times == 3
 
 
-async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(db, log, clock, full):
+async def test_counting_on_in_an_existing_entry_fits_into_a_full_store(db, log, clock, full):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await written(db)
     full(True)
@@ -571,9 +567,7 @@ async def test_refusals_counted_in_an_entry_that_is_there_fit_into_a_full_store(
     assert [entry.times for entry in (await entries(log))] == [100]
 
 
-async def test_what_is_too_much_for_memory_meanwhile_is_told_in_the_log(
-    db, log, clock, full, caplog, monkeypatch
-):
+async def test_entries_that_exceed_memory_are_logged(db, log, clock, full, caplog, monkeypatch):
     monkeypatch.setattr(rejected_tokens, "MAX_PENDING", 2)
     full(True)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
@@ -595,7 +589,7 @@ async def test_a_full_store_can_be_trimmed(db, new_log, clock, full):
     assert await log.trim() == 190
 
 
-async def test_refusing_raises_nothing_where_the_store_is_not_open(db, log, clock):
+async def test_rejecting_raises_nothing_if_the_store_is_not_open(db, log, clock):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await db.stop()
     for pid in (PEER.pid, 1, 2):

@@ -56,7 +56,7 @@ WAYS = [revoked, revoked_by_condition, ended_with_its_parent, expired, reset]
 
 
 @pytest.mark.parametrize("end", WAYS, ids=lambda way: way.__name__)
-async def test_a_session_that_ended_takes_no_room_from_those_that_are_opened_later(running, clock, end):
+async def test_a_session_that_ended_gives_up_its_watch(running, clock, end):
     for _ in range(3 * ROOM):
         parent = await running.open_session()
         session = await opened(running, parent=parent.token)
@@ -66,7 +66,7 @@ async def test_a_session_that_ended_takes_no_room_from_those_that_are_opened_lat
     assert descriptors <= ROOM
 
 
-async def test_a_session_is_bound_to_the_process_that_connected_and_to_no_other_with_its_pid(running):
+async def test_a_session_is_bound_to_the_process_that_connected_not_to_its_pid(running):
     me = identify(os.getpid())
     assert me is not None
     await opened(running, process=me)
@@ -76,7 +76,7 @@ async def test_a_session_is_bound_to_the_process_that_connected_and_to_no_other_
     assert running.session_count == len(running._binder._watch) == 1
 
 
-async def test_sessions_that_go_on_keep_their_room(running):
+async def test_live_sessions_keep_their_watch(running):
     sessions = [await opened(running) for _ in range(ROOM)]
     with pytest.raises(CannotBindError, match=f"watches {ROOM} processes"):
         await opened(running)
@@ -84,7 +84,7 @@ async def test_sessions_that_go_on_keep_their_room(running):
     assert len(running._binder._watch) == ROOM
 
 
-async def test_one_that_is_on_its_way_to_the_disk_is_not_forgotten(db, running, monkeypatch):
+async def test_a_session_being_written_keeps_its_watch(db, running, monkeypatch):
     write = db.write
     found = []
 
@@ -106,7 +106,7 @@ async def test_one_that_is_on_its_way_to_the_disk_is_not_forgotten(db, running, 
     assert found == [1]
 
 
-async def test_what_was_seen_expired_for_want_of_room_stays_so(running, clock):
+async def test_a_session_found_expired_when_making_room_stays_expired(running, clock):
     sessions = [await opened(running) for _ in range(ROOM)]
     clock.advance(100)
     await opened(running)
@@ -115,7 +115,7 @@ async def test_what_was_seen_expired_for_want_of_room_stays_so(running, clock):
     assert not any([await running.verify_token(session.token) for session in sessions])
 
 
-async def test_sweeping_takes_the_notes_and_the_watches_along(db, running, clock):
+async def test_sweeping_removes_markers_and_watches(db, running, clock):
     for way in (revoked, ended_with_its_parent, expired):
         parent = await running.open_session()
         await way(running, clock, await opened(running, parent=parent.token), parent)
@@ -124,7 +124,7 @@ async def test_sweeping_takes_the_notes_and_the_watches_along(db, running, clock
     assert len(running._binder._watch) == 0
 
 
-async def test_a_process_outside_of_the_agents_pid_namespace_is_not_said_to_have_ended(running):
+async def test_the_error_names_a_process_outside_the_agents_pid_namespace(running):
     outside = identify(os.getpid())._replace(pid=0, started=None)
     with pytest.raises(CannotBindError, match="outside of the agent's PID namespace") as refused:
         await opened(running, process=outside)

@@ -103,7 +103,7 @@ async def test_a_rolled_back_tran_leaves_old_tokens_valid(db, manager):
     assert not await manager.verify_token(after)
 
 
-async def test_a_token_is_valid_while_now_is_before_made_plus_expiry_plus_one_second(manager, clock):
+async def test_a_token_is_valid_while_now_is_before_created_plus_expiry_plus_one_second(manager, clock):
     token = await manager.create_token(60)
     clock.advance(60.999)
     assert await manager.verify_token(token)

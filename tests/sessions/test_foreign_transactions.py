@@ -45,7 +45,7 @@ async def test_one_of_another_store_is_refused_and_neither_store_is_changed(tmp_
         assert await other.verify_token(others_token)
 
 
-async def test_one_that_is_over_is_refused(db, manager, method):
+async def test_a_transaction_that_is_over_is_refused(db, manager, method):
     token = await manager.create_token()
     async with db.transaction() as tran:
         pass
@@ -68,6 +68,6 @@ async def test_one_of_a_store_that_was_stopped_or_started_again_is_refused(db, m
         await tran.__aexit__(None, None, None)
 
 
-async def test_what_is_no_transaction_is_refused_by_its_type(db, manager, method):
+async def test_an_object_of_another_type_is_refused(db, manager, method):
     with pytest.raises(TypeError, match="not a DB"):
         await method(manager, await manager.create_token(), db)

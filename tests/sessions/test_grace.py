@@ -10,7 +10,7 @@ from agentd_client.protocol import reasons
 
 
 @pytest.mark.parametrize("grace", [-1, 1.5, True, "60", 7 * 86400 + 1])
-async def test_a_grace_that_is_none_is_refused(manager, grace):
+async def test_an_unusable_grace_is_refused(manager, grace):
     before = manager.key_id
     with pytest.raises(InvalidGraceError):
         await manager.reset_key(grace_seconds=grace)
@@ -55,7 +55,7 @@ async def test_a_session_of_the_earlier_key_can_be_ended(manager):
     assert not await manager.verify_token(by_id.token)
 
 
-async def test_without_grace_everything_ends_at_once_that_of_an_earlier_grace_too(manager):
+async def test_a_reset_without_grace_ends_an_earlier_grace_too(manager):
     first = await manager.create_token()
     await manager.reset_key(grace_seconds=600)
     second = await manager.create_token()
@@ -73,7 +73,7 @@ async def test_a_second_grace_ends_the_first(manager):
     assert await manager.verify_token(second)
 
 
-async def test_the_grace_outlives_a_restart_and_its_key_is_forgotten_afterwards(db, manager, clock):
+async def test_the_grace_survives_a_restart_and_its_key_is_deleted_afterwards(db, manager, clock):
     token = await manager.create_token()
     await manager.reset_key(grace_seconds=60)
     await manager.stop()

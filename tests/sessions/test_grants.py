@@ -34,7 +34,7 @@ async def test_a_session_for_everyone_verifies_for_any_audience_and_scope(manage
     assert reason(manager, token, audience="anyone", scopes=["anything"]) is None
 
 
-async def test_every_scope_that_is_asked_for_has_to_be_there(manager):
+async def test_every_requested_scope_must_be_granted(manager):
     token = (await manager.open_session(scopes=["read", "list"])).token
     assert reason(manager, token, scopes=["read"]) is None
     assert reason(manager, token, scopes=["list", "read"]) is None
@@ -70,7 +70,7 @@ async def test_every_scope_that_is_asked_for_has_to_be_there(manager):
         ({"parent": 17}, ParentNotValidError),
     ],
 )
-async def test_what_cannot_be_granted_is_refused_by_its_code_and_nothing_is_stored(db, manager, what, error):
+async def test_an_unusable_grant_is_refused_with_its_code_and_nothing_is_stored(db, manager, what, error):
     before = db.revision
     with pytest.raises(error):
         await manager.open_session(**what)
@@ -81,7 +81,7 @@ async def test_what_cannot_be_granted_is_refused_by_its_code_and_nothing_is_stor
 @pytest.mark.parametrize(
     "asked", [{"audience": 7}, {"audience": "a b"}, {"scopes": "read"}, {"scopes": [None]}]
 )
-async def test_an_asker_that_asks_for_what_cannot_be_is_told(manager, asked):
+async def test_an_unusable_audience_or_scope_of_a_verifier_is_an_error(manager, asked):
     token = await manager.create_token()
     with pytest.raises((InvalidAudienceError, InvalidScopesError)):
         manager.verify_nowait(token, **asked)
@@ -89,7 +89,7 @@ async def test_an_asker_that_asks_for_what_cannot_be_is_told(manager, asked):
         manager.inspect(token, **asked)
 
 
-async def test_a_child_has_from_its_parent_what_it_does_not_narrow(manager):
+async def test_a_child_inherits_what_it_does_not_narrow(manager):
     parent = await manager.open_session(600, audience=["a", "b"], scopes=["read", "write"])
     plain = await manager.open_session(parent=parent.token)
     narrow = await manager.open_session(60, parent=parent.token, audience=["b"], scopes=["read"])
@@ -157,7 +157,7 @@ async def test_a_parent_that_is_gone_has_no_children(manager, clock):
     assert manager.session_count == 0
 
 
-async def test_a_child_ends_with_a_parent_that_was_seen_expired(manager, clock):
+async def test_a_child_ends_with_a_parent_that_was_found_expired(manager, clock):
     parent = await manager.open_session(60)
     child = await manager.open_session(60, parent=parent.token)
     clock.set_wall(clock.wall + 3600)
@@ -166,7 +166,7 @@ async def test_a_child_ends_with_a_parent_that_was_seen_expired(manager, clock):
     assert not await manager.verify_token(child.token)
 
 
-async def test_there_is_an_end_to_generations_of_children(manager):
+async def test_the_depth_of_a_tree_is_limited(manager):
     token = (await manager.open_session()).token
     for _ in range(MAX_DEPTH):
         token = (await manager.open_session(parent=token)).token
@@ -185,7 +185,7 @@ async def test_uses_are_counted_to_the_last_one(manager):
     assert manager.inspect(created.token).reason == reasons.USED_UP
 
 
-async def test_a_use_that_is_refused_for_another_reason_is_not_counted(manager):
+async def test_a_use_rejected_for_another_reason_is_not_counted(manager):
     created = await manager.open_session(max_uses=2, scopes=["read"])
     assert not await manager.verify_token(created.token, scopes=["write"])
     assert (await manager.verify_and_consume(created.token, scopes=["write"])).reason == reasons.MISSING_SCOPE
@@ -205,7 +205,7 @@ async def test_uses_in_a_transaction_count_when_it_commits(db, manager):
     assert not await manager.verify_token(created.token)
 
 
-async def test_a_use_that_ends_in_an_error_of_the_store_is_no_yes(db, manager):
+async def test_a_use_whose_write_fails_is_not_valid(db, manager):
     created = await manager.open_session(max_uses=2)
     await db.stop()
     with pytest.raises(AgentdError):
@@ -213,7 +213,7 @@ async def test_a_use_that_ends_in_an_error_of_the_store_is_no_yes(db, manager):
     await db.start()
 
 
-async def test_a_use_that_the_store_does_not_take_is_no_yes(db, manager, monkeypatch):
+async def test_a_use_that_the_store_refuses_is_not_valid(db, manager, monkeypatch):
     async def fail(*_: object, **__: object) -> None:
         raise StoreError("the disk is gone")
 

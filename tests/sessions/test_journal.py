@@ -31,7 +31,7 @@ def kinds(events):
     return [(event.kind, event.session_id, event.reason) for event in events]
 
 
-async def test_whatever_happens_is_told_once_it_is_on_the_disk(db, manager, clock, events):
+async def test_events_are_published_once_durable(db, manager, clock, events):
     created = await manager.open_session(60, "mine", ME)
     await manager.renew_token(created.token, by=ME)
     manager.verify_nowait("nonsense", by=ME)
@@ -56,7 +56,7 @@ async def test_whatever_happens_is_told_once_it_is_on_the_disk(db, manager, cloc
     assert {event.peer_pid for event in events} == {ME.pid, None}, "nobody makes a session expire"
 
 
-async def test_a_subscriber_that_fails_or_leaves_hurts_nobody(manager, events, caplog):
+async def test_a_failing_or_leaving_subscriber_does_not_affect_others(manager, events, caplog):
     def fail(event):
         raise RuntimeError("no")
 
@@ -69,7 +69,7 @@ async def test_a_subscriber_that_fails_or_leaves_hurts_nobody(manager, events, c
     assert caplog.text.count("a subscriber failed") == 1
 
 
-async def test_what_fails_is_not_told(db, manager, events, monkeypatch):
+async def test_a_failed_operation_publishes_nothing(db, manager, events, monkeypatch):
     async def full(function):
         raise StoreFullError
 
@@ -80,9 +80,7 @@ async def test_what_fails_is_not_told(db, manager, events, monkeypatch):
     assert (await manager.list_audit()).entries == []
 
 
-async def test_the_audit_log_says_who_did_what_to_which_session_and_outlives_fresh_and_destroy(
-    manager, clock
-):
+async def test_the_audit_log_survives_fresh(manager, clock):
     created = await manager.open_session(60, "mine", ME)
     await manager.renew_token(created.token, by=ME)
     for _ in range(5):
@@ -127,7 +125,7 @@ async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):
         assert [entry.kind for entry in (await other.list_audit()).entries] == ["created"]
 
 
-async def test_ending_needs_no_room_for_its_entry(db, manager, monkeypatch, caplog):
+async def test_revoking_succeeds_without_room_for_its_entry(db, manager, monkeypatch, caplog):
     """A store without room for the entry: what a person wants ended ends, and the log says what is missing."""
     created = await manager.open_session()
     write = db.write
@@ -179,7 +177,7 @@ async def test_a_session_ends_with_its_process(manager, events):
     process.stdin.close()
 
 
-async def test_a_start_binds_again_what_lives_and_ends_what_does_not(db, manager):
+async def test_a_start_binds_live_processes_again_and_ends_other_sessions(db, manager):
     lives, dies = [child_process("cat") for _ in range(2)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(manager.run)
@@ -233,7 +231,7 @@ async def test_a_session_of_another_boot_or_another_process_of_that_pid_is_ended
         assert not await manager.verify_token(created.token)
 
 
-async def test_nothing_is_bound_where_nobody_would_notice(manager):
+async def test_nothing_is_bound_while_the_standing_tasks_do_not_run(manager):
     with pytest.raises(CannotBindError, match="standing tasks"):
         await manager.open_session(opened_by=ME, bound=True)
     async with trio.open_nursery() as nursery:
@@ -278,7 +276,7 @@ async def test_a_process_that_ends_while_its_session_is_being_written_ends_it(db
     process.stdin.close()
 
 
-async def test_a_bound_session_whose_opener_gave_up_is_watched_all_the_same(db, manager):
+async def test_a_bound_session_whose_creation_was_cancelled_is_still_watched(db, manager):
     process = child_process("cat")
     ended = trio.Event()
     manager.on_event(lambda event: event.kind == "revoked" and ended.set())

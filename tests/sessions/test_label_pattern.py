@@ -31,14 +31,14 @@ from agentd.sessions.listing import LabelPattern
         ("a\\*", ["a\\b"], ["a*"]),
     ],
 )
-def test_what_fits(pattern, fits, fits_not):
+def test_patterns_match(pattern, fits, fits_not):
     for label in fits:
         assert LabelPattern(pattern).matches(label)
     for label in fits_not:
         assert not LabelPattern(pattern).matches(label)
 
 
-def test_it_says_what_fnmatch_says_of_thousands_of_patterns():
+def test_it_agrees_with_fnmatch_on_thousands_of_patterns():
     chance = random.Random(1)
     agreed = {True: 0, False: 0}
     for _ in range(5000):
@@ -64,7 +64,7 @@ class CountingText(str):
 @pytest.mark.parametrize(
     "pattern", ["*" + "a" * 100 + "b", "*a" * 100 + "b", "*?" * 99 + "b", "*" * 199 + "b"]
 )
-def test_a_label_is_looked_at_once_whatever_the_pattern_is(pattern):
+def test_each_character_is_examined_once_whatever_the_pattern(pattern):
     CountingText.looks = 0
     assert not LabelPattern(pattern).matches(CountingText("a" * 200))
     assert CountingText.looks <= 200

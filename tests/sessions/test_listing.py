@@ -28,7 +28,7 @@ async def opened(manager, clock, how_many, **more):
     return created
 
 
-async def test_pages_hold_everything_once_newest_first(manager, clock):
+async def test_pages_list_every_session_once_newest_first(manager, clock):
     await opened(manager, clock, 40)
     found, after = [], None
     while True:
@@ -48,7 +48,7 @@ async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none
     assert labels(await manager.list_sessions(after=first.next)) == ["session 2", "session 0"]
 
 
-async def test_one_answer_looks_at_a_bounded_number_of_records(manager, clock, monkeypatch):
+async def test_a_page_examines_a_limited_number_of_records(manager, clock, monkeypatch):
     monkeypatch.setattr(listing, "CHUNK_RECORDS", 4)
     monkeypatch.setattr(listing, "MAX_LOOKED_AT", 8)
     await opened(manager, clock, 20)
@@ -105,19 +105,19 @@ async def test_conditions(manager, clock):
         {"after": "a." + "b" * 200},
     ],
 )
-async def test_a_condition_that_is_none_is_refused_by_name(manager, wrong):
+async def test_an_unusable_condition_is_refused_by_name(manager, wrong):
     with pytest.raises(InvalidParamsError, match=next(iter(wrong))):
         (await manager.list_sessions(**wrong))
 
 
-async def test_a_place_under_a_key_that_is_gone_is_the_end(manager, clock):
+async def test_a_cursor_under_a_deleted_key_is_the_end(manager, clock):
     await opened(manager, clock, 3)
     page = await manager.list_sessions(limit=2)
     await manager.reset_key()
     assert (await manager.list_sessions(after=page.next)) == ([], None)
 
 
-async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, clock, monkeypatch):
+async def test_revoking_by_condition_ends_only_what_matches(manager, clock, monkeypatch):
     from agentd.sessions import revoker
 
     monkeypatch.setattr(revoker, "STEP_RECORDS", 4)
@@ -130,7 +130,7 @@ async def test_revoking_by_condition_ends_what_fits_and_nothing_else(manager, cl
     assert await manager.revoke_sessions(label="session*") == 0
 
 
-async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_clock_goes(manager, clock):
+async def test_a_known_expired_session_is_listed_as_expired_when_the_clock_is_set_back(manager, clock):
     seen = await manager.open_session(60, "seen")
     child = await manager.open_session(60, "child", parent=seen.token)
     unseen = await manager.open_session(600, "unseen")
@@ -145,7 +145,7 @@ async def test_what_was_seen_expired_is_listed_and_chosen_as_such_wherever_the_c
     assert not await manager.verify_token(unseen.token)
 
 
-async def test_others_have_their_turn_while_many_are_looked_at_and_none_fits(manager, clock, monkeypatch):
+async def test_other_tasks_run_while_many_records_are_examined(manager, clock, monkeypatch):
     from agentd.sessions import revoker
 
     monkeypatch.setattr(revoker, "STEP_RECORDS", 1)
@@ -166,7 +166,7 @@ async def test_others_have_their_turn_while_many_are_looked_at_and_none_fits(man
 
 
 @pytest.mark.parametrize("wrong", [{"state": "dead"}, {"pid": "1"}])
-async def test_revoking_by_a_condition_that_is_none_ends_nothing(manager, wrong):
+async def test_revoking_by_an_unusable_condition_ends_nothing(manager, wrong):
     token = await manager.create_token()
     with pytest.raises(InvalidParamsError):
         await manager.revoke_sessions(**wrong)
@@ -198,7 +198,7 @@ async def test_the_last_use_is_known_at_once_and_written_later(db, manager, cloc
 
 
 @pytest.mark.parametrize("grant", [{}, {"audience": ["web"]}, {"scopes": ["read"]}, {"max_uses": 90}])
-async def test_a_verification_tells_of_itself_as_the_last_use(manager, clock, grant):
+async def test_a_verification_reports_itself_as_the_last_use(manager, clock, grant):
     created = await manager.open_session(600, "a label", **grant)
     asked = {"audience": "web"} if "audience" in grant else {}
     for seconds in (0, 5, 1, 60):
@@ -210,7 +210,7 @@ async def test_a_verification_tells_of_itself_as_the_last_use(manager, clock, gr
         assert found.session == manager.inspect(created.token, **asked).session
 
 
-async def test_a_renewed_token_tells_of_its_last_use_too(manager, clock):
+async def test_a_renewed_token_reports_its_last_use(manager, clock):
     created = await manager.open_session(600)
     token = (await manager.renew_token(created.token)).token
     for _ in range(3):
@@ -218,7 +218,7 @@ async def test_a_renewed_token_tells_of_its_last_use_too(manager, clock):
         assert manager.verify_nowait(token).session.last_used_at == clock.wall
 
 
-async def test_the_answer_to_a_verification_is_made_anew_once_a_second(manager, clock):
+async def test_the_answer_to_a_verification_is_renewed_every_second(manager, clock):
     token = await manager.create_token(600)
     first = manager.verify_nowait(token)
     clock.advance(0.999)
@@ -230,7 +230,7 @@ async def test_the_answer_to_a_verification_is_made_anew_once_a_second(manager, 
     assert manager.verify_nowait(token).session.last_used_at == clock.wall, "not a time that is still to come"
 
 
-async def test_a_transaction_tells_of_a_last_use_that_is_not_written_yet(db, manager, clock):
+async def test_a_transaction_reports_a_last_use_that_is_not_written_yet(db, manager, clock):
     token = await manager.create_token(600)
     clock.advance(5)
     assert await manager.verify_token(token)
@@ -238,7 +238,7 @@ async def test_a_transaction_tells_of_a_last_use_that_is_not_written_yet(db, man
         assert (await manager.inspect_token(token, tran)).session.last_used_at == clock.wall
 
 
-async def test_writing_the_last_use_brings_no_session_back(db, manager):
+async def test_writing_the_last_use_does_not_revive_a_session(db, manager):
     created = await manager.open_session(600)
     assert await manager.verify_token(created.token)
     await manager.revoke_token(created.token)
@@ -287,9 +287,7 @@ async def revoke_what_fits_nothing(manager):
 
 
 @pytest.mark.parametrize("scan", [list_what_fits_nothing, revoke_what_fits_nothing, sweep_through])
-async def test_whatever_goes_through_records_lets_the_loop_go_on_after_each_slice(
-    manager, clock, monkeypatch, scan
-):
+async def test_every_scan_yields_after_each_slice(manager, clock, monkeypatch, scan):
     for number in range(100):
         clock.advance(0.01)
         await manager.open_session(600, f"session {number} " + "a" * 150)
@@ -304,7 +302,7 @@ async def test_whatever_goes_through_records_lets_the_loop_go_on_after_each_slic
     assert max(counter.looked_at) <= 2 * 4
 
 
-async def test_patterns_leave_nothing_behind(manager, clock):
+async def test_patterns_are_not_cached(manager, clock):
     compiled = fnmatch._compile_pattern.cache_info().currsize  # type: ignore[attr-defined]
     kept = len(re._cache)  # type: ignore[attr-defined]
     await opened(manager, clock, 1)
@@ -314,7 +312,7 @@ async def test_patterns_leave_nothing_behind(manager, clock):
     assert len(re._cache) == kept  # type: ignore[attr-defined]
 
 
-async def test_a_page_that_is_being_made_ends_where_the_store_stops(manager, clock, monkeypatch):
+async def test_a_page_fails_when_the_store_stops_meanwhile(manager, clock, monkeypatch):
     monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     await opened(manager, clock, 5)
     monkeypatch.setattr(clock_module, "checkpoint", manager._db.stop)  # while it lets the others have a turn

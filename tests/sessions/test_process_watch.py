@@ -90,9 +90,7 @@ def wait_without_taking_its_status(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("is_running_first", [True, False])
-async def test_the_end_of_a_watched_process_is_told_once_and_only_its_own(
-    watch, running, nursery, is_running_first
-):
+async def test_the_end_of_a_process_is_reported_once(watch, running, nursery, is_running_first):
     told = Told()
     if is_running_first:
         nursery.start_soon(watch.run, told)
@@ -112,7 +110,7 @@ async def test_the_end_of_a_watched_process_is_told_once_and_only_its_own(
     assert told.keys == ["one", "other"]
 
 
-async def test_a_process_may_end_before_anybody_waits_for_it(watch, running, nursery):
+async def test_a_process_may_end_before_the_watch_runs(watch, running, nursery):
     told = Told()
     watch.watch("key", identity(running))
     running.kill()
@@ -121,7 +119,7 @@ async def test_a_process_may_end_before_anybody_waits_for_it(watch, running, nur
     await told.wait_for("key")
 
 
-async def test_two_keys_of_one_process_are_both_told(watch, running, nursery):
+async def test_two_keys_of_one_process_are_both_reported(watch, running, nursery):
     told = Told()
     nursery.start_soon(watch.run, told)
     assert [watch.watch(key, identity(running)) for key in "ab"] == [True, True]
@@ -130,7 +128,7 @@ async def test_two_keys_of_one_process_are_both_told(watch, running, nursery):
     assert sorted(told.keys) == ["a", "b"]
 
 
-async def test_what_has_ended_or_is_another_process_by_now_is_not_watched(watch, running):
+async def test_an_ended_or_different_process_is_not_watched(watch, running):
     found = identity(running)
     assert not watch.watch("reused", found._replace(started=found.started - 1))
     await ended_unwaited(running)
@@ -141,7 +139,7 @@ async def test_what_has_ended_or_is_another_process_by_now_is_not_watched(watch,
     assert open_files() == []
 
 
-async def test_a_forgotten_key_is_not_told_and_its_descriptor_is_closed(watch, running, nursery):
+async def test_a_forgotten_key_is_not_reported_and_its_descriptor_is_closed(watch, running, nursery):
     told = Told()
     nursery.start_soon(watch.run, told)
     watch.watch("waited for", identity(running))
@@ -157,9 +155,7 @@ async def test_a_forgotten_key_is_not_told_and_its_descriptor_is_closed(watch, r
     assert told.keys == ["kept"]
 
 
-async def test_a_descriptor_that_is_used_again_at_once_is_not_mistaken_for_the_one_before(
-    watch, running, nursery
-):
+async def test_a_reused_descriptor_is_not_mistaken_for_the_previous_one(watch, running, nursery):
     told = Told()
     nursery.start_soon(watch.run, told)
     with child() as other:
@@ -177,7 +173,7 @@ async def test_a_descriptor_that_is_used_again_at_once_is_not_mistaken_for_the_o
     assert told.keys == ["after"]
 
 
-async def test_forgetting_a_key_whose_end_was_noticed_and_not_yet_told(watch, running, nursery):
+async def test_forgetting_a_key_whose_end_is_not_reported_yet(watch, running, nursery):
     told, other = Told(), {"a": "b", "b": "a"}
 
     async def ended(key):
@@ -243,7 +239,7 @@ async def test_forgetting_while_it_is_being_cancelled(watch, running):
 
 
 @pytest.mark.parametrize("error", [StoreError("the store failed"), ValueError("a slip")])
-async def test_an_end_that_could_not_be_told_is_told_again_and_harms_no_other(
+async def test_a_failed_report_is_repeated_and_does_not_affect_others(
     watch, running, nursery, no_pause, caplog, error
 ):
     told, failures = Told(), [error, error]
@@ -266,7 +262,7 @@ async def test_an_end_that_could_not_be_told_is_told_again_and_harms_no_other(
     assert str(running.pid) in caplog.text
 
 
-async def test_what_was_not_told_when_it_was_cancelled_is_told_by_the_next_run(watch, running):
+async def test_ends_not_reported_before_cancellation_are_reported_by_the_next_run(watch, running):
     told, has_failed = Told(), trio.Event()
 
     async def fails(key):
@@ -288,7 +284,7 @@ async def test_what_was_not_told_when_it_was_cancelled_is_told_by_the_next_run(w
     assert told.keys == ["key"]
 
 
-async def test_pauses_grow_up_to_a_bound(watch, running, monkeypatch):
+async def test_pauses_grow_up_to_a_limit(watch, running, monkeypatch):
     pauses: list[float] = []
 
     async def fails(key):
@@ -315,7 +311,7 @@ async def test_pauses_grow_up_to_a_bound(watch, running, monkeypatch):
 # --- what cannot be watched ---
 
 
-async def test_there_is_a_most_and_what_was_forgotten_makes_room(watch, running, monkeypatch):
+async def test_the_number_is_limited_and_forgetting_makes_room(watch, running, monkeypatch):
     monkeypatch.setattr(binding, "MAX_WATCHED", 3)
     found = identity(running)
     for number in range(3):
@@ -336,7 +332,7 @@ async def test_there_is_a_most_and_what_was_forgotten_makes_room(watch, running,
         (errno.EMFILE, "no file descriptor"),
     ],
 )
-async def test_a_kernel_that_refuses_is_told_of(watch, running, monkeypatch, number, sentence):
+async def test_a_refusal_of_the_kernel_is_an_error(watch, running, monkeypatch, number, sentence):
     def refuse(pid, flags=0):
         raise OSError(number, os.strerror(number))
 
@@ -346,13 +342,13 @@ async def test_a_kernel_that_refuses_is_told_of(watch, running, monkeypatch, num
     assert len(watch) == 0
 
 
-async def test_a_python_without_pidfd_open_is_told_of(watch, running, monkeypatch):
+async def test_a_python_without_pidfd_open_is_an_error(watch, running, monkeypatch):
     monkeypatch.delattr(os, "pidfd_open")
     with pytest.raises(CannotBindError, match="no pidfd_open"):
         watch.watch("key", identity(running))
 
 
-async def test_a_pid_that_passed_to_another_between_the_two_looks_is_not_watched(watch, running, monkeypatch):
+async def test_a_pid_reused_between_the_two_checks_is_not_watched(watch, running, monkeypatch):
     found = identity(running)
     with child() as other:
         real = os.pidfd_open

@@ -35,9 +35,7 @@ async def test_a_renewed_session_lasts_as_long_again(manager, clock):
     assert not await manager.verify_token(renewed.token)
 
 
-async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_ten_seconds_more(
-    db, manager, clock
-):
+async def test_the_previous_token_is_valid_until_the_new_one_is_used_and_ten_seconds_more(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     clock.advance(100)
@@ -52,7 +50,7 @@ async def test_the_earlier_token_is_good_until_the_new_one_was_seen_and_for_ten_
         await manager.renew_token(created.token)
 
 
-async def test_what_was_seen_is_known_after_a_restart(db, manager, clock):
+async def test_a_first_use_is_known_after_a_restart(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     assert await manager.verify_token(renewed.token)
@@ -63,7 +61,7 @@ async def test_what_was_seen_is_known_after_a_restart(db, manager, clock):
     assert not await manager.verify_token(created.token)
 
 
-async def test_what_was_seen_is_kept_in_memory_until_the_store_tells_it(db, manager, clock, monkeypatch):
+async def test_a_first_use_is_kept_in_memory_until_it_is_stored(db, manager, clock, monkeypatch):
     created = [await manager.open_session(3600) for _ in range(3)]
     stored, refused, ended = [await manager.renew_token(each.token) for each in created]
     assert await manager.verify_token(stored.token)
@@ -78,7 +76,7 @@ async def test_what_was_seen_is_kept_in_memory_until_the_store_tells_it(db, mana
     assert not any([await manager.verify_token(each.token) for each in created])
 
 
-async def test_looking_at_the_new_token_does_not_end_the_earlier_one(db, manager, clock):
+async def test_inspecting_the_new_token_does_not_end_the_previous_one(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     assert manager.inspect(renewed.token).valid
@@ -87,7 +85,7 @@ async def test_looking_at_the_new_token_does_not_end_the_earlier_one(db, manager
     assert await manager.verify_token(created.token)
 
 
-async def test_the_clock_set_back_does_not_bring_the_earlier_token_back(db, manager, clock):
+async def test_a_clock_set_back_does_not_revive_the_previous_token(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     assert await manager.verify_token(renewed.token)
@@ -99,7 +97,7 @@ async def test_the_clock_set_back_does_not_bring_the_earlier_token_back(db, mana
     assert not await manager.verify_token(created.token)
 
 
-async def test_a_lost_answer_is_asked_for_again(db, manager, clock):
+async def test_a_renewal_can_be_repeated_after_a_lost_answer(db, manager, clock):
     created = await manager.open_session(3600)
     lost = await manager.renew_token(created.token)
     again = await manager.renew_token(created.token)
@@ -136,7 +134,7 @@ async def test_in_its_overlap_an_older_generation_is_renewed_to_the_newest(manag
     assert manager.inspect((await manager.renew_token(first.token)).token).session.generation == 2
 
 
-async def test_an_older_generation_comes_back_neither_by_renewing_on_nor_by_a_restart(manager, clock):
+async def test_an_older_generation_stays_superseded_after_renewals_and_a_restart(manager, clock):
     tokens = [(await manager.open_session(3600)).token]
     for _ in range(20):
         tokens.append((await manager.renew_token(tokens[-1])).token)
@@ -206,7 +204,7 @@ async def limited(db, key_ring, clock):
         yield manager
 
 
-async def test_a_limit_cuts_short_what_nobody_asked_for(limited, clock):
+async def test_a_limit_cuts_defaults_short(limited, clock):
     created = await limited.open_session()
     assert created.expires_at == clock.wall + 100
     assert limited.inspect(created.token).session.max_expires_at == clock.wall + 100
@@ -225,7 +223,7 @@ async def test_a_limit_cuts_short_what_nobody_asked_for(limited, clock):
         {"max_lifetime": "never"},
     ],
 )
-async def test_a_limit_refuses_what_was_asked_for(limited, asked):
+async def test_a_limit_refuses_longer_requests(limited, asked):
     with pytest.raises(
         InvalidExpiryError, match=r"exceeds the agent.s limit of 1 min 40 s .session_max_lifetime"
     ):
@@ -257,7 +255,7 @@ async def test_a_maximum_below_the_expiry_is_the_end(manager, clock):
     assert created.expires_at == clock.wall + 100
 
 
-async def test_a_child_is_renewed_within_its_parents_present_end(manager, clock):
+async def test_a_child_is_renewed_within_its_parents_current_end(manager, clock):
     parent = await manager.open_session(100)
     child = await manager.open_session(60, parent=parent.token)
     clock.advance(50)
@@ -268,7 +266,7 @@ async def test_a_child_is_renewed_within_its_parents_present_end(manager, clock)
     assert again.expires_at <= longer.expires_at
 
 
-async def test_what_is_not_valid_is_not_renewed(manager, clock):
+async def test_an_invalid_token_is_not_renewed(manager, clock):
     revoked, expired, used_up = [await manager.open_session(5, **more) for more in ({}, {}, {"max_uses": 1})]
     await manager.revoke_token(revoked.token)
     assert await manager.verify_token(used_up.token)
@@ -280,7 +278,7 @@ async def test_what_is_not_valid_is_not_renewed(manager, clock):
         await manager.renew_token(expired.token)
 
 
-async def test_a_superseded_token_is_reported_and_on_request_ends_the_family(db, key_ring, clock, caplog):
+async def test_a_superseded_token_is_reported_and_ends_the_session_if_set(db, key_ring, clock, caplog):
     async with await SessionManager.create_session_manager(
         db=db, key_ring=key_ring, clock=clock, revoke_on_reuse=True
     ) as manager:
@@ -301,7 +299,7 @@ async def test_a_superseded_token_is_reported_and_on_request_ends_the_family(db,
         assert not await manager.verify_token(child.token)
 
 
-async def test_without_that_setting_the_family_lives_on(db, manager, clock):
+async def test_without_that_setting_the_session_stays(db, manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     assert await manager.verify_token(renewed.token)
@@ -335,9 +333,7 @@ async def test_a_child_that_never_ends_by_itself_is_renewed_to_its_parents_end(m
     assert (await manager.renew_token(child.token)).expires_at == parent.expires_at
 
 
-async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_that_the_token_is_not_valid(
-    db, manager
-):
+async def test_a_renewal_during_a_stop_is_not_answered_as_invalid(db, manager):
     created = await manager.open_session(60)
     disk, told = await hold_commits(db), []
 
@@ -358,7 +354,7 @@ async def test_a_renewal_that_is_on_its_way_when_the_manager_stops_is_not_told_t
     assert await manager.verify_token(created.token)
 
 
-async def test_a_token_is_renewed_by_a_manager_that_has_not_met_its_key_yet(db, key_ring, clock, manager):
+async def test_a_token_is_renewed_by_a_manager_that_has_not_loaded_its_key(db, key_ring, clock, manager):
     async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
         await other.reset_key()
         token = await other.create_token(100)

@@ -49,7 +49,7 @@ async def test_it_refuses_once_the_key_was_reset(manager):
         bytes(key)
 
 
-async def test_the_key_is_nowhere_in_the_store_in_the_clear(db, manager, tmp_path):
+async def test_the_key_is_not_stored_in_the_clear(db, manager, tmp_path):
     key = bytes(await manager.setup_key())
     token = await manager.create_token()
     stored = b"".join(file.read_bytes() for file in (tmp_path / "store").iterdir())
@@ -66,7 +66,7 @@ async def test_many_resets_in_transactions_keep_few_keys_in_memory(db, manager):
     assert await manager.verify_token(token)
 
 
-async def test_a_key_record_that_was_exchanged_is_refused_as_damage(db, manager):
+async def test_a_swapped_key_record_is_damage(db, manager):
     from agentd.sessions.records import KEY_PATH, KeyRecord
 
     stored = KeyRecord.decode(db.get(KEY_PATH))
@@ -75,7 +75,7 @@ async def test_a_key_record_that_was_exchanged_is_refused_as_damage(db, manager)
         await manager.create_token()
 
 
-async def test_a_key_record_of_another_form_is_refused_as_damage(db, manager):
+async def test_a_key_record_of_another_form_is_damage(db, manager):
     from agentd.sessions.records import KEY_PATH
 
     token = await manager.create_token()
@@ -98,7 +98,7 @@ async def test_without_its_key_record_no_token_verifies_and_a_new_key_is_drawn_w
     assert not await manager.verify_token(token)
 
 
-async def test_the_present_key_outlives_any_number_of_transactions_that_were_rolled_back(db, manager):
+async def test_the_current_key_survives_many_rolled_back_transactions(db, manager):
     key = await manager.setup_key()
     for _ in range(20):
         with pytest.raises(ZeroDivisionError):
@@ -121,7 +121,7 @@ async def test_a_view_of_a_key_that_is_wiped_meanwhile_is_an_error_and_never_zer
             bytes(key)
 
 
-async def test_a_manager_whose_key_ring_was_stopped_knows_nothing_and_makes_nothing(db, manager, key_ring):
+async def test_a_manager_whose_key_ring_was_stopped_refuses_everything(db, manager, key_ring):
     token, key = await manager.create_token(), await manager.setup_key()
     assert await manager.verify_token(token)
     await key_ring.stop()
@@ -233,7 +233,7 @@ async def test_held_in_a_with_the_key_is_a_buffer_and_afterwards_its_view_is_an_
         view[0] = 0
 
 
-async def test_what_was_made_of_a_view_never_shows_zeros_or_another_key(manager):
+async def test_copies_of_a_view_never_show_zeros_or_another_key(manager):
     key = await manager.setup_key()
     before = bytes(key)
     with key as view:

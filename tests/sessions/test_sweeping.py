@@ -23,7 +23,7 @@ async def test_sweeping_deletes_what_has_ended_and_nothing_else(db, manager, clo
     assert not any([await manager.verify_token(token) for token in expiring + of_old_key])
 
 
-async def test_the_count_is_of_the_present_key_from_the_moment_of_the_reset(manager):
+async def test_the_count_is_of_the_current_key_as_soon_as_it_is_reset(manager):
     for _ in range(5):
         await manager.create_token()
     assert manager.session_count == 5
@@ -33,7 +33,7 @@ async def test_the_count_is_of_the_present_key_from_the_moment_of_the_reset(mana
     assert manager.session_count == 1
 
 
-async def test_run_sweeps_now_and_then_also_across_stop_and_start(db, manager, clock, autojump_clock):
+async def test_run_sweeps_at_intervals_across_stop_and_start(db, manager, clock, autojump_clock):
     await manager.create_token(5)
     clock.advance(10)
     async with trio.open_nursery() as nursery:
@@ -56,7 +56,7 @@ def refuse_what_is_written(db, monkeypatch):
     monkeypatch.setattr(db, "write", refuse)
 
 
-async def test_a_session_refused_for_want_of_room_has_what_ended_swept_at_once(
+async def test_a_full_store_is_swept_at_once_when_a_session_is_refused(
     db, manager, clock, autojump_clock, monkeypatch
 ):
     await manager.create_token(5)
@@ -71,9 +71,7 @@ async def test_a_session_refused_for_want_of_room_has_what_ended_swept_at_once(
     assert manager.session_count == 0
 
 
-async def test_however_many_are_refused_sweeping_takes_a_tenth_of_the_time_at_the_most(
-    db, manager, autojump_clock, monkeypatch
-):
+async def test_sweeping_takes_at_most_a_tenth_of_the_time(db, manager, autojump_clock, monkeypatch):
     sweeps = []
 
     async def sweep_slowly(sweeper):
@@ -115,7 +113,7 @@ async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock
     assert manager.session_count == 0
 
 
-async def test_what_was_seen_expired_is_deleted_when_swept_or_stopped(db, manager, clock):
+async def test_known_expired_sessions_are_deleted_by_a_sweep_or_stop(db, manager, clock):
     token = await manager.create_token(5)
     clock.advance(10)
     assert not await manager.verify_token(token)
@@ -124,7 +122,7 @@ async def test_what_was_seen_expired_is_deleted_when_swept_or_stopped(db, manage
     await manager.start()
 
 
-async def test_a_session_opened_between_looking_and_deleting_stays(db, manager, monkeypatch):
+async def test_a_session_opened_between_finding_and_deleting_stays(db, manager, monkeypatch):
     await manager.create_token()
     await manager.reset_key()  # so that there is something to sweep
     created = []
@@ -168,7 +166,7 @@ async def test_stopping_wipes_the_key_though_the_store_has_failed(db, manager, c
     await db.start()
 
 
-async def test_run_outlives_a_store_that_was_stopped(db, manager, autojump_clock):
+async def test_run_survives_a_stopped_store(db, manager, autojump_clock):
     await db.stop()
     with trio.move_on_after(90):
         await manager.run(sweep_interval_seconds=60)

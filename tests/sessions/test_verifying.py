@@ -46,7 +46,7 @@ async def test_an_expired_session_is_still_described(manager, clock):
     assert (found.valid, found.session.label) == (False, "label")
 
 
-async def test_a_swept_session_is_known_as_expired_by_its_token(manager, clock):
+async def test_the_token_of_a_swept_session_is_reported_as_expired(manager, clock):
     expiring, lasting = await manager.create_token(5), await manager.create_token(50)
     clock.advance(10)
     await manager.sweep()
@@ -76,7 +76,7 @@ async def test_revoking_through_a_tran_counts_when_it_commits(db, manager):
 
 
 @pytest.mark.parametrize("token", ["nonsense", b"bytes", 5, "v4.local.AAAA", "é"])
-async def test_revoking_what_is_no_token_ends_nothing(db, manager, token):
+async def test_revoking_a_malformed_token_ends_nothing(db, manager, token):
     assert await manager.revoke_token(token) is False
     async with db.transaction() as tran:
         assert await manager.revoke_token(token, tran=tran) is False
@@ -97,13 +97,13 @@ async def test_revoking_takes_a_token_or_an_id(manager):
     assert await manager.revoke_token(id="nul\0 and \x01") is False
 
 
-async def test_a_revoked_token_of_an_earlier_key_stays_what_it_is(manager):
+async def test_a_revoked_token_of_an_earlier_key_stays_revoked(manager):
     token = await manager.create_token()
     await manager.reset_key()
     assert await manager.revoke_token(token) is False
 
 
-async def test_the_clock_set_back_does_not_revive_what_was_seen_expired(db, key_ring, manager, clock):
+async def test_a_clock_set_back_does_not_revive_an_expired_session(db, key_ring, manager, clock):
     token = await manager.create_token(60)
     clock.set_wall(clock.wall + 100)
     assert not await manager.verify_token(token)
@@ -124,7 +124,7 @@ async def test_within_one_boot_the_wall_clock_set_back_prolongs_nothing(manager,
     assert not await manager.verify_token(token)
 
 
-async def test_the_boot_clock_of_another_boot_says_nothing(manager, clock):
+async def test_the_boot_clock_of_another_boot_is_ignored(manager, clock):
     token = await manager.create_token(60)
     clock.reboot()
     clock.boot = 1e9
@@ -140,7 +140,7 @@ async def test_without_a_boot_id_the_wall_clock_alone_decides(manager, clock):
     assert await manager.verify_token(token)
 
 
-async def test_a_token_of_another_agent_does_not_verify_and_is_called_that(tmp_path, manager, clock):
+async def test_a_token_of_another_agent_is_rejected_with_its_own_reason(tmp_path, manager, clock):
     async with (
         await KeyRing.create_key_ring(keys_path=tmp_path / "keys2") as key_ring,
         await DB.create_db(db_path=tmp_path / "store2", key_ring=key_ring) as db,
@@ -163,14 +163,14 @@ async def test_a_token_opens_under_the_id_of_its_own_agent_only(key_ring, manage
                 open_token(key, token, implicit=implicit)
 
 
-async def test_of_a_key_whose_id_has_no_mark_it_is_not_known_whose_it_was(manager):
+async def test_a_key_id_without_a_mark_is_of_an_unknown_agent(manager):
     created = await manager.open_session()
     head, body, _ = created.token.rpartition(".")
     old = head + body + urlsafe_b64encode(b'{"kid":"%s"}' % (b"A" * 22)).rstrip(b"=").decode()
     assert manager.inspect(old).reason == "KEY_RESET"
 
 
-async def test_a_token_two_generations_older_than_its_record_does_not_count(db, manager):
+async def test_a_token_two_generations_old_is_rejected(db, manager):
     created = await manager.open_session()
     assert manager.inspect(created.token).valid
     path = session_path(manager.key_id, created.id)
@@ -191,9 +191,7 @@ async def test_a_record_that_changed_is_read_again(db, manager):
     assert manager.inspect(created.token).valid
 
 
-async def test_a_token_is_judged_the_first_time_with_one_reading_of_store_and_clock(
-    db, manager, clock, monkeypatch
-):
+async def test_a_first_verification_reads_store_and_clock_once(db, manager, clock, monkeypatch):
     first, second = await manager.create_token(), await manager.create_token()
     assert manager.verify_nowait(first).valid
     readings, times = [], []
@@ -204,7 +202,7 @@ async def test_a_token_is_judged_the_first_time_with_one_reading_of_store_and_cl
     assert (len(readings), len(times)) == (1, 1)
 
 
-async def test_a_token_is_judged_the_first_time_in_few_calls(manager):
+async def test_a_first_verification_takes_few_calls(manager):
     first, second = await manager.create_token(), await manager.create_token()
     assert manager.verify_nowait(first).valid
     calls = []
@@ -221,7 +219,7 @@ async def test_a_token_is_judged_the_first_time_in_few_calls(manager):
     assert len(calls) <= 50, calls
 
 
-async def test_a_forged_token_is_malformed_as_long_as_its_key_counts(manager):
+async def test_a_forged_token_is_malformed_while_its_key_is_accepted(manager):
     def forged(token: str) -> str:
         body, _, footer = token.rpartition(".")
         return f"{body[:-4]}AAAA.{footer}"
@@ -233,7 +231,7 @@ async def test_a_forged_token_is_malformed_as_long_as_its_key_counts(manager):
     assert manager.verify_nowait(forged(token)).reason == "KEY_RESET"
 
 
-async def test_a_key_that_another_manager_replaced_opens_nothing(db, key_ring, manager):
+async def test_a_key_replaced_by_another_manager_is_rejected(db, key_ring, manager):
     token, unseen = await manager.create_token(), await manager.create_token()
     assert manager.verify_nowait(token).valid
     async with await SessionManager.create_session_manager(db=db, key_ring=key_ring) as other:
@@ -242,7 +240,7 @@ async def test_a_key_that_another_manager_replaced_opens_nothing(db, key_ring, m
         assert manager.verify_nowait(await other.create_token()).valid
 
 
-async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
+async def test_the_token_cache_is_bounded(manager, monkeypatch):
     monkeypatch.setattr(verifier, "MAX_CACHED_TOKENS", 3)
     tokens = [await manager.create_token() for _ in range(10)]
     for _ in range(2):
@@ -254,7 +252,7 @@ async def test_opened_tokens_are_kept_in_a_bounded_number(manager, monkeypatch):
     "label",
     ["x" * 201, "new\nline", "\x1b[31mred", "nul\0", "\u202ereversed", "\u2028", "\ud800", 5, b"bytes"],
 )
-async def test_labels_that_a_terminal_should_not_see_are_refused(manager, label):
+async def test_labels_unsafe_for_a_terminal_are_refused(manager, label):
     with pytest.raises(InvalidLabelError):
         await manager.open_session(label=label)
     assert manager.session_count == 0
@@ -282,7 +280,7 @@ async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(man
         await manager.create_token()
 
 
-async def test_a_session_opened_while_the_key_is_replaced_stands_under_the_new_key(db, manager):
+async def test_a_session_opened_while_the_key_is_replaced_is_under_the_new_key(db, manager):
     """The token is made in the operation that stores its record, with the key that is there then."""
     tokens = []
 
@@ -296,7 +294,7 @@ async def test_a_session_opened_while_the_key_is_replaced_stands_under_the_new_k
     assert [manager.inspect(token).reason for token in tokens] == [None] * 4
 
 
-async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):
+async def test_a_str_subclass_does_not_verify(db, manager):
     token = await manager.create_token()
     assert await manager.verify_token(token)
 
@@ -324,7 +322,7 @@ async def test_a_class_that_pretends_to_be_a_token_does_not_verify(db, manager):
     "label",
     ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"],
 )
-async def test_a_label_may_hold_what_joins_emoji_and_persian(manager, label):
+async def test_joiners_in_emoji_and_persian_are_accepted(manager, label):
     created = await manager.open_session(60, label)
     assert manager.inspect(created.token).session.label == label
 
@@ -337,7 +335,7 @@ async def test_a_label_may_hold_what_joins_emoji_and_persian(manager, label):
         ("two\nlines", r"U\+000A \(character 4\)"),
     ],
 )
-async def test_what_a_label_may_not_hold_is_named(manager, label, named):
+async def test_the_error_names_the_refused_character(manager, label, named):
     with pytest.raises(InvalidLabelError, match=named) as refused:
         await manager.open_session(60, label)
     assert label not in refused.value.sentence

@@ -1,6 +1,6 @@
-"""Looking extends and changes nothing: of the session manager, and over the wire with all that is behind it.
+"""Methods that only read change nothing: those of the session manager, and those of the wire with all behind them.
 
-A method that is added has to be told to be one that looks, with a way to call it here, or one that does something.
+A new method has to be classified: as read-only, with a way to call it here, or as one that changes something.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from agentd.sessions import SessionManager
 from agentd.status import status_reader
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Request
-from tests.operations import DOING, EVERY, LOOKING
+from tests.operations import CHANGING_METHODS, EVERY, READ_ONLY_METHODS
 from tests.server.talk import FakeAgent, FakeCaller
 
 
 def every_question(token, id):
-    """All forms of the two ways to ask about a session."""
+    """Every way to ask about a session."""
     asker = ({}, {"audience": "a"}, {"scopes": ["b"]}, {"audience": "a", "scopes": ["b"]})
     return [{**what, **more} for what in ({"token": token}, {"id": id}) for more in asker]
 
@@ -50,7 +50,7 @@ async def list_audit(manager, token, id):
     return [first, (await manager.list_audit(after=first.next)), (await manager.list_audit(since=0))]
 
 
-LOOKS = {
+READ_ONLY_CALLS = {
     "inspect": inspect,
     "inspect_token": inspect_token,
     "list_sessions": list_sessions,
@@ -62,13 +62,13 @@ LOOKS = {
     "observe": lambda manager, token, id: manager.observe(lambda event: None)(),
     "on_event": lambda manager, token, id: manager.on_event(lambda event: None)(),
 }
-DOES = {
+CHANGING = {
     "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
     "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
     "verify_token", "verify_nowait", "verify_and_consume", "note",
 }  # fmt: skip
 
-ASKS = {
+READ_ONLY_PARAMS = {
     "hello": [{}, {"client": "test", "protocol": 1}],
     "getStatus": [{}],
     "inspectToken": lambda token, id: every_question(token, id),
@@ -78,21 +78,21 @@ ASKS = {
 }
 
 
-def test_every_method_is_known_to_look_or_to_do_something():
+def test_every_method_is_classified():
     public = {name for name in dir(SessionManager) if not name.startswith("_")}
-    assert public == set(LOOKS) | DOES
-    assert not set(LOOKS) & DOES
-    assert EVERY == LOOKING | DOING
-    assert not LOOKING & DOING
-    assert set(ASKS) == LOOKING
+    assert public == set(READ_ONLY_CALLS) | CHANGING
+    assert not set(READ_ONLY_CALLS) & CHANGING
+    assert EVERY == READ_ONLY_METHODS | CHANGING_METHODS
+    assert not READ_ONLY_METHODS & CHANGING_METHODS
+    assert set(READ_ONLY_PARAMS) == READ_ONLY_METHODS
 
 
 class Sessions:
-    """Sessions of every kind, as tokens and ids, and all that could be changed by looking at them."""
+    """Sessions of every kind, and everything that a method that only reads could change."""
 
     def __init__(self, db, manager, clock):
         self._db, self._manager, self._clock = db, manager, clock
-        self.looked_at = [("nonsense", "unknown"), (None, "x"), (7, "0" * 64)]
+        self.asked_about = [("nonsense", "unknown"), (None, "x"), (7, "0" * 64)]
 
     async def open(self):
         manager = self._manager
@@ -109,7 +109,7 @@ class Sessions:
         ended = await manager.open_session(600, "ended")
         await manager.revoke_token(ended.token)
         made = (under_earlier_key, renewed_once, limited, narrow, first, unseen, child, used, ended)
-        self.looked_at += [(created.token, created.id) for created in made]
+        self.asked_about += [(created.token, created.id) for created in made]
 
     async def everything(self):
         """What is stored, how often something was, and what is noted in memory until it is."""
@@ -127,7 +127,7 @@ class Sessions:
         for seconds in (0, 100):
             self._clock.advance(seconds)
             *before, revision = await self.everything()
-            for token, id in self.looked_at:
+            for token, id in self.asked_about:
                 await look(token, id)
             *after, revision_after = await self.everything()
             assert after == before
@@ -141,18 +141,18 @@ async def sessions(db, manager, clock):
     return sessions
 
 
-@pytest.mark.parametrize("name", LOOKS)
-async def test_looking_with_the_manager_changes_nothing(manager, sessions, name):
+@pytest.mark.parametrize("name", READ_ONLY_CALLS)
+async def test_read_only_methods_of_the_manager_change_nothing(manager, sessions, name):
     async def look(token, id):
-        found = LOOKS[name](manager, token, id)
+        found = READ_ONLY_CALLS[name](manager, token, id)
         if hasattr(found, "__await__"):
             await found
 
     await sessions.assert_that_nothing_changes(look)
 
 
-@pytest.mark.parametrize("method", sorted(LOOKING))
-async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, clock, sessions, method):
+@pytest.mark.parametrize("method", sorted(READ_ONLY_METHODS))
+async def test_read_only_methods_over_the_wire_change_nothing(db, key_ring, manager, clock, sessions, method):
     traffic = Traffic()
     agent = SimpleNamespace(
         core=Core(key_ring, db, manager),
@@ -172,7 +172,7 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
 
     async def look(token, id):
         nonlocal answered
-        asked = ASKS[method]
+        asked = READ_ONLY_PARAMS[method]
         for params in asked if isinstance(asked, list) else asked(token, id):
             reply = dispatch.answer(Request(1, method, [params]), FakeCaller())
             if reply is None:
@@ -181,11 +181,11 @@ async def test_looking_over_the_wire_changes_nothing(db, key_ring, manager, cloc
             answered += error is None
 
     await sessions.assert_that_nothing_changes(look)
-    assert answered >= 2 * len(sessions.looked_at)
+    assert answered >= 2 * len(sessions.asked_about)
 
 
 @pytest.mark.parametrize("name", ["verify_token", "renew_token", "create_token", "revoke_token"])
-async def test_what_does_something_would_be_noticed(manager, sessions, name):
+async def test_a_change_would_be_noticed(manager, sessions, name):
     async def do(token, id):
         with suppress(AgentdError):  # what cannot be renewed
             await (manager.create_token() if name == "create_token" else getattr(manager, name)(token))
