@@ -202,21 +202,39 @@ async def test_a_first_verification_reads_store_and_clock_once(db, manager, cloc
     assert (len(readings), len(times)) == (1, 1)
 
 
-async def test_a_first_verification_takes_few_calls(manager):
-    first, second = await manager.create_token(), await manager.create_token()
-    assert manager.verify_nowait(first).valid
+async def calls_of(operation) -> list[tuple[str, str]]:
+    """The modules and functions of ours that an operation passes through."""
     calls = []
 
     def note(frame, event, _):
-        if event == "call" and frame.f_globals.get("__name__", "").startswith("agentd"):
-            calls.append(frame.f_code.co_name)
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("agentd"):
+            calls.append((module, frame.f_code.co_name))
 
     sys.setprofile(note)
     try:
-        assert manager.verify_nowait(second).valid
+        await operation()
     finally:
         sys.setprofile(None)
+    return calls
+
+
+async def test_a_first_verification_takes_few_calls(manager):
+    first, second = await manager.create_token(), await manager.create_token()
+    assert manager.verify_nowait(first).valid
+
+    async def verify():
+        assert manager.verify_nowait(second).valid
+
+    calls = await calls_of(verify)
     assert len(calls) <= 50, calls
+
+
+async def test_opening_a_session_passes_few_modules(manager):
+    await manager.create_token()
+    modules = {module for module, _ in await calls_of(manager.open_session)}
+    assert len({module for module in modules if module.startswith("agentd.sessions.")}) <= 8, modules
+    assert len(modules) <= 24, modules
 
 
 async def test_a_forged_token_is_malformed_while_its_key_is_accepted(manager):
