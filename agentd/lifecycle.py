@@ -9,9 +9,11 @@ without stopping the object, any other loop can stop it.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from threading import get_ident
+from typing import Self
 
 import trio
 from trio.lowlevel import RunVar
@@ -211,3 +213,28 @@ class LoopLifecycle(Lifecycle):
 
 def _nothing() -> None:
     pass
+
+
+class Component(ABC):
+    """A part of the core with a life cycle. Leaving it as a context manager stops it, never destroys it."""
+
+    _lifecycle: LoopLifecycle
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop it; a no-op if it is stopped."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    @property
+    def state(self) -> State:
+        """Stopped, running or destroyed."""
+        return self._lifecycle.state
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Subscribe to life-cycle events; returns the function that unsubscribes."""
+        return self._lifecycle.observe(observer)

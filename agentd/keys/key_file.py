@@ -1,6 +1,6 @@
 """The root key's file, mode 0600, in a folder of mode 0700.
 
-It has one of two forms, told apart without a passphrase:
+It has one of two forms, distinguished by size:
 
     32 raw bytes                    the key itself
     one line, `k4.local-pw.…`       the key wrapped with a passphrase (`paserk.py`), and a line feed
@@ -49,7 +49,7 @@ def _failed(path: Path, error: OSError) -> KeyFileError:
     return KeyFileError(f"{path} cannot be used: {error.strerror}")
 
 
-def _raise(fault: Fault | None) -> None:
+def _raise_fault(fault: Fault | None) -> None:
     if fault is not None:
         raise KeyFileError(str(fault))
 
@@ -57,9 +57,9 @@ def _raise(fault: Fault | None) -> None:
 def prepare_folder(folder: Path) -> None:
     """Create the key folder and its missing parents, or check that only this user can enter or replace it."""
     try:
-        _raise(make_folders(folder))
-        _raise(private_fault(folder, folder.stat()))
-        _raise(folders_fault(folder))  # the folder itself may be a link
+        _raise_fault(make_folders(folder))
+        _raise_fault(private_fault(folder, folder.stat()))
+        _raise_fault(folders_fault(folder))  # the folder itself may be a link
     except OSError as error:
         raise _failed(folder, error) from error
 
@@ -71,7 +71,7 @@ class KeyFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise _rejected(path, "it is not a regular file")
-        _raise(private_fault(path, found))
+        _raise_fault(private_fault(path, found))
         if found.st_size not in (KEY_BYTES, _LINE_BYTES):
             raise _rejected(
                 path, f"it has {found.st_size} bytes; a key has {KEY_BYTES}, a protected one {_LINE_BYTES}"
@@ -101,7 +101,7 @@ def open_key_file(path: Path) -> Iterator[KeyFile | None]:
             folder where others could replace it; names the remedy.
     """
     try:
-        _raise(folders_fault(path.parent))
+        _raise_fault(folders_fault(path.parent))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None

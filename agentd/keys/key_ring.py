@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
-from agentd_client.lifecycle import Observer, State
 
 from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
-from ..lifecycle import LoopLifecycle
+from ..lifecycle import Component, LoopLifecycle
 from .argon2 import Cost, run_argon2
 from .key_file import remove_key
 from .memory import SecretKey, SecretMemory
@@ -29,7 +28,7 @@ from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE, load_root_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 STORE = "store"
 SESSION = "session"
@@ -57,7 +56,7 @@ class _DerivedKeys(dict[str, SecretKey]):
         raise KeyRingNotRunningError
 
 
-class KeyRing:
+class KeyRing(Component):
     """The owner of the root key. Create it with `create_key_ring`; leaving it as a context manager wipes it.
 
     `seal`, `open`, `new_key`, `wrap_key` and `unwrap_key` may be called from any thread; start, stop and
@@ -139,21 +138,6 @@ class KeyRing:
         async with self._lifecycle.destroy() as needed:
             if needed:
                 await trio.to_thread.run_sync(remove_key, self.path / KEY_FILE)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
-
-    @property
-    def state(self) -> State:
-        """Stopped, running or destroyed."""
-        return self._lifecycle.state
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Subscribe to life-cycle events; returns the function that unsubscribes."""
-        return self._lifecycle.observe(observer)
 
     def require_running(self) -> None:
         """Raise KeyRingNotRunningError unless it is running, WrongLoopError on another event loop."""

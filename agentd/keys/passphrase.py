@@ -17,7 +17,7 @@ PassphraseText = str | bytes | bytearray
 
 
 class Passphrase:
-    """A copy of a passphrase; whoever constructs it wipes it.
+    """A copy of a passphrase; its creator wipes it.
 
     Text is encoded as UTF-8. A line ending and a byte order mark are not part of it
     (`agentd_client.protocol.passphrases`); nothing else is stripped or normalised. The argument stays the
@@ -62,11 +62,11 @@ class Passphrase:
 
     @property
     def meanings(self) -> list[memoryview]:
-        """What to try on a key file: the passphrase and, where it differs, the bytes exactly as given."""
+        """What to try on a key file: the passphrase and, if they differ, the bytes exactly as given."""
         return rules.meanings(self._given)
 
     def require_settable(self) -> None:
-        """Raise PassphraseError for a passphrase that nobody can mean to set."""
+        """Raise PassphraseError for a passphrase that cannot be intended."""
         problem = rules.problem(self._given)
         if problem is not None:
             raise PassphraseError(problem)

@@ -58,9 +58,9 @@ def read_root_key(file: Path, passphrase: Passphrase | None, target: memoryview)
         wrapped = wrapped_key(file, found)
     if passphrase is None:
         raise AgentLockedError(f"{file} is locked with a passphrase; unlock it with `agentctl unlock`")
-    for meant in passphrase.meanings:
+    for candidate in passphrase.meanings:
         try:
-            paserk.unwrap_into(wrapped, meant, target)
+            paserk.unwrap_into(wrapped, candidate, target)
             return True
         except paserk.NotGenuineError:
             continue

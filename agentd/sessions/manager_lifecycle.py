@@ -14,9 +14,9 @@ from agentd_client.errors import (
     SessionManagerNotRunningError,
     SessionManagerRunningError,
 )
-from agentd_client.lifecycle import LifecycleEvent, Observer, State
+from agentd_client.lifecycle import LifecycleEvent
 
-from ..lifecycle import LoopLifecycle
+from ..lifecycle import Component, LoopLifecycle
 from .binding import Binder
 from .clock import Clock, SystemClock
 from .issuer import Issuer
@@ -41,7 +41,7 @@ WRITE_INTERVAL_SECONDS = 60.0
 STOP_WRITE_SECONDS = 2.0  # the most that a stop waits for its last writes
 
 
-class ManagerLifecycle:
+class ManagerLifecycle(Component):
     """The part of `SessionManager` that does not depend on what it is asked."""
 
     def __init__(
@@ -193,21 +193,6 @@ class ManagerLifecycle:
         async with self._lifecycle.destroy() as needed:
             if needed:
                 await self._clear()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
-
-    @property
-    def state(self) -> State:
-        """Stopped, running or destroyed."""
-        return self._lifecycle.state
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call the observer for every life-cycle event; returns a function that ends this."""
-        return self._lifecycle.observe(observer)
 
     def _release(self) -> None:
         self._unobserve_key_ring()

@@ -21,9 +21,8 @@ from agentd_client.errors import (
     ForeignTransactionError,
     StoreError,
 )
-from agentd_client.lifecycle import Observer, State
 
-from ..lifecycle import EventLoop, LoopLifecycle
+from ..lifecycle import Component, EventLoop, LoopLifecycle
 from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
 from .files import StoreFolder
 from .keypath import (
@@ -50,7 +49,7 @@ CLEAR_STEP = 256
 """Entries that `clear` removes in one operation: a few milliseconds of the event loop's time."""
 
 
-class DB:
+class DB(Component):
     """A store of sealed values under key paths. Create it with `create_db`; leaving it stops it.
 
     Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is a read transaction of its
@@ -158,21 +157,6 @@ class DB:
         async with self._lifecycle.destroy() as needed:
             if needed:
                 await trio.to_thread.run_sync(self._on_disk.remove)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    @property
-    def state(self) -> State:
-        """Stopped, running or destroyed."""
-        return self._lifecycle.state
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Subscribe to life-cycle events; returns the function that unsubscribes."""
-        return self._lifecycle.observe(observer)
 
     @property
     def failed(self) -> StoreError | None:

@@ -57,7 +57,7 @@ class StoreFolder:
         lock_path = self.path / FOLDER_LOCK_NAME
         with os_errors_translated():
             for _ in range(_LOCK_ATTEMPTS):
-                _refuse("store folder", make_folders(self.path))
+                _raise_fault("store folder", make_folders(self.path))
                 _check(self.path, "store folder", stat.S_ISDIR)
                 try:
                     self._lock_fd = file_locks.open_locked(lock_path)
@@ -173,9 +173,9 @@ def _check(path: Path, what: str, is_kind: Callable[[int], bool]) -> None:
     found = os.lstat(path)
     if not is_kind(found.st_mode):
         raise StoreError(f"{path} is not a {what}; move it away")
-    _refuse(what, private_fault(path, found))
+    _raise_fault(what, private_fault(path, found))
 
 
-def _refuse(what: str, fault: Fault | None) -> None:
+def _raise_fault(what: str, fault: Fault | None) -> None:
     if fault is not None:
         raise StoreError(f"{what} {fault}")
