@@ -22,13 +22,13 @@ from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
 from agentd_client.protocol.methods import NEVER
 
 DEFAULT_SESSION_SECONDS = 8 * 3600
-"""A working day: how long a session lasts if its opener does not say."""
+"""A working day: how long a session lasts if its creator does not say."""
 
 DEFAULT_MAX_LIFETIME_SECONDS = 30 * 24 * 3600
-"""How long a session can be renewed if its opener does not say: a month of use, then a new login."""
+"""How long a session can be renewed if its creator does not say: a month of use, then a new login."""
 
 DEFAULT_DRAIN_SECONDS = 5.0
-"""For requests in flight when the agent is told to stop; systemd waits far longer before it kills."""
+"""For requests in flight when the agent has to stop; systemd waits far longer before it kills."""
 
 MAX_DRAIN_SECONDS = 3600.0
 """More is a mistake in the unit: nobody waits an hour for an agent to stop."""
@@ -105,10 +105,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def default_max_lifetime(self) -> Duration:
-        """How long a session can be renewed if its opener does not say."""
-        return (
-            DEFAULT_MAX_LIFETIME_SECONDS if self.session_max_lifetime is None else self.session_max_lifetime
-        )
+        """How long a session can be renewed if its creator does not say."""
+        limit = self.session_max_lifetime
+        return DEFAULT_MAX_LIFETIME_SECONDS if limit is None else limit
 
 
 _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Settings)}

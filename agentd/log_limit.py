@@ -11,10 +11,10 @@ import logging
 import math
 from collections.abc import Iterator
 
-QUIET_SECONDS = 10.0
+INTERVAL_SECONDS = 10.0
 """For this long after a line, the same line is only counted; then the count is written."""
 
-LONGEST_QUIET_SECONDS = 640.0
+MAX_INTERVAL_SECONDS = 640.0
 """The interval between counts of a line that goes on doubles each time, up to this one."""
 
 MAX_SUBJECTS = 8
@@ -40,29 +40,29 @@ class _Subject:
     frames.
     """
 
-    __slots__ = ("left_out", "level", "logger", "message", "quiet", "until")
+    __slots__ = ("interval", "level", "logger", "message", "suppressed", "until")
 
     def __init__(self, now: float) -> None:
-        self.quiet = QUIET_SECONDS
-        self.until = now + QUIET_SECONDS
-        self.left_out = 0
+        self.interval = INTERVAL_SECONDS
+        self.until = now + INTERVAL_SECONDS
+        self.suppressed = 0
         self.logger, self.level, self.message = "", logging.NOTSET, ""
 
     def count(self, record: logging.LogRecord, message: str) -> None:
-        self.left_out += 1
+        self.suppressed += 1
         self.logger, self.level, self.message = record.name, record.levelno, message
 
     def sum_up(self, template: str) -> logging.LogRecord | None:
         """The line with the count; None if nothing was left out."""
-        if not self.left_out:
+        if not self.suppressed:
             return None
-        text = template.format(self.message, self.left_out)
-        self.left_out, self.message = 0, ""
+        text = template.format(self.message, self.suppressed)
+        self.suppressed, self.message = 0, ""
         return logging.LogRecord(self.logger, self.level, "", 0, text, None, None)
 
     def wait_longer(self, now: float) -> None:
-        self.quiet = min(self.quiet * 2, LONGEST_QUIET_SECONDS)
-        self.until = now + self.quiet
+        self.interval = min(self.interval * 2, MAX_INTERVAL_SECONDS)
+        self.until = now + self.interval
 
 
 class _Kind:

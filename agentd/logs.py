@@ -65,7 +65,7 @@ class LogWriter:
         # Texts, and the number of lines that are lost with each if it cannot be written.
         self._waiting: deque[tuple[str, int]] = deque()
         self._characters = 0
-        self._left_out = 0
+        self._lost = 0
         self._is_writing = False
         self._thread: threading.Thread | None = None
 
@@ -74,7 +74,7 @@ class LogWriter:
         with self._changed:
             has_room = self._characters + len(line) <= MAX_WAITING_CHARACTERS or not self._waiting
             if not (has_room or must):
-                self._left_out += 1
+                self._lost += 1
                 return
             self._append_loss()
             self._append(line, 1)
@@ -93,9 +93,9 @@ class LogWriter:
         self._characters += len(line)
 
     def _append_loss(self) -> None:
-        if self._left_out:
-            self._append(self._describe_loss(self._left_out), self._left_out)
-            self._left_out = 0
+        if self._lost:
+            self._append(self._describe_loss(self._lost), self._lost)
+            self._lost = 0
 
     def _run(self) -> None:
         # Signals are for the main thread. With SIGTTOU blocked, a background job can write to a terminal with
@@ -113,7 +113,7 @@ class LogWriter:
             with self._changed:
                 self._is_writing = False
                 if not is_written:
-                    self._left_out += lines
+                    self._lost += lines
                 elif not self._waiting:
                     self._append_loss()
                 self._changed.notify_all()

@@ -6,10 +6,10 @@ import sys
 import weakref
 
 from agentd.log_limit import (
-    LONGEST_QUIET_SECONDS,
+    INTERVAL_SECONDS,
+    MAX_INTERVAL_SECONDS,
     MAX_KINDS,
     MAX_SUBJECTS,
-    QUIET_SECONDS,
     SECONDS_PER_SUBJECT,
     LogLimit,
 )
@@ -29,9 +29,9 @@ def test_the_same_line_is_written_once_and_then_counted():
     limit = LogLimit()
     admitted = [limit.admits(record(STOLEN, "s1", 7), 100 + number / 1000) for number in range(5000)]
     assert admitted == [True] + [False] * 4999
-    assert limit.next_due() == 100 + QUIET_SECONDS
-    assert limit.due(100 + QUIET_SECONDS - 0.01) == []
-    (summary,) = limit.due(100 + QUIET_SECONDS)
+    assert limit.next_due() == 100 + INTERVAL_SECONDS
+    assert limit.due(100 + INTERVAL_SECONDS - 0.01) == []
+    (summary,) = limit.due(100 + INTERVAL_SECONDS)
     assert summary.getMessage() == (
         "a superseded token of session s1 was used by process 7 [4999 more since the last such line]"
     )
@@ -44,7 +44,7 @@ def test_each_distinct_cause_has_a_line_of_its_own():
     for _ in range(3):
         for cause in causes:
             limit.admits(record("closed: malformed message%s", f" ({cause})"), 0)
-    assert messages(limit.due(QUIET_SECONDS)) == [
+    assert messages(limit.due(INTERVAL_SECONDS)) == [
         f"closed: malformed message ({cause}) [2 more since the last such line]" for cause in causes
     ]
 
@@ -53,7 +53,7 @@ def test_subjects_that_a_peer_makes_up_are_written_up_to_a_number_and_counted_to
     limit = LogLimit()
     admitted = [limit.admits(record(STOLEN, number, 7), 0) for number in range(1000)]
     assert sum(admitted) == MAX_SUBJECTS
-    assert messages(limit.due(QUIET_SECONDS)) == [
+    assert messages(limit.due(INTERVAL_SECONDS)) == [
         "a superseded token of session 999 was used by process 7 "
         f"[the last of {1000 - MAX_SUBJECTS} more lines of this kind]"
     ]
@@ -85,7 +85,7 @@ def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely():
         summaries += [second for _ in limit.due(second)]
     pauses = [after - before for before, after in zip([0, *summaries], summaries, strict=False)]
     assert (
-        pauses == [10, 20, 40, 80, 160, 320, LONGEST_QUIET_SECONDS, LONGEST_QUIET_SECONDS, 640][: len(pauses)]
+        pauses == [10, 20, 40, 80, 160, 320, MAX_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS, 640][: len(pauses)]
     )
     assert len(pauses) >= 7
 
@@ -93,8 +93,8 @@ def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely():
 def test_after_a_quiet_time_the_line_is_written_at_once_again():
     limit = LogLimit()
     assert limit.admits(record(STOLEN, "s1", 7), 0)
-    assert limit.due(QUIET_SECONDS) == []
-    assert limit.admits(record(STOLEN, "s1", 7), QUIET_SECONDS)
+    assert limit.due(INTERVAL_SECONDS) == []
+    assert limit.admits(record(STOLEN, "s1", 7), INTERVAL_SECONDS)
 
 
 def test_the_counts_are_bounded_and_dropped_in_the_end():
@@ -105,7 +105,7 @@ def test_the_counts_are_bounded_and_dropped_in_the_end():
     kinds = limit._kinds
     assert len(kinds) == MAX_KINDS + 1
     assert all(len(kind.subjects) <= MAX_SUBJECTS + 1 for kind in kinds.values())
-    limit.due(QUIET_SECONDS)
+    limit.due(INTERVAL_SECONDS)
     limit.due(MAX_SUBJECTS * SECONDS_PER_SUBJECT + 1)
     assert kinds == {}
     assert limit.next_due() == math.inf
@@ -134,5 +134,5 @@ def test_counted_records_keep_no_exception_alive():
 
     fail()
     assert fail()() is None
-    (summary,) = limit.due(QUIET_SECONDS)
+    (summary,) = limit.due(INTERVAL_SECONDS)
     assert summary.exc_info is None
