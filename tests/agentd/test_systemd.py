@@ -82,7 +82,11 @@ def test_two_sockets_are_distinguished_by_name(tmp_path, names, owners_and_verif
 
 @pytest.mark.parametrize(
     ("names", "owners_and_verify"),
-    [("verify", "None a"), ("agentd.socket", "a None"), ("Verify", "a None"), (None, "a None")],
+    [
+        ("verify", "None a"),
+        *((name, "a None") for name in ("agentd.socket", "Verify", "verify2", "verify.socket", "not-verify")),
+        *((unclear, "a None") for unclear in (None, "", "verify:verify", ":verify")),
+    ],
 )
 def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_the_verify_socket(
     tmp_path, names, owners_and_verify
