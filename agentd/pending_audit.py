@@ -62,7 +62,7 @@ class PendingAudit:
         with trio.move_on_after(WRITE_SECONDS) as writing:
             try:
                 for kind, by, reason, times in entries:
-                    await manager.note(kind, by=by, reason=reason, times=times)
+                    await manager.write_audit_entry(kind, by=by, reason=reason, times=times)
             except AgentdError as error:
                 self._log.error("not in the audit log: %s (%s)", kinds, error.sentence)
         if writing.cancelled_caught:

@@ -316,7 +316,7 @@ class SessionManager(ManagerLifecycle):
         """Publish every event on sessions to the subscriber, once it is durable; returns what ends this."""
         return self._journal.subscribers.subscribe(subscriber)
 
-    async def note(
+    async def write_audit_entry(
         self, kind: str, *, by: PeerIdentity | None = None, reason: str | None = None, times: int = 1
     ) -> None:
         """Write what happened to the agent as a whole to the audit log; durable on return."""

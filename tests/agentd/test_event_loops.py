@@ -112,7 +112,7 @@ OPERATIONS: dict[str, Callable[[Core], object]] = {
     "manager.list_audit": lambda core: core.manager.list_audit(),
     "manager.session_count": lambda core: core.manager.session_count,
     "manager.key_id": lambda core: core.manager.key_id,
-    "manager.note": lambda core: core.manager.note("locked"),
+    "manager.write_audit_entry": lambda core: core.manager.write_audit_entry("locked"),
     "manager.sweep": lambda core: core.manager.sweep(),
     "manager.run": lambda core: core.manager.run(),
     "another manager on them": lambda core: SessionManager(core.db, core.key_ring).start(),

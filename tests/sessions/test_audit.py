@@ -56,7 +56,7 @@ def log(new_log: Callable[..., Journal]) -> Journal:
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Makes the store as full as can be, so that all that there is counts as the reserve, and takes it back."""
+    """Makes the store full, by declaring all free space the reserve, or undoes that."""
     before = {name: getattr(environment, name) for name in ("RESERVE_PAGES", "RESERVE_SHARE", "LAST_SHARE")}
 
     def set_full(is_full: bool) -> None:
@@ -86,12 +86,12 @@ async def put(db: DB, log: Journal, kind: str, **details: object) -> None:
 
 
 async def written(db: DB) -> None:
-    """Wait until what was handed over before is in the store."""
+    """Wait until everything queued is in the store."""
     await db.write(lambda view: None)
 
 
 async def entries(log: Journal, **arguments: object) -> list[AuditEntry]:
-    """All pages, one after the other."""
+    """The entries of all pages."""
     found = []
     page = await log.page(**arguments)  # type: ignore[arg-type]
     found += page.entries
@@ -102,7 +102,7 @@ async def entries(log: Journal, **arguments: object) -> list[AuditEntry]:
 
 
 def stored(db: DB) -> list[AuditRecord]:
-    """The refusals as they are in the store, the oldest first."""
+    """The stored rejections, oldest first."""
     return [AuditRecord.decode(stored) for _, stored in db.iterate(REJECTIONS_PATH)]
 
 
@@ -236,9 +236,7 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
         await put(db, log, CREATED)
     monkeypatch.setattr(journal, "MAX_LOOKED_AT", 16)
     monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
-    later = (
-        clock.wall + rejected_tokens.COUNTED_SECONDS / 2
-    )  # nothing fits, and all of it has to be looked at
+    later = clock.wall + rejected_tokens.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
     turns, scope = 0, trio.CancelScope()
 
     async def count_turns() -> None:
@@ -343,7 +341,7 @@ async def test_the_size_is_checked_only_every_so_many_entries(db, new_log, clock
     await put(db, new_log(), CREATED)
     await put(db, new_log(), CREATED)
     log = new_log(max_entries=1)
-    assert log.needs_trim  # of an earlier process
+    assert log.needs_trim  # an earlier process may have left too many
     assert log.needs_trim
     await log.trim()
     asked, count = [], db.count
@@ -371,7 +369,7 @@ async def test_rejections_of_one_peer_for_one_reason_share_an_entry(db, log, clo
     start = clock.wall
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER, session_id=SESSION, label="deploy")
     await written(db)
-    assert [entry.times for entry in (await entries(log))] == [1]  # the first at once
+    assert [entry.times for entry in (await entries(log))] == [1]  # the first is written at once
     commits = db.commits
     for _ in range(499):
         clock.advance(1)
@@ -397,7 +395,7 @@ async def test_counts_are_listed_before_they_are_written(db, log, clock):
     commits = db.commits
     assert [(entry.times, entry.until) for entry in (await entries(log))] == [(40, clock.wall)]
     assert [entry.times for entry in (await entries(log, since=clock.wall))] == [40]
-    assert db.commits == commits, "looking changes nothing"
+    assert db.commits == commits, "reading changes nothing"
 
 
 async def test_values_that_differ_among_counted_rejections_are_left_out(db, log, clock):
@@ -454,7 +452,7 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
         SESSION,
     )
     log.rejected_tokens.add(reasons.REVOKED, clock.read(), by=PeerIdentity(1001, 1))
-    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # one that has an entry
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # this one has an entry
     await log.rejected_tokens.flush()
     others, *named = await entries(log)
     assert (others.times, others.reason, others.peer_uid) == (1001 - rejected_tokens.MAX_NEW, None, None)
@@ -462,7 +460,7 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
     clock.advance(rejected_tokens.COUNTED_SECONDS)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
-    assert (await entries(log))[0].peer_pid == 5000  # there is room again
+    assert (await entries(log))[0].peer_pid == 5000  # there is room for new entries again
 
 
 async def test_new_entries_are_limited_in_any_ten_minutes(db, log, clock):
@@ -547,7 +545,7 @@ async def test_rejections_stay_counted_while_the_store_is_full(db, log, clock, f
         for pid in range(100):
             log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
         await written(db)
-        assert caplog.records == []  # one line for each flush, not for each refusal
+        assert caplog.records == []  # one line per flush, not per rejection
     assert (await entries(log)) == []
     clock.advance(5 * rejected_tokens.COUNTED_SECONDS)
     await log.rejected_tokens.flush()

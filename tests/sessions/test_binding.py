@@ -1,4 +1,4 @@
-"""The watch of a bound session's process ends with the session, however that ends."""
+"""A bound session's process is no longer watched once the session has ended, in whatever way."""
 
 from __future__ import annotations
 

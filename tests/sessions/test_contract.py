@@ -1,4 +1,4 @@
-"""The rules of the public surface that concern the manager, one test a rule, named after it."""
+"""The manager's promises in the public API: one test per promise, named after it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_the_key_survives_in_a_second_manager_on_the_same_store(db, key_ri
     assert bytes(await second.setup_key()) == key
     assert await second.verify_token(token)
     await second.reset_key()
-    assert not await manager.verify_token(token), "what the second manager did, the first one sees"
+    assert not await manager.verify_token(token), "the first manager sees what the second did"
 
 
 async def test_setup_key_never_replaces_a_key_that_is_there(db, key_ring, clock):

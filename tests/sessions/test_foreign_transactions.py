@@ -9,7 +9,7 @@ from agentd.sessions import SessionManager
 from agentd.store import DB
 from agentd_client import DBNotRunningError, ForeignTransactionError, TransactionEndedError
 
-# Each with what is valid and with what is refused unseen: neither may be answered through such a transaction.
+# Each with a valid and with a malformed token: neither may be answered through such a transaction.
 METHODS = {
     "reset_key": lambda manager, token, tran: manager.reset_key(tran),
     "create_token": lambda manager, token, tran: manager.create_token(None, tran),

@@ -1,4 +1,4 @@
-"""Replacing the session key with grace: the earlier one verifies, and does nothing else."""
+"""Replacing the session key with grace: tokens of the earlier key verify, and allow nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session is good for, and children that lie inside their parents."""
+"""What a session permits, and children, which never have more than their parents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ async def test_a_session_for_an_audience_verifies_for_that_audience_only(manager
     assert reason(manager, token, audience="build") is None
     assert reason(manager, token, audience="deploy") is None
     assert reason(manager, token, audience="other") == reasons.WRONG_AUDIENCE
-    assert reason(manager, token) == reasons.WRONG_AUDIENCE, "RFC 7519, 4.1.3: who does not name itself"
+    assert reason(manager, token) == reasons.WRONG_AUDIENCE, (
+        "RFC 7519, 4.1.3: a verifier that names no audience"
+    )
 
 
 async def test_a_session_for_everyone_verifies_for_any_audience_and_scope(manager):
@@ -95,7 +97,7 @@ async def test_a_child_inherits_what_it_does_not_narrow(manager):
     narrow = await manager.open_session(60, parent=parent.token, audience=["b"], scopes=["read"])
     session = manager.inspect(plain.token, audience="a").session
     assert (session.parent, session.audience, session.scopes) == (parent.id, ["a", "b"], ["read", "write"])
-    assert session.expires_at == parent.expires_at, "a default of never ends with the parent"
+    assert session.expires_at == parent.expires_at, "with a default of never it ends with the parent"
     assert reason(manager, narrow.token, audience="b", scopes=["read"]) is None
     assert reason(manager, narrow.token, audience="a") == reasons.WRONG_AUDIENCE
     assert reason(manager, narrow.token, audience="b", scopes=["write"]) == reasons.MISSING_SCOPE

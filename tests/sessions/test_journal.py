@@ -1,4 +1,4 @@
-"""Events, the audit log, and sessions bound to processes, as the session manager ties them together."""
+"""Events, the audit log and bound sessions, as the session manager combines them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_events_are_published_once_durable(db, manager, clock, events):
         ("keyReset", None, None),
     ]
     assert events[0].label == "mine"
-    assert {event.peer_pid for event in events} == {ME.pid, None}, "nobody makes a session expire"
+    assert {event.peer_pid for event in events} == {ME.pid, None}, "an expiry has no peer"
 
 
 async def test_a_failing_or_leaving_subscriber_does_not_affect_others(manager, events, caplog):
@@ -113,8 +113,8 @@ async def test_an_entry_is_in_the_transaction_of_what_it_tells_of(db, manager):
     async with db.transaction() as tran:
         await change_everything(tran)
         assert (await manager.list_audit()).entries == before
-    told = [entry.kind for entry in (await manager.list_audit()).entries]
-    assert told == ["keyReset", "revoked", "created", "created"]
+    kinds = [entry.kind for entry in (await manager.list_audit()).entries]
+    assert kinds == ["keyReset", "revoked", "created", "created"]
 
 
 async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):
@@ -126,7 +126,7 @@ async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):
 
 
 async def test_revoking_succeeds_without_room_for_its_entry(db, manager, monkeypatch, caplog):
-    """A store without room for the entry: what a person wants ended ends, and the log says what is missing."""
+    """If the store has no room for the entry, the session still ends and the log says what is missing."""
     created = await manager.open_session()
     write = db.write
     write_entry = manager._journal.write

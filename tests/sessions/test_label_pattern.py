@@ -51,7 +51,7 @@ def test_it_agrees_with_fnmatch_on_thousands_of_patterns():
 
 
 class CountingText(str):
-    """Counts how often a character of it is looked at."""
+    """Counts how often one of its characters is examined."""
 
     looks = 0
 

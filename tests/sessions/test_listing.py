@@ -1,4 +1,4 @@
-"""Sessions listed, chosen and ended in numbers."""
+"""Listing, selecting and revoking many sessions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_pages_list_every_session_once_newest_first(manager, clock):
 async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none(manager, clock):
     created = await opened(manager, clock, 6)
     first = await manager.list_sessions(limit=3)
-    await manager.revoke_token(created[3].token)  # the last one shown: where the next page goes on
+    await manager.revoke_token(created[3].token)  # the last one listed, after which the next page begins
     await manager.revoke_token(created[1].token)
     assert labels(await manager.list_sessions(after=first.next)) == ["session 2", "session 0"]
 
@@ -223,11 +223,11 @@ async def test_the_answer_to_a_verification_is_renewed_every_second(manager, clo
     first = manager.verify_nowait(token)
     clock.advance(0.999)
     assert manager.verify_nowait(token) is first
-    assert manager.inspect(token).session.last_used_at == clock.wall, "looking knows it exactly"
+    assert manager.inspect(token).session.last_used_at == clock.wall, "an inspection reports the exact time"
     clock.advance(0.001)
     assert manager.verify_nowait(token).session.last_used_at == clock.wall
     clock.set_wall(clock.wall - 100)
-    assert manager.verify_nowait(token).session.last_used_at == clock.wall, "not a time that is still to come"
+    assert manager.verify_nowait(token).session.last_used_at == clock.wall, "not a time in the future"
 
 
 async def test_a_transaction_reports_a_last_use_that_is_not_written_yet(db, manager, clock):
@@ -251,7 +251,7 @@ async def test_writing_the_last_use_does_not_revive_a_session(db, manager):
 
 
 class TurnCounter:
-    """How many records are looked at between two turns of the event loop."""
+    """How many records are examined between two turns of the event loop."""
 
     def __init__(self, monkeypatch):
         self.looked_at = [0]
@@ -315,6 +315,6 @@ async def test_patterns_are_not_cached(manager, clock):
 async def test_a_page_fails_when_the_store_stops_meanwhile(manager, clock, monkeypatch):
     monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     await opened(manager, clock, 5)
-    monkeypatch.setattr(clock_module, "checkpoint", manager._db.stop)  # while it lets the others have a turn
+    monkeypatch.setattr(clock_module, "checkpoint", manager._db.stop)  # while it yields to other tasks
     with pytest.raises(LifecycleError):
         await manager.list_sessions()

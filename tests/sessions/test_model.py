@@ -1,4 +1,4 @@
-"""Random histories of manager and transactions against a model that is a few dictionaries."""
+"""Random histories of a manager and its transactions, compared with a model of a few dictionaries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass
 class Pending:
-    """A transaction: what it wrote, and what it read with the version that this had then."""
+    """A transaction: its writes, and the versions of what it read."""
 
     tran: Any
     reads: dict[object, tuple[object, int]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Pending:
 
 
 class Model:
-    """`stored` maps "key" to the present key's number and a session's number to whether it is there."""
+    """`stored` maps "key" to the current key's number, and a session's number to whether it is stored."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -17,7 +17,7 @@ from agentd.sessions.binding import ProcessWatch
 from agentd_client.errors import CannotBindError, StoreError
 from tests.children import child
 
-LONG_SECONDS = 30  # nothing waits for it unless something is broken
+LONG_SECONDS = 30  # reached only if something is broken
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def no_pause(monkeypatch):
     monkeypatch.setattr(binding, "RETRY_SECONDS", 0)
 
 
-class Told:
-    """Takes the keys whose processes ended, and can be waited for."""
+class Reported:
+    """Collects the keys whose processes ended, and waits for them."""
 
     def __init__(self) -> None:
         self.keys: list[object] = []
@@ -76,7 +76,7 @@ def identity(process: subprocess.Popen[bytes]) -> Process:
 
 
 async def ended_unwaited(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child and wait until it is a zombie: it has ended, and nobody has taken its status."""
+    """Kill a child and wait until it is a zombie: it has ended, and its status was not collected."""
     process.kill()
     with trio.fail_after(LONG_SECONDS):
         await trio.to_thread.run_sync(wait_without_taking_its_status, process)
@@ -91,41 +91,41 @@ def wait_without_taking_its_status(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("is_running_first", [True, False])
 async def test_the_end_of_a_process_is_reported_once(watch, running, nursery, is_running_first):
-    told = Told()
+    reported = Reported()
     if is_running_first:
-        nursery.start_soon(watch.run, told)
+        nursery.start_soon(watch.run, reported)
         await trio.testing.wait_all_tasks_blocked()
     with child() as other:
         assert watch.watch("one", identity(running))
         assert watch.watch("other", identity(other))
         if not is_running_first:
-            nursery.start_soon(watch.run, told)
+            nursery.start_soon(watch.run, reported)
         await trio.testing.wait_all_tasks_blocked()
-        assert told.keys == []
+        assert reported.keys == []
         running.kill()
-        await told.wait_for("one")
-        assert told.keys == ["one"]
+        await reported.wait_for("one")
+        assert reported.keys == ["one"]
         assert len(watch) == len(open_files()) == 1
-    await told.wait_for("other")
-    assert told.keys == ["one", "other"]
+    await reported.wait_for("other")
+    assert reported.keys == ["one", "other"]
 
 
 async def test_a_process_may_end_before_the_watch_runs(watch, running, nursery):
-    told = Told()
+    reported = Reported()
     watch.watch("key", identity(running))
     running.kill()
     running.wait()
-    nursery.start_soon(watch.run, told)
-    await told.wait_for("key")
+    nursery.start_soon(watch.run, reported)
+    await reported.wait_for("key")
 
 
 async def test_two_keys_of_one_process_are_both_reported(watch, running, nursery):
-    told = Told()
-    nursery.start_soon(watch.run, told)
+    reported = Reported()
+    nursery.start_soon(watch.run, reported)
     assert [watch.watch(key, identity(running)) for key in "ab"] == [True, True]
     running.kill()
-    await told.wait_for("a", "b")
-    assert sorted(told.keys) == ["a", "b"]
+    await reported.wait_for("a", "b")
+    assert sorted(reported.keys) == ["a", "b"]
 
 
 async def test_an_ended_or_different_process_is_not_watched(watch, running):
@@ -140,8 +140,8 @@ async def test_an_ended_or_different_process_is_not_watched(watch, running):
 
 
 async def test_a_forgotten_key_is_not_reported_and_its_descriptor_is_closed(watch, running, nursery):
-    told = Told()
-    nursery.start_soon(watch.run, told)
+    reported = Reported()
+    nursery.start_soon(watch.run, reported)
     watch.watch("waited for", identity(running))
     watch.watch("kept", identity(running))
     await trio.testing.wait_all_tasks_blocked()
@@ -150,52 +150,52 @@ async def test_a_forgotten_key_is_not_reported_and_its_descriptor_is_closed(watc
         watch.forget(key)
     assert len(watch) == len(open_files()) == 1
     running.kill()
-    await told.wait_for("kept")
+    await reported.wait_for("kept")
     await trio.testing.wait_all_tasks_blocked()
-    assert told.keys == ["kept"]
+    assert reported.keys == ["kept"]
 
 
 async def test_a_reused_descriptor_is_not_mistaken_for_the_previous_one(watch, running, nursery):
-    told = Told()
-    nursery.start_soon(watch.run, told)
+    reported = Reported()
+    nursery.start_soon(watch.run, reported)
     with child() as other:
         watch.watch("before", identity(running))
         await trio.testing.wait_all_tasks_blocked()
         fd = watch._watched["before"].fd
         watch.forget("before")
         watch.watch("after", identity(other))
-        assert watch._watched["after"].fd == fd  # or the test shows nothing
+        assert watch._watched["after"].fd == fd  # otherwise this tests nothing
         running.kill()
         running.wait()
         await trio.testing.wait_all_tasks_blocked()
-        assert told.keys == []
-    await told.wait_for("after")
-    assert told.keys == ["after"]
+        assert reported.keys == []
+    await reported.wait_for("after")
+    assert reported.keys == ["after"]
 
 
 async def test_forgetting_a_key_whose_end_is_not_reported_yet(watch, running, nursery):
-    told, other = Told(), {"a": "b", "b": "a"}
+    reported, other = Reported(), {"a": "b", "b": "a"}
 
     async def ended(key):
-        watch.forget(other[key])  # whose task was woken at the same time, and has not had its turn
-        await told(key)
+        watch.forget(other[key])  # whose task was woken at the same time and has not run yet
+        await reported(key)
 
     nursery.start_soon(watch.run, ended)
     for key in other:
         watch.watch(key, identity(running))
     await trio.testing.wait_all_tasks_blocked()
     running.kill()
-    wait_without_taking_its_status(running)  # on this thread: both are noticed in one go
+    wait_without_taking_its_status(running)  # on this thread, so both are noticed at once
     with trio.fail_after(LONG_SECONDS):
-        while not told.keys:
+        while not reported.keys:
             await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked()
-    assert len(told.keys) == 1
+    assert len(reported.keys) == 1
 
 
 async def test_a_key_that_is_watched_again_follows_the_new_process(watch, running, nursery):
-    told = Told()
-    nursery.start_soon(watch.run, told)
+    reported = Reported()
+    nursery.start_soon(watch.run, reported)
     with child() as other:
         watch.watch("key", identity(running))
         await trio.testing.wait_all_tasks_blocked()
@@ -204,34 +204,34 @@ async def test_a_key_that_is_watched_again_follows_the_new_process(watch, runnin
         running.kill()
         running.wait()
         await trio.testing.wait_all_tasks_blocked()
-        assert told.keys == []
-    await told.wait_for("key")
+        assert reported.keys == []
+    await reported.wait_for("key")
 
 
 async def test_cancelled_it_leaves_every_watch_for_the_next_run(watch, running):
-    told = Told()
+    reported = Reported()
     watch.watch("key", identity(running))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run, told)
+        nursery.start_soon(watch.run, reported)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RuntimeError):
-            await watch.run(told)  # one at a time
+            await watch.run(reported)  # only one run at a time
         nursery.cancel_scope.cancel()
     assert len(watch) == len(open_files()) == 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run, told)
+        nursery.start_soon(watch.run, reported)
         running.kill()
-        await told.wait_for("key")
+        await reported.wait_for("key")
         nursery.cancel_scope.cancel()
 
 
 async def test_forgetting_while_it_is_being_cancelled(watch, running):
     watch.watch("key", identity(running))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run, Told())
+        nursery.start_soon(watch.run, Reported())
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-        watch.forget("key")  # the task that waits for it has not had its turn
+        watch.forget("key")  # the task that waits for it has not run yet
     assert open_files() == []
 
 
@@ -242,28 +242,28 @@ async def test_forgetting_while_it_is_being_cancelled(watch, running):
 async def test_a_failed_report_is_repeated_and_does_not_affect_others(
     watch, running, nursery, no_pause, caplog, error
 ):
-    told, failures = Told(), [error, error]
+    reported, failures = Reported(), [error, error]
 
     async def ended(key):
         if key == "failing" and failures:
-            watch.forget(key)  # as its owner may, who then fails all the same
+            watch.forget(key)  # as the callback may, before it fails
             raise failures.pop()
-        await told(key)
+        await reported(key)
 
     nursery.start_soon(watch.run, ended)
     with child() as other, caplog.at_level(logging.ERROR, "agentd.sessions"):
         watch.watch("failing", identity(running))
         watch.watch("other", identity(other))
         running.kill()
-        await told.wait_for("failing")
+        await reported.wait_for("failing")
         other.kill()
-        await told.wait_for("other")
+        await reported.wait_for("other")
     assert [bool(record.exc_info) for record in caplog.records] == [isinstance(error, ValueError)] * 2
     assert str(running.pid) in caplog.text
 
 
 async def test_ends_not_reported_before_cancellation_are_reported_by_the_next_run(watch, running):
-    told, has_failed = Told(), trio.Event()
+    reported, has_failed = Reported(), trio.Event()
 
     async def fails(key):
         has_failed.set()
@@ -278,10 +278,10 @@ async def test_ends_not_reported_before_cancellation_are_reported_by_the_next_ru
         nursery.cancel_scope.cancel()
     assert len(watch) == len(open_files()) == 0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run, told)
-        await told.wait_for("key")
+        nursery.start_soon(watch.run, reported)
+        await reported.wait_for("key")
         nursery.cancel_scope.cancel()
-    assert told.keys == ["key"]
+    assert reported.keys == ["key"]
 
 
 async def test_pauses_grow_up_to_a_limit(watch, running, monkeypatch):
@@ -318,7 +318,7 @@ async def test_the_number_is_limited_and_forgetting_makes_room(watch, running, m
         assert watch.watch(number, found)
     with pytest.raises(CannotBindError, match="3 processes"):
         watch.watch("one more", found)
-    assert watch.watch(0, found)  # in place of the one before
+    assert watch.watch(0, found)  # instead of the previous one
     assert len(watch) == len(open_files()) == 3
     watch.forget(1)
     assert watch.watch("one more", found)

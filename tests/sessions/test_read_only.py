@@ -65,7 +65,7 @@ READ_ONLY_CALLS = {
 CHANGING = {
     "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
     "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
-    "verify_token", "verify_nowait", "verify_and_consume", "note",
+    "verify_token", "verify_nowait", "verify_and_consume", "write_audit_entry",
 }  # fmt: skip
 
 READ_ONLY_PARAMS = {
@@ -112,8 +112,8 @@ class Sessions:
         self.asked_about += [(created.token, created.id) for created in made]
 
     async def everything(self):
-        """What is stored, how often something was, and what is noted in memory until it is."""
-        await self._db.delete("nothing")  # whatever was handed over without waiting is done
+        """What is stored, what is noted in memory, and the store's revision."""
+        await self._db.delete("nothing")  # everything queued is done then
         verifier = self._manager._verifier
         return (
             sorted(self._db.iterate()),
@@ -123,7 +123,7 @@ class Sessions:
         )
 
     async def assert_that_nothing_changes(self, look):
-        """While they go on, and when some of them have expired."""
+        """While they are live, and when some have expired."""
         for seconds in (0, 100):
             self._clock.advance(seconds)
             *before, revision = await self.everything()
@@ -187,7 +187,7 @@ async def test_read_only_methods_over_the_wire_change_nothing(db, key_ring, mana
 @pytest.mark.parametrize("name", ["verify_token", "renew_token", "create_token", "revoke_token"])
 async def test_a_change_would_be_noticed(manager, sessions, name):
     async def do(token, id):
-        with suppress(AgentdError):  # what cannot be renewed
+        with suppress(AgentdError):  # not all can be renewed
             await (manager.create_token() if name == "create_token" else getattr(manager, name)(token))
 
     with pytest.raises(AssertionError):

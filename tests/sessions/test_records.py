@@ -38,7 +38,7 @@ OLDER = {
     "opened_pid": 42,
     "generation": 0,
 }
-"""All that a record had before there were audiences, scopes, uses and parents."""
+"""A record as it was before audiences, scopes, uses and parents existed."""
 
 
 def test_defaults_are_not_stored():
@@ -127,7 +127,7 @@ def test_an_agent_knows_the_ids_of_its_own_keys_and_those_of_other_agents():
     assert own.startswith("A" * 16)
     assert not is_of_another_agent(own, "one")
     assert is_of_another_agent(own, "two")
-    assert not is_of_another_agent("A" * 22, "two"), "made before ids had a mark: it cannot be known"
+    assert not is_of_another_agent("A" * 22, "two"), "created before ids had a mark"
 
 
 @pytest.mark.parametrize("length", [0, 1, 22, 23, 24, 25, 64])

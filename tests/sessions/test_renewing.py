@@ -16,7 +16,7 @@ OVERLAP_SECONDS = 10  # promised in docs/security.md, so it is not imported
 
 
 async def settled(db):
-    """What was handed over without waiting is on the disk: the writer is serial."""
+    """Wait until everything queued is durable."""
     await db.delete("nothing")
 
 
@@ -39,7 +39,7 @@ async def test_the_previous_token_is_valid_until_the_new_one_is_used_and_ten_sec
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
     clock.advance(100)
-    assert await manager.verify_token(created.token), "nobody has seen the new one"
+    assert await manager.verify_token(created.token), "the new one has not been used"
     assert await manager.verify_token(renewed.token)
     clock.advance(OVERLAP_SECONDS - 1)
     assert await manager.verify_token(created.token)
@@ -67,7 +67,7 @@ async def test_a_first_use_is_kept_in_memory_until_it_is_stored(db, manager, clo
     assert await manager.verify_token(stored.token)
     assert await manager.verify_token(ended.token)
     with monkeypatch.context() as patched:
-        patched.setattr(db, "submit", lambda function: None)  # as a store that is full, a moment later
+        patched.setattr(db, "submit", lambda function: None)  # like a store that turns out to be full
         assert await manager.verify_token(refused.token)
     await manager.revoke_token(ended.token)
     await manager._write_notes()
@@ -110,16 +110,16 @@ async def test_each_generation_has_its_overlap_however_often_a_session_is_renewe
     tokens = [(await manager.open_session(3600)).token]
     for _ in range(3):
         clock.advance(3)
-        tokens.append((await manager.renew_token(tokens[-1])).token)  # to renew with one is to see it
+        tokens.append((await manager.renew_token(tokens[-1])).token)  # renewing with a token uses it
 
     def good():
         return [manager.inspect(token).valid for token in tokens]
 
     assert good() == [True, True, True, True]
-    clock.advance(OVERLAP_SECONDS - 3)  # the second was seen 3 s before the third
+    clock.advance(OVERLAP_SECONDS - 3)  # the second was used 3 s before the third
     assert good() == [False, True, True, True]
     clock.advance(3)
-    assert good() == [False, False, True, True], "the fourth has not been seen"
+    assert good() == [False, False, True, True], "the fourth has not been used"
     clock.advance(1000)
     assert good() == [False, False, True, True]
     assert await manager.verify_token(tokens[3])
@@ -177,7 +177,7 @@ async def test_the_hard_maximum_holds_on_the_boots_clock_as_well(manager, clock)
     created = await manager.open_session(60, max_lifetime=100)
     for _ in range(4):
         clock.advance(30)
-        clock.set_wall(clock.wall - 30)  # somebody sets it back again and again
+        clock.set_wall(clock.wall - 30)  # set back again and again
         if clock.boot - 1000 < 100:
             created = await manager.renew_token(created.token)
     assert not await manager.verify_token(created.token)
@@ -197,7 +197,7 @@ async def test_the_managers_own_maximum(db, key_ring, clock):
 
 @pytest.fixture
 async def limited(db, key_ring, clock):
-    """A manager of whose sessions none goes beyond a hundred seconds."""
+    """A manager whose sessions last a hundred seconds at most."""
     async with await SessionManager.create_session_manager(
         db=db, key_ring=key_ring, clock=clock, expiry=500, max_lifetime=1000, lifetime_limit=100
     ) as manager:
@@ -234,7 +234,7 @@ async def test_a_limit_refuses_longer_requests(limited, asked):
     with pytest.raises(InvalidExpiryError):
         await limited.create_token("never")
     assert limited.session_count == 1
-    assert await limited.verify_token(await limited.create_token(0)), "as short as can be is within it"
+    assert await limited.verify_token(await limited.create_token(0)), "the shortest is within the limit"
     assert (await limited.open_session(100, max_lifetime=100)).expires_at is not None
 
 
@@ -314,7 +314,7 @@ async def test_a_superseded_token_still_ends_its_session(manager, clock):
     renewed = await manager.renew_token(created.token)
     assert await manager.verify_token(renewed.token)
     clock.advance(OVERLAP_SECONDS)
-    assert await manager.revoke_token(created.token), "ending is safe, whoever asks for it"
+    assert await manager.revoke_token(created.token), "revoking is always allowed"
     assert not await manager.verify_token(renewed.token)
 
 

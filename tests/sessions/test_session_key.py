@@ -137,7 +137,7 @@ async def test_a_manager_whose_key_ring_was_stopped_refuses_everything(db, manag
         with pytest.raises(KeyRingNotRunningError):
             await make()
     await key_ring.start()
-    with pytest.raises(KeyRingNotRunningError):  # a key ring that was started again may be another
+    with pytest.raises(KeyRingNotRunningError):  # after a restart it may be a different key ring
         await manager.verify_token(token)
     await manager.stop()
     assert manager.state is State.STOPPED

@@ -44,7 +44,7 @@ async def test_run_sweeps_at_intervals_across_stop_and_start(db, manager, clock,
         await trio.sleep(60)
         await manager.start()
         await trio.sleep(60)
-        await db.delete("nothing")  # the writer is serial: what the sweep handed over is done
+        await db.delete("nothing")  # the writer is serial, so the sweep's writes are done
         assert manager.session_count == 0
         nursery.cancel_scope.cancel()
 
@@ -138,11 +138,11 @@ async def test_a_session_opened_between_finding_and_deleting_stays(db, manager, 
     with monkeypatch.context() as patched:
         patched.setattr(sweeper, "accepted_key_ids", stale_then_true(sweeper.accepted_key_ids))
         await manager.sweep()
-    assert await manager.verify_token(token), "what looked ended by the key of before is judged again"
+    assert await manager.verify_token(token), "the transaction that deletes checks again"
 
 
 def stale_then_true(accepted_key_ids):
-    """The first look sees the key of before; the look inside the transaction sees what is there."""
+    """The first call returns the replaced key, the call inside the transaction the current one."""
     looks = []
 
     def look(view, now):

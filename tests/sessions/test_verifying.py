@@ -112,7 +112,7 @@ async def test_a_clock_set_back_does_not_revive_an_expired_session(db, key_ring,
     await manager.stop()
     another = SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock)
     async with await another as manager:
-        assert not await manager.verify_token(token), "and it is not forgotten with the memory"
+        assert not await manager.verify_token(token), "and it is remembered after a restart"
 
 
 async def test_within_one_boot_the_wall_clock_set_back_prolongs_nothing(manager, clock):
@@ -203,7 +203,7 @@ async def test_a_first_verification_reads_store_and_clock_once(db, manager, cloc
 
 
 async def calls_of(operation) -> list[tuple[str, str]]:
-    """The modules and functions of ours that an operation passes through."""
+    """The calls of our own functions during an operation, with their modules."""
     calls = []
 
     def note(frame, event, _):
@@ -299,14 +299,14 @@ async def test_creating_while_the_manager_stops_is_an_error_not_a_dead_token(man
 
 
 async def test_a_session_opened_while_the_key_is_replaced_is_under_the_new_key(db, manager):
-    """The token is made in the operation that stores its record, with the key that is there then."""
+    """The token is made in the operation that stores its record, with the key that is current then."""
     tokens = []
 
     async def create():
         tokens.append(await manager.create_token())
 
     async with trio.open_nursery() as nursery:
-        db.submit(manager._keys.replace)  # in the queue before any of them, and not yet carried out
+        db.submit(manager._keys.replace)  # queued before all of them, and not carried out yet
         for _ in range(4):
             nursery.start_soon(create)
     assert [manager.inspect(token).reason for token in tokens] == [None] * 4
