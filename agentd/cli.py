@@ -83,7 +83,7 @@ def _with_paths(command: Callable[..., R]) -> Callable[..., R]:
     return click.pass_obj(command)
 
 
-def _with_passphrase(command: Callable[..., None]) -> Callable[..., None]:
+def _with_passphrase(command: Callable[..., R]) -> Callable[..., R]:
     command = click.option(
         "--passphrase-fd",
         "passphrase_descriptor",
@@ -161,15 +161,14 @@ _DOCTOR_EXIT_CODES = "\b\nExit codes, beside those of `agentd --help`:\n" + "\n"
 
 @agentd.command(epilog=_DOCTOR_EXIT_CODES)
 @_with_paths
-@click.option("--passphrase-file", metavar="FILE", help="Read the passphrase of the key file from this file.")
-@click.option("--passphrase-fd", metavar="N", type=int, help="Read it from this file descriptor.")
+@_with_passphrase
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(
     given: _Given,
     socket_path: str | None,
     state_path: str | None,
     passphrase_file: str | None,
-    passphrase_fd: int | None,
+    passphrase_descriptor: int | None,
     as_json: bool,
 ) -> int:
     """Find problems on this system, and say what to do about them.
@@ -182,7 +181,7 @@ def doctor(
     do. Every value of the store is opened, or 100,000 at random if there are more. If the key file has a
     passphrase, that needs --passphrase-file or --passphrase-fd.
     """
-    if passphrase_file is not None and passphrase_fd is not None:
+    if passphrase_file is not None and passphrase_descriptor is not None:
         raise click.UsageError("give --passphrase-file or --passphrase-fd, not both")
     config_path, failure = given.config_path or paths.config_path(), None
     try:
@@ -198,7 +197,7 @@ def doctor(
         config_path=config_path,
         config_failure=failure,
         passphrase_file=passphrase_file,
-        passphrase_fd=passphrase_fd,
+        passphrase_descriptor=passphrase_descriptor,
         json=as_json,
     )
 
@@ -239,7 +238,7 @@ def _carry_out(arguments: list[str]) -> int:
         with whole_output():
             code = _invoke(arguments, passed)
     except (Exception, KeyboardInterrupt) as caught:
-        error = _innermost(caught)
+        error = innermost(caught)
         if isinstance(error, KeyboardInterrupt):
             interrupts.note()
         trace = ""
@@ -247,7 +246,7 @@ def _carry_out(arguments: list[str]) -> int:
             import traceback
 
             trace = "".join(traceback.format_exception(caught)).rstrip()
-        sentence = _sentence(error)
+        sentence = error_sentence(error)
         logs.log_fatal(sentence, trace)
         _answer_waiting(passed, sentence)
         return exit_code(error)
@@ -279,14 +278,15 @@ def _answer_waiting(passed: systemd.Passed, sentence: str) -> None:
         trio.run(partial(report_startup_failure, *passed, sentence, logger=logs.LOGGER))
 
 
-def _innermost(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
     """The error itself, without the groups that trio's nurseries wrap it in."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _sentence(error: BaseException) -> str:
+def error_sentence(error: BaseException) -> str:
+    """What went wrong and what to do, in one sentence for people."""
     match error:
         case AgentdError():
             return error.sentence

@@ -52,7 +52,7 @@ def carry_out(
     config_path: str,
     config_failure: str | None,
     passphrase_file: str | None,
-    passphrase_fd: int | None,
+    passphrase_descriptor: int | None,
     json: bool,
 ) -> int:
     """Run the checks, print the findings and return the exit status.
@@ -62,7 +62,7 @@ def carry_out(
         OSError: standard output cannot be written.
     """
     process.harden()
-    with _passphrase(passphrase_file, passphrase_fd) as passphrase:
+    with _passphrase(passphrase_file, passphrase_descriptor) as passphrase:
         findings = run_checks(
             Scene(
                 settings,

@@ -95,7 +95,7 @@ def test_wrong_settings_are_reported_as_json_if_that_is_set(capsys):
     ],
 )
 def test_an_error_is_one_sentence_without_secrets(error, sentence):
-    assert cli._sentence(cli._innermost(error)) == sentence
+    assert cli.error_sentence(cli.innermost(error)) == sentence
 
 
 def test_fresh_asks_on_a_terminal_and_a_no_is_130(capsys, home, monkeypatch):
