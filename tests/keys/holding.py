@@ -1,4 +1,4 @@
-"""A process with a key ring, which takes one step for every line on standard input.
+"""A process with a key ring; each line on standard input makes it take one step.
 
 `python -m tests.keys.holding FOLDER [PASSPHRASE]`. The file `wrapped` in the folder is a session key, wrapped.
 """
@@ -21,7 +21,7 @@ async def hold(folder: Path, passphrase: str | None) -> None:
     assert ring.open(ring.seal(b"value", b"path"), b"path") == b"value"
     print("running", ring.memory_locked, ring.memory_secret, flush=True)
     sys.stdin.readline()
-    key.wipe()  # its holder does that, before the key ring stops
+    key.wipe()  # by its owner, before the key ring stops
     await ring.stop()
     print("stopped", flush=True)
     sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""A kernel that has secret memory, as one that has none: a system call filter refuses memfd_secret(2).
+"""Simulate a kernel without secret memory: a system call filter refuses memfd_secret(2).
 
 `python -m tests.keys.ordinary_memory ARGUMENT…` runs Python with these arguments under that filter, which stays for
 whatever it starts.
@@ -26,7 +26,7 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 
 
 def _kernel_has_it() -> bool:
-    """Asked of the kernel itself, so that an agent that does without by mistake fails its tests."""
+    """Ask the kernel itself, so that an agent that fails to use it fails its tests."""
     descriptor = ctypes.CDLL(None).syscall(MEMFD_SECRET, 0)
     if descriptor < 0:
         return False
@@ -39,12 +39,12 @@ KINDS = ("secret", "ordinary")
 
 
 def python(kind: str) -> list[str]:
-    """How Python is started so that it has this kind of memory."""
+    """The command that starts Python with this kind of memory."""
     return [sys.executable] if kind == "secret" else [sys.executable, "-m", "tests.keys.ordinary_memory"]
 
 
 def python_file(kind: str, folder: Path) -> str:
-    """The same as one executable file."""
+    """The same as an executable file."""
     file = folder / f"python-{kind}"
     project = Path(__file__).parents[2]
     file.write_text(
@@ -58,7 +58,7 @@ def refuse_secret_memory() -> None:
     program = b"".join(
         struct.pack("HBBI", code, if_true, if_false, value)
         for code, if_true, if_false, value in (
-            (_LOAD, 0, 0, 0),  # the number of the call
+            (_LOAD, 0, 0, 0),  # the system call number
             (_JUMP_IF_EQUAL, 0, 1, MEMFD_SECRET),
             (_RETURN, 0, 0, _REFUSE),
             (_RETURN, 0, 0, _ALLOW),

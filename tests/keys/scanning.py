@@ -1,4 +1,4 @@
-"""Look for keys in the memory of another process: raw, in hexadecimal, in base64."""
+"""Search the memory of another process for keys: raw, hexadecimal and base64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STEP_BYTES = 16 * 1024 * 1024
 
 
 class Found(NamedTuple):
-    """In how many places a key stands, and how many of those are locked and left out of dumps."""
+    """How many copies of a key there are, and how many of them are locked and left out of dumps."""
 
     copies: int
     locked: int
@@ -24,7 +24,7 @@ def scan(pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
 
 
 def scan_through(memory: int, pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
-    """The same, through an open /proc/PID/mem."""
+    """Like `copies_in`, through an open /proc/PID/mem."""
     found = dict.fromkeys(keys, Found(0, 0))
     for start, end, is_locked in _mappings(pid):
         content = _read(memory, start, end)
@@ -36,7 +36,7 @@ def scan_through(memory: int, pid: int, keys: dict[str, bytes]) -> dict[str, Fou
 
 
 def spellings(key: bytes) -> set[bytes]:
-    """Base64 is cut where it depends on what would follow."""
+    """Base64 is cut where it depends on the bytes that follow."""
     encoded = {b64encode(key)[:42], urlsafe_b64encode(key)[:42]}
     return {key, key.hex().encode(), key.hex().upper().encode(), *encoded}
 

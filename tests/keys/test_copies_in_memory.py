@@ -1,4 +1,4 @@
-"""No copy of a key outlives its key ring: another process reads the whole memory of the one that had it."""
+"""No copy of a key outlives its key ring: another process searches the whole memory of its owner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def made(maker, *arguments: object, **more: object) -> bytes:
 
 
 def wrapping_keys(text: str) -> dict[str, bytes]:
-    """What is made of the passphrase on the way to the root key: with the file, as good as the key itself."""
+    """The keys derived from the passphrase: with the key file, as good as the root key itself."""
     wrapped = paserk.parse(text)
     cost = {"passes": CHEAP.passes, "memory_bytes": CHEAP.memory_bytes}
     first = made(argon2id_into, PASSPHRASE.encode(), wrapped.salt, **cost)
@@ -57,7 +57,7 @@ async def test_keys_are_in_locked_memory_only_and_nowhere_after_the_stop(tmp_pat
     if passphrase:
         await change_passphrase(folder, None, passphrase, cost=CHEAP)
         keys |= wrapping_keys((folder / "root.key").read_text().strip())
-    # Secret memory shows nobody anything.
+    # Secret memory cannot be read.
     while_running = {"store", "session wrapping", "session"} if kind == "ordinary" else set()
 
     command = [*python(kind), "-m", "tests.keys.holding", str(folder), *([passphrase] if passphrase else [])]

@@ -153,7 +153,7 @@ def test_the_stream_is_written_to_a_target_of_its_own_size_only(size: int):
 
 
 def test_the_stream_is_the_one_of_the_draft():
-    # draft-irtf-cfrg-xchacha-03, A.3.2.1; the first block, which no AEAD of libsodium's shows.
+    # draft-irtf-cfrg-xchacha-03, A.3.2.1; the first block, which libsodium's AEADs do not expose.
     key, nonce = bytes(range(0x80, 0xA0)), bytes.fromhex("404142434445464748494a4b4c4d4e4f5051525354555658")
     assert crypto.xchacha20(key, nonce, b'The dhole (pronounced "dole") is').hex() == (
         "4559abba4e48c16102e8bb2c05e6947f50a786de162f9b0b7e592a9b53d0d4e9"

@@ -130,7 +130,7 @@ def test_a_fork_has_none_of_the_keys_and_wipes_none_of_its_parents(kind):
 
 def test_where_no_memory_may_be_locked_it_is_said_that_it_is_neither_secret_nor_locked():
     limited = ["prlimit", "--memlock=0"]
-    if os.geteuid() == 0:  # who may lock whatever the limit is
+    if os.geteuid() == 0:  # root is not limited
         limited = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", *limited]
     if shutil.which(limited[0]) is None:
         pytest.skip(f"{limited[0]} is missing")

@@ -163,7 +163,7 @@ REFUSED_WHEN_SET = {
 
 
 def lock_as_before(folder: Path, passphrase: bytes) -> None:
-    """A key file as it was made when every byte counted."""
+    """A key file from before line endings and byte order marks were stripped."""
     folder.mkdir(0o700)
     wrapped = paserk.wrap(bytes(32), passphrase, salt=bytes(16), nonce=bytes(24), cost=CHEAP)
     assert key_file.write_key(folder / "root.key", memoryview(wrapped.encode() + b"\n"), replace=False)
@@ -289,7 +289,7 @@ async def test_a_protected_file_that_is_not_as_it_should_be_is_refused_by_name(t
     assert str(tmp_path / "keys" / "root.key") in refused.value.sentence
 
 
-# --- changing it ------------------------------------------------------------------------------------
+# --- changing the passphrase ------------------------------------------------------------------------------------
 
 CHANGES = [(None, NEW), (OLD, NEW), (OLD, None)]
 
@@ -350,15 +350,17 @@ class Crash(BaseException):
 
 
 STEPS = ["open", "fchmod", "write", "fsync", "close", "replace", "unlink"]
-"""Every system call that changes something, by its name in `os`; `Path.unlink` is os.unlink."""
+"""Every system call that changes files, by its name in `os`; `Path.unlink` calls os.unlink."""
 
 
 class Failing:
-    """Counts the steps of a change and fails at one of them, before or after it was carried out."""
+    """Counts the steps of a change, and fails before or after one of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int | None, fault: str) -> None:
         self.count, self._at, self._fault, self._is_dead = 0, at, fault, False
-        monkeypatch.setattr(pages, "_secret_view", lambda size: None)  # getting it is no step of the change
+        monkeypatch.setattr(
+            pages, "_secret_view", lambda size: None
+        )  # its system calls are not part of the change
         for step in STEPS:
             monkeypatch.setattr(os, step, self._watched(getattr(os, step), step))
 
@@ -366,8 +368,8 @@ class Failing:
         def call(*arguments: object, **more: object) -> object:
             if self._is_dead:
                 if step == "close":
-                    return real(*arguments)  # the kernel does that for the dead
-                raise Crash  # a dead process changes nothing more
+                    return real(*arguments)  # the kernel closes the descriptors of a dead process
+                raise Crash  # a dead process changes nothing
             self.count += 1
             if self.count != self._at:
                 return real(*arguments, **more)

@@ -94,7 +94,7 @@ async def test_everybody_waits_longer_after_every_wrong_attempt_of_whomever(auto
 
 
 async def guess(queue: PassphraseThrottle, peer: object) -> None:
-    """One process that tries wrong passphrases one after the other, for ever."""
+    """A process that tries wrong passphrases for ever."""
     while True:
         try:
             await queue.attempt(peer, wrong)
@@ -125,7 +125,7 @@ async def test_the_right_passphrase_of_another_process_waits_for_two_turns_of_th
 
 
 async def test_however_many_processes_guess_they_have_one_attempt_in_five_seconds(autojump_clock):
-    """Also where every attempt is made by a new process."""
+    """Even if every attempt comes from a new process."""
 
     async def guess_from_new_processes(me: int) -> None:
         for number in itertools.count():
@@ -240,7 +240,7 @@ async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(aut
     monkeypatch.setattr(throttle, "MAX_WAITING", 10)
     queue = PassphraseThrottle()
     async with trio.open_nursery() as nursery:
-        await started(nursery, queue, 0)  # it runs, the others wait
+        await started(nursery, queue, 0)  # running; the others wait
         await started(nursery, queue, 1, 8)
         await started(nursery, queue, 2, 2)
         assert queue.waiting == 10

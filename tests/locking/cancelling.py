@@ -1,4 +1,4 @@
-"""Cancelling at every step that there is."""
+"""Cancel a task at every step it takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CancelAt(trio.abc.Instrument):
 
 
 async def cancelled_at(step: int, work: Callable[[], Awaitable[object]]) -> bool:
-    """Do it, cancelled at that step; whether there was such a step."""
+    """Run it, cancelled at that step; whether there was such a step."""
     cancelling = CancelAt(step)
     trio.lowlevel.add_instrument(cancelling)
     try:

@@ -10,7 +10,7 @@ from tests.locking.stand_in import private_bus, what_is_missing
 
 
 class Locker:
-    """Counts as an agent that locks: keeps the reasons, and does meanwhile what a test wants done."""
+    """Stands for an agent: records the reasons for locking, and calls a function of the test while it locks."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -45,7 +45,7 @@ def missing():
 
 @pytest.fixture
 def bus(missing, monkeypatch):
-    """A private system bus with nobody on it yet."""
+    """A private system bus without logind."""
     if missing is not None:
         pytest.skip(missing)
     with private_bus() as stand_in:
@@ -55,7 +55,7 @@ def bus(missing, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shared_bus(missing):
-    """A system bus with a stand-in for logind on it, for tests that end neither."""
+    """A system bus with a fake logind, for tests that stop neither."""
     if missing is not None:
         pytest.skip(missing)
     with private_bus() as stand_in:
@@ -65,7 +65,7 @@ def shared_bus(missing):
 
 @pytest.fixture
 async def control(shared_bus, monkeypatch):
-    """The stand-in for logind, held by nobody, and a connection to make it speak."""
+    """The fake logind, without inhibitors, and a connection to control it."""
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", shared_bus.address)
     async with shared_bus.control() as control:
         await control.until(control.is_free)

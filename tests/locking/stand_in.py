@@ -1,4 +1,4 @@
-"""A private system bus with python-dbusmock's stand-in for logind on it.
+"""A private system bus with python-dbusmock's fake logind on it.
 
 dbusmock needs bindings that pip cannot build without headers: it is Debian's python3-dbusmock, run by the system's own
 Python as a process of its own.
@@ -52,7 +52,7 @@ def what_is_missing() -> str | None:
 
 
 class StandIn:
-    """The bus, and logind on it; each can be ended and started again."""
+    """The bus and its logind; each can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,7 +105,7 @@ class StandIn:
 
 
 class Control:
-    """What a test makes the stand-in say, and asks it."""
+    """Controls the fake logind."""
 
     def __init__(self, router: DBusRouter) -> None:
         self._router = router
@@ -143,7 +143,7 @@ class Control:
         await self.call(path, SESSION, "Lock")
 
     async def forge(self, path: str, interface: str, member: str, signature: str = "", *body: object) -> None:
-        """Send a signal of logind's to whom it may concern and to everybody one by one, without being logind."""
+        """Forge a signal of logind, broadcast and sent to every connection directly."""
         (names,) = unwrap_msg(await self._router.send_and_get_reply(message_bus.ListNames()))
         for name in (None, *(name for name in names if name.startswith(":"))):
             forged = new_signal(DBusAddress(path, interface=interface), member, signature or None, body)
@@ -152,7 +152,7 @@ class Control:
             await self._router.send(forged)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Ask the bus again and again until something is true, whether it takes an answer to know or not."""
+        """Poll the bus until a condition holds, whether or not it is async."""
         with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 found = condition()

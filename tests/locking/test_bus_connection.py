@@ -1,4 +1,4 @@
-"""Against a bus of the test's own, which says what no bus should."""
+"""Against a fake bus that sends malformed and hostile messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FakeBus:
     async def _receive_until(self, ending: bytes) -> None:
         received = b""
         while not received.endswith(ending):
-            # One by one: what follows the last line is a message already.
+            # Byte by byte, because a message follows the last line.
             received += await self.stream.receive_some(1)
 
     async def next_call(self) -> Message:
@@ -68,7 +68,7 @@ class FakeBus:
         await self.stream.send_all(message.serialise(1))
 
     async def send_with_descriptor(self, message: Message, size: int | None = None) -> socket.socket:
-        """Send a message, or its first bytes; returns what is at the other end of the descriptor it brings."""
+        """Send a message with a descriptor, or its first bytes; returns the other end of the descriptor."""
         sent, kept = socket.socketpair()
         self.kept.append(kept)
         with sent:
@@ -80,7 +80,7 @@ class FakeBus:
 
 @asynccontextmanager
 async def fake_bus(path) -> AsyncIterator[FakeBus]:
-    """A bus that waits for one connection, to be made inside."""
+    """A bus that accepts one connection, to be made in the body."""
     with trio.socket.socket(trio.socket.AF_UNIX) as listening:
         await listening.bind(str(path))
         listening.listen()
@@ -102,13 +102,13 @@ async def fake_bus(path) -> AsyncIterator[FakeBus]:
 
 @pytest.fixture
 async def bus(tmp_path):
-    """A fake bus, and what is connected to it."""
+    """A fake bus and a connection to it."""
     async with fake_bus(tmp_path / "bus") as bus, connected(str(tmp_path / "bus")) as bus.connection:
         yield bus
 
 
 async def is_closed(kept: socket.socket) -> bool:
-    """Waits until whoever got the descriptor has closed it."""
+    """Wait until the receiver of the descriptor has closed it."""
     with trio.fail_after(30):
         await trio.lowlevel.wait_readable(kept)
     return kept.recv(1) == b""
@@ -116,7 +116,7 @@ async def is_closed(kept: socket.socket) -> bool:
 
 @pytest.fixture
 def ask(bus, nursery):
-    """Call the fake bus from a task; gives the call as it got there, and how that ended."""
+    """Call the fake bus from a task; yields the call as received, and its outcome."""
 
     async def begin():
         ended = []
@@ -193,7 +193,7 @@ async def test_a_descriptor_that_is_asked_for_is_the_callers_and_no_execs(bus, a
     call, ended = await ask()
     message = new_method_return(call, "u", (0,))
     message.header.fields[HeaderFields.unix_fds] = 1
-    # A descriptor is the number of one that comes along: only the signature tells them apart.
+    # In a body, a descriptor is a number; only the signature distinguishes it from an integer.
     content = message.serialise(1).replace(b"\x01g\0\x01u", b"\x01g\0\x01h")
     monkeypatch.setattr(message, "serialise", lambda serial: content)
     kept = await bus.send_with_descriptor(message)
@@ -236,7 +236,7 @@ async def test_a_descriptor_in_half_a_message_is_let_go_of_when_the_connection_e
             during = open_descriptors()
             kept = await bus.send_with_descriptor(signal("half", signature="s"), 20)
             with trio.fail_after(30):
-                while len(open_descriptors()) < len(during) + 2:  # the end that is kept, and the other
+                while len(open_descriptors()) < len(during) + 2:  # both ends
                     await trio.lowlevel.checkpoint()
         assert await is_closed(kept)
     assert open_descriptors() == before

@@ -11,7 +11,7 @@ from agentd.locking.triggers import CHECK_SECONDS
 
 @pytest.fixture
 def clock():
-    """The boot's seconds: trio's (of the clock that jumps), and those that the machine was suspended for."""
+    """Seconds since boot: those of trio's autojump clock plus those that the machine was suspended."""
 
     class Clock:
         suspended = 0.0

@@ -1,4 +1,4 @@
-"""Against a real bus with a stand-in for logind on it."""
+"""Against a real bus with a fake logind on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = [("sleep", "agentd", "wipe keys before sleep", "delay")]
 
 @pytest.fixture
 def watch(lock, logger, nursery):
-    """Begin to watch; what it returns ends that when it is called."""
+    """Start watching; returns a function that stops it."""
 
     def begin(*, on_suspend: bool = True, on_screen_lock: bool = True):
         scope = trio.CancelScope()
@@ -97,7 +97,7 @@ async def test_locking_a_session_of_this_user_locks_the_agent_and_no_other(contr
 
     watch(on_suspend=False)
     await control.until(lambda: told(caplog, "logind locks the agent on screen lock"))
-    # The second of them is asked about after the answer about the other user's was read.
+    # The second one is queried after the reply about the other user's session.
     for count, path in enumerate((other, ours, other, ours)):
         await lock_session(path)
         await control.until(lambda count=count: len(lock.finished) == (count + 1) // 2)

@@ -1,4 +1,4 @@
-"""What is made of signals, without a bus."""
+"""What the agent does at logind's signals, without a bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key ring that really seals, without a key file: keyed BLAKE2b as tag and as stream."""
+"""A key ring that really seals, without a key file: keyed BLAKE2b for the tag, SHAKE256 for the stream."""
 
 from __future__ import annotations
 

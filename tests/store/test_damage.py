@@ -92,7 +92,7 @@ async def test_a_value_that_was_not_sealed_at_its_path_is_damage_that_names_the_
         with pytest.raises(StoreDamagedError):
             await in_a_transaction()
         assert db.failed is None
-        assert await db.clear() >= 1  # damage can be cleared away
+        assert await db.clear() >= 1  # damaged entries can be cleared
 
 
 async def test_a_forged_or_moved_count_is_damage(store_path: Path, key_ring: FakeKeyRing) -> None:

@@ -122,7 +122,7 @@ async def test_a_creation_that_was_interrupted_leaves_no_store_behind(
 async def test_a_lock_file_that_was_replaced_while_it_was_opened_is_not_enough(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another agent destroys its store between our open and our flock: the file we lock is no longer there.
+    # Another agent destroys its store between our open and our flock: the locked file no longer exists.
     real = fcntl.flock
     calls = []
 

@@ -26,7 +26,7 @@ KIB = 1024
 
 @contextmanager
 def no_file_grows_past(size_bytes: int) -> Iterator[None]:
-    """A full disk, as far as this process can tell: writing past the limit is EFBIG, or a short write."""
+    """Simulate a full disk: writing past the limit is EFBIG, or a short write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
@@ -37,7 +37,7 @@ def no_file_grows_past(size_bytes: int) -> Iterator[None]:
 
 @pytest.fixture
 async def small(store_path: Path, key_ring: FakeKeyRing) -> AsyncIterator[DB]:
-    seconds = count(step=growth.RETRY_SECONDS)  # as if each look at the clock took that long
+    seconds = count(step=growth.RETRY_SECONDS)  # as if each call of the clock took that long
     db = DB(store_path, key_ring, map_bytes=64 * KIB, max_map_bytes=1024 * KIB, clock=lambda: next(seconds))
     await db.start()
     async with db:
@@ -47,7 +47,7 @@ async def small(store_path: Path, key_ring: FakeKeyRing) -> AsyncIterator[DB]:
 async def test_the_map_grows_with_what_is_written_and_keeps_its_size(small: DB) -> None:
     for number in range(20):
         await small.put(("big", str(number)), bytes(20 * KIB))
-        assert small.get(("big", str(number))) == bytes(20 * KIB)  # reading goes on between the maps
+        assert small.get(("big", str(number))) == bytes(20 * KIB)  # reads work while the map grows
     assert small.count("big") == 20
     grown = small.size_bytes
     assert grown == 1024 * KIB
@@ -67,7 +67,7 @@ async def test_one_operation_may_need_several_doublings_and_runs_again_each_time
         view.put("big", bytes(500 * KIB))
 
     await small.write(big)
-    # Once more than the map has grown: before it grows, what was freed last is made use of.
+    # Once more than the map grows, because freed pages are recycled first.
     assert runs == [None] * 6
     assert small.get("big") == bytes(500 * KIB)
 
@@ -120,7 +120,7 @@ async def test_a_full_disk_refuses_growth_and_lets_it_through_once_there_is_room
     with no_file_grows_past(64 * KIB):
         with pytest.raises(StoreFullError):
             await small.put("big", bytes(100 * KIB))
-        await small.put("small", b"1")  # what the map holds is reserved on the disk
+        await small.put("small", b"1")  # the map is reserved on the disk
     assert small.failed is None
     assert "the store cannot grow" in caplog.text
     await small.put("big", bytes(100 * KIB))
@@ -132,7 +132,7 @@ async def test_a_store_opens_on_a_full_disk(
 ) -> None:
     async with await DB.create_db(db_path=store_path, key_ring=key_ring) as db:
         await db.put("a", b"1")
-    os.truncate(store_path / "data.mdb", 64 * KIB)  # pages that are not used yet
+    os.truncate(store_path / "data.mdb", 64 * KIB)  # unused pages
     with no_file_grows_past(64 * KIB):
         await db.start()
         assert db.get("a") == b"1"
@@ -156,7 +156,7 @@ async def test_a_commit_that_meets_a_full_disk_is_refused_and_the_store_goes_on(
         nursery.start_soon(put, "a")
         nursery.start_soon(put, "b")
         await trio.testing.wait_all_tasks_blocked()
-        with no_file_grows_past(8 * KIB):  # the meta pages and nothing else
+        with no_file_grows_past(8 * KIB):  # only the meta pages
             gate.set()
             while len(refused) < 2:
                 await trio.testing.wait_all_tasks_blocked(0.001)
@@ -222,7 +222,7 @@ async def test_what_was_queued_behind_a_fatal_failure_is_refused_too(db: DB) -> 
 async def test_a_map_that_fills_up_at_whatever_page_is_grown_or_refused_without_harm(
     store_path: Path, key_ring: FakeKeyRing, can_grow: bool
 ) -> None:
-    # Where the values take the last page, it is the commit's own bookkeeping that finds no room.
+    # If the values take the last page, the commit's own bookkeeping finds no room.
     for pages in range(1, 16):
         db = DB(store_path, key_ring, map_bytes=64 * KIB, max_map_bytes=(128 if can_grow else 64) * KIB)
         await db.start(fresh=True)
@@ -240,7 +240,7 @@ async def test_a_map_that_fills_up_at_whatever_page_is_grown_or_refused_without_
 
 
 def break_the_tree(data_file: Path) -> None:
-    """Let both meta pages name a root page that the file does not have."""
+    """Make both meta pages name a root page that the file does not have."""
     with data_file.open("r+b") as file:
         for page in (0, 1):
             file.seek(page * 4 * KIB + 128)

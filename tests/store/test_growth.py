@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 
 class Disk:
-    """What the system says of a disk, and how often it was asked for blocks."""
+    """A fake disk that counts how often blocks are requested."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free_bytes: int | None = 1024 * MIB
@@ -82,7 +82,7 @@ def test_a_disk_that_says_that_it_is_full_is_not_asked_for_blocks(disk: Disk, da
             full.take(16 * MIB)
     assert disk.asked == 0
     disk.free_bytes = 2 * MIN_GROWTH_BYTES
-    assert full.take(16 * MIB) == 16 * MIB + MIN_GROWTH_BYTES  # at once, whatever the time
+    assert full.take(16 * MIB) == 16 * MIB + MIN_GROWTH_BYTES  # at once, at any time
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -195,7 +195,7 @@ trio.run(main)
 
 
 def test_a_map_that_the_system_will_not_give_ends_in_a_refusal_and_not_in_a_crash(tmp_path: Path) -> None:
-    # LMDB lets go of the old map before it asks for the new one.
+    # LMDB unmaps the old map before it maps the new one.
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_ADDRESS_SPACE, str(tmp_path / "store")],
         capture_output=True,

@@ -17,7 +17,7 @@ from agentd.store.keypath import (
 )
 from agentd_client.errors import InvalidPathError
 
-# Bytes around the escape are what can go wrong.
+# Bytes near the escape characters.
 PART = st.binary(min_size=1, max_size=6) | st.lists(
     st.sampled_from([b"\0", b"\1", b"\2", b"a"]), min_size=1, max_size=5
 ).map(b"".join)

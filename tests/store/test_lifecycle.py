@@ -236,7 +236,7 @@ async def test_stop_finishes_what_was_queued_and_refuses_what_comes_later(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(db.stop)
         await trio.testing.wait_all_tasks_blocked()
-        assert db.get("queued") is None  # reads go on until the last write is through
+        assert db.get("queued") is None  # reads work until the last write is done
         with pytest.raises(DBNotRunningError):
             await db.put("late", b"1")
         gate.set()

@@ -10,7 +10,7 @@ import pytest
 from agentd.store.data_file import HEAD_BYTES, Meta, newest_meta
 from agentd_client.errors import StoreDamagedError
 
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")  # what LMDB takes for a new file
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")  # of a file that LMDB creates
 FLAGS, MAGIC, VERSION, PAGE_SIZE, LAST_PAGE, TRANSACTION = 10, 16, 20, 40, 136, 144
 
 

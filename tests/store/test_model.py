@@ -1,4 +1,4 @@
-"""The store against a plain dict, in any order of operations, transactions, failures and reopenings."""
+"""The store compared with a dict, over random operations, transactions, failures and restarts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STEP = st.one_of(
 
 
 class Model:
-    """Values with the number of the write that put them there, so that writing the same value is a change."""
+    """Values with the number of the write that set them, so that writing the same value counts as a change."""
 
     def __init__(self) -> None:
         self.entries: dict[Path, tuple[int, bytes]] = {}

@@ -1,4 +1,4 @@
-"""A store looked at from outside, while it is at rest, is written to, or is damaged."""
+"""Offline checks of a store that is at rest, being written to, or damaged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE_BYTES = 4096
 
 @pytest.fixture
 async def closed(store_path, key_ring):
-    """A store at rest, with entries enough for several pages."""
+    """A closed store with entries on several pages."""
     async with await DB.create_db(db_path=store_path, key_ring=key_ring) as db:
         for number in range(200):
             await db.put(("things", f"{number:04}"), bytes(100))
@@ -108,7 +108,7 @@ async def test_a_page_overwritten_is_a_problem_of_the_structure(closed, key_ring
     with lmdb.open(str(closed), readonly=True, lock=False) as environment, environment.begin() as txn:
         value = txn.get(b"dthings\x000000\0")
     data = bytearray((closed / "data.mdb").read_bytes())
-    for page in range(0, len(data), PAGE_BYTES):  # whichever of the copies counts
+    for page in range(0, len(data), PAGE_BYTES):  # whichever copy is current
         if value in data[page : page + PAGE_BYTES]:
             data[page : page + PAGE_BYTES] = bytes(PAGE_BYTES)
     (closed / "data.mdb").write_bytes(data)
@@ -117,7 +117,7 @@ async def test_a_page_overwritten_is_a_problem_of_the_structure(closed, key_ring
     assert found.seals is None
 
 
-# --- beside a writer --------------------------------------------------------------------------------
+# --- during writes --------------------------------------------------------------------------------
 
 
 async def test_a_snapshot_stays_what_it_was_while_commits_go_on(db, store_path, key_ring):

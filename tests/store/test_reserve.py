@@ -20,7 +20,7 @@ from .fakes import FakeKeyRing
 
 KIB = 1024
 VALUE = bytes(200)
-LARGE = bytes(8 * KIB)  # finds no room between others
+LARGE = bytes(8 * KIB)  # too large to fit between others
 
 Key = tuple[str, str]
 
@@ -35,7 +35,7 @@ async def limited(store_path: Path, key_ring: FakeKeyRing) -> AsyncIterator[DB]:
 
 
 async def fill(db: DB, folder: str, value: bytes = VALUE) -> list[Key]:
-    """Put until one is refused."""
+    """Put until the store is full."""
     keys: list[Key] = []
     while True:
         key = (folder, f"{len(keys) * 7919 % 10_000:05}")  # scattered over the tree
@@ -48,7 +48,7 @@ async def fill(db: DB, folder: str, value: bytes = VALUE) -> list[Key]:
 
 
 async def all_at_once(db: DB, operations: list[Callable[[View], object]]) -> list[object]:
-    """Hand operations over so that they share a batch; what each returned, or its refusal."""
+    """Run operations in one batch; returns the result or error of each."""
     results: list[object] = [None] * len(operations)
 
     async def carry_out(number: int) -> None:
@@ -158,8 +158,8 @@ async def test_in_one_batch_ending_succeeds_and_growing_is_refused(limited: DB) 
 async def test_a_full_store_can_be_cleared_and_has_room_at_once(limited: DB) -> None:
     keys = await fill(limited, "many")
     assert await limited.clear("many") == len(keys)
-    # What a commit frees is usable only two commits later; a refusal commits nothing, so without help
-    # this would be refused for ever.
+    # Freed pages are usable only two commits later. A refused operation commits nothing, so without a
+    # recycling commit this would be refused for ever.
     assert len(await fill(limited, "again")) > 0.9 * len(keys)
 
 

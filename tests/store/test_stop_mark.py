@@ -32,7 +32,7 @@ async def found(store_path: Path, key_ring: FakeKeyRing) -> bytes | None:
 
 
 def break_a_page_head(data_file: Path) -> None:
-    """Let the root page say that it is another page, which LMDB itself notices only when it writes."""
+    """Give the root page the number of another page, which LMDB itself notices only when it writes."""
     with data_file.open("r+b") as file:
         head = file.read(HEAD_BYTES)
         newest = newest_meta("it", head, data_file.stat().st_size).transaction % 2

@@ -98,7 +98,7 @@ KEY = ("a", "2")
     ("inside", "between", "expected"),
     [
         (lambda tran: tran.get(KEY), lambda view: view.put(KEY, b"new"), True),
-        (lambda tran: tran.get(KEY), lambda view: view.put(KEY, b"2"), True),  # written anew, if the same
+        (lambda tran: tran.get(KEY), lambda view: view.put(KEY, b"2"), True),  # rewritten with the same value
         (lambda tran: tran.get(KEY), lambda view: view.delete(KEY), True),
         (lambda tran: tran.get("none"), lambda view: view.put("none", b""), True),
         (lambda tran: tran.get(KEY), lambda view: view.put(("a", "3"), b""), False),
@@ -256,4 +256,4 @@ async def test_it_lives_across_waiting_without_a_transaction_of_lmdbs(db: DB) ->
         assert isinstance(tran, Transaction)
         tran.get("a")
         await db.put("b", b"1")
-        assert tran.get("b") == b"1"  # of one path at a time, and no snapshot
+        assert tran.get("b") == b"1"  # each path is read when it is first used: not a snapshot

@@ -1,4 +1,4 @@
-"""Make `vectors.json` with pyseto, an implementation that is not ours: `python tests/tokens/make_vectors.py`."""
+"""Make `vectors.json` with pyseto, an independent implementation: `python tests/tokens/make_vectors.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without LMDB's reader table nothing but the order of calls keeps a snapshot's pages while it is read."""
+"""Reads during commits: without LMDB's reader table, only the order of calls protects a snapshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentd.store.environment import Batch
 
 KEYS = 200
 TOGETHER = 12
-"""Keys that every commit writes with one version, so that a mixture of two states shows."""
+"""Keys that every commit writes with one version, so that a mixture of two states is detected."""
 
 COMMITS = 1000
 
@@ -22,7 +22,7 @@ COMMITS = 1000
 async def test_a_read_sees_one_whole_state_while_another_thread_commits(
     db: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random changes, sizes from a few bytes to several pages, and reads as long as the commit takes."""
+    """Random changes, of a few bytes to several pages, and reads for as long as each commit takes."""
     draw = random.Random(7)
     in_commit = threading.Event()
     commit = Batch.commit
