@@ -1,4 +1,4 @@
-"""Who is let in at a socket, and how many at once: by the kernel's word, before a byte of theirs is read."""
+"""Who may connect to a socket, and how many at once: decided by the kernel's word, before a byte is read."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ VERIFY_SLICE_SECONDS = 0.0
 another user sends, the owner waits for one on each of its connections, which takes a few milliseconds."""
 
 EVICTION_SLACK = 0.25
-"""Connections that have to go but still answer what had been sent to them, as a part of the limit. As a rule
-that takes one turn of the event loop; a peer that does not take its replies can draw it out. Beyond this
-share the oldest of them is cut off."""
+"""Evicted connections that may still answer what was sent to them, as a share of the limit. That usually
+takes one turn of the event loop, but a peer that does not read its replies can draw it out. Beyond this share
+the oldest is cut off."""
 
 OVER_LIMIT_SHARE = 0.5
-"""All connections over the limit, as a part of it: those that go, those that are cut off and take some turns
-of the event loop to end, and those that wait to be accepted when the agent stops."""
+"""All connections beyond the limit, as a share of it: evicted ones, ones that were cut off and take some
+turns of the event loop to end, and ones that are accepted while the agent stops."""
 
 
 class OpenConnections:
-    """The connections of one socket: those that stay, by user and process, and those that go, oldest first.
+    """The connections of one socket: those that stay, by user and process, and evicted ones, oldest first.
 
-    Kept up to date instead of counted for each newcomer, because whoever connects without end makes the agent
-    ask for every one.
+    The counts are kept up to date, because a client that connects without end has them read every time.
     """
 
     def __init__(self) -> None:
@@ -59,12 +58,12 @@ class OpenConnections:
 
     @property
     def leaving(self) -> int:
-        """How many have been told to go, and still answer."""
+        """How many were evicted and still answer."""
         return len(self._leaving)
 
     @property
     def oldest_leaving(self) -> Connection | None:
-        """The one that was told to go first, and was not abandoned yet."""
+        """The one that was evicted first and is not abandoned yet."""
         return next((connection for connection in self._leaving if not connection.is_abandoned), None)
 
     @property
@@ -81,19 +80,19 @@ class OpenConnections:
         return self._staying[user][process]
 
     def add(self, connection: Connection) -> None:
-        """Note one more, which stays."""
+        """Count a new connection, which stays."""
         peer = connection.peer
         self._staying.setdefault(peer.uid, {}).setdefault(peer.process, set()).add(connection)
         self._of_user[peer.uid] = self._of_user.get(peer.uid, 0) + 1
         self.staying += 1
 
     def leave(self, connection: Connection) -> None:
-        """Note that it has to go."""
+        """Count it as evicted."""
         if self._remove_staying(connection):
             self._leaving[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """Note that it has ended."""
+        """Count it no longer: it has ended."""
         self._remove_staying(connection)
         self._leaving.pop(connection, None)
 
@@ -114,29 +113,29 @@ class OpenConnections:
 
 
 class Decision(NamedTuple):
-    """What happens to one more connection.
+    """What happens to a new connection.
 
-    is_admitted: whether there is room for it. leaves: the connection that has to go for it, once it has
-    answered. abandoned: the one that had to go before and ends now, answered or not.
-    reached: which limit is reached; empty where none is.
+    is_admitted: whether there is room for it. evicted: the connection that is closed for it, once that has
+    answered. abandoned: one that was evicted before and ends now, answered or not.
+    reached: the limit that is reached, in words; empty if none is.
     """
 
     is_admitted: bool
-    leaves: Connection | None = None
+    evicted: Connection | None = None
     abandoned: Connection | None = None
     reached: str = ""
 
 
 ADMITTED = Decision(True)
-"""What there nearly always is."""
+"""The usual decision: no limit is reached."""
 
 
 class Admission(NamedTuple):
     """The rule of one socket.
 
-    only_uid: the one user who is let in; None for whoever can reach the socket.
-    connections: how many there may be at once. connections_of_uid: how many of them one user's.
-    slice_seconds: for one connection, before the others have a turn.
+    only_uid: the one user who may connect; None for everyone who can reach the socket.
+    connections: how many there may be at once. connections_of_uid: how many of them one user may have.
+    slice_seconds: how long one connection is served before the others have a turn.
     """
 
     only_uid: int | None
@@ -145,16 +144,16 @@ class Admission(NamedTuple):
     slice_seconds: float
 
     def allows(self, peer: Peer) -> bool:
-        """Whether this user may be heard at all."""
+        """Whether this user may connect at all."""
         return self.only_uid is None or self.only_uid == peer.uid
 
     def decide(self, peer: Peer, present: OpenConnections) -> Decision:
-        """Share the connections out among users, and a user's among its processes.
+        """Share the connections among users, and a user's among its processes.
 
-        At the limit room is made by the user that has most, and there by the process that has most. So a
-        process that has no connection gets one, whatever the others do with theirs, and one that has its
-        share makes room for more out of its own idle ones. Being busy protects a connection from its own
-        process only: otherwise whoever keeps all of them busy would keep everybody else out.
+        At the limit the user with the most connections gives one up, and of its processes the one with the
+        most. So a process without a connection always gets one, and a process that has its share makes room
+        for more out of its own idle ones. Being busy protects a connection from its own process only:
+        otherwise a process that keeps all of them busy would keep everyone else out.
         """
         if not (last := self.within_hard_limit(present)).is_admitted:
             return last
@@ -172,40 +171,37 @@ class Admission(NamedTuple):
         idle = [connection for connection in candidates if connection.is_idle]
         if not idle and processes == [newcomer]:
             return Decision(False, reached=reached)
-        leaves = min(idle or candidates, key=_last_active)
+        evicted = min(idle or candidates, key=_last_active)
         abandoned = None
         if present.leaving >= self.connections * EVICTION_SLACK:
             abandoned = present.oldest_leaving
-        return Decision(True, leaves, abandoned, reached)
+        return Decision(True, evicted, abandoned, reached)
 
     def within_hard_limit(self, present: OpenConnections) -> Decision:
-        """Whether there may be one more at all, whatever the others do."""
+        """Whether there may be one more at all, beyond the limit."""
         if len(present) < int(self.connections * (1 + OVER_LIMIT_SHARE)):
             return ADMITTED
         return Decision(False, reached=f"the limit is {self.connections}")
 
 
 def require_own_uid() -> None:
-    """Make sure that the agent's user can be told from others.
+    """Check that the agent's user can be distinguished from others.
 
     Raises:
-        ConfigError: in this user namespace others look like the agent's own user; nobody could keep them out.
+        ConfigError: in this user namespace other users look like the agent's own, so none could be kept out.
     """
     if (fault := own_uid_fault()) is not None:
         raise ConfigError(fault)
 
 
 def owner_only() -> Admission:
-    """The agent's own user and nobody else, root included: whatever the socket's mode became.
-
-    Raises what `require_own_uid` raises.
-    """
+    """The agent's own user only, not even root, whatever the socket's mode. Raises as `require_own_uid`."""
     require_own_uid()
     return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
 
 
 def any_user() -> Admission:
-    """Whoever the socket's folder, group and mode let in; no user can have all of the connections."""
+    """Everyone whom the socket's folder, group and mode admit. No user can have all of the connections."""
     return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS)
 
 
@@ -214,9 +210,9 @@ def _last_active(connection: Connection) -> int:
 
 
 def _largest(sizes: dict[Key, int], newcomer: Key) -> list[Key]:
-    """Who has most; the newcomer itself, where no other has clearly more.
+    """Those with the most connections; the newcomer itself unless another has at least two more.
 
-    More by two: a connection that only changed sides would be asked back at once, and so on without end.
+    With one more, a connection would only change sides, and be asked back at once, without end.
     """
     own, most = sizes.get(newcomer, 0), max(sizes.values())
     if own and most <= own + 1:

@@ -1,7 +1,7 @@
-"""One connection: reads requests, has them answered, and holds its peer to the limits.
+"""One connection: reads requests, has them answered, and enforces the limits.
 
-It works on the plain non-blocking socket and waits with trio's `wait_readable`: a send that the kernel takes
-at once then needs no deadline, no task and no turn of the event loop, which is a third of a call's time.
+It uses the plain non-blocking socket and trio's `wait_readable`. A send that the kernel takes at once then
+needs no deadline, no task and no turn of the event loop, which is a third of a call's time.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from .requests import AnyRequest, PlainRequest, RequestDecoder
 from .turn import Turn, Turns
 
 HANG_UP_SECONDS = 1.0
-"""How often a connection whose peer sends no more is looked at, while something waits for that peer alone."""
+"""How often to check for a hang-up when the peer sends no more but requests are under way."""
 
 REPLIES_AT_ONCE = 16
-"""Replies that leave together: a peer that sent more requests in one breath works on them meanwhile."""
+"""Replies that are sent together. A peer that sent more requests at once works on these meanwhile."""
 
 UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
 
 
 class Connection:
-    """Owns a connected, non-blocking socket from its construction on.
+    """Owns a connected, non-blocking socket from its construction on. It is served in two phases.
 
-    Most connections ask what is answered at once, and end. Those need no task: whoever owns the connection
-    calls `answer_nowait` whenever its socket is readable, and `close` at the end. The first time that
-    something has to be waited for, for the peer or for an answer, it gets a task, which `run` is for and
-    which closes it. It keeps that: to begin one costs more than many an answer.
+    Without a task: the server calls `answer_nowait` whenever the socket is readable, and `close` at the end.
+    Most connections need no more. With a task: from the first time that `answer_nowait` returns False and it
+    is not over, the server runs `run` to the end, which goes on where `answer_nowait` stopped. That happens
+    when something takes waiting: a request, the rest of a message, or a peer that does not read its replies.
 
-    Backpressure: while replies wait for the peer, or `MAX_IN_FLIGHT` requests are being worked on, nothing
-    more is read, so a peer can make the agent hold no more than one read and the replies to it, and a bounded
-    number of events where it has subscribed.
+    Backpressure: nothing more is read while replies wait for the peer or `MAX_IN_FLIGHT` requests are under
+    way. So a peer can make the agent hold one read, the replies to it, and, if it has subscribed, a bounded
+    number of events.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Connection:
         self._turn = Turn(loop_turns or Turns(), peer.process)
         self._decoder = RequestDecoder()
         self._in_flight: set[int] = set()
-        # Where the reader waits until replies were taken or a request has ended.
+        # Where the reader waits until the peer has read its replies or a request has ended.
         self._held = ParkingLot()
         self._outbox = Outbox(sock, peer, log, self._held)
         self._caller = Caller(peer, self._outbox)
         self._unfinished_until = math.inf
-        # Why the agent ends the connection, for the peer, with the msgid that it is about.
-        self._parting: tuple[int, AgentdError] | None = None
+        # What the peer is told at the end, with the msgid that it is about.
+        self._closing_error: tuple[int, AgentdError] | None = None
         self.is_over = False
-        """Whether it has ended, so that nothing but `close` is left to be done."""
+        """Whether only `close` is left to do."""
         self.is_abandoned = False
-        """Whether it ends, answered or not."""
+        """Whether it ends with requests unanswered."""
         self._tasks: trio.Nursery | None = None
-        # What was read and is left for the task: requests that wait for it, and messages not looked at yet.
+        # What the first phase leaves to the second: requests that take waiting, and messages not handled yet.
         self._unstarted: list[AnyRequest] = []
         self._unhandled: Sequence[Message | PlainRequest] = ()
         self._handling = False
@@ -85,19 +85,19 @@ class Connection:
 
     @property
     def last_active(self) -> int:
-        """When a request was last answered here, in the order of `turns`.
+        """When a request was last answered, as a number that orders all connections.
 
-        Bytes and notifications do not count: they would keep a connection that asks nothing.
+        Bytes and notifications do not count: they would keep a connection open that asks nothing.
         """
         return self._outbox.last_active
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request and no reply is under way, so that the end of reading ends it.
+        """Whether no request and no reply is under way, so that `stop_reading` ends it.
 
-        Events that wait for a subscriber count for nothing, because it may leave them there for ever. A
-        message that is not whole does not count either: whoever always has begun one would never be idle.
-        Its sender cannot send the rest then, and so knows that it was not carried out.
+        Queued events do not count, because a subscriber may leave them unread for ever. Nor does an
+        unfinished message: a peer that has always begun one would never be idle. If the connection ends, that
+        peer cannot send the rest, and so knows that the request was not carried out.
         """
         return not (
             self._handling
@@ -108,37 +108,37 @@ class Connection:
         )
 
     def abandon(self) -> None:
-        """End within some turns of the event loop, and leave unanswered what is not answered yet."""
+        """End within some turns of the event loop, with requests unanswered."""
         self.is_abandoned = True
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
     def answer_nowait(self) -> bool:
-        """Read once and answer, as far as nothing has to be waited for; for a connection without a task.
+        """Read once and answer what takes no waiting; only before `run`.
 
-        Returns whether that was all, until its socket is readable again. Otherwise it `is_over`, or takes a
-        task from here on.
+        Returns whether to call this again when the socket is readable. If not, the connection `is_over` or
+        has to `run`.
         """
         if self.is_abandoned or self._outbox.lost or not self._receive():
             self.is_over = True
             return False
         if self._unhandled:
             self._unhandled = self._answer_each(self._unhandled)
-        # Until its task has its first turn: what is left is under way.
+        # What is left is under way, although its task has yet to begin.
         self._handling = bool(self._unhandled)
         return not (
             self._unhandled
             or self._unstarted
             or self._decoder.has_partial_message
-            or self._parting is not None
+            or self._closing_error is not None
             or self._outbox.needs_task
         )
 
     async def run(self) -> None:
-        """Serve the peer until either side has had enough, and every request that came is answered."""
+        """Serve the peer until either side ends the connection and every request is answered."""
         try:
-            # The nursery outlives the reading: requests that are being worked on end, and their replies
-            # leave, after the peer's last byte or its first malformed one.
+            # The nursery outlives the reading: requests under way are still answered after the peer's last
+            # byte or its first malformed one.
             async with trio.open_nursery() as self._tasks:
                 if self.is_abandoned:
                     self._tasks.cancel_scope.cancel()
@@ -152,26 +152,26 @@ class Connection:
                     self._turn.leave()
                     self._outbox.end_events()
                 await self._notice_hang_up()
-                await self._say_why()
+                await self._send_closing_error()
         finally:
             self.close()
 
     def fileno(self) -> int:
-        """Of its socket, for whoever waits until that is readable."""
+        """The socket's descriptor, to wait until it is readable."""
         return self._sock.fileno()
 
     def close(self) -> None:
-        """Close the socket, whatever there is still to be said."""
+        """Close the socket, whatever is unsent."""
         self._sock.close()
 
     def stop_reading(self, last_event: Event | None = None) -> None:
-        """Let the peer send nothing more; all that it has sent is still answered.
+        """Let the peer send nothing more; what it has sent is still answered.
 
-        A subscriber gets `last_event`, where there is one, and no event after it.
+        A subscriber gets `last_event`, if there is one, and no event after it.
 
-        After shutdown(SHUT_RD) of a Unix socket Linux fails the peer's sends with EPIPE, while what is in
-        the receive queue stays readable, to be followed by the end of file. So there is no request that
-        the peer sent whole and that nobody will read: for the peer, "sent" and "answered" stay the same.
+        After shutdown(SHUT_RD) of a Unix socket, Linux fails the peer's sends with EPIPE. What is in the
+        receive queue stays readable, followed by the end of file. So every request that the peer sent whole
+        is read and answered.
         """
         self._stopped = True
         if last_event is not None:
@@ -200,7 +200,7 @@ class Connection:
                 return
 
     def _receive(self) -> bool:
-        """Read once, to be handled; False where the peer sends no more."""
+        """Read and decode once; False if the peer sends no more."""
         turn = self._turn
         try:
             data = self._sock.recv(turn.read_bytes)
@@ -212,21 +212,21 @@ class Connection:
         self._received = len(data)
         messages = self._unhandled = self._decoder.receive(data)
         if messages:
-            self._unfinished_until = math.inf  # what is unfinished now is another message
+            self._unfinished_until = math.inf  # an unfinished one is now another message
             if len(messages) > 1 and not turn.is_busy:
-                turn.begin()  # not for a single request, which the first one always may be
+                turn.begin()  # a single request is always answered, so it needs no slice
         return bool(data)
 
     async def _notice_hang_up(self) -> None:
-        """Once nothing more comes, end what waits for the peer alone if that has closed the connection.
+        """After the peer's last byte, cancel what only concerns it once it has closed the connection.
 
-        A peer that has shut down its sending only still hears the answers. The kernel tells the one from the
-        other, and wakes nobody when the second becomes the first: so it is looked at now and then.
+        A peer that has only shut down its sending still reads answers. The kernel distinguishes the two, but
+        does not report when one becomes the other, so this polls.
         """
         if not self._in_flight:
             return
         poll = select.poll()
-        poll.register(self._sock, 0)  # POLLHUP comes unasked: neither side sends any more
+        poll.register(self._sock, 0)  # POLLHUP is always reported: neither side sends any more
         while self._in_flight:
             if self._outbox.lost or poll.poll(0):
                 self._caller.hang_up()
@@ -235,7 +235,7 @@ class Connection:
                 await self._held.park()
 
     async def _wait_for_the_rest(self) -> bool:
-        """Wait for more of a message that has begun; False where none came in time."""
+        """Wait for more of an unfinished message; False if none came in time."""
         if self._unfinished_until == math.inf:
             self._unfinished_until = trio.current_time() + MESSAGE_SECONDS
         with trio.move_on_at(self._unfinished_until) as waiting:
@@ -245,7 +245,7 @@ class Connection:
             return False
         began = trio.current_time()
         await self._hold()
-        # The peer may have sent the rest long ago: time that it was not read does not count.
+        # The peer may have sent the rest long ago: time in which nothing was read does not count.
         self._unfinished_until += trio.current_time() - began
         return True
 
@@ -257,12 +257,12 @@ class Connection:
             await self._held.park()
 
     async def _handle(self) -> bool:
-        """Answer or start each request that was read; False where the connection ends with that."""
+        """Answer or start every request that was read; False if the connection ends with that."""
         decoder, turn = self._decoder, self._turn
         while self._unhandled:
             self._unhandled = self._answer_each(self._unhandled)
             if self._unhandled:
-                # The other connections get a turn, and the peer takes what it has asked for.
+                # Give other connections a turn, and the peer time to read its replies.
                 is_over = turn.clock() >= turn.until
                 turn.leave()
                 self._handling = True
@@ -273,7 +273,7 @@ class Connection:
                 if is_over:
                     await turn.resume()
                 self._handling = False
-        if self._parting is not None:
+        if self._closing_error is not None:
             return False
         if decoder.has_partial_message and decoder.failure is not None:
             self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
@@ -283,9 +283,9 @@ class Connection:
         return True
 
     def _answer_each(self, messages: Sequence[Message | PlainRequest]) -> Sequence[Message | PlainRequest]:
-        """Answer or start each request, until the turn is over or the peer has to take replies first.
+        """Answer or start each request, until the slice is over or the peer has to read replies first.
 
-        Returns the messages that are left then; none where one of them ends the connection.
+        Returns the messages that are left; none if one of them ends the connection.
         """
         replies: list[bytes] = []
         dispatch, caller, in_flight = self._dispatch, self._caller, self._in_flight
@@ -319,9 +319,9 @@ class Connection:
                     break
                 replies.append(dispatch.answer_refused(message.msgid, message.error))
             elif type(message) is not Notification:
-                self._cut_off(Reason.UNEXPECTED, "a response to nothing that was asked")
+                self._cut_off(Reason.UNEXPECTED, "a response to no request")
                 break
-            # The specification: a notification has no answer, and nothing here has an effect without one.
+            # By the specification a notification has no answer, and no method has an effect without one.
         self._outbox.send(b"".join(replies))
         return ()
 
@@ -330,19 +330,19 @@ class Connection:
 
     def _cut_off(self, reason: Reason, why: str, msgid: int | None = None) -> None:
         self._log.write(reason, self.peer, why if reason is Reason.MALFORMED else "")
-        self._parting = (msgid or 0, InvalidMessageError(f"{why}; the agent closes this connection"))
+        self._closing_error = (msgid or 0, InvalidMessageError(f"{why}; the agent closes this connection"))
 
-    async def _say_why(self) -> None:
+    async def _send_closing_error(self) -> None:
         """Tell the peer why the connection ends, after every answer that it waits for.
 
-        So an error with the msgid 0, or a second one for a msgid, is never taken for the answer to a request
-        that is still carried out. The peer has the usual time to take it.
+        Otherwise an error with the msgid 0, or a second one for a msgid, could be taken for the answer to a
+        request that is still carried out. The peer has the usual time to read it.
         """
-        if self._parting is None:
+        if self._closing_error is None:
             return
         while self._in_flight:
             await self._held.park()
-        self._outbox.send(self._dispatch.closing_error(*self._parting))
+        self._outbox.send(self._dispatch.closing_error(*self._closing_error))
 
     async def _answer(self, request: AnyRequest) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What leaves on one connection: replies, which are owed, and events, which are offered."""
+"""The sending half of a connection. Replies are mandatory, events best-effort."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Subscriber = Callable[[Event], None]
 Unsubscribe = Callable[[], None]
 
 LAST_EVENTS_SECONDS = 1.0
-"""For a subscriber to take the events that wait when its connection ends."""
+"""For a subscriber to read the events that are queued when its connection ends."""
 
-turns = itertools.count()
-"""What happened to whichever connection, in order. Cheaper than a clock, and no two are at the same time."""
+_activity = itertools.count()
+"""The order of what happened on all connections. Cheaper than a clock, and no two have the same number."""
 
 
 class Subscription:
-    """The events that wait for one subscriber: a bounded number of them, in order, and a count of those lost.
+    """The events queued for one subscriber, a bounded number of them, and a count of those lost.
 
-    Events are kept as they came: subscribers share them, and what waits costs no more than a reference.
+    Events are encoded when they are sent: subscribers share them, and a queued one costs a reference.
     """
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class Subscription:
         self._missed_at = 0.0
 
     def __bool__(self) -> bool:
-        """Whether an event waits."""
+        """Whether an event is queued."""
         return bool(self._waiting)
 
     def add(self, event: Event) -> None:
-        """Keep an event, or count it as missed where `MAX_EVENTS_WAITING` wait."""
+        """Queue an event, or count it as missed if `MAX_EVENTS_WAITING` are queued."""
         if len(self._waiting) >= MAX_EVENTS_WAITING:
             self._missed += 1
             self._missed_at = event.at
@@ -58,14 +58,14 @@ class Subscription:
             self.add_last(event)
 
     def add_last(self, event: Event) -> None:
-        """Keep an event after which none comes, however many wait: it also tells what was missed before."""
+        """Queue the last event, however many are queued. It also says how many were missed before it."""
         self._waiting.append(event._replace(missed=self._missed) if self._missed else event)
         self._missed = 0
 
     def take(self) -> bytes:
-        """The next event as a notification; there has to be one.
+        """The next event as a notification; there must be one.
 
-        After the last one that waits comes how many were lost since: another event may be long in coming.
+        How many were lost since follows the last queued one: another event may not come for a long time.
         """
         event = self._waiting.popleft()
         if self._missed and not self._waiting:
@@ -74,18 +74,18 @@ class Subscription:
 
 
 class Outbox:
-    """Sends on a connected, non-blocking socket that somebody else owns and closes.
+    """Sends on a connected, non-blocking socket that its connection owns and closes.
 
-    Replies that the kernel does not take at once have a deadline. Events have none: those that the peer does
-    not take wait in its `Subscription`, which is bounded, and one at most stands before the replies.
+    Replies that the kernel does not take at once have a deadline. Events have none: they wait in the
+    `Subscription`, which is bounded, and at most one is sent before a reply.
 
-    `lost` is whether nobody takes anything any more, `owes_replies` whether replies wait for the peer, and
-    `last_active` when it was last sent or took something, in the order of `turns`. `needs_task` is whether
-    something waits to be sent, or will: then `start` has to be called.
+    lost: the peer reads no more. owes_replies: replies wait for the peer. last_active: when the peer was last
+    sent replies or had read all of them, as a number that orders all connections. needs_task: something waits
+    to be sent, or will; call `start`.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer, log: PeerLog, held: ParkingLot) -> None:
-        """`held` is woken when replies were taken and when the peer is lost."""
+        """`held` is woken when the peer has read its replies, and when it is lost."""
         self._sock = sock
         self._peer = peer
         self._log = log
@@ -93,8 +93,8 @@ class Outbox:
         self.lost = False
         self.owes_replies = False
         self.needs_task = False
-        self.last_active = next(turns)
-        # What the kernel did not take. One task sends it, and then the events; `_taking` is its deadline.
+        self.last_active = next(_activity)
+        # What the kernel did not take yet. One task sends it, and then events; `_taking` is its deadline.
         self._backlog = bytearray()
         self._taking = trio.CancelScope()
         self._is_writing = False
@@ -105,16 +105,16 @@ class Outbox:
         self._events_until = math.inf
 
     def start(self, tasks: trio.Nursery) -> None:
-        """Use this nursery, which stays open until after `end_events`, for what takes longer."""
+        """Send what has to wait from this nursery, which stays open until after `end_events`."""
         self._tasks = tasks
         if self._is_writing:
             tasks.start_soon(self._write)
 
     def send(self, data: bytes) -> None:
-        """Send whole replies, or none, now or as soon as the peer takes them."""
+        """Send whole replies now, or as soon as the peer reads them."""
         if self.lost or not data:
             return
-        self.last_active = next(turns)
+        self.last_active = next(_activity)
         sent = 0
         if not self._backlog:
             try:
@@ -132,10 +132,9 @@ class Outbox:
             self._start_writing()
 
     def subscribe(self, source: Callable[[Subscriber], Unsubscribe]) -> None:
-        """Send every event of `source` from now on; a second time it is nothing.
+        """Send every event of `source` from now on. Once subscribed, a no-op.
 
-        None comes before the replies that the present task hands over without waiting in between: another
-        task sends them.
+        Another task sends events, so none precedes the replies that the current task sends without waiting.
         """
         if self._subscription is not None or self.lost:
             return
@@ -147,7 +146,7 @@ class Outbox:
             self._add_last_event(self._subscription, self._last_event)
 
     def announce_end(self, event: Event) -> None:
-        """Send it to a subscriber, now or later, as its last event."""
+        """Make this a subscriber's last event, also if it subscribes later."""
         if self._last_event is not None or self._events_until < math.inf:
             return
         self._last_event = event
@@ -155,7 +154,7 @@ class Outbox:
             self._add_last_event(self._subscription, event)
 
     def end_events(self) -> None:
-        """Let no event be added, and give the peer a moment to take those that wait."""
+        """Take no more events, and give the peer a moment to read those that are queued."""
         self._stop_events()
         self._events_until = trio.current_time() + LAST_EVENTS_SECONDS
         if self._is_writing and not self.owes_replies:
@@ -183,10 +182,7 @@ class Outbox:
                 self._tasks.start_soon(self._write)
 
     async def _write(self) -> None:
-        """Send what waits, as the peer takes it.
-
-        Replies leave within one deadline that its trickling does not renew, events at whatever pace.
-        """
+        """Send what is queued. Replies have one deadline, which reading drop by drop does not renew."""
         with self._taking:
             while self._backlog or self._subscription:
                 if not self._backlog and self._subscription:
@@ -210,7 +206,7 @@ class Outbox:
     def _end_backlog(self) -> None:
         self.owes_replies = False
         self._taking.deadline = self._events_until
-        self.last_active = next(turns)
+        self.last_active = next(_activity)
         self._held.unpark_all()
 
     def _give_up(self) -> None:
@@ -218,11 +214,11 @@ class Outbox:
             self._log.write(Reason.NOT_TAKING, self._peer)
             self._lose()
         else:
-            # The last events. The rest of one stays in the backlog: a reply may still come, behind it.
+            # Only events. The rest of one stays in the backlog, because a reply may still follow it.
             self._subscription = None
 
     def _lose(self) -> None:
-        """Nobody takes replies any more: wake the reader, which ends. What was begun is still carried out."""
+        """The peer reads no more: wake the reader, which ends. Work that has begun is still carried out."""
         self.lost = True
         self.owes_replies = False
         self._backlog.clear()

@@ -1,4 +1,4 @@
-"""The accept loop, its limits, and the graceful stop."""
+"""Accepting connections, serving those without a task, and the graceful stop."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .peer import peer_of
 from .turn import Turns
 
 DRAIN_SECONDS = 5.0
-"""For what is being worked on when the agent stops; service managers wait far longer before they kill."""
+"""For the requests under way when the agent stops. Service managers wait far longer before they kill."""
 
 ACCEPT_PAUSE_SECONDS = 0.1
-"""After accept(2) failed, for want of descriptors or memory for instance: the listener stays readable, and
+"""After accept(2) failed, for lack of descriptors or memory for instance. The listener stays readable, so
 without a pause the loop would spin."""
 
-ACCEPTED_AT_ONCE = 1 / 16
-"""Connections that are accepted before the others have a turn, as a part of the limit: a full queue takes a
-few turns then, not one for each of those in it, and whoever connects without end takes a few milliseconds."""
+ACCEPT_BATCH = 1 / 16
+"""Connections that are accepted before others have a turn, as a share of the limit. A full queue takes a few
+turns, and a client that connects without end takes a few milliseconds of each."""
 
-ANSWERED_AT_ONCE = 64
-"""Connections without a task that are answered before others have a turn: about a millisecond's worth."""
+ANSWER_BATCH = 64
+"""Connections without a task that are served before others have a turn: about a millisecond's work."""
 
-# The socket itself is of no use: going on would be an agent that runs and that nobody can reach.
+# The listener itself is unusable. Without it the agent would run and nobody could reach it.
 _NOT_A_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
 
 
@@ -49,17 +49,17 @@ async def serve_connections(
     owns_listener: bool = True,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop` is set, then answer what had arrived, and return with every connection closed.
+    """Serve until `stop` is set, answer what had arrived by then, and return with every connection closed.
 
     Args:
-        listener: a listening Unix stream socket; whoever made it closes it.
+        listener: a listening Unix stream socket; its creator closes it.
         dispatch: answers the requests.
-        logger: told of peers that were refused or cut off, and of the agent's own failures.
+        logger: for peers that were refused or cut off, and for failures of the agent.
         stop: begins the graceful stop.
-        admission: who is let in, and how many; the agent's own user alone where nothing is said.
-        drain_seconds: how long that may take; what is unanswered then stays so.
-        owns_listener: the listener ends with this agent. False for one that a service manager keeps: who
-            waits in its queue is left to the next agent.
+        admission: who may connect, and how many. The default is the agent's own user only.
+        drain_seconds: the longest that the stop waits for answers.
+        owns_listener: the listener ends with this agent. False if a service manager keeps it: clients in
+            its queue are left to the next agent.
         task_status: started as soon as connections are accepted.
 
     Raises:
@@ -71,7 +71,7 @@ async def serve_connections(
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(server.accept_connections, connections)
-                accepting.start_soon(server.answer_connections, connections)
+                accepting.start_soon(server.serve_without_tasks, connections)
                 task_status.started()
                 await stop.wait()
                 accepting.cancel_scope.cancel()
@@ -85,7 +85,53 @@ async def serve_connections(
         logger.warning("stopped with requests unanswered after %g s", drain_seconds)
 
 
+class _Poller:
+    """Waits for connections without a task, for all of them with one epoll.
+
+    A connection is removed before its socket is closed. Closing alone would leave it in the epoll if a forked
+    child has a copy of the descriptor, and its number may be another connection's by then.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+
+    def fileno(self) -> int:
+        """The epoll, which is readable when a connection is."""
+        return self._epoll.fileno()
+
+    def add(self, connection: Connection) -> None:
+        """Wait for this one too; raises OSError."""
+        descriptor = connection.fileno()
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._connections[descriptor] = connection
+
+    def ready(self) -> list[Connection]:
+        """At most `ANSWER_BATCH` connections that are readable; the kernel returns them in turn."""
+        return [self._connections[descriptor] for descriptor, _ in self._epoll.poll(0, ANSWER_BATCH)]
+
+    def remove(self, connection: Connection) -> None:
+        """Wait for this one no longer."""
+        descriptor = connection.fileno()
+        del self._connections[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def close(self) -> list[Connection]:
+        """Wait for none any more; returns those that were waited for."""
+        self._epoll.close()
+        left = list(self._connections.values())
+        self._connections.clear()
+        return left
+
+
 class _Server:
+    """The connections of one listener.
+
+    Starting and waking a task takes longer than most answers. So a connection begins without one: this class
+    has it answer on the spot (`Connection.answer_nowait`) when it is accepted and whenever it is readable.
+    The first time that it has to wait for anything else, it gets a task (`Connection.run`) and keeps it.
+    """
+
     def __init__(
         self, listener: socket.socket, dispatch: Dispatch, logger: logging.Logger, admission: Admission
     ) -> None:
@@ -96,53 +142,46 @@ class _Server:
         self._logger = logger
         self._admission = admission
         self._connections = OpenConnections()
-        # Those without a task, by their descriptors, and what knows which of them are readable.
-        self._resting: dict[int, Connection] = {}
-        self._readable = select.epoll()
+        self._without_task = _Poller()
         self._turns = Turns(admission.slice_seconds)
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
-        at_once = max(1, int(self._admission.connections * ACCEPTED_AT_ONCE))
+        batch = max(1, int(self._admission.connections * ACCEPT_BATCH))
         while True:
             try:
                 await wait_readable(self._listener)
             except trio.ClosedResourceError:
-                continue  # it became another socket, whose path is there again (`SocketFile.renew`)
-            self._answer_readable(nursery)  # those that have ended make room
+                continue  # `SocketFile.renew` gave its descriptor to another socket
+            self._serve_ready(nursery)  # connections that have ended make room
             accepted = 0
             try:
                 # No await between accept and whoever closes the socket: a cancellation cannot lose it.
-                while accepted < at_once:
+                while accepted < batch:
                     connection = self._accept()
-                    # What it asks first has arrived, as a rule.
-                    if connection is not None and self._answer(connection, nursery):
-                        self._rest(connection)
                     accepted += 1
+                    if connection is not None:
+                        self._serve_new(connection, nursery)
             except OSError as error:
                 if error.errno in _NOT_A_LISTENER:
                     raise
                 if accepted and error.errno == errno.EAGAIN:
                     continue  # that was the whole queue
-                # EAGAIN: another process that shares the listener was quicker, which is nothing to tell. It
-                # pauses as well, because a listener that someone shut down is readable and has nothing.
+                # EAGAIN at once: another process that shares the listener was quicker, which is normal. Pause
+                # all the same: a listener that was shut down is readable and has nothing.
                 if error.errno != errno.EAGAIN:
-                    self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
+                    self._log_accept_error(error)
                 await trio.sleep(ACCEPT_PAUSE_SECONDS)
 
-    async def answer_connections(self, nursery: trio.Nursery) -> None:
-        """Answer on the connections without a task, from this one.
-
-        To wake a task takes longer than to answer. The kernel gives the readable ones in turn.
-        """
+    async def serve_without_tasks(self, nursery: trio.Nursery) -> None:
         while True:
-            await wait_readable(self._readable)
-            self._answer_readable(nursery)
+            await wait_readable(self._without_task)
+            self._serve_ready(nursery)
 
     def accept_the_rest(self, nursery: trio.Nursery) -> None:
-        """Accept those who wait in the queue, and let nobody join it.
+        """Accept the connections in the queue, and let none join it.
 
-        Whoever connected may have sent a request. A listener that is shut down refuses new connections
-        and still hands out those it has, so none falls between the last accept and the close.
+        They may have sent a request. A listener that is shut down refuses new connections and still hands
+        out those it has, so none falls between the last accept and the close.
         """
         try:
             self._listener.shutdown(socket.SHUT_RD)
@@ -153,25 +192,22 @@ class _Server:
         except BlockingIOError:
             pass  # the queue is empty
         except OSError as error:
-            self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
+            self._log_accept_error(error)
 
     def stop_reading(self, nursery: trio.Nursery) -> None:
-        for connection in self._resting.values():
+        for connection in self._without_task.close():
             nursery.start_soon(self._run, connection)
-        self._resting.clear()
         stopping = Event(STOPPING, round(time.time(), 3), None, "", None, None)
         for connection in self._connections:
             connection.stop_reading(stopping)
 
     def close(self) -> None:
-        """Close what no task does."""
-        self._readable.close()
-        for connection in self._resting.values():
+        """Close the connections that no task closes."""
+        for connection in self._without_task.close():
             self._end(connection)
-        self._resting.clear()
 
     def _accept(self, *, stopping: bool = False) -> Connection | None:
-        """The next connection; None where it was refused."""
+        """The next connection; None if it was refused."""
         sock, _ = self._listener.accept()
         self._traffic.connections += 1
         try:
@@ -180,72 +216,51 @@ class _Server:
             sock.close()
             self.log.write(Reason.NO_CREDENTIALS)
             return None
-        # Before a byte is read: what another user sends is nothing that this process should parse.
+        # Before a byte is read: this process should not parse what another user sends.
         if not self._admission.allows(peer):
             sock.close()
             self.log.write(Reason.FOREIGN_USER, peer)
             return None
-        # When the agent stops every connection goes, and nobody has to go for another.
+        # At a stop every connection ends anyway, and none is evicted for another.
         admission, present = self._admission, self._connections
-        room = admission.within_hard_limit(present) if stopping else admission.decide(peer, present)
-        if not room.is_admitted:
+        decision = admission.within_hard_limit(present) if stopping else admission.decide(peer, present)
+        if not decision.is_admitted:
             sock.close()
-            self.log.write(Reason.TOO_MANY, peer, room.reached)
+            self.log.write(Reason.TOO_MANY, peer, decision.reached)
             return None
-        if room is not ADMITTED:
-            self._make(room)
+        if decision is not ADMITTED:
+            self._evict(decision)
         sock.setblocking(False)
         connection = Connection(sock, peer, self._dispatch, self.log, self._turns)
         self._connections.add(connection)
         self._traffic.connections_open += 1
         return connection
 
-    def _answer_readable(self, nursery: trio.Nursery) -> None:
-        for descriptor, _ in self._readable.poll(0, ANSWERED_AT_ONCE):
-            connection = self._resting[descriptor]
-            if not self._answer(connection, nursery):
-                del self._resting[descriptor]
-                if not connection.is_over:
-                    self._readable.unregister(descriptor)
-
-    def _answer(self, connection: Connection, nursery: trio.Nursery) -> bool:
-        """Have a connection answer what it can; whether it goes on without a task."""
+    def _serve_new(self, connection: Connection, nursery: trio.Nursery) -> None:
+        """Serve a connection that was just accepted. Its first request has usually arrived."""
         try:
             if connection.answer_nowait():
-                return True
+                self._without_task.add(connection)
+                return
         except Exception as error:
             self._fail(connection, error)
+        self._end_or_run(connection, nursery)
+
+    def _serve_ready(self, nursery: trio.Nursery) -> None:
+        for connection in self._without_task.ready():
+            try:
+                if connection.answer_nowait():
+                    continue
+            except Exception as error:
+                self._fail(connection, error)
+            self._without_task.remove(connection)
+            self._end_or_run(connection, nursery)
+
+    def _end_or_run(self, connection: Connection, nursery: trio.Nursery) -> None:
         if connection.is_over:
             self._end(connection)
         else:
             nursery.start_soon(self._run, connection)
-        return False
-
-    def _rest(self, connection: Connection) -> None:
-        """Have a connection without a task wait until it is readable."""
-        try:
-            self._readable.register(connection, select.EPOLLIN)
-        except OSError as error:
-            self._fail(connection, error)
-            self._end(connection)
-        else:
-            self._resting[connection.fileno()] = connection
-
-    def _make(self, room: Decision) -> None:
-        """Have the connection go that has to.
-
-        It is closed as a stop closes it: what it sent is answered, and its client's next send fails, and is
-        safely made again elsewhere. So programs that hold connections open do not lock their user out.
-        """
-        leaves, abandoned = room.leaves, room.abandoned
-        if leaves is not None:
-            reason = Reason.EVICTED_IDLE if leaves.is_idle else Reason.EVICTED_BUSY
-            self._connections.leave(leaves)
-            leaves.stop_reading()
-            self.log.write(reason, leaves.peer, room.reached)
-        if abandoned is not None:
-            abandoned.abandon()
-            self.log.write(Reason.EVICTION_TIMEOUT, abandoned.peer)
 
     async def _run(self, connection: Connection) -> None:
         try:
@@ -255,8 +270,24 @@ class _Server:
         finally:
             self._end(connection)
 
+    def _evict(self, decision: Decision) -> None:
+        """Close a connection to make room for another.
+
+        It is closed as at a stop: what it sent is answered, and its client's next send fails and can safely
+        be repeated on another connection. So programs that keep connections open do not lock their user out.
+        """
+        evicted, abandoned = decision.evicted, decision.abandoned
+        if evicted is not None:
+            reason = Reason.EVICTED_IDLE if evicted.is_idle else Reason.EVICTED_BUSY
+            self._connections.leave(evicted)
+            evicted.stop_reading()
+            self.log.write(reason, evicted.peer, decision.reached)
+        if abandoned is not None:
+            abandoned.abandon()
+            self.log.write(Reason.EVICTION_TIMEOUT, abandoned.peer)
+
     def _fail(self, connection: Connection, error: Exception) -> None:
-        # One connection's failure is not the other ones'.
+        # Only this connection ends.
         connection.is_over = True
         self._logger.error("a connection failed: %s", describe_failure(error))
 
@@ -264,3 +295,6 @@ class _Server:
         connection.close()
         self._connections.remove(connection)
         self._traffic.connections_open -= 1
+
+    def _log_accept_error(self, error: OSError) -> None:
+        self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)

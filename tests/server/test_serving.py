@@ -139,6 +139,23 @@ async def test_a_connection_that_broke_the_rules_takes_no_other_down(serving, pa
             assert msgids(await good.replies(1)) == [1]
 
 
+async def test_a_copy_of_a_closed_connections_descriptor_does_no_harm(serving, path):
+    """A forked child has copies of every descriptor, which keep what was closed in an epoll."""
+    async with serving():
+        with await Talker.connect(path) as gone, contextlib.ExitStack() as copies:
+            await gone.send(verify(1))
+            await gone.replies(1)
+            for name in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    copies.callback(os.close, os.dup(int(name)))
+            gone.sock.shutdown(socket.SHUT_RDWR)
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                with await Talker.connect(path) as next_one:
+                    await next_one.send(verify(1))
+                    assert msgids(await next_one.replies(1)) == [1]
+
+
 class FailingAtOnce(connection.Connection):
     def _receive(self) -> bool:
         raise RuntimeError(SECRET)
@@ -310,7 +327,7 @@ async def test_a_full_queue_is_accepted_in_a_few_turns(serving, path, monkeypatc
             with talker:
                 await talker.send(verify(1))
                 assert msgids(await talker.replies(1)) == [1]
-    assert len(turns) <= 64 / (server.ACCEPTED_AT_ONCE * admission.MAX_CONNECTIONS) + 2
+    assert len(turns) <= 64 / (server.ACCEPT_BATCH * admission.MAX_CONNECTIONS) + 2
 
 
 async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one(

@@ -159,8 +159,10 @@ def test_a_second_agent_is_told_and_a_killed_ones_socket_is_replaced(path):
         claimed.bind()
     child = os.fork()
     if child == 0:
-        SocketFile(path, access(0o666)).__enter__().bind()
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            SocketFile(path, access(0o666)).__enter__().bind()
+        finally:  # whatever happens, the child does not go on as a second pytest
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert path.is_socket()
     with SocketFile(path, access(0o660)) as claimed:

@@ -45,8 +45,8 @@ class FakeListener:
         room = self.admission.decide(peer(pid, uid), self.present)
         if not room.is_admitted:
             return None
-        if room.leaves is not None:
-            self.present.leave(room.leaves)
+        if room.evicted is not None:
+            self.present.leave(room.evicted)
         if room.abandoned is not None:
             room.abandoned.is_abandoned = True
             self.cut.append(room.abandoned)
@@ -153,8 +153,8 @@ def test_a_process_whose_pid_passed_on_shares_nothing_with_the_next_one(listener
     listener.fill(LIMIT, HOG)
     later = Peer(OWNER, 100, Process(HOG, 2, "boot"))
     room = listener.admission.decide(later, listener.present)
-    assert room.leaves is not None
-    assert room.leaves.peer.process != later.process
+    assert room.evicted is not None
+    assert room.evicted.peer.process != later.process
 
 
 # --- the verify socket ---
