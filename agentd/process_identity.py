@@ -38,14 +38,14 @@ def identify(pid: int) -> Process | None:
     """The process that has this pid now; None where there is none, or only what is left of one (a zombie)."""
     try:
         stat = read_file(f"{PROC}/{pid}/stat")
-        boot_id = _boot_id()
     except OSError:  # it may end at any moment
         return None
     # The second field is the command in parentheses, and may itself hold spaces and parentheses.
     fields = stat.rpartition(b")")[2].split()
-    if len(fields) <= _START_TIME or fields[_STATE] in _ENDED_STATES:
+    boot = boot_id()
+    if len(fields) <= _START_TIME or fields[_STATE] in _ENDED_STATES or not boot:
         return None
-    return Process(pid, int(fields[_START_TIME]), boot_id)
+    return Process(pid, int(fields[_START_TIME]), boot)
 
 
 def is_alive(process: Process) -> bool:
@@ -139,6 +139,9 @@ def _has_serials() -> bool:
 
 
 @lru_cache(1)
-def _boot_id() -> str:
-    with open(f"{PROC}/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+def boot_id() -> str:
+    """The id of this start of the machine, random(4); empty if it cannot be read."""
+    try:
+        return read_file(f"{PROC}/sys/kernel/random/boot_id").strip().decode("ascii")
+    except OSError:
+        return ""

@@ -12,15 +12,9 @@ from pathlib import Path
 
 from agentd_client.private import sync_folder
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from ..process_identity import boot_id as current_boot_id
+
 _UNKNOWN = "unknown"
-
-
-def _read_boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:  # no /proc
-        return _UNKNOWN
 
 
 class LockMark:
@@ -31,12 +25,12 @@ class LockMark:
 
     Args:
         path: of the link; its folder exists.
-        boot_id: of the current boot; None reads it from the kernel.
+        boot_id: of the current boot, empty if unknown; None reads it from the kernel.
     """
 
     def __init__(self, path: str | os.PathLike[str], boot_id: str | None = None) -> None:
         self._path = Path(path)
-        self._boot_id = boot_id or _read_boot_id()
+        self._boot_id = (current_boot_id() if boot_id is None else boot_id) or _UNKNOWN
 
     def set(self) -> None:
         """Mark the agent as locked in this boot; durable on return.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from trio.lowlevel import checkpoint
+
+from ..process_identity import boot_id
 
 SLICE_SECONDS = 0.001
 """How long a scan may hold the event loop. It is a time and not a number of records, because one record takes
@@ -16,15 +17,13 @@ from ten to two hundred microseconds, depending on its ancestors and on the labe
 CHUNK_RECORDS = 16
 """Records read from the store at once; within a chunk the time is not checked."""
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 
 class Instant(NamedTuple):
     """One reading of both clocks.
 
     wall: seconds since 1970 (UTC); a person or NTP may set it forward or back.
     boot: seconds since the machine started, suspended time included (clock_gettime(2), CLOCK_BOOTTIME).
-    boot_id: which boot that was (random(4)); empty if unknown.
+    boot_id: which boot that was (random(4)); empty if unknown, and expiry then depends on `wall` alone.
     """
 
     wall: float
@@ -44,10 +43,7 @@ class SystemClock:
     """The machine's own clocks."""
 
     def __init__(self) -> None:
-        try:
-            self._boot_id = _BOOT_ID.read_text().strip()
-        except OSError:  # no /proc: expiry then depends on the wall clock alone
-            self._boot_id = ""
+        self._boot_id = boot_id()
 
     def read(self) -> Instant:
         """Both clocks, now."""
