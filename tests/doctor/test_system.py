@@ -127,7 +127,7 @@ def test_the_unit_is_the_last_part_of_the_cgroup():
 
 @pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
 def test_only_a_line_feed_ends_a_line(end):
-    forged = f"0::/user.slice/x{end}0::/agentd.service/y\n"
+    forged = f"0::/user.slice/x{end}0::/agentd.service{end}y\n"
     assert system.unit_of(forged) == ""
     assert system.swap_devices(f"Filename\n/swap{end}/dev/sda2 x\n") == ["/swap"]
 
