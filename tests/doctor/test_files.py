@@ -1,4 +1,4 @@
-"""Settings, sockets, folders, keys, tokens: facts in, findings out."""
+"""The checks of settings, folders, key file and token file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from agentd.config import load
-from agentd.doctor.agent import SocketPlace
 from agentd.doctor.files import Folders, KeyFile, SettingsFile, Token
 from agentd.doctor.scene import Limits, Scene
-from agentd.doctor.system import FILE, FOLDER, SOCKET, Node
+from agentd.doctor.system import FOLDER, Node
 from agentd.keys import Cost, KeyFileForm
-from agentd_client.private import Fault
-from tests.doctor.judging import judged
+from tests.doctor.judging import OPEN, judged
 from tests.other_user import NOBODY, needs_root
 
 MIB = 1024 * 1024
-OPEN = Fault("/r", "it is open to others (mode 0777)", "run `chmod 700 /r`")
 
 
 @pytest.mark.parametrize(
@@ -39,35 +36,6 @@ def test_settings(target, failure, severity):
 def test_the_target_of_a_link_to_the_settings_is_named():
     (finding,) = SettingsFile("/c", "/dotfiles/c", None).judge()
     assert finding.says == "/c, a link to /dotfiles/c, can be used"
-
-
-LISTENING = SocketPlace(
-    "/r/agent.sock", Node("/r", FOLDER, 0o700), Node("/r/agent.sock", SOCKET, 0o600), 1, [7], True, False
-)
-
-
-@pytest.mark.parametrize(
-    ("changed", "name", "severity"),
-    [
-        ({}, "socket.listener", "ok"),
-        ({"path": "/" + "x" * 107}, "socket.path", "error"),
-        ({"path": "/" + "x" * 106}, "socket.path", "ok"),
-        ({"folder": Node("/r")}, "socket.folder", "note"),
-        ({"folder": Node("/r", FOLDER, 0o755, fault=OPEN)}, "socket.folder", "error"),
-        ({"file": Node("/s", SOCKET, 0o666, fault=OPEN)}, "socket.file", "error"),
-        ({"file": Node("/s", FILE, 0o600)}, "socket.file", "error"),
-        ({"listeners": 2}, "socket.listener", "error"),
-        ({"file": Node("/s")}, "socket.listener", "error"),
-        ({"file": Node("/s"), "listeners": 0, "serving": []}, "socket.listener", "note"),
-        ({"file": Node("/s"), "listeners": 0, "serving": [], "is_enabled": True}, "socket.listener", "note"),
-        ({"listeners": 0, "serving": [], "is_taken": False}, "socket.listener", "warning"),
-        ({"listeners": 0, "serving": []}, "socket.listener", "ok"),
-        ({"listeners": 0, "is_taken": False}, "socket.listener", "note"),
-        ({"listeners": 0, "is_taken": None}, "socket.listener", "note"),
-    ],
-)
-def test_the_socket(changed, name, severity):
-    assert judged(replace(LISTENING, **changed))[name] == severity
 
 
 @pytest.fixture
