@@ -1,15 +1,16 @@
-# run · test · check · bench · demo · install · uninstall — each sets up what it needs, in .venv.
+# run · test · test-all · check · bench · demo · install · uninstall — each sets up what it needs, in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MANIFESTS = pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench demo install uninstall clean
+.PHONY: help run test test-all check format bench demo install uninstall clean
 
 help:
 	@echo 'make run       start the agent here, in the foreground'
-	@echo 'make test      the whole test suite, with branch coverage'
+	@echo 'make test      the quick tests, on all cores'
+	@echo 'make test-all  every test, with branch coverage'
 	@echo 'make check     ruff, mypy --strict, import rules'
 	@echo 'make demo      the commands, end to end, in a scratch folder'
 	@echo 'make bench     what it costs, beside what the same costs without it'
@@ -42,9 +43,17 @@ run: $(VENV)/.runtime
 	@echo '    $(BIN)/agentctl verify     is this shell logged in?'
 	@exec $(BIN)/agentd serve
 
+# The markers are explained in pyproject.toml.
+PARALLEL = --numprocesses auto --dist worksteal
+
 test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not serial' $(ARGS)
+	@echo '`make test-all` adds the fault suites, the random histories, the units under systemd, and branch coverage.'
+
+test-all: $(VENV)/.dev
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m pytest $(PARALLEL) -m 'not serial' $(ARGS)
+	@$(BIN)/coverage run -m pytest -m serial $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

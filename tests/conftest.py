@@ -16,6 +16,16 @@ as_in_a_foreground_job()
 settings.register_profile("agentd", deadline=None)
 settings.load_profile("agentd")
 
+# What these say of themselves is in pyproject.toml.
+WHOLE_FOLDERS = {"faults": pytest.mark.slow, "systemd": pytest.mark.serial}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in WHOLE_FOLDERS:
+            item.add_marker(WHOLE_FOLDERS[folder])
+
 
 @pytest.fixture
 def open_descriptors():

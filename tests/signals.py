@@ -6,13 +6,13 @@ import signal
 
 
 def as_in_a_foreground_job() -> None:
-    """Let whatever this process starts have SIGINT, SIGQUIT and SIGHUP as they are by default.
+    """Let whatever this process starts have SIGINT, SIGQUIT, SIGHUP and SIGTERM as they are by default.
 
-    nohup(1), and a shell that runs a job in the background, have them ignored, which exec(2) passes on. A
-    handler it does not pass on: with one that does nothing, this process goes on ignoring the signal, and what
-    it starts, in whatever way, has the default.
+    nohup(1), a shell that runs a job in the background, and a script that traps them have them ignored, which
+    exec(2) passes on. A handler it does not pass on: with one that does nothing, this process goes on ignoring
+    the signal, and what it starts, in whatever way, has the default.
     """
-    for number in (signal.SIGQUIT, signal.SIGHUP):
+    for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

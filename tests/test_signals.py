@@ -12,7 +12,9 @@ PROGRAM = """if True:
     as_in_a_foreground_job()
     signal.raise_signal(signal.SIGHUP)  # ignored before, and ignored now
     signal.raise_signal(signal.SIGQUIT)
-    told = "import signal; print(*(signal.getsignal(n).name for n in (signal.SIGHUP, signal.SIGQUIT)))"
+    signal.raise_signal(signal.SIGTERM)
+    numbers = "(signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)"
+    told = f"import signal; print(*(signal.getsignal(n).name for n in {numbers}))"
     subprocess.run([sys.executable, "-c", told], check=True)
     told = "import signal; signal.raise_signal(signal.SIGINT)"
     print(subprocess.run([sys.executable, "-c", told], stderr=subprocess.DEVNULL).returncode)
@@ -21,7 +23,7 @@ PROGRAM = """if True:
 
 @pytest.fixture
 def ignored():
-    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     yield
     for number, handler in before.items():
@@ -32,4 +34,4 @@ def test_what_is_started_has_them_by_default_though_they_were_ignored(ignored):
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
     )
-    assert ended.stdout == f"SIG_DFL SIG_DFL\n{-signal.SIGINT}\n"
+    assert ended.stdout == f"SIG_DFL SIG_DFL SIG_DFL\n{-signal.SIGINT}\n"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+
+from tests.agentctl.running import without_coverage
 
 SERVING = "import trio, agentd.__main__, agentd.cli, agentd.main"
 NEEDED_LATER = {
@@ -27,7 +28,9 @@ NEEDED_LATER = {
 
 def _said_by(program: str, *arguments: str, **environ: str) -> str:
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=without_coverage() | environ, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 

@@ -17,7 +17,10 @@ from tests.e2e.daemon import serving
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 TRIES = 100  # another process may take the pid first
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses the next pid")
+pytestmark = [
+    pytest.mark.serial,  # the next pid is the same for all processes of the machine
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses the next pid"),
+]
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import pytest
 from tests.e2e.daemon import scratch_home
 from tests.faults import kill_exec
 
+pytestmark = pytest.mark.serial  # within a second, whatever else the tests do
+
 
 @pytest.fixture
 def home():

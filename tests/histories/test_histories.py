@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.histories import agent, core
 from tests.histories.model import DONE, Judged, Operation, State
 from tests.histories.search import unexplained
 
 
+@pytest.mark.slow
 def test_every_history_of_the_core_has_an_order_that_explains_it():
     assert not core.check(range(100))
 
 
+@pytest.mark.slow
 def test_every_history_over_the_socket_has_an_order_that_explains_it():
     found = agent.check(range(10))
     assert not found.faults
     assert not any(found.promises.broken.values())
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_killed_in_the_middle_keeps_every_promise():
     found = agent.check(range(4), kills=2)
     assert not found.faults

@@ -137,6 +137,7 @@ def delete(model: Model, doomed: Callable[[int], bool]) -> None:
             model.write(number, False, through=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=st.lists(steps, min_size=20, max_size=60))
 async def test_manager_and_transactions_do_what_the_model_does(history):

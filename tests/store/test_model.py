@@ -224,6 +224,7 @@ class Comparison:
         }
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEP, min_size=10, max_size=60))
 async def test_the_store_does_what_a_dict_does(steps: list[tuple[Any, ...]]) -> None:
