@@ -98,7 +98,7 @@ class ProcessWatch:
         return True
 
     def forget(self, key: str) -> None:
-        """Stop watching, if it is watched. An end that was seen before is still reported."""
+        """Stop watching, if it is watched. An end already noticed is still reported."""
         watched = self._watched.pop(key, None)
         if watched is not None:
             if watched.is_waited_for:

@@ -221,7 +221,7 @@ class Issuer:
         self._keys.current()
         now = self._clock.read()
         key = self._keys.accepted(opened.key_id, now)
-        if key is None:  # replaced meanwhile, so the session has ended
+        if key is None:  # replaced since the write, so the session has ended
             raise NotRenewedError(Verification(False, reasons.KEY_RESET, None))
         if is_new:
             self._verifier.uses.last_uses[opened.path] = now.wall

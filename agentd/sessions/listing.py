@@ -160,7 +160,7 @@ async def session_page(
     examined = 0
     key_id = None if place is None else place[1]
     while True:
-        # Read again after each pause: keys may have been replaced meanwhile, or the store closed.
+        # Read again after each pause: a key may have been replaced, or the store closed.
         now = clock.read()
         key_ids = accepted_key_ids(db, now)
         key_id = key_id or next(iter(key_ids), None)

@@ -269,7 +269,7 @@ class SessionManager(ManagerLifecycle):
     ) -> int:
         """End every session that meets all conditions, with its descendants; how many met them.
 
-        In steps: a session opened meanwhile may stay. The conditions are those of `list_sessions`.
+        In steps: a session opened during this may stay. The conditions are those of `list_sessions`.
         """
         self._lifecycle.require_running()
         return await self._revoker.revoke_selected(checked_selection(state, label, pid, parent), by)

@@ -42,7 +42,7 @@ STOP_WRITE_SECONDS = 2.0  # the most that a stop waits for its last writes
 
 
 class ManagerLifecycle(Component):
-    """The part of `SessionManager` that does not depend on what it is asked."""
+    """The life of a `SessionManager`, which adds the operations."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class ManagerLifecycle(Component):
     async def start(self, *, fresh: bool = False) -> None:
         """Make sure that there is a session key; with `fresh`, delete every session and the key first.
 
-        Sessions whose process has ended meanwhile are ended before this returns.
+        Sessions whose process ended while the manager was stopped are ended before this returns.
         Cancelled, it leaves the manager stopped; with `fresh`, some or all sessions may be gone then.
         """
         async with self._lifecycle.start() as needed:
@@ -178,7 +178,7 @@ class ManagerLifecycle(Component):
                     # These writes only save space and keep an expiry final; the key must not wait for them.
                     with trio.move_on_after(STOP_WRITE_SECONDS):
                         await self._sweeper.delete_known_expired()
-                        await self._write_notes()
+                        await self._write_pending()
                 except AgentdError as error:
                     self._log.warning("last uses and counted rejections were not written: %s", error)
                 finally:
@@ -226,13 +226,13 @@ class ManagerLifecycle(Component):
         """The standing tasks: watch the processes of bound sessions, write what is noted in memory, sweep.
 
         Only disk space and bound sessions depend on them; without this no session can be bound.
-        It has started once sessions can be bound.
+        It reports `started` once sessions can be bound.
         """
         self._lifecycle.require_home()
         async with trio.open_nursery() as tasks:
             await tasks.start(self._binder.run)
             task_status.started()
-            tasks.start_soon(self._repeat, trio.sleep, WRITE_INTERVAL_SECONDS, self._write_notes)
+            tasks.start_soon(self._repeat, trio.sleep, WRITE_INTERVAL_SECONDS, self._write_pending)
             tasks.start_soon(self._repeat, self._sweeper.until_due, sweep_interval_seconds, self._sweep)
 
     async def sweep(self) -> int:
@@ -255,10 +255,10 @@ class ManagerLifecycle(Component):
             if self._lifecycle.is_running:
                 try:
                     await task()
-                except AgentdError as error:  # the store failed, or it and the manager were stopped meanwhile
+                except AgentdError as error:  # the store failed, or both were stopped during the task
                     self._log.warning("sweeping or writing postponed: %s", error)
 
-    async def _write_notes(self) -> None:
+    async def _write_pending(self) -> None:
         await self._journal.rejected_tokens.flush()
         await self._verifier.uses.write_last_uses()
         await self._verifier.uses.drop_persisted_first_uses()

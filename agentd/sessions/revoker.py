@@ -79,7 +79,7 @@ class Revoker:
     async def revoke_selected(self, selection: Selection, by: PeerIdentity | None) -> int:
         """End every session that a selection matches; how many.
 
-        In steps, each durable by itself. A session opened meanwhile may stay.
+        In steps, each durable by itself. A session opened during this may stay.
         """
         ended = 0
         for key_id in accepted_key_ids(self._db, self._clock.read()):
@@ -135,7 +135,7 @@ class Revoker:
 
     def _drop_replaced_key(self) -> None:
         self._verifier.clear_cache()
-        with suppress(AgentdError):  # manager and store may have been stopped meanwhile
+        with suppress(AgentdError):  # manager and store may have stopped by now
             self._keys.current()
 
     async def _write(

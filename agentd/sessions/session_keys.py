@@ -247,7 +247,7 @@ class SessionKeys:
     # --- inside ---
 
     def _unwrapped(self, key_id: str, wrapped: bytes) -> SessionKey:
-        if not self._is_open:  # a task that waited for the store meanwhile must not bring a key back
+        if not self._is_open:  # a task that was waiting for the store must not bring a key back
             raise SessionManagerNotRunningError
         known = self._keys.get(key_id)
         if known is not None:
