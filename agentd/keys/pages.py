@@ -84,9 +84,7 @@ def _secret_view(size: int) -> memoryview | None:
     except OSError:
         return None
     finally:
-        os.close(
-            descriptor
-        )  # a process that got hold of it could map the pages too; the mapping does not need it
+        os.close(descriptor)  # the mapping does not need it, and whoever got it could map the pages too
     return view if view is not None and _is_backed(view) else None
 
 

@@ -92,9 +92,7 @@ class PassphraseThrottle:
         self._counts = Counter[Hashable]()  # of waiting attempts, by peer
         self._failures: OrderedDict[Hashable, _Failures] = OrderedDict()  # by peer, the longest ago first
         self._all = _Failures()
-        self._seen: OrderedDict[Hashable, float] = (
-            OrderedDict()
-        )  # peers that waited, and when, the oldest first
+        self._seen: OrderedDict[Hashable, float] = OrderedDict()  # when peers last waited, the oldest first
         self._number = 0
         self._is_busy = False
         self._last_peer: Hashable = None
