@@ -1,4 +1,4 @@
-"""Which process a pid means, told apart from any other process that has the same pid at another time."""
+"""The identity of a process, which distinguishes it from later processes with the same pid."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted f
 class Process(NamedTuple):
     """The identity of one process.
 
-    started: when, in clock ticks since the machine started. None for one that had ended when it was looked
-    at, or that the agent cannot see in /proc, and where the serial tells enough: see `completed`.
-    boot_id: which start of the machine that was, random(4).
-    serial: the inode of its pidfd, which Linux 6.9 and later give to one process per boot. It tells apart
-    also what has no pid here, as in another PID namespace. None where it was not asked for; earlier kernels
-    give every process the same one, which tells nothing and does no harm.
+    started: in clock ticks since boot. None if the process had ended by then, if the agent cannot see it in
+    /proc, or if the serial is enough (see `completed`).
+    boot_id: of the boot that `started` counts from, random(4).
+    serial: the inode of its pidfd, which Linux 6.9 and later give to only one process per boot. It also
+    distinguishes processes without a pid here, as in another PID namespace. None if it was not read. Earlier
+    kernels have the same inode for all processes, which is useless and harmless.
     """
 
     pid: int
@@ -35,7 +35,7 @@ class Process(NamedTuple):
 
 
 def identify(pid: int) -> Process | None:
-    """The process that has this pid now; None where there is none, or only what is left of one (a zombie)."""
+    """The process that has this pid now; None if there is none, or only a zombie."""
     try:
         stat = read_file(f"{PROC}/{pid}/stat")
     except OSError:  # it may end at any moment
@@ -49,7 +49,7 @@ def identify(pid: int) -> Process | None:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether that very process still runs; a zombie has ended, and so has one without start and serial."""
+    """Whether this process still runs. A zombie has ended; so has a process without start and serial."""
     if process.started is not None:
         found = identify(process.pid)
         return found is not None and found == process._replace(serial=None)
@@ -66,36 +66,36 @@ def is_alive(process: Process) -> bool:
 
 
 def completed(process: Process) -> Process | None:
-    """The process with its start, which stands for it in the store, where serials end with the boot.
+    """The process with its start, which the store needs because serials end with the boot.
 
-    None where it has ended, or cannot be seen in /proc.
+    None if it has ended, or cannot be seen in /proc.
     """
     if process.started is not None:
         return process
     found = identify(process.pid)
-    # Asked afterwards: what lives now has lived while the file was read.
+    # Checked afterwards: a process that is alive now was alive while the file was read.
     return found._replace(serial=process.serial) if found is not None and is_alive(process) else None
 
 
 def identify_peer(connection: socket.socket, pid: int) -> Process:
-    """The process that connected a Unix socket, whose pid is that of SO_PEERCRED.
+    """The process that connected a Unix socket, with its pid by SO_PEERCRED.
 
-    By the time this runs that process may have ended, its connection may live on in a child, and its pid may
-    be another's. Where the kernel has SO_PEERPIDFD, the descriptor means the process that connected, and so
-    does its serial. Where there are no serials, what /proc shows under the pid is that process's own as long
-    as it has not ended afterwards. The descriptor is closed at once: from then on serial or start time
-    identify the process as well, and take no descriptor for every connection. Kernels without SO_PEERPIDFD
-    leave the moment between connect(2) and accept(2), in which a pid may pass on.
+    By now that process may have ended, a child may have its connection, and another process its pid. If the
+    kernel has SO_PEERPIDFD, the descriptor is that of the process that connected, and so is its serial.
+    Without serials, what /proc shows for the pid belongs to that process if it is still alive afterwards. The
+    descriptor is closed at once: serial or start time identify the process from then on, without a descriptor
+    for every connection. Kernels without SO_PEERPIDFD leave the moment between connect(2) and accept(2) in
+    which the pid may be reused.
     """
     try:
         pidfd = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
     except OSError as error:
         found = identify(pid) if error.errno == errno.ENOPROTOOPT else None
-        return found or Process(pid, None, "")  # EINVAL, ESRCH: it has ended; EMFILE: nobody can tell
+        return found or Process(pid, None, "")  # EINVAL, ESRCH: it has ended; EMFILE: unknown
     try:
         serial = os.fstat(pidfd).st_ino
         if _has_serials():
-            return Process(pid, None, "", serial)  # most peers are never asked for more
+            return Process(pid, None, "", serial)  # enough for most peers
         found = identify(pid)
         if found is None or _has_ended(pidfd):
             return Process(pid, None, "", serial)
@@ -105,7 +105,7 @@ def identify_peer(connection: socket.socket, pid: int) -> Process:
 
 
 def read_file(path: str) -> bytes:
-    """All of a file of /proc; raises OSError. Without a file object, which takes longer than to read it."""
+    """The whole of a file in /proc; raises OSError. A file object would take longer than the reading."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = b""
@@ -124,7 +124,7 @@ def _has_ended(pidfd: int) -> bool:
 
 @lru_cache(1)
 def _has_serials() -> bool:
-    """Whether each process has its own; before Linux 6.9 a pidfd has the inode of all anonymous files."""
+    """Whether each process has a serial of its own. Before Linux 6.9 all pidfds share one inode."""
     descriptors: list[int] = []
     try:
         descriptors += [os.pidfd_open(os.getpid())]

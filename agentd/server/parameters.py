@@ -1,9 +1,8 @@
-"""The parameters of a request: decoded values in, typed ones out. No value is converted to another.
+"""The parameters of a request: decoded values in, typed ones out. No value is converted.
 
-Two kinds of parameters come as text or as bytes, because not every client can choose which of them it sends:
-Perl's and PHP's encoders have text alone, and Ruby packs as bytes what it read from a socket or a header. Of
-both the bytes are what counts, so both forms mean the same. Everything else has one type, and another is
-refused by the parameter's name.
+Tokens and passphrases may be text or bytes, because not every client can choose which it sends: Perl's and
+PHP's encoders only have text, and Ruby packs what it read from a socket or a header as bytes. Both forms mean
+the same bytes. Every other parameter has one type; a value of another is refused by the parameter's name.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from agentd_client.protocol.limits import MAX_PASSPHRASE_BYTES
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """The base of every method's parameters; the methods without any use it as it is."""
+    """The base of every method's parameters, used as it is by methods without any."""
 
 
 class ParamsWithSecrets(Params, frozen=True):
-    """The base of those of which one is a `TokenText` or `PassphraseBytes`."""
+    """The base of parameters with a `TokenText` or `PassphraseBytes`."""
 
 
 P = TypeVar("P", bound=Params)
 
 
 class TokenText:
-    """A token that a method has to have, as text; whether it is a token at all is for the sessions to say."""
+    """A required token, as text. Whether it is a token at all is for the session manager to decide."""
 
     __slots__ = ("text",)
 
@@ -46,7 +45,7 @@ class TokenText:
 
 
 class PassphraseBytes:
-    """A passphrase as bytes; text stands for its UTF-8. Nothing is decoded, stripped or normalised."""
+    """A passphrase as bytes, for text its UTF-8. Nothing is decoded, stripped or normalised."""
 
     __slots__ = ("bytes",)
 
@@ -64,25 +63,25 @@ class PassphraseBytes:
 
 
 def ascii_text(token: bytes) -> str:
-    """The text that the bytes of a token spell; bytes beyond ASCII become characters that no token has."""
+    """The text of a token's bytes. Bytes beyond ASCII become characters that no token has."""
     return token.decode("ascii", "replace")
 
 
 def presented_token(token: object) -> object:
-    """What was handed in as a token, with bytes as the text that they spell. Anything else is no token."""
+    """A token of whatever type, with bytes as text. Anything that is not text then is no token."""
     return ascii_text(token) if type(token) is bytes else token
 
 
 Converter = Callable[[Any, type[P]], P]
-"""Makes typed parameters of a decoded map; raises `msgspec.ValidationError`, which never quotes a value."""
+"""Converts a decoded map to typed parameters. Its `msgspec.ValidationError` never quotes a value."""
 
 
 def converter_of(kind: type[Params]) -> Converter[Any]:
-    """The fastest converter that can make parameters of this kind.
+    """The fastest converter for parameters of this kind.
 
-    msgspec's own for most: a hook costs it half a microsecond, and a verification has no need of one. No
+    That is msgspec's own for most: a hook costs half a microsecond, and a verification needs none. No
     parameter may be typed as `bytes`, for which msgspec decodes text from base64, or as any other type that
-    it makes of text (date, time, UUID, Decimal).
+    it converts text to (date, time, UUID, Decimal).
     """
     return _convert_with_secrets if issubclass(kind, ParamsWithSecrets) else msgspec.convert
 

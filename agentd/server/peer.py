@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, as the kernel reports it."""
+"""The process at the other end of a connection, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _INTERPRETERS = frozenset(
     b"python pypy perl ruby node nodejs deno bun php lua luajit tclsh guile Rscript "
     b"sh bash dash zsh ksh fish busybox".split()
 )
-"""What runs other people's programs, whatever its version: its own name says nothing of them."""
+"""Interpreters, whatever their version: their names say nothing about the program."""
 
 _THREAD_NAMES = {b"MainThread"}
-"""What interpreters call their first thread, and so the process."""
+"""Names that interpreters give their first thread, and so the process."""
 
 _UNIT_SUFFIXES = (b".service", b".scope")
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # as in labels
@@ -31,8 +31,8 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class Peer(NamedTuple):
     """A snapshot made when the peer connected, unix(7).
 
-    After a fork, an exec or a setuid it still shows the first process: decide by `uid`, show `pid`. Whatever
-    depends on which process it is goes by `process`, because a pid passes on.
+    After a fork, an exec or a setuid it still shows the first process. Use `uid` for decisions, `pid` for
+    display, and `process` for what depends on the process, because pids are reused.
     """
 
     uid: int
@@ -46,28 +46,24 @@ class Peer(NamedTuple):
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """SO_PEERCRED of a connected Unix socket; raises OSError where the kernel has none."""
+    """SO_PEERCRED of a connected Unix socket; raises OSError if the kernel has none."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Peer(uid, gid, identify_peer(connection, pid))
 
 
 def describe_peer(peer: Peer) -> PeerIdentity:
-    """The peer with its executable and its systemd unit as they are now, both for display only.
+    """The peer with its current executable and systemd unit, both for display only; None if unknown.
 
-    A connection asks once. A program that executes another and keeps its connection is shown as the first,
-    as it is by SO_PEERCRED.
+    Both are None for a process that has ended, because its pid may be another's by now.
 
-    Neither is known of a process that has ended: its pid may be another's by now.
-
-    Where the executable cannot be read, or is the interpreter of a script, the process's name stands in
-    brackets, as ps(1) shows it. The former is so from within a user namespace of the agent's own (systemd's
-    PrivateUsers=). Of a script that was executed the kernel makes its name that of the process; of one that
-    was named to its interpreter (`python3 script.py`) only the command line tells. That is never read: it
-    may hold secrets, and a process can make whoever reads it wait. None stands for what cannot be read.
+    If the executable cannot be read, or is an interpreter, the process's name in brackets takes its place, as
+    in ps(1). An agent in a user namespace of its own (systemd's PrivateUsers=) cannot read it. The kernel
+    names a process after the script that it executed. For `python3 script.py` only the command line has the
+    script's name; that is never read, because it may hold secrets and its process can make the reader wait.
     """
     folder = f"{PROC}/{peer.pid}"
     exe, unit = _executable(folder), _unit(folder)
-    if is_alive(peer.process):  # checked last: a process that lives now also lived during both reads
+    if is_alive(peer.process):  # checked last: a process that is alive now was alive during both reads
         return PeerIdentity(peer.uid, peer.pid, exe, unit)
     return PeerIdentity(peer.uid, peer.pid)
 
@@ -99,7 +95,9 @@ def _name(folder: str) -> bytes | None:
 
 def _unit(folder: str) -> str | None:
     try:
-        lines = read_file(f"{folder}/cgroup").split(b"\n")  # no other end: a name may hold a carriage return
+        lines = read_file(f"{folder}/cgroup").split(
+            b"\n"
+        )  # not splitlines: a name may hold a carriage return
     except OSError:
         return None
     for line in lines:
@@ -110,10 +108,10 @@ def _unit(folder: str) -> str | None:
 
 
 def _shown(name: bytes) -> str:
-    # A file's name may hold anything but a slash, and ends up in terminals. It is cut by its bytes: a page
-    # full of the longest names still fits into one message, whatever alphabet they are in.
+    # A file's name may hold anything but a slash, and is shown in terminals. The limit is in bytes, so that a
+    # page full of the longest names fits into one message, whatever their alphabet.
     text = name.decode("utf-8", "replace")
-    if not text.isprintable():  # nearly always it is, and then no character has to be looked at
+    if not text.isprintable():  # usually it is, and no character needs a check
         text = "".join(map(_visible, text))
     return text.encode()[:MAX_SHOWN_CHARACTERS].decode("utf-8", "ignore")
 

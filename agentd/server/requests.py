@@ -1,9 +1,8 @@
-"""Requests as they nearly always come, decoded in C; whatever is not certainly one is left to the `Decoder`.
+"""Decodes the usual requests in C, and leaves everything else to the protocol's `Decoder`.
 
-Nothing here says what a message may be. What is recognised is beyond doubt: a request whose parameters are
-text, lists of text, numbers, booleans and nil, in the shortest form that MessagePack has for it. The form is
-checked by encoding what was decoded: the same bytes come out only where no key stood twice and nothing was
-passed over.
+This module sets no rules for messages. It recognises requests whose parameters are text, lists of text,
+numbers, booleans and nil, in MessagePack's shortest form. The form is checked by encoding what was decoded:
+the bytes are the same only if there was no duplicate key and nothing was ignored.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from agentd_client.protocol.limits import MAX_CONTAINER_ITEMS, MAX_METHOD_CHARAC
 
 _AsManyAsMay = msgspec.Meta(max_length=MAX_CONTAINER_ITEMS)
 _Names = Annotated[list[str], _AsManyAsMay]
-# No bytes: where text may stand as well, msgspec does not take them.
+# No bytes: msgspec accepts no union of bytes and text.
 _Parameters = Annotated[dict[str, str | int | float | bool | _Names | None], _AsManyAsMay]
 
 
 class PlainRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """What `Request` is, of a plain one: made in one step with its decoding. It can hold no cycle."""
+    """A `Request` that msgspec decodes and constructs in one step. It can hold no cycle, so no gc."""
 
     kind: Literal[0]
     msgid: Annotated[int, msgspec.Meta(ge=0, le=MAX_MSGID)]
@@ -40,16 +39,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError)
 
 _FIXARRAY, _MAX_FIXARRAY, _ARRAY16 = 0x90, 15, b"\xdc"
-"""How the header of an array is written, in its shortest form; one read does not hold 65,536 messages."""
+"""The shortest headers of an array. One read never holds 65,536 messages."""
 
 
 class RequestDecoder:
-    """The receiving half of an agent's connection: a `Decoder` that is asked only where it has to be.
+    """The receiving half of an agent's connection: a `Decoder` behind a fast path.
 
-    Most connections never need one. It is made when it is asked first, because its buffer is larger than all
+    Most connections never need the `Decoder`. It is created on first use, because its buffer is larger than
     the rest of a connection.
 
-    has_partial_message: whether the peer owes the rest of a message, or what it sent is no message.
+    has_partial_message: a message is unfinished or malformed.
     """
 
     def __init__(self) -> None:

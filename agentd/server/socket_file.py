@@ -1,11 +1,11 @@
-"""A socket of the agent's in the file system: its folder, its lock and its file, and what keeps them there.
+"""A socket's folder, lock and file, and the task that re-creates them if they are removed.
 
 In two steps: the agent takes the lock before it touches keys and store, and binds when it can answer::
 
     with SocketFile(path) as socket_file:      # of many agents that start at once, one gets past this line
         ...
         listener = socket_file.bind()
-        ...                                    # and in a task beside: keep_in_place(socket_file, logger)
+        ...                                    # meanwhile in a task: keep_in_place(socket_file, logger)
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ MAX_PATH_BYTES = 107
 """unix(7): sun_path has 108 bytes, the last one for the terminating NUL."""
 
 BACKLOG = 128
-"""Connections that wait to be accepted; more than that many at one instant wait in connect(2)."""
+"""Connections that may wait to be accepted; further clients wait in connect(2)."""
 
 CHECK_SECONDS = 1.0
-"""Between two looks, each of two system calls; so long nobody can connect to a socket that was removed."""
+"""Between two checks of two system calls each. For so long a removed socket is unreachable."""
 
 PRIVATE_MODE = 0o600
-"""A socket's, until it is given to others on purpose."""
+"""The mode of a socket until it is opened to others on purpose."""
 
 _FOLDER_NAME = "agentd"
 
 
 class Access(NamedTuple):
-    """Who can reach a socket, and where its path is set, for the errors.
+    """Who can reach a socket, and which setting names its path, for errors.
 
-    is_private: its folder is made where it is missing, and is nobody else's to enter. Otherwise others may
-    pass through the folder, and whoever set the path made it: only they know for whom.
-    gid: of the socket's group; None for the one that the folder or the process gives it.
+    is_private: the folder is created if it is missing, and only the owner may enter it. Otherwise others may
+    pass through the folder, and it has to exist: only the owner knows for whom it is.
+    gid: of the socket's group; None for the default of the folder or process.
     """
 
     setting: str
@@ -55,21 +55,21 @@ class Access(NamedTuple):
 
 
 OWNERS = Access("AGENTD_SOCKET or --socket", is_private=True, mode=PRIVATE_MODE, gid=None)
-"""The socket over which everything can be asked."""
+"""The agent's own socket, with every method."""
 
 
 class SocketFile:
     """A claim on one socket path, held from `__enter__` to `__exit__`.
 
-    Entering makes the folder (0700) and locks ``<path>.lock`` in it; whoever holds that lock is the one
-    agent of this path, and the only one who may remove a socket file that a killed agent left behind.
+    Entering creates the folder (0700) and locks ``<path>.lock`` in it. Only the holder of that lock serves
+    this path, and may remove a socket file that a killed agent left behind.
 
     Args:
         path: of the socket.
         access: who can reach it.
 
     Raises, on entering:
-        SocketPathError: no socket can be made there; says why and what to do.
+        SocketPathError: no socket can be created there; says why and what to do.
         AlreadyServingError: another agent holds the path.
     """
 
@@ -78,7 +78,7 @@ class SocketFile:
         given = os.fspath(path)
         if not given or "\0" in given:
             raise SocketPathError(
-                f"{given!r} is no path for a socket; set {access.setting} to an absolute path"
+                f"{given!r} is not a path for a socket; set {access.setting} to an absolute path"
             )
         self.path = os.path.abspath(given)
         length = len(os.fsencode(self.path))
@@ -111,7 +111,7 @@ class SocketFile:
 
         Raises:
             SocketPathError: something else is in the way, or the file system refused.
-            AlreadyServingError: a program that does not take the lock listens there.
+            AlreadyServingError: a program that ignores the lock listens there.
         """
         assert self._lock is not None
         assert self._listener is None
@@ -121,11 +121,11 @@ class SocketFile:
         return self._listener
 
     def adopt(self, listener: socket.socket) -> None:
-        """Take over a socket that a service manager made at this path; its file stays that manager's."""
+        """Use a socket that a service manager created at this path. The file stays the manager's."""
         self._listener, self._file = listener, _identity(self.path)
 
     def is_in_place(self) -> bool:
-        """Whether socket and lock still stand under their names, where others look for them."""
+        """Whether the files of socket and lock are still this agent's."""
         assert self._lock is not None
         return (
             self._file is not None
@@ -134,16 +134,16 @@ class SocketFile:
         )
 
     def renew(self, closing: Callable[[socket.socket], None]) -> None:
-        """Make folder, lock and socket again as far as they are gone; the listener stays the same object.
+        """Re-create what is missing of folder, lock and socket. The listener stays the same object.
 
-        Who waited to be accepted by the one before is turned away, and connects anew.
+        Clients in the old socket's queue are disconnected, and reconnect.
 
         Args:
-            closing: told of the listener before its descriptor becomes another's.
+            closing: called with the listener before the new socket takes over its descriptor.
 
         Raises:
-            SocketPathError: it cannot be made there.
-            AlreadyServingError: another agent has the path by now.
+            SocketPathError: no socket can be created there.
+            AlreadyServingError: another agent has taken the path.
         """
         assert self._lock is not None
         assert self._listener is not None
@@ -154,11 +154,12 @@ class SocketFile:
                 os.close(before)
             if self._file is not None and _identity(self.path) == self._file:
                 return
-            listener, self._file = self._bound()
-        self._is_ours = True
-        with listener:
-            closing(self._listener)
-            os.dup2(listener.fileno(), self._listener.fileno(), inheritable=False)
+            listener, file = self._bound()
+            with listener:
+                closing(self._listener)
+                os.dup2(listener.fileno(), self._listener.fileno(), inheritable=False)
+        # Only now: until the listener has taken over, the socket is not in place.
+        self._file, self._is_ours = file, True
 
     def _bound(self) -> tuple[socket.socket, tuple[int, int]]:
         """A listening socket at the path, and its file's identity."""
@@ -167,8 +168,8 @@ class SocketFile:
         try:
             listener.setblocking(False)
             _remove_stale(self.path, self._access.setting)
-            # From the first instant on it is closed to others; a chmod afterwards would leave a gap. The
-            # mask is the process's: what another thread makes meanwhile is private too.
+            # Private from the start: a chmod afterwards would leave a gap. The umask is the whole process's,
+            # so what other threads create meanwhile is private too.
             umask = os.umask(0o777 & ~PRIVATE_MODE)
             try:
                 listener.bind(self.path)
@@ -179,7 +180,7 @@ class SocketFile:
             if stat.S_IMODE(found.st_mode) != PRIVATE_MODE:
                 mode = stat.S_IMODE(found.st_mode)
                 raise SocketPathError(
-                    f"{self.path} was made with mode {mode:04o}, not {PRIVATE_MODE:04o}; "
+                    f"{self.path} was created with mode {mode:04o}, not {PRIVATE_MODE:04o}; "
                     "remove the default access list (setfacl -k) of its folder, or choose another"
                 )
             self._open_to_others()
@@ -190,9 +191,9 @@ class SocketFile:
         return listener, made
 
     def _open_to_others(self) -> None:
-        """Give the file its group and mode; nobody can connect before it listens.
+        """Give the file its group and mode. Nobody can connect before it listens.
 
-        The path still means the file that was made: nobody else may write to its folder.
+        The path still names the file that was bound, because nobody else may write to its folder.
         """
         mode, gid = self._access.mode, self._access.gid
         if gid is not None:
@@ -201,7 +202,7 @@ class SocketFile:
             except OSError as error:
                 raise SocketPathError(
                     f"{self.path} cannot be given to the group with the id {gid}: {error.strerror}; "
-                    "only a member of a group can, who has logged in anew since becoming one"
+                    "only a member of the group can do that, after logging in again"
                 ) from error
         if mode != PRIVATE_MODE:
             os.chmod(self.path, mode)
@@ -221,33 +222,33 @@ class SocketFile:
 
 
 async def keep_in_place(socket_file: SocketFile, logger: logging.Logger) -> None:
-    """Make the socket again wherever it is gone. What cannot be mended is logged once, and tried again."""
-    told = ""
+    """Re-create the socket when it is removed. A failure is logged once, and tried again."""
+    logged = ""
     while True:
         await trio.sleep(CHECK_SECONDS)
         if socket_file.is_in_place():
-            told = ""
+            logged = ""
             continue
         try:
             socket_file.renew(trio.lowlevel.notify_closing)
         except AgentdError as error:
-            if error.sentence != told:
-                told = error.sentence
-                logger.error("%s was removed, and nobody can connect: %s", socket_file.path, told)
+            if error.sentence != logged:
+                logged = error.sentence
+                logger.error("%s was removed, and nobody can connect: %s", socket_file.path, logged)
         else:
-            told = ""
-            logger.warning("%s was removed while it was served; it was made again", socket_file.path)
+            logged = ""
+            logger.warning("%s was removed while it was served; it was re-created", socket_file.path)
 
 
 def prepare_folder(folder: str, access: Access) -> None:
-    """Make a socket's folder, or see that it is safe; raises SocketPathError, or the system's OSError."""
+    """Create a socket's folder, or check that it is safe; raises SocketPathError, or the system's OSError."""
     setting = access.setting
     fault = make_folders(folder) if access.is_private else folders_fault(os.path.dirname(folder))
     if fault is not None:
         raise SocketPathError(f"{fault}, or set {setting} to another path")
     if not os.path.lexists(folder):
         raise SocketPathError(
-            f"{folder} does not exist; make it so that others can pass through it, "
+            f"{folder} does not exist; create it so that others can pass through it, "
             f"or set {setting} to a path in another folder"
         )
     found = os.lstat(folder)
@@ -265,7 +266,7 @@ def prepare_folder(folder: str, access: Access) -> None:
             f"or set {setting} to a path in a folder of its own"
         )
     if access.is_private and others:
-        # Whoever follows advice to close /tmp, / or a home folder breaks more than the agent.
+        # Advice to close /tmp, / or a home folder would break more than the agent.
         is_the_agents = os.path.basename(folder) == _FOLDER_NAME and not found.st_mode & stat.S_ISVTX
         closing = f"run `chmod 700 {folder}`, or " if is_the_agents else ""
         raise SocketPathError(
@@ -274,7 +275,7 @@ def prepare_folder(folder: str, access: Access) -> None:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Which file stands under that name; None for none, or where that cannot be seen."""
+    """The device and inode of the file; None if there is none, or it cannot be seen."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -295,7 +296,7 @@ def _unlink_and_close(path: str, made: tuple[int, int] | None, listener: socket.
 def _failed(path: str, error: OSError, access: Access) -> SocketPathError:
     where = f" ({error.filename})" if error.filename not in (None, path) else ""
     return SocketPathError(
-        f"no socket can be made at {path}: {error.strerror}{where}; set {access.setting} to another path"
+        f"no socket can be created at {path}: {error.strerror}{where}; set {access.setting} to another path"
     )
 
 
@@ -314,16 +315,16 @@ def _lock(path: str, setting: str) -> int:
 
 
 def _remove_stale(path: str, setting: str) -> None:
-    """Remove what a killed agent left; the caller holds the lock, so no agent listens there."""
+    """Remove what a killed agent left. The caller holds the lock, so no agent listens there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise SocketPathError(
-            f"{path} is in the way and no socket; move it away, or set {setting} to another path"
+            f"{path} is in the way and not a socket; move it away, or set {setting} to another path"
         )
-    # Some other program, a service manager's socket unit for instance, knows nothing of the lock.
+    # Other programs, such as a service manager's socket unit, ignore the lock.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         result = probe.connect_ex(path)

@@ -1,4 +1,4 @@
-"""Whose turn it is: places for work that many ask for, and how long a connection has the event loop."""
+"""Fair scheduling: places for requests that compete, and time slices for connections."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wai
 from agentd_client.protocol.limits import READ_BYTES
 
 SLICE_SECONDS = 0.001
-"""Enough for some dozens of verifications. Time and not messages: one of them costs from one microsecond to
-some hundreds."""
+"""Enough for some dozens of verifications. A time and not a number of messages, because a message costs from
+one microsecond to some hundreds."""
 
 BUSY_READ_BYTES = 2 * 1024
-"""One read of a connection that sends more than its slices suffice for. A read is decoded as a whole, which
-takes half a millisecond at the most where it is filled with the smallest messages."""
+"""One read of a connection that sends more than fits its slices. A read is decoded as a whole, which takes at
+most half a millisecond if it is filled with the smallest messages."""
 
 
 class FairQueue:
-    """A bounded number of requests that are worked on at once, whoever sent them.
+    """A bounded number of places for requests under way, shared fairly among processes.
 
-    A place that becomes free goes to the processes in turn, and among the requests of one process to the
-    oldest. So one with thousands of requests, on however many connections, holds up another process by one
-    request of its own. `waiting` and `taken` say how many wait for a place and how many have one.
+    A free place goes to the processes in turn, and within a process to its oldest request. So a process with
+    thousands of requests, on however many connections, delays another process by one request. `waiting` and
+    `taken` are how many wait for a place and how many have one.
 
-    A place is handed over, never left free while somebody waits; so nobody who comes later is quicker.
+    A place is handed over and never left free while a request waits, so no later request overtakes.
     """
 
     def __init__(self, places: int) -> None:
         self._places = places
         self.taken = 0
-        # In the order of their turns; a process that has nobody waiting is left out.
+        # In the order of their turns; processes without a waiting request are left out.
         self._waiting: dict[Hashable, deque[Task]] = {}
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a place."""
+        """The number of requests that wait for a place."""
         return sum(map(len, self._waiting.values()))
 
     async def take(self, process: Hashable) -> None:
-        """Take a place, for `give_back` later; wait only where none is free. Cancelled, it has taken none."""
+        """Take a place, for `give_back` later; wait if none is free. If cancelled, it has taken none."""
         if self.taken < self._places:
             self.taken += 1
         else:
             await self._wait(process)
 
     def give_back(self) -> None:
-        """Hand the place to whoever's turn it is."""
+        """Hand the place to the next in turn."""
         if not self._waiting:
             self.taken -= 1
             return
@@ -63,7 +63,7 @@ class FairQueue:
         self._waiting.setdefault(process, deque()).append(task)
 
         def leave(_: object) -> Abort:
-            # Only while it waits: once it was handed a place it is rescheduled, and no longer asked to leave.
+            # Only called while it waits: once it has a place it is rescheduled, and can no longer be aborted.
             tasks = self._waiting[process]
             tasks.remove(task)
             if not tasks:
@@ -74,12 +74,12 @@ class FairQueue:
 
 
 class Turns:
-    """What the connections of one socket share.
+    """The time slices of all connections of one socket.
 
-    A connection begins at once with what it reads, and may work on it for a slice. One that needs more is
-    busy until it has caught up with what its peer sends. In each turn of the event loop one of the busy ones
-    has a slice, process by process. So peers who send as fast as they can, on however many connections, take
-    one slice of each turn together, and whoever sends a request beside them waits for that.
+    A connection handles what it reads at once, for at most a slice. One that needs more is busy until it has
+    caught up with its peer. In each turn of the event loop one of the busy ones has a slice, process by
+    process. So peers that send as fast as they can, on however many connections, take one slice of each turn
+    together, which is what another peer's request waits for.
 
     Args:
         slice_seconds: how long a slice is.
@@ -95,12 +95,12 @@ class Turns:
 
 
 class Turn:
-    """One connection's part in it.
+    """One connection's share of them.
 
-    Where it `is_busy`, `take_place`. `begin`; read `read_bytes` and work on them until `clock()` comes to
-    `until`, then `leave` and `resume`. Where it is busy then, `end` when all of the read is dealt with. A
-    connection that is not busy and sends one request at a time needs none of this: a verification would feel
-    it.
+    If it `is_busy`, call `take_place` first. Then `begin`, read `read_bytes`, handle them until `clock()`
+    reaches `until`, then `leave` and `resume`. If it is busy then, call `end` once the read is handled. A
+    connection that is not busy and sends one request at a time needs none of this, which would slow down a
+    verification.
     """
 
     def __init__(self, turns: Turns, process: Hashable) -> None:
@@ -118,27 +118,27 @@ class Turn:
         self.until = self.clock() + self._seconds
 
     def leave(self) -> None:
-        """Let another one go on."""
+        """Let another connection go on."""
         if self._has_place:
             self._has_place = False
             self._busy.give_back()
 
     async def resume(self) -> None:
-        """Begin another slice for what was read, when it is this connection's turn."""
+        """Wait for this connection's turn, and begin another slice for what was read."""
         self.is_busy = True
         await self.take_place()
         self.begin()
 
     def end(self, read: int) -> None:
-        """All of a read, of so many bytes, is dealt with: short of a whole one, the peer has nothing more."""
+        """A read of so many bytes is handled. If it was not full, the peer has sent nothing more."""
         self.leave()
         if self.is_busy and read < self.read_bytes:
             self.is_busy = False
         self.read_bytes = BUSY_READ_BYTES if self.is_busy else READ_BYTES
 
     async def take_place(self) -> None:
-        """Wait until this is the one of the busy connections that has a slice in this turn of the loop."""
+        """Wait until this is the busy connection that has a slice in this turn of the loop."""
         await self._busy.take(self._process)
         self._has_place = True
-        # A place that was free is taken in the very turn in which another connection had its slice.
+        # A place that is free may have been used in this very turn of the loop.
         await checkpoint()

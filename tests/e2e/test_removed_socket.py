@@ -29,7 +29,7 @@ def test_an_agent_whose_socket_was_removed_can_be_reached_again(home, what):
         with agent.client(START_SECONDS) as client:  # waits for it
             assert client.get_status().pid == agent.process.pid
             assert client.verify_token(token)
-        assert "was removed while it was served; it was made again" in agent.log.read_text()
+        assert "was removed while it was served; it was re-created" in agent.log.read_text()
         assert agent.stop() == 0
     assert not home.socket.exists()
 

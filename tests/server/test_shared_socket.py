@@ -127,7 +127,7 @@ def test_a_folder_of_somebody_else_is_refused(path):
 
 
 def test_a_missing_folder_is_not_made_because_nobody_said_for_whom(tmp_path):
-    with pytest.raises(SocketPathError, match=r"nowhere does not exist; make it .*verify_socket_path"):
+    with pytest.raises(SocketPathError, match=r"nowhere does not exist; create it .*verify_socket_path"):
         SocketFile(tmp_path / "nowhere" / "verify.sock", access()).__enter__()
     assert not (tmp_path / "nowhere").exists()
 

@@ -299,7 +299,7 @@ def test_what_is_no_socket_is_never_removed(tmp_path, path, kind):
             with socket.socket(socket.AF_UNIX) as other:
                 other.bind(os.fspath(tmp_path / "target"))
     before = path.lstat()
-    with SocketFile(path) as claimed, pytest.raises(SocketPathError, match="in the way and no socket"):
+    with SocketFile(path) as claimed, pytest.raises(SocketPathError, match="in the way and not a socket"):
         claimed.bind()
     assert os.path.samestat(path.lstat(), before)
 

@@ -62,7 +62,7 @@ async def test_whatever_is_gone_is_made_again_and_served(path, remove, autojump_
                 assert not claimed.is_in_place()
                 await trio.sleep(5)
                 assert claimed.is_in_place()
-                assert "was removed while it was served; it was made again" in caplog.text
+                assert "was removed while it was served; it was re-created" in caplog.text
                 stream = await trio.open_unix_socket(path)
                 await stream.send_all(bytes.fromhex("94 00 07 a5") + b"hello" + bytes.fromhex("90"))
                 assert (await stream.receive_some())[:3] == bytes.fromhex("94 01 07")
