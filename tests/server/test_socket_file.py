@@ -128,7 +128,7 @@ def test_a_folder_that_another_agent_makes_at_the_same_time_is_used(path, monkey
 
 @pytest.mark.parametrize("given", ["", "a\0b", "\0abstract"])
 def test_what_is_no_path_is_refused(given):
-    with pytest.raises(SocketPathError, match="no path"):
+    with pytest.raises(SocketPathError, match="not a path"):
         SocketFile(given)
 
 
