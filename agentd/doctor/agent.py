@@ -12,8 +12,8 @@ from agentd_client.protocol.results import Status
 from .. import __version__
 from ..server import MAX_PATH_BYTES
 from .findings import Finding, error, note, ok, warning
-from .scene import SERVICE_UNIT, Check, Scene
-from .system import FOLDER, SOCKET, Node, look, read_proc, unit_of
+from .installation import SERVICE_UNIT, Check, Installation
+from .system import FOLDER, SOCKET, Node, node_at, read_proc, unit_of
 
 PATH, SOCKET_FOLDER, SOCKET_FILE, LISTENER = "socket.path", "socket.folder", "socket.file", "socket.listener"
 ANSWER, VERSION, PLACES, ALONE = "agent.answer", "agent.version", "agent.places", "agent.alone"
@@ -38,17 +38,17 @@ class SocketPlace(Check, frozen=True):
     NAMES: ClassVar = (PATH, SOCKET_FOLDER, SOCKET_FILE, LISTENER)
 
     @classmethod
-    def gather(cls, scene: Scene) -> SocketPlace:
+    def gather(cls, installation: Installation) -> SocketPlace:
         """Examine the path, and ask the kernel for listeners, without a connection."""
-        path = scene.settings.socket_path
+        path = installation.settings.socket_path
         return cls(
             path,
-            look(os.path.dirname(path)),
-            look(path),
-            scene.listeners,
-            scene.serving,
-            scene.is_taken,
-            scene.is_enabled,
+            node_at(os.path.dirname(path)),
+            node_at(path),
+            installation.listeners,
+            installation.serving,
+            installation.is_taken,
+            installation.is_enabled,
         )
 
     def judge(self) -> Iterator[Finding]:
@@ -124,21 +124,21 @@ class RunningAgent(Check, frozen=True):
     NAMES: ClassVar = (ANSWER, VERSION, PLACES, ALONE, LOCK, SUPERVISOR)
 
     @classmethod
-    def gather(cls, scene: Scene) -> RunningAgent:
+    def gather(cls, installation: Installation) -> RunningAgent:
         """See who holds the locks, and ask the agent if there is one."""
-        cgroup = read_proc(str(scene.serving[0]), "cgroup") if scene.serving else ""
-        settings = scene.settings
+        cgroup = read_proc(str(installation.serving[0]), "cgroup") if installation.serving else ""
+        settings = installation.settings
         return cls(
             settings.socket_path,
             str(settings.store_path),
-            scene.serving,
-            scene.storing,
-            scene.answer.status,
-            scene.answer.failure,
+            installation.serving,
+            installation.storing,
+            installation.answer.status,
+            installation.answer.failure,
             unit_of(cgroup) if cgroup else None,
-            scene.is_enabled,
-            scene.storing_at,
-            bool(scene.is_taken),
+            installation.is_enabled,
+            installation.storing_at,
+            bool(installation.is_taken),
         )
 
     def judge(self) -> Iterator[Finding]:

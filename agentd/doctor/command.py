@@ -16,8 +16,8 @@ from ..passphrase_sources import passphrase_from_descriptor
 from .agent import RunningAgent, SocketPlace
 from .files import Folders, KeyFile, SettingsFile, Token
 from .findings import Finding, Severity, as_json, as_lines, exit_status
+from .installation import Check, Installation, own_limits
 from .machine import Clocks, Memory
-from .scene import Check, Scene, own_limits
 from .start import Start
 from .store import Store
 from .units import Units
@@ -41,9 +41,9 @@ CHECKS: tuple[type[Check], ...] = (
 """In the order of their findings."""
 
 
-def run_checks(scene: Scene) -> list[Finding]:
+def run_checks(installation: Installation) -> list[Finding]:
     """The findings of every check."""
-    return [finding for check in CHECKS for finding in check.gather(scene).judge()]
+    return [finding for check in CHECKS for finding in check.gather(installation).judge()]
 
 
 def carry_out(
@@ -64,7 +64,7 @@ def carry_out(
     process.harden()
     with _passphrase(passphrase_file, passphrase_descriptor) as passphrase:
         findings = run_checks(
-            Scene(
+            Installation(
                 settings,
                 config_path=config_path,
                 config_failure=config_failure,

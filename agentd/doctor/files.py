@@ -14,8 +14,8 @@ from agentd_client.token_file import TokenFile
 from ..keys import KEY_FILE, KeyFileForm, key_file_form
 from ..state_folder import state_folder_fault
 from .findings import Finding, error, note, ok, refused, warning
-from .scene import Check, Scene
-from .system import FILE, FOLDER, Node, look, look_into
+from .installation import Check, Installation
+from .system import FILE, FOLDER, Node, node_at, nodes_in
 
 SETTINGS = "settings.file"
 STATE, KEYS, STORE, STORE_FILES = "state.folder", "keys.folder", "store.folder", "store.files"
@@ -42,10 +42,10 @@ class SettingsFile(Check, frozen=True):
     NAMES: ClassVar = (SETTINGS,)
 
     @classmethod
-    def gather(cls, scene: Scene) -> SettingsFile:
+    def gather(cls, installation: Installation) -> SettingsFile:
         """Find the file; its content was read with the settings."""
-        path = os.path.abspath(scene.config_path)
-        return cls(path, os.path.realpath(path) if os.path.exists(path) else "", scene.config_failure)
+        path = os.path.abspath(installation.config_path)
+        return cls(path, os.path.realpath(path) if os.path.exists(path) else "", installation.config_failure)
 
     def judge(self) -> Iterator[Finding]:
         """One finding."""
@@ -74,17 +74,17 @@ class Folders(Check, frozen=True):
     NAMES: ClassVar = (STATE, KEYS, STORE, STORE_FILES)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Folders:
+    def gather(cls, installation: Installation) -> Folders:
         """Examine each."""
-        settings = scene.settings
-        state = look(settings.state_path, follow=True)  # as the agent does
+        settings = installation.settings
+        state = node_at(settings.state_path, follow=True)  # as the agent does
         readable = state.kind is not None and not state.unreadable
-        files = look_into(settings.store_path)
+        files = nodes_in(settings.store_path)
         return cls(
             state,
             state_folder_fault(settings.state_path) if readable else None,
-            look(settings.keys_path),
-            look(settings.store_path),
+            node_at(settings.keys_path),
+            node_at(settings.store_path),
             [node for node in files if os.path.basename(node.path) in _STORE_FILES],
         )
 
@@ -130,17 +130,17 @@ class KeyFile(Check, frozen=True):
     NAMES: ClassVar = (KEY, PASSPHRASE, LEFTOVERS)
 
     @classmethod
-    def gather(cls, scene: Scene) -> KeyFile:
+    def gather(cls, installation: Installation) -> KeyFile:
         """Read the file's form, and what is public of its content."""
         form, refusal = None, None
         try:
-            form = key_file_form(scene.settings.keys_path)
+            form = key_file_form(installation.settings.keys_path)
         except KeyFileError as failure:
             refusal = failure.sentence
         except OSError as failure:
             refusal = f"{failure.filename} cannot be read: {failure.strerror}; see who owns it"
-        has_store = look(scene.settings.store_path / "data.mdb").kind is not None
-        return cls(str(scene.settings.keys_path / KEY_FILE), form, refusal, has_store)
+        has_store = node_at(installation.settings.store_path / "data.mdb").kind is not None
+        return cls(str(installation.settings.keys_path / KEY_FILE), form, refusal, has_store)
 
     def judge(self) -> Iterator[Finding]:
         """A finding for the file, one for its passphrase, and one for temporary files beside it."""
@@ -196,9 +196,9 @@ class Token(Check, frozen=True):
     NAMES: ClassVar = (TOKEN, TOKEN_FOLDER, ENVIRONMENT)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Token:
+    def gather(cls, installation: Installation) -> Token:
         """Read the file as a client does, and drop its content."""
-        path, has_token, refusal = scene.token_path, False, None
+        path, has_token, refusal = installation.token_path, False, None
         try:
             has_token = TokenFile(path).read() is not None
         except TokenFileError as failure:
@@ -208,7 +208,9 @@ class Token(Check, frozen=True):
             fault = folders_fault(folder)
         except OSError:  # reading the file said so
             fault = None
-        return cls(path, has_token, refusal, look(folder), fault, paths.token_variable(scene.environ))
+        return cls(
+            path, has_token, refusal, node_at(folder), fault, paths.token_variable(installation.environ)
+        )
 
     def judge(self) -> Iterator[Finding]:
         """A finding for the file, and for its folder and the environment if there is something to say."""

@@ -15,7 +15,7 @@ from ..keys import new_pages
 from ..sessions import Instant, SystemClock
 from ..sessions.records import timestamp_in_path
 from .findings import Finding, error, note, ok, warning
-from .scene import Check, Limits, Scene
+from .installation import Check, Installation, Limits
 from .system import PROC, read_proc, soft_limit, swap_devices
 
 LOCK, SECRET, SWAP = "memory.lock", "memory.secret", "memory.swap"
@@ -58,18 +58,18 @@ class Memory(Check, frozen=True):
     NAMES: ClassVar = (LOCK, SECRET, SWAP, CORES, PROCESS)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Memory:
+    def gather(cls, installation: Installation) -> Memory:
         """Read /proc, of the agent's process too."""
-        pid = str(scene.serving[0]) if scene.serving else None
+        pid = str(installation.serving[0]) if installation.serving else None
         return cls(
-            scene.limits,
+            installation.limits,
             None if pid is None else _limits_of(pid),
             may_lock(read_proc("self", "status")),
             new_pages(1).is_secret,
-            scene.answer.status,
+            installation.answer.status,
             swap_devices(read_proc("swaps")),
             read_proc("sys", "kernel", "core_pattern").strip(),
-            None if pid is None else _is_closed(PROC / pid, scene.uid),
+            None if pid is None else _is_closed(PROC / pid, installation.uid),
         )
 
     def judge(self) -> Iterator[Finding]:
@@ -191,10 +191,10 @@ class Clocks(Check, frozen=True):
     NAMES: ClassVar = (YEAR, RECORDS, SET, BOOT)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Clocks:
+    def gather(cls, installation: Installation) -> Clocks:
         """Read the clocks, the newest record's time, and when the agent says it started."""
-        examined = scene.store.examined
-        status = scene.answer.status
+        examined = installation.store.examined
+        status = installation.answer.status
         moments = [timestamp_in_path(path) for path in examined.newest] if examined is not None else []
         newest = max((moment for moment in moments if moment is not None), default=None)
         # The clock comes last: a record that the agent writes meanwhile must not seem to be from the future.

@@ -15,7 +15,7 @@ from ..crypto import wipe
 from ..keys import KEY_FILE, key_file_form
 from ..verify_socket import check_verify_socket
 from .findings import Finding, ok, refused
-from .scene import Check, Scene
+from .installation import Check, Installation
 from .system import nearest
 
 STATE, SOCKET, VERIFY, PASSPHRASE = "start.state", "start.socket", "start.verify", "start.passphrase"
@@ -41,9 +41,9 @@ class Start(Check, frozen=True):
     NAMES: ClassVar = (STATE, SOCKET, VERIFY, PASSPHRASE)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Start:
+    def gather(cls, installation: Installation) -> Start:
         """Try each."""
-        settings = scene.settings
+        settings = installation.settings
         state, keys, store = Path(settings.state_path), settings.keys_path, settings.store_path
         return cls(
             settings.state_path,
@@ -51,9 +51,9 @@ class Start(Check, frozen=True):
             settings.socket_path,
             obstacle([Path(settings.socket_path).parent], [], [Path(f"{settings.socket_path}.lock")]),
             settings.verify_socket_path,
-            _verify_obstacle(scene),
+            _verify_obstacle(installation),
             settings.passphrase_file,
-            _passphrase_obstacle(scene),
+            _passphrase_obstacle(installation),
         )
 
     def judge(self) -> Iterator[Finding]:
@@ -114,12 +114,12 @@ def _files_in(folder: Path) -> list[Path]:
         return []
 
 
-def _verify_obstacle(scene: Scene) -> str | None:
-    path = scene.settings.verify_socket_path
+def _verify_obstacle(installation: Installation) -> str | None:
+    path = installation.settings.verify_socket_path
     if not path:
         return None
     try:
-        check_verify_socket(scene.settings)
+        check_verify_socket(installation.settings)
     except AgentdError as error:
         return error.sentence
     except OSError as error:
@@ -127,13 +127,13 @@ def _verify_obstacle(scene: Scene) -> str | None:
     return obstacle([Path(path).parent], [], [Path(f"{path}.lock")])
 
 
-def _passphrase_obstacle(scene: Scene) -> str | None:
-    path = scene.settings.passphrase_file
+def _passphrase_obstacle(installation: Installation) -> str | None:
+    path = installation.settings.passphrase_file
     if not path:
         return None
     try:
         wipe(passphrase_of_file(path))
-        form = key_file_form(scene.settings.keys_path)
+        form = key_file_form(installation.settings.keys_path)
     except AgentdError as error:
         return error.sentence
     except OSError:  # the finding for the key file says so

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..store import MIN_GROWTH_BYTES, OfflineCheck, Seals
 from .findings import Finding, error, note, ok, refused, warning
-from .scene import Check, Scene, StoreLook
+from .installation import Check, Installation, StoreFacts
 from .system import nearest
 
 FILE, STRUCTURE, KEY, SEALS, ROOM = "store.file", "store.structure", "store.key", "store.seals", "store.room"
@@ -28,39 +28,39 @@ class Store(Check, frozen=True):
     """
 
     path: str
-    look: StoreLook
+    facts: StoreFacts
     free_bytes: int | None
     has_file_left: bool = True
 
     NAMES: ClassVar = (FILE, STRUCTURE, KEY, SEALS, ROOM)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Store:
+    def gather(cls, installation: Installation) -> Store:
         """Examine the store and its file system."""
-        path = scene.settings.store_path
+        path = installation.settings.store_path
         try:
             disk = os.statvfs(nearest(path))
         except OSError:
-            return cls(str(path), scene.store, None)
+            return cls(str(path), installation.store, None)
         # A file system without a fixed number of something says 0 of 0 (tmpfs without a limit, btrfs).
         free_bytes = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
-        return cls(str(path), scene.store, free_bytes, disk.f_favail > 0 or not disk.f_files)
+        return cls(str(path), installation.store, free_bytes, disk.f_favail > 0 or not disk.f_files)
 
     def judge(self) -> Iterator[Finding]:
         """Findings about the file and its content; one if there is no store."""
-        if self.look.failure is not None:
-            yield error(FILE, f"the store cannot be read: {self.look.failure}", "see who owns it")
-        elif self.look.examined is None:
+        if self.facts.failure is not None:
+            yield error(FILE, f"the store cannot be read: {self.facts.failure}", "see who owns it")
+        elif self.facts.examined is None:
             yield note(FILE, f"there is no store in {self.path} yet; the first start makes it")
         else:
-            yield from _judge_examined(self.path, self.look.examined)
-            if self.look.examined.meta is not None and not self.look.examined.problems:
-                yield from _judge_key(self.look.examined, self.look)
+            yield from _judge_examined(self.path, self.facts.examined)
+            if self.facts.examined.meta is not None and not self.facts.examined.problems:
+                yield from _judge_key(self.facts.examined, self.facts)
         if self.free_bytes is not None:
             yield self._judge_room(self.free_bytes)
 
     def _judge_room(self, free_bytes: int) -> Finding:
-        has_store = self.look.examined is not None or self.look.failure is not None
+        has_store = self.facts.examined is not None or self.facts.failure is not None
         if not has_store and free_bytes < MIN_GROWTH_BYTES:
             return error(
                 ROOM,
@@ -91,16 +91,16 @@ def _judge_examined(path: str, found: OfflineCheck) -> Iterator[Finding]:
     yield _judge_structure(found)
 
 
-def _judge_key(found: OfflineCheck, look: StoreLook) -> Iterator[Finding]:
+def _judge_key(found: OfflineCheck, facts: StoreFacts) -> Iterator[Finding]:
     if found.key_error is not None:
         yield refused(KEY, found.key_error.sentence)
     elif found.seals is not None:
         yield ok(KEY, "the store was sealed with the key in the key file")
     if found.seals is not None:
         yield _judge_seals(found.seals)
-    elif look.sealed is not None:
-        says = f"the seals were not checked: {look.sealed.partition('; ')[0]}"
-        if look.is_passphrase_refused:
+    elif facts.sealed is not None:
+        says = f"the seals were not checked: {facts.sealed.partition('; ')[0]}"
+        if facts.is_passphrase_refused:
             yield warning(SEALS, says, "give the passphrase of the key file, or none if it has none")
         else:
             yield note(SEALS, says, "give --passphrase-file or --passphrase-fd, or fix the key file")

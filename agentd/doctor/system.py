@@ -51,7 +51,7 @@ class Node(NamedTuple):
         return ok(name, f"{self.path} is yours alone (mode {self.mode:04o})")
 
 
-def look(path: str | os.PathLike[str], *, follow: bool = False) -> Node:
+def node_at(path: str | os.PathLike[str], *, follow: bool = False) -> Node:
     """The node at a path, or with `follow` the target of a symbolic link there; raises nothing."""
     name = os.fspath(path)
     try:
@@ -64,10 +64,10 @@ def look(path: str | os.PathLike[str], *, follow: bool = False) -> Node:
     return Node(name, _kind(found.st_mode), mode, found.st_dev, found.st_ino, fault=fault)
 
 
-def look_into(folder: Path) -> list[Node]:
+def nodes_in(folder: Path) -> list[Node]:
     """The nodes in a folder, by name; none if it does not exist or cannot be read."""
     try:
-        return [look(path) for path in sorted(folder.iterdir())]
+        return [node_at(path) for path in sorted(folder.iterdir())]
     except OSError:
         return []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .findings import Finding, error, note, ok, warning
-from .scene import SERVICE_UNIT, SOCKET_UNIT, Check, Scene
+from .installation import SERVICE_UNIT, SOCKET_UNIT, Check, Installation
 
 FILES, ENABLED, PROGRAM, STATE = "units.files", "units.enabled", "units.program", "units.state"
 COMMANDS, LINGERING = "path.commands", "user.lingering"
@@ -41,24 +41,24 @@ class Units(Check, frozen=True):
     NAMES: ClassVar = (FILES, ENABLED, PROGRAM, STATE, COMMANDS, LINGERING)
 
     @classmethod
-    def gather(cls, scene: Scene) -> Units:
+    def gather(cls, installation: Installation) -> Units:
         """Read the units, without asking the manager."""
         units = {}
         for name in (SOCKET_UNIT, SERVICE_UNIT):
-            texts = (_text(folder / name) for folder in scene.unit_folders)
+            texts = (_text(folder / name) for folder in installation.unit_folders)
             text = next((text for text in texts if text is not None), None)
             if text is not None:
                 units[name] = text
         program = program_of(units.get(SERVICE_UNIT, ""))
-        search = scene.environ.get("PATH", os.defpath)
+        search = installation.environ.get("PATH", os.defpath)
         return cls(
             units,
-            scene.is_enabled,
+            installation.is_enabled,
             program,
             os.access(program, os.X_OK),
-            scene.settings.state_path,
+            installation.settings.state_path,
             {command: shutil.which(command, path=search) for command in ("agentd", "agentctl")},
-            _lingers(scene.uid) if _SYSTEMD.is_dir() else None,
+            _lingers(installation.uid) if _SYSTEMD.is_dir() else None,
         )
 
     def judge(self) -> Iterator[Finding]:

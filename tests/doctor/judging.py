@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentd import __version__
-from agentd.doctor.scene import Check
+from agentd.doctor.installation import Check
 from agentd_client.private import Fault
 from agentd_client.protocol.results import Counters, Status
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from agentd.config import load
 from agentd.doctor.files import Folders, KeyFile, SettingsFile, Token
-from agentd.doctor.scene import Limits, Scene
+from agentd.doctor.installation import Installation, Limits
 from agentd.doctor.system import FOLDER, Node
 from agentd.keys import Cost, KeyFileForm
 from tests.doctor.judging import OPEN, judged
@@ -50,8 +50,10 @@ def state(tmp_path):
 
 def judged_folders(state) -> dict[str, str]:
     settings = load(os.devnull, socket_path="/s", state_path=str(state))
-    scene = Scene(settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None))
-    return judged(Folders.gather(scene))
+    installation = Installation(
+        settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None)
+    )
+    return judged(Folders.gather(installation))
 
 
 ALL_PRIVATE = dict.fromkeys(("state.folder", "keys.folder", "store.folder", "store.files"), "ok")

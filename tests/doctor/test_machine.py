@@ -7,8 +7,8 @@ import math
 import pytest
 from msgspec.structs import replace
 
+from agentd.doctor.installation import Limits
 from agentd.doctor.machine import Clocks, Memory, may_lock
-from agentd.doctor.scene import Limits
 from agentd.sessions import Instant
 from tests.doctor.judging import NOW, STATUS, judged
 

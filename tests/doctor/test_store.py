@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd.doctor.scene import StoreLook
+from agentd.doctor.installation import StoreFacts
 from agentd.doctor.store import Store
 from agentd.store import OfflineCheck, Seals
 from agentd.store.data_file import Meta
@@ -19,7 +19,7 @@ MISMATCH = StoreKeyMismatchError("it was sealed with another key; put it back")
 def judged_store(
     examined: OfflineCheck | None, failure: str | None = None, sealed: str | None = None
 ) -> dict[str, str]:
-    return judged(Store("/s", StoreLook(examined, failure, sealed), 1 << 30))
+    return judged(Store("/s", StoreFacts(examined, failure, sealed), 1 << 30))
 
 
 def test_a_whole_store():
@@ -36,43 +36,43 @@ def test_a_whole_store():
 
 
 @pytest.mark.parametrize(
-    ("look", "free_bytes", "has_file_left", "severity"),
+    ("facts", "free_bytes", "has_file_left", "severity"),
     [
-        (StoreLook(), 1 << 30, True, "ok"),
-        (StoreLook(), (1 << 20) - 1, True, "error"),
-        (StoreLook(), 1 << 20, True, "warning"),
-        (StoreLook(), 1 << 30, False, "error"),
-        (StoreLook(WHOLE), 0, True, "warning"),
-        (StoreLook(failure="/s: Permission denied"), 0, True, "warning"),
+        (StoreFacts(), 1 << 30, True, "ok"),
+        (StoreFacts(), (1 << 20) - 1, True, "error"),
+        (StoreFacts(), 1 << 20, True, "warning"),
+        (StoreFacts(), 1 << 30, False, "error"),
+        (StoreFacts(WHOLE), 0, True, "warning"),
+        (StoreFacts(failure="/s: Permission denied"), 0, True, "warning"),
     ],
 )
-def test_the_room_that_a_store_needs(look, free_bytes, has_file_left, severity):
-    assert judged(Store("/s", look, free_bytes, has_file_left))["store.room"] == severity
+def test_the_room_that_a_store_needs(facts, free_bytes, has_file_left, severity):
+    assert judged(Store("/s", facts, free_bytes, has_file_left))["store.room"] == severity
 
 
 @pytest.mark.parametrize(
-    ("look", "expected"),
+    ("facts", "expected"),
     [
-        (StoreLook(), {"store.file": "note"}),
-        (StoreLook(failure="/s: Permission denied"), {"store.file": "error"}),
-        (StoreLook(OfflineCheck(error=DAMAGED)), {"store.file": "error"}),
-        (StoreLook(OfflineCheck(overtaken=True)), {"store.structure": "note"}),
-        (StoreLook(WHOLE._replace(problems=["page 3 is …", "page 4 is …"], seals=None)), {"store.file": "ok", "store.structure": "error"}),
-        (StoreLook(WHOLE._replace(key_error=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
-        (StoreLook(WHOLE._replace(key_error=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
-        (StoreLook(WHOLE._replace(seals=None), sealed="that is not the passphrase", is_passphrase_refused=True), {"store.file": "ok", "store.structure": "ok", "store.seals": "warning"}),
-        (StoreLook(WHOLE._replace(seals=None), sealed="it is locked; unlock it"), {"store.file": "ok", "store.structure": "ok", "store.seals": "note"}),
-        (StoreLook(WHOLE._replace(seals=Seals(7, 7, 4, ["a", "b", "c"]))), {"store.file": "ok", "store.structure": "ok", "store.key": "ok", "store.seals": "error"}),
+        (StoreFacts(), {"store.file": "note"}),
+        (StoreFacts(failure="/s: Permission denied"), {"store.file": "error"}),
+        (StoreFacts(OfflineCheck(error=DAMAGED)), {"store.file": "error"}),
+        (StoreFacts(OfflineCheck(overtaken=True)), {"store.structure": "note"}),
+        (StoreFacts(WHOLE._replace(problems=["page 3 is …", "page 4 is …"], seals=None)), {"store.file": "ok", "store.structure": "error"}),
+        (StoreFacts(WHOLE._replace(key_error=MISMATCH, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreFacts(WHOLE._replace(key_error=DAMAGED, seals=None)), {"store.file": "ok", "store.structure": "ok", "store.key": "error"}),
+        (StoreFacts(WHOLE._replace(seals=None), sealed="that is not the passphrase", is_passphrase_refused=True), {"store.file": "ok", "store.structure": "ok", "store.seals": "warning"}),
+        (StoreFacts(WHOLE._replace(seals=None), sealed="it is locked; unlock it"), {"store.file": "ok", "store.structure": "ok", "store.seals": "note"}),
+        (StoreFacts(WHOLE._replace(seals=Seals(7, 7, 4, ["a", "b", "c"]))), {"store.file": "ok", "store.structure": "ok", "store.key": "ok", "store.seals": "error"}),
     ],
 )  # fmt: skip
-def test_a_store_that_is_not_whole(look, expected):
-    assert judged(Store("/s", look, None)) == expected
+def test_a_store_that_is_not_whole(facts, expected):
+    assert judged(Store("/s", facts, None)) == expected
 
 
 def test_a_sample_is_called_one_and_broken_seals_are_named():
-    facts = Store("/s", StoreLook(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
+    facts = Store("/s", StoreFacts(WHOLE._replace(seals=Seals(100, 1000, 0, []))), None)
     assert [finding.says for finding in facts.judge()][
         -1
     ] == "100 of 1000 values, drawn at random, are genuine"
-    facts = Store("/s", StoreLook(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
+    facts = Store("/s", StoreFacts(WHOLE._replace(seals=Seals(9, 9, 4, ["a", "b", "c"]))), None)
     assert [finding.says for finding in facts.judge()][-1].endswith("by this agent: a, b, c, …")

@@ -19,9 +19,9 @@ from agentd.doctor.system import (
     Node,
     is_taken,
     listeners,
-    look,
-    look_into,
     nearest,
+    node_at,
+    nodes_in,
     read_proc,
 )
 from tests.other_user import NOBODY, needs_root
@@ -32,13 +32,13 @@ def test_what_is_at_a_path(tmp_path):
     file.write_text("")
     file.chmod(0o640)
     (tmp_path / "link").symlink_to(file)
-    assert look(file)[:3] == (str(file), FILE, 0o640)
-    assert look(tmp_path).kind == FOLDER
-    assert look(tmp_path / "link").kind == OTHER
-    assert look(tmp_path / "nothing").kind is None
-    assert look(file / "below").kind is None
-    assert [node.path for node in look_into(tmp_path)] == [str(file), str(tmp_path / "link")]
-    assert look_into(tmp_path / "nothing") == []
+    assert node_at(file)[:3] == (str(file), FILE, 0o640)
+    assert node_at(tmp_path).kind == FOLDER
+    assert node_at(tmp_path / "link").kind == OTHER
+    assert node_at(tmp_path / "nothing").kind is None
+    assert node_at(file / "below").kind is None
+    assert [node.path for node in nodes_in(tmp_path)] == [str(file), str(tmp_path / "link")]
+    assert nodes_in(tmp_path / "nothing") == []
 
 
 def test_the_nearest_that_exists(tmp_path):
@@ -48,7 +48,7 @@ def test_the_nearest_that_exists(tmp_path):
 
 
 def test_a_path_that_cannot_be_examined_is_an_error():
-    node = look("x" * 5000)
+    node = node_at("x" * 5000)
     assert node.unreadable == "File name too long"
     assert node.judge_private("n", "it", FILE).severity is Severity.ERROR
 
@@ -67,7 +67,7 @@ def test_what_is_not_private_is_an_error_that_says_what_to_do(tmp_path, made, mo
     with socket.socket(socket.AF_UNIX) as bound:
         {FOLDER: path.mkdir, FILE: path.touch, SOCKET: lambda: bound.bind(str(path))}[made]()
     path.chmod(mode)
-    found = look(path).judge_private("a.name", "the thing", kind)
+    found = node_at(path).judge_private("a.name", "the thing", kind)
     assert (found.name, found.severity) == ("a.name", Severity.ERROR)
     assert says in found.says
     assert remedy in found.remedy
@@ -78,14 +78,14 @@ def test_what_belongs_to_another_user_is_not_private(tmp_path):
     path = tmp_path / "file"
     path.touch(0o600)
     os.chown(path, NOBODY, NOBODY)
-    found = look(path).judge_private("n", "the thing", FILE)
+    found = node_at(path).judge_private("n", "the thing", FILE)
     assert (found.severity, found.remedy) == (Severity.ERROR, "use one of your own")
     assert f"belongs to uid {NOBODY}, not to you (uid 0)" in found.says
 
 
 def test_what_is_private_is_fine(tmp_path):
     tmp_path.chmod(0o700)
-    assert look(tmp_path).judge_private("n", "it", FOLDER).severity is Severity.OK
+    assert node_at(tmp_path).judge_private("n", "it", FOLDER).severity is Severity.OK
 
 
 LOCKS = """\
@@ -112,8 +112,8 @@ def test_a_real_lock_and_its_end_are_seen(tmp_path):
     path = tmp_path / "lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert system.flock_holders(read_proc("locks"), look(path)) == [os.getpid()]
-    assert system.flock_holders(read_proc("locks"), look(path)) == []
+        assert system.flock_holders(read_proc("locks"), node_at(path)) == [os.getpid()]
+    assert system.flock_holders(read_proc("locks"), node_at(path)) == []
 
 
 def test_the_unit_is_the_last_part_of_the_cgroup():

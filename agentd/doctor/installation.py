@@ -1,4 +1,4 @@
-"""What a check is, where it reads, and the facts that several of them use, which are read once."""
+"""The installation that the doctor examines, and what a check is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..sessions.records import TIMESTAMPED_FOLDERS
 from ..store import OfflineCheck, check_offline
 from . import system
 from .findings import Finding
-from .system import Node, flock_holders, look, read_proc
+from .system import Node, flock_holders, node_at, read_proc
 
 ANSWER_SECONDS = 3.0
 """For the status of an agent that runs; it takes a millisecond."""
@@ -50,8 +50,8 @@ class Answer(NamedTuple):
     failure: str | None = None
 
 
-class StoreLook(NamedTuple):
-    """The result of examining the store.
+class StoreFacts(NamedTuple):
+    """What is known of the store.
 
     examined: None if it cannot be read, for the reason in `failure`; both None if there is no store.
     sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
@@ -69,13 +69,13 @@ def own_limits() -> Limits:
     return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
 
 
-class Scene:
-    """One run of the doctor.
+class Installation:
+    """The installation that is examined, and facts about it that several checks use: each is read once.
 
     Args:
-        settings: where things are.
+        settings: its settings, or the defaults if those cannot be used.
         config_path: of the settings file, which need not exist.
-        config_failure: why the settings in the file could not be used; then `settings` are the defaults.
+        config_failure: why the settings in the file cannot be used; None if they can.
         limits: of the shell that started the doctor.
         passphrase: of the key file, to open the values of the store; None if it has none.
         environ: the environment.
@@ -108,7 +108,7 @@ class Scene:
     @cached_property
     def socket_lock(self) -> Node:
         """The lock file that the agent of this socket holds."""
-        return look(f"{self.settings.socket_path}.lock")
+        return node_at(f"{self.settings.socket_path}.lock")
 
     @cached_property
     def serving(self) -> list[int]:
@@ -118,7 +118,7 @@ class Scene:
     @cached_property
     def storing(self) -> list[int]:
         """The processes that hold the store's lock."""
-        return flock_holders(self.locks, look(self._store_lock))
+        return flock_holders(self.locks, node_at(self._store_lock))
 
     @cached_property
     def storing_at(self) -> str:
@@ -168,24 +168,24 @@ class Scene:
             return Answer(failure=failure.sentence)
 
     @cached_property
-    def store(self) -> StoreLook:
+    def store(self) -> StoreFacts:
         """The store, examined without a lock; its values are opened if there is a key for it."""
-        if look(self.settings.store_path / "data.mdb").kind is None:
-            return StoreLook()
+        if node_at(self.settings.store_path / "data.mdb").kind is None:
+            return StoreFacts()
         try:
             with read_only_keys(self.settings.keys_path, self._passphrase) as keys:
-                return StoreLook(
+                return StoreFacts(
                     check_offline(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS)
                 )
         except AgentdError as failure:  # of the key file; `check_offline` returns its own
             sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
         except OSError as failure:
-            return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
+            return StoreFacts(failure=f"{failure.filename}: {failure.strerror}")
         try:
             found = check_offline(self.settings.store_path, None, newest_below=TIMESTAMPED_FOLDERS)
         except OSError as failure:
-            return StoreLook(failure=f"{failure.filename}: {failure.strerror}")
-        return StoreLook(found, sealed=sealed, is_passphrase_refused=is_refused)
+            return StoreFacts(failure=f"{failure.filename}: {failure.strerror}")
+        return StoreFacts(found, sealed=sealed, is_passphrase_refused=is_refused)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -194,7 +194,7 @@ class Check(msgspec.Struct, frozen=True):
     NAMES: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def gather(cls, scene: Scene) -> Self:
+    def gather(cls, installation: Installation) -> Self:
         """Read the facts. It judges nothing, and whatever it meets there, it raises nothing."""
         raise NotImplementedError
 
