@@ -60,7 +60,7 @@ def test_locking_and_passphrases_are_told_in_words(agent):
         "TIME      WHAT        WHY                        BY\n"
         "-- 2025-06-15 --\n"
         "15:00:00  locked      the machine was suspended\n"
-        "15:00:50  locked      somebody locked it         4712 agentctl\n"
+        "15:00:50  locked      on request                 4712 agentctl\n"
         "15:01:40  passphrase  wrong x 5 until 15:03      4712 agentctl\n"
         "15:05:00  unlocked                               4712 agentctl\n"
         "15:05:50  passphrase  changed                    4712 agentctl\n"

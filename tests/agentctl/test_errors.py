@@ -181,7 +181,7 @@ def test_a_fault_of_agentctl_itself_is_one_line_without_what_it_stumbled_over(ag
     monkeypatch.setattr("agentd_client.session.Session.read_token", broken)
     ended = in_process("verify")
     assert ended.code == 70
-    assert ended.err == "agentctl: a fault in agentctl (ZeroDivisionError); --debug shows where\n"
+    assert ended.err == "agentctl: internal error in agentctl (ZeroDivisionError); --debug shows where\n"
     shown = in_process("--debug", "verify")
     assert shown.code == 70
     assert "Traceback" in shown.err
@@ -220,14 +220,14 @@ def test_an_agent_that_does_not_know_the_method_is_older_than_agentctl(agent, lo
     ended = in_process("inspect")
     assert ended.code == 76
     assert "agentctl is newer than the agent" in ended.err
-    assert "a socket that only verifies" in ended.err
+    assert "this is a verify socket" in ended.err
 
 
 @pytest.mark.parametrize(
     ("error", "code", "advice"),
     [
         (errors.InvalidParamsError("no such parameter"), 76, "of different versions: restart the agent"),
-        (LocalParamsError("no such parameter"), 65, "nothing was sent; look at what the command line says"),
+        (LocalParamsError("no such parameter"), 65, "nothing was sent; check the command line"),
     ],
 )
 def test_a_parameter_that_the_client_itself_refuses_is_not_a_matter_of_versions(
@@ -266,7 +266,7 @@ def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     )
     assert ended.returncode == 70
     assert ended.stderr == (
-        "agentctl cannot start (ModuleNotFoundError, no_such_module_at_all): install it anew\n"
+        "agentctl cannot start (ModuleNotFoundError, no_such_module_at_all): reinstall it\n"
     )
 
 

@@ -140,7 +140,7 @@ def test_a_token_on_standard_input_is_not_handed_on_and_that_is_said(agent, logg
     ended = process("exec", "--", "bash", "-c", script, "bash", *COMMAND, "exec", "--", "cat")
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == (
-        "agentctl: warning: standard input held a session token; the command does not get it, only its own\n"
+        "agentctl: warning: standard input held a session token; the command only gets its own\n"
     )
 
 
@@ -231,8 +231,7 @@ def test_a_command_that_is_not_there_is_127_and_its_session_is_ended(agent, logg
         ended = process("exec", way, "--", name, "x")
         assert (ended.returncode, ended.stdout) == (127, "")
         assert ended.stderr == (
-            f"agentctl: {name}: No such file or directory\n"
-            "agentctl: the session that was opened for it has ended\n"
+            f"agentctl: {name}: No such file or directory\nagentctl: its session was ended\n"
         )
         assert list(agent.sessions) == [logged_in]
     assert not list((folder / "exec").glob("*"))
@@ -250,8 +249,8 @@ def test_a_command_that_cannot_be_executed_is_126_and_its_session_is_ended(agent
             "Exec format error; if it is a script, begin it with a line like #!/bin/sh, or run `sh ./no-program`",
         ),
         ("./not-executable", "Permission denied"),
-        ("./no-interpreter", "the interpreter that its first line names is not there"),
-        ("/", "it is a folder"),
+        ("./no-interpreter", "the interpreter in its first line does not exist"),
+        ("/", "is a folder"),
     ):
         ended = process("exec", "--json", "--", name)
         assert ended.returncode == 126
@@ -266,14 +265,14 @@ def test_a_command_that_cannot_be_executed_is_126_and_its_session_is_ended(agent
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "the command's name is empty, as an unset variable of the shell leaves it"),
-        ("export", "export is a command of the shell and no program; run `sh -c 'export …'`"),
+        ("", "the command's name is empty; is a shell variable unset?"),
+        ("export", "export is a shell command, not a program; run `sh -c 'export …'`"),
         (
             "ls -l | cat",
-            "ls -l | cat: No such file or directory; the words of a command are arguments of their own, and a "
-            "line for the shell is run by `sh -c`",
+            "ls -l | cat: No such file or directory; pass the words of a command as separate "
+            "arguments, or run a shell command line with `sh -c`",
         ),
-        ("KEY=hunter2", "KEY=… is an assignment and no command; run `env` with it and the command"),
+        ("KEY=hunter2", "KEY=… is an assignment, not a command; run `env` with it and the command"),
         ("/no/such\n/command", "/no/such\n/command: No such file or directory"),
         ("/dev/null/x", "/dev/null/x: Not a directory"),
     ],

@@ -38,7 +38,7 @@ def test_inspect_shows_a_person_the_record(agent, logged_in, monkeypatch):
         "end       2025-06-15 16:06, ends in 1 h\n"
         "renewed   never\n"
         "used      not yet\n"
-        "uses      without limit\n"
+        "uses      unlimited\n"
         "scopes    all\n"
         "audience  anyone\n"
     )
@@ -88,7 +88,7 @@ def test_inspect_copes_with_a_record_that_says_little(agent, logged_in, monkeypa
         "end       never ends by itself\n"
         "renewed   never\n"
         "used      not yet\n"
-        "uses      without limit\n"
+        "uses      unlimited\n"
         "scopes    all\n"
         "audience  anyone\n"
     )
@@ -120,9 +120,9 @@ def test_inspect_shows_all_there_is_to_a_session(agent, monkeypatch):
         "program   /usr/bin/make\n"
         "unit      nightly.service\n"
         "end       2025-06-15 16:06, ends in 1 h\n"
-        "at most   2025-06-16 15:06, beyond which renewing does not go\n"
+        "at most   2025-06-16 15:06, which renewing cannot exceed\n"
         "bound     ends with process 4713\n"
-        "parent    0197743e-2c40-7abc-8000-000000000000, with which it ends\n"
+        "parent    0197743e-2c40-7abc-8000-000000000000; ends with it\n"
         "renewed   2025-06-15 14:56, 10 min ago; 3 times\n"
         "used      2025-06-15 15:05, 1 min ago\n"
         "uses      5 left\n"
@@ -144,10 +144,10 @@ def test_inspect_in_a_pipe_tells_no_restriction_from_nothing_allowed(agent):
 def test_inspect_of_an_id_asks_for_no_token_and_needs_none(agent):
     told = json.loads(in_process("inspect", "session-9", "--json").out)
     assert (told["valid"], told["reason"]) == (False, "REVOKED")
-    assert told["explanation"] == "no session has this id: it was ended, or there never was one"
+    assert told["explanation"] == "no session has this id: it has ended, or never existed"
     assert agent.calls == [("inspectToken", {"id": "session-9"})]
     shown = in_process("inspect", "session-9", terminal=True).out
-    assert "no session has this id: it was ended, or there never was one (REVOKED)" in shown
+    assert "no session has this id: it has ended, or never existed (REVOKED)" in shown
 
 
 def test_inspect_says_which_of_what_was_asked_for_is_missing(agent, monkeypatch):

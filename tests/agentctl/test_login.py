@@ -56,7 +56,7 @@ def test_login_names_the_session_that_it_ended(agent, logged_in, token_file):
     ended = in_process("login", "--label", "new", terminal=True)
     assert ended.out == (
         f'logged in: session session-2, label "new", ends in 8 h\nthe token is in {token_file}\n'
-        'the session before, session session-1, label "desk", has ended\n'
+        'the previous session, session session-1, label "desk", was ended\n'
     )
 
 
@@ -68,7 +68,7 @@ def test_of_a_token_in_the_file_that_no_longer_counts_it_says_why(agent, token_f
     told = json.loads(ended.out)
     assert (told["replaced"], told["replacedId"], told["replacedReason"]) == (False, None, "KEY_RESET")
     in_process("reset-key", "--yes")
-    assert "the token before was no longer valid: " in in_process("login", terminal=True).out
+    assert "the previous token was no longer valid: " in in_process("login", terminal=True).out
 
 
 def test_a_session_of_another_agent_is_not_orphaned_without_a_word(agent, logged_in, token_file):
@@ -121,7 +121,7 @@ def test_a_session_that_login_could_not_end_is_named_in_a_warning(agent, logged_
     agent.refuse("revokeToken", StoreError("the disk is on fire"))
     ended = in_process("login")
     assert ended.code == 0
-    assert "warning: the session before could not be ended" in ended.err
+    assert "warning: the previous session could not be ended" in ended.err
     assert "the disk is on fire" in ended.err
 
 
@@ -134,7 +134,7 @@ def test_login_while_a_token_variable_is_set_warns_that_the_variable_is_stronger
     monkeypatch.setenv(variable, value)
     ended = in_process("login")
     assert ended.code == 0
-    assert f"warning: {variable} is set and is stronger than the token file" in ended.err
+    assert f"warning: {variable} is set and takes precedence over the token file" in ended.err
     assert "v4.local" not in ended.err
 
 
@@ -158,7 +158,7 @@ def test_a_session_that_would_be_over_at_once_is_refused_and_the_present_one_goe
 ):
     ended = in_process(*command, zero, *(["--", "true"] if command[0] == "exec" else []))
     assert ended.code == 64
-    assert f"{command[1]}' is 0, and the session would be over at once" in ended.err.replace(": ", " ")
+    assert f"{command[1]}' must not be 0, as the session would end at once" in ended.err.replace(": ", " ")
     assert agent.calls == []
     assert token_file.read_text().strip() == logged_in
 
@@ -241,7 +241,7 @@ def test_a_login_whose_output_cannot_be_written_says_that_it_was_done(agent, tok
         )
     assert done.returncode == 74
     assert "standard output: No space left on device" in done.stderr
-    assert f"logged in all the same: the token is in {token_file}" in done.stderr
+    assert f"logged in nevertheless: the token is in {token_file}" in done.stderr
     assert list(agent.sessions) == [token_file.read_text().strip()]
 
 

@@ -10,7 +10,7 @@ from tests.agentctl.running import in_process
 def test_logout_ends_the_session_and_removes_the_file(agent, logged_in, token_file):
     ended = in_process("logout", terminal=True)
     assert ended.code == 0
-    assert ended.out == f"logged out: the session has ended; {token_file} is removed\n"
+    assert ended.out == f"logged out: the session was ended; {token_file} was removed\n"
     assert ended.err == ""
     assert agent.sessions == {}
     assert not token_file.exists()
@@ -32,7 +32,7 @@ def test_logout_without_an_agent_removes_the_file_and_warns_that_the_session_liv
     token_file.chmod(0o600)
     ended = in_process("--timeout", "0.01", "logout")
     assert ended.code == 0
-    assert "warning: the session lives until it expires" in ended.err
+    assert "warning: the session stays open until it expires" in ended.err
     assert not token_file.exists()
 
 
@@ -50,7 +50,7 @@ def test_logout_removes_the_name_of_a_refused_file_and_not_what_it_points_to(age
 def test_logout_of_an_empty_file_removes_it(agent, token_file):
     token_file.touch(mode=0o600)
     ended = in_process("logout", terminal=True)
-    assert ended.out == f"logged out: {token_file} is removed\n"
+    assert ended.out == f"logged out: {token_file} was removed\n"
     assert not token_file.exists()
     assert agent.calls == []
 
@@ -59,7 +59,7 @@ def test_a_session_that_cannot_be_ended_is_an_error_but_the_file_is_gone(agent, 
     agent.refuse("revokeToken", StoreError("the disk is on fire"))
     ended = in_process("logout")
     assert ended.code == 74
-    assert "the token file is removed all the same" in ended.err
+    assert "the token file was removed nevertheless" in ended.err
     assert "agentctl: the disk is on fire\n" in ended.err
     assert not token_file.exists()
 
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_removed_is_an_error(agent, token_file):
 def test_logout_all_resets_the_key_and_removes_the_file(agent, logged_in, token_file):
     agent.open()
     ended = in_process("logout", "--all", terminal=True)
-    assert (ended.code, ended.out) == (0, f"every session has ended; {token_file} is removed\n")
+    assert (ended.code, ended.out) == (0, f"every session was ended; {token_file} was removed\n")
     assert agent.methods == ["resetKey"]
     assert not token_file.exists()
 
@@ -84,7 +84,7 @@ def test_logout_all_resets_the_key_and_removes_the_file(agent, logged_in, token_
 def test_logout_all_of_someone_not_logged_in_ends_every_session_too(agent):
     agent.open()
     ended = in_process("logout", "--all", terminal=True)
-    assert (ended.code, ended.out) == (0, "every session has ended\n")
+    assert (ended.code, ended.out) == (0, "every session was ended\n")
     assert agent.sessions == {}
 
 
@@ -94,7 +94,7 @@ def test_logout_all_ends_every_session_though_the_file_cannot_be_removed(agent, 
     ended = in_process("logout", "--all")
     assert (ended.code, ended.out) == (77, "")
     assert agent.methods == ["resetKey"]
-    assert "warning: every session has ended all the same" in ended.err
+    assert "warning: every session was ended nevertheless" in ended.err
     assert f"cannot remove token file {token_file}: Is a directory" in ended.err
 
 
@@ -113,7 +113,7 @@ def test_logout_is_about_the_file_and_says_that_the_session_of_the_variable_goes
     monkeypatch.setenv("AGENTD_TOKEN", other)
     ended = in_process("logout")
     assert ended.code == 0
-    assert "the session of AGENTD_TOKEN goes on" in ended.err
+    assert "the session of AGENTD_TOKEN stays open" in ended.err
     assert list(agent.sessions) == [other]
     assert os.environ["AGENTD_TOKEN"] not in ended.err
 
@@ -124,7 +124,7 @@ def test_logout_says_of_a_token_handed_over_by_descriptor_that_its_session_goes_
     monkeypatch.setenv("AGENTD_TOKEN_FD", "987654")  # not even open: it is not needed for this
     ended = in_process("logout")
     assert ended.code == 0
-    assert "the session of AGENTD_TOKEN_FD goes on" in ended.err
+    assert "the session of AGENTD_TOKEN_FD stays open" in ended.err
     assert agent.sessions == {}
 
 
@@ -133,5 +133,5 @@ def test_logging_out_of_another_agents_session_says_that_it_goes_on(agent, logge
     agent.ended[logged_in] = "OTHER_AGENT"
     ended = in_process("logout")
     assert ended.code == 0
-    assert f"warning: {token_file} held a token of another agent, whose session goes on" in ended.err
+    assert f"warning: {token_file} held a token of another agent, whose session stays open" in ended.err
     assert not token_file.exists()

@@ -270,7 +270,7 @@ def test_pinentry_asks_again_and_shows_what_was_wrong(locked, pinentry):
     assert (
         shown
         == [
-            "SETERROR that is not the passphrase of the key file; the agent makes you wait a little before the next try"
+            "SETERROR that is not the passphrase of the key file; the agent waits a little before the next try"
         ]
         * 2
     )
@@ -328,7 +328,7 @@ def test_without_pinentry_it_says_so(locked, folder, monkeypatch):
     assert ended == (
         77,
         "",
-        "agentctl: pinentry is not installed; without --pinentry the terminal is asked\n",
+        "agentctl: pinentry is not installed; leave out --pinentry to be asked on the terminal\n",
     )
     (folder / "pinentry").write_text("no program")
     (folder / "pinentry").chmod(0o700)

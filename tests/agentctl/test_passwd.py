@@ -36,7 +36,7 @@ def test_the_first_one_is_asked_for_twice(agent):
     assert ended == (
         0,
         "New passphrase of agentd: \nThe new passphrase again: \n"
-        "the key file has a passphrase now; `agentctl lock` locks the agent\n",
+        "the key file now has a passphrase; `agentctl lock` locks the agent\n",
     )
     assert agent.calls[-1] == ("changePassphrase", {"new": b"first"})
 
@@ -45,7 +45,7 @@ def test_the_present_one_is_asked_for_where_there_is_one(agent):
     agent.passphrase = b"old"
     ended = in_conversation("passwd", answers=[(PRESENT, b"old\n"), (NEW, b"new\n"), (AGAIN, b"new\n")])
     assert ended.code == 0
-    assert ended.shown.endswith("the key file has another passphrase now\n")
+    assert ended.shown.endswith("the key file's passphrase was changed\n")
     assert agent.calls[-1] == ("changePassphrase", {"old": b"old", "new": b"new"})
 
 
@@ -57,7 +57,7 @@ def test_only_what_was_wrong_is_asked_for_again(agent):
             (PRESENT, b"wrong\n"),
             (NEW, b"new\n"),
             (AGAIN, b"mew\n"),
-            (b"those two were not the same", b""),
+            (b"the two passphrases differ", b""),
             (NEW, b"\n"),
             (b"an empty passphrase protects nothing", b""),
             (NEW, b"new\n"),
@@ -113,12 +113,12 @@ def test_remove_asks_whether_that_is_meant(agent, folder, old):
     args = ["passwd", "--remove", "--passphrase-file", old]
     ended = on_terminal(*args, asked=b"[y/N]: ", typed=b"n\n")
     assert ended.code == 1
-    assert "whoever reads the key file can make tokens" in ended.shown
+    assert "anybody who reads the key file can make tokens" in ended.shown
     assert "nothing was changed" in ended.shown
     assert agent.passphrase == b"old"
     ended = on_terminal(*args, asked=b"[y/N]: ", typed=b"y\n")
     assert ended.code == 0
-    assert ended.shown.endswith("the key file has no passphrase any more\n")
+    assert ended.shown.endswith("the passphrase was removed from the key file\n")
     assert agent.calls[-1] == ("changePassphrase", {"old": b"old"})
 
 
@@ -148,11 +148,11 @@ def test_what_is_not_needed_is_not_read(agent, new):
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["--passphrase-fd", "0", "--new-passphrase-fd", "0"], "one descriptor"),
-        (["--remove", "--new-passphrase-file", "f"], "exclude each other"),
-        (["--new-passphrase-fd", "0", "--new-passphrase-file", "f"], "exclude each other"),
-        (["--passphrase-fd", "0", "--passphrase-file", "f"], "exclude each other"),
-        (["--askpass", "p", "--pinentry"], "exclude each other"),
+        (["--passphrase-fd", "0", "--new-passphrase-fd", "0"], "a descriptor is read"),
+        (["--remove", "--new-passphrase-file", "f"], "cannot be combined"),
+        (["--new-passphrase-fd", "0", "--new-passphrase-file", "f"], "cannot be combined"),
+        (["--passphrase-fd", "0", "--passphrase-file", "f"], "cannot be combined"),
+        (["--askpass", "p", "--pinentry"], "cannot be combined"),
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_is_asked(agent, args, reason):

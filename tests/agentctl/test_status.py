@@ -100,7 +100,7 @@ def test_a_locked_agent_says_since_when_and_why_and_is_not_asked_for_a_session(
         "passphrase  set; 3 wrong ones since the agent started\n"
         "memory      locked; no other process can read the keys\n"
         "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
-        "you         nobody can know while the agent is locked; `agentctl unlock` unlocks it\n"
+        "you         unknown while the agent is locked; `agentctl unlock` unlocks it\n"
     )
     assert agent.methods == ["getStatus"]
 
@@ -116,11 +116,11 @@ def test_whether_a_caller_is_logged_in_with_a_locked_agent_is_neither_yes_nor_no
 @pytest.mark.parametrize(
     ("reason", "shown"),
     [
-        ("asked", "locked: somebody locked it"),
+        ("asked", "locked: on request"),
         ("suspend", "locked: the machine was suspended"),
-        ("idle", "locked: nobody used it"),
-        ("signal", "locked: a signal locked it"),
-        ("start", "locked: it started so"),
+        ("idle", "locked: it was idle"),
+        ("signal", "locked: a signal"),
+        ("start", "locked: it started locked"),
         ("one of\x1b later", "locked: one of\\x1b later"),
         (None, "locked"),
     ],

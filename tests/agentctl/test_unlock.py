@@ -14,7 +14,7 @@ from tests.agentctl.running import in_conversation, in_process, process
 SECRET = "correct hörse"
 QUESTION = b"Passphrase of agentd: "
 WRONG = "that is not the passphrase of the key file"
-WAITS = "; the agent makes you wait a little before the next try"
+WAITS = "; the agent waits a little before the next try"
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_an_argument_is_refused_with_the_reason(locked):
 def test_two_sources_of_one_passphrase_exclude_each_other(locked, args):
     ended = in_process("unlock", *args)
     assert ended.code == 64
-    assert "exclude each other" in ended.err
+    assert "cannot be combined" in ended.err
     assert locked.calls == []
 
 

@@ -136,7 +136,7 @@ def test_an_agent_that_goes_without_a_word_is_an_error(agent):
     ended = in_process("watch")
     thread.join()
     assert ended.code == 69
-    assert "went away without a word" in ended.err
+    assert "the connection to the agent was lost" in ended.err
 
 
 def test_without_an_agent_there_is_nothing_to_watch(folder):

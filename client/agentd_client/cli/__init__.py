@@ -1,6 +1,6 @@
-"""`agentctl`, the command line of the client. It needs click, which the bare client does not install.
+"""`agentctl`, the client's command line. It needs click, which the bare client does not install.
 
-Importing this package imports nothing heavy; each command imports what it needs when it is called.
+Importing this package is cheap; each command imports what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from . import interrupts, isolation
 __all__ = ["main"]
 
 _UNAVAILABLE = 69
-"""exit_codes.py, where it has its name, needs click."""
+"""`exit_codes.UNAVAILABLE`, which cannot be imported without click."""
 
 
 def main() -> None:
@@ -21,12 +21,12 @@ def main() -> None:
 
     Ends the process with a code of exit_codes.py, or by SIGINT where that came.
     """
-    gc.disable()  # until all that stays is imported: looking through it again and again frees nothing
+    gc.disable()  # until everything is imported: collecting meanwhile frees nothing
     interrupts.end_at_once()
     isolation.keep_to_what_is_installed()
     try:
         code = _run()
-    except (Exception, SystemExit) as error:  # `run` raises nothing: it could not be imported
+    except (Exception, SystemExit) as error:  # an import failed: `run` itself raises nothing
         code = isolation.broken("agentctl", error)
     interrupts.end_by_signal()
     isolation.leave_at_once(code)
@@ -34,7 +34,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        import click  # noqa: F401 - whether it is there at all is the question
+        import click  # noqa: F401 - to see whether it is installed
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise

@@ -1,4 +1,4 @@
-"""The question before something that cannot be undone."""
+"""The question before something that cannot be undone. `agentd` asks it too, so it imports nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def confirmed(question: str) -> bool:
-    """Ask on the terminal; a usage error where there is none to ask on, Abort where the input ends."""
+    """Ask on the terminal; a usage error without a terminal, Abort if the input ends."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError("without a terminal to ask on, --yes is needed", click.get_current_context())
-    # Not click's: it prints a space to standard output.
+    # Not click.confirm, which prints a space to standard output.
     while True:
         click.echo(f"{question} [y/N]: ", nl=False, err=True)
         line = sys.stdin.readline()

@@ -1,6 +1,6 @@
 """Where `agentctl` takes a token from: never from an argument.
 
-Arguments are seen by everyone who can list processes, and stay in the shell's history.
+Arguments are visible to everyone who can list processes, and stay in the shell's history.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from .options import Settings
 
 _MAX_STDIN_BYTES = 2 * MAX_TOKEN_CHARACTERS
-"""Standard input: the longest token, and as much white space around it."""
+"""From standard input: the longest token, and as much white space around it."""
 
-_REFUSAL = (
+_NO_ARGUMENT = (
     "a token is never taken from an argument: arguments show in the process list and stay in the shell's "
-    "history. Hand it over on standard input, as in `... | agentctl verify -`; and if the one just typed "
-    "was real, end its session"
+    "history. Pass it on standard input, as in `... | agentctl verify -`. If the one just typed was real, "
+    "end its session"
 )
 
 
@@ -41,7 +41,7 @@ class NotLoggedInError(Exception):
 
 
 class CurrentToken(NamedTuple):
-    """The caller's own token, and in words where it was found."""
+    """The caller's own token, and where it was found, in words."""
 
     text: str
     origin: str
@@ -52,13 +52,13 @@ class CurrentToken(NamedTuple):
 
 
 def current_token(settings: Settings) -> CurrentToken | None:
-    """The caller's token: from ``--token-file``, else by the order of `paths.token_variable`; None for none.
+    """The caller's token: from ``--token-file``, else in the order of `paths.token_variable`; None if none.
 
     Raises:
         TokenFileError: the token file, or the descriptor of ``AGENTD_TOKEN_FD``, is refused.
     """
     variable = paths.token_variable()
-    if variable is not None and settings.token_file is None:  # a flag is stronger than the environment
+    if variable is not None and settings.token_file is None:  # a flag takes precedence over the environment
         from ..token_file.descriptor import environment_token
 
         return CurrentToken(environment_token() or "", variable, is_from_file=False)
@@ -75,22 +75,22 @@ def require_token(settings: Settings) -> CurrentToken:
 
 
 def token_from_stdin() -> str:
-    """What standard input holds, without the white space around it.
+    """Standard input, without the white space around it.
 
-    It may be anything at all: whether it is a token is for the agent to say.
+    It may be anything: the agent decides whether it is a token.
 
     Raises:
-        InvalidTokenError: it holds more than a token and some white space. It is not read to its end.
+        InvalidTokenError: it is longer than a token and some white space. It is not read to its end.
     """
     if sys.stdin is None:  # the shell's `<&-`
         return ""
     too_long = InvalidTokenError(
         f"standard input holds more than {_MAX_STDIN_BYTES} bytes, which is no session token; "
-        "hand over the token alone"
+        "pass the token alone"
     )
     if sys.stdin.isatty():
         return _typed_token(sys.stdin.fileno(), too_long)
-    # One byte beyond the limit: a part of the input must never be judged as if it were the whole.
+    # One byte beyond the limit: a part of the input must not be taken for the whole.
     content = sys.stdin.buffer.read(_MAX_STDIN_BYTES + 1)
     if len(content) > _MAX_STDIN_BYTES:
         raise too_long
@@ -100,7 +100,7 @@ def token_from_stdin() -> str:
 def _typed_token(descriptor: int, too_long: InvalidTokenError) -> str:
     from .terminal import read_hidden
 
-    try:  # standard input alone may be open for reading only
+    try:  # standard input itself may be read-only
         terminal = os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         terminal = os.dup(descriptor)
@@ -112,39 +112,39 @@ def _typed_token(descriptor: int, too_long: InvalidTokenError) -> str:
 
 
 def refuse_tokens(arguments: Sequence[str]) -> None:
-    """Raise a usage error, without repeating it, where an argument holds what looks like a token.
+    """Raise a usage error, which does not quote it, if an argument contains what looks like a token.
 
-    What follows `exec … --` are the arguments of another command, which may search for such text.
+    Arguments after `exec … --` belong to another command, which may search for such text.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    looked_at = arguments[:end] if "exec" in arguments[:end] else arguments
-    if any(TOKEN_PREFIX in argument.casefold() for argument in looked_at):
-        raise click.UsageError(_REFUSAL)
+    own = arguments[:end] if "exec" in arguments[:end] else arguments
+    if any(TOKEN_PREFIX in argument.casefold() for argument in own):
+        raise click.UsageError(_NO_ARGUMENT)
 
 
 def only_stdin(context: click.Context, parameter: click.Parameter, value: str | None) -> bool:
-    """The callback of an argument that is ``-`` or nothing; returns whether it is ``-``.
+    """The callback of an argument that is ``-`` or absent; returns whether it is ``-``.
 
-    Anything else is refused without being shown: it may be a token of another form.
+    The error does not quote anything else: it may be a token of another form.
     """
     if value not in (None, "-"):
-        raise click.UsageError(_REFUSAL, context)
+        raise click.UsageError(_NO_ARGUMENT, context)
     return value is not None
 
 
 def stdin_or_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """The callback of an argument that is ``-``, a session's id, or nothing.
+    """The callback of an argument that is ``-``, a session id, or absent.
 
-    An empty one comes from an unset shell variable and must not mean the caller's own session. What is no id
-    is not repeated: it may be a token.
+    An empty one comes from an unset shell variable and must not mean the caller's own session. The error does
+    not quote it: it may be a token.
     """
     if value is None or value == "-" or re.fullmatch(_SESSION_ID, value):
         return value
-    raise click.UsageError("that is neither `-` nor a session's id", context)
+    raise click.UsageError("the argument must be `-` or a session id", context)
 
 
 def session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that is a session's id; what is none is not repeated."""
+    """The callback of an option that is a session id; the error does not quote it."""
     if value is None or re.fullmatch(_SESSION_ID, value):
         return value
-    raise click.BadParameter("that is not a session's id", context, parameter)
+    raise click.BadParameter("must be a session id", context, parameter)

@@ -48,20 +48,20 @@ MEANINGS = {
     DONE: "yes, or done",
     NO: "no: not valid, not logged in, nothing to end, not confirmed",
     USAGE: "the command line is wrong",
-    DATA: "a token, label, length of time, name or id is not of the right form",
+    DATA: "a token, label, duration, name or id is malformed",
     UNAVAILABLE: "no agent answers, or it is locked, stopping or cannot start",
-    INTERNAL: "agentctl or the agent has a fault",
+    INTERNAL: "internal error in agentctl or the agent",
     SYSTEM: "the operating system refused something",
     STORE: "the agent's store failed, or the output could not be written",
-    TRY_AGAIN: "no answer in time, the outcome unknown, or something busy",
+    TRY_AGAIN: "timeout, unknown outcome, or something is busy",
     PROTOCOL: "what answers does not speak this protocol",
-    REFUSED: "refused: a passphrase, the token file, another user's agent, more than a session allows",
-    CONFIG: "the agent's key file or settings, or a variable such as HOME, are unusable",
+    REFUSED: "permission denied: passphrase, token file, another user's agent, or limits of the session",
+    CONFIG: "unusable key file or settings of the agent, or a variable such as HOME",
     NOT_EXECUTABLE: "exec: the command cannot be executed",
-    NOT_FOUND: "exec: there is no such command",
+    NOT_FOUND: "exec: no such command",
     INTERRUPTED: "interrupted",
 }
-"""Every code in a few words, as `agentctl --help` shows them."""
+"""Every code in a few words, for `agentctl --help`."""
 
 _OTHERS: dict[type[BaseException], int] = {
     NotLoggedInError: NO,
@@ -73,7 +73,7 @@ _OTHERS: dict[type[BaseException], int] = {
     OSError: SYSTEM,
     OutputError: STORE,
 }
-"""Of what is no `AgentdError`: those declare their own."""
+"""For errors that are no `AgentdError`, which declares its own."""
 
 
 def exit_code(error: BaseException, own: Mapping[type[BaseException], int] | None = None) -> int:

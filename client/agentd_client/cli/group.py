@@ -1,4 +1,4 @@
-"""`agentctl` itself: the table of its commands, none of which is imported before it is called."""
+"""`agentctl` itself, and the table of its commands, which are imported when they are called."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ COMMANDS = {
     "logout": Entry("logout", "End the session of the token file and remove the file."),
     "status": Entry("status", "Show the agent and whether you are logged in."),
     "token": Entry("token", "Print the current session token."),
-    "verify": Entry("verify", "Exit 0 where a token is valid, 1 where it is not."),
-    "inspect": Entry("inspect", "Show all that the agent knows of a token or session."),
-    "renew": Entry("renew", "Begin the session's lifetime anew, with a new token."),
+    "verify": Entry("verify", "Exit 0 if a token is valid, 1 if it is not."),
+    "inspect": Entry("inspect", "Show all that the agent knows about a token or session."),
+    "renew": Entry("renew", "Extend the session, with a new token."),
     "exec": Entry("exec", "Run a command with a session of its own."),
     "list": Entry("list", "Show the sessions, newest first."),
-    "watch": Entry("watch", "Show what happens to sessions, as it happens."),
-    "audit": Entry("audit", "Show what was done, by the audit log."),
+    "watch": Entry("watch", "Show events as they happen."),
+    "audit": Entry("audit", "Show the audit log."),
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
-    "reset-key": Entry("reset_key", "Replace the session key: every session ends."),
-    "lock": Entry("lock", "Lock the agent: it wipes its keys and answers nobody."),
+    "reset-key": Entry("reset_key", "Replace the session key, which ends every session."),
+    "lock": Entry("lock", "Lock the agent, which wipes its keys."),
     "unlock": Entry("unlock", "Unlock the agent with its passphrase."),
     "passwd": Entry("passwd", "Set, change or remove the agent's passphrase."),
     "completion": Entry("completion", "Print the shell's completion script."),
@@ -50,22 +50,23 @@ COMMANDS = {
 
 HELP = """Open, see and end sessions of agentd, the local session agent.
 
-A session says: this caller belongs to what the user opened and has not ended. Whoever runs as the user and
-can reach the agent's socket can open sessions of its own; a token protects against those who cannot.
+A session shows that a caller belongs to something that the user opened and has not ended. Any program that
+runs as the user and can reach the agent's socket can open sessions; a token protects against programs that
+cannot.
 """
 
 ENVIRONMENT = (
     (paths.SOCKET_VARIABLE, "the agent's socket"),
-    (paths.TOKEN_VARIABLE, "a token itself; stronger than the other two, weaker than --token-file"),
-    (paths.TOKEN_FD_VARIABLE, "the open file descriptor that holds a token; stronger than the file"),
+    (paths.TOKEN_VARIABLE, "a token; takes precedence over the next two, but not over --token-file"),
+    (paths.TOKEN_FD_VARIABLE, "an open file descriptor that holds a token; takes precedence over the file"),
     (paths.TOKEN_PATH_VARIABLE, "the token file"),
-    ("AGENTD_ASKPASS", "the program that asks for a passphrase where there is no terminal"),
-    ("NO_COLOR", "set to anything: no colours"),
+    ("AGENTD_ASKPASS", "the program that asks for a passphrase if there is no terminal"),
+    ("NO_COLOR", "if set, no colours"),
 )
 
 
 class AgentctlGroup(HelpfulGroup):
-    """A group that knows its commands by name and imports one when it is called."""
+    """A group that knows its commands by name and imports them when they are called."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -76,7 +77,7 @@ class AgentctlGroup(HelpfulGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command of that name; None where there is none."""
+        """Import the command of that name; None if there is none."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -84,16 +85,16 @@ class AgentctlGroup(HelpfulGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table, from the table."""
+        """Write the table of commands."""
         _table(formatter, "Commands", [(name, entry.summary) for name, entry in COMMANDS.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what the environment does and what the exit codes mean."""
+        """Write the environment variables and the exit codes."""
         _table(formatter, "Environment", ENVIRONMENT)
         _table(formatter, "Exit codes", [(str(code), meaning) for code, meaning in MEANINGS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command's name, from the table, or an option of the group."""
+        """Complete the name of a command, or an option of the group."""
         from click.shell_completion import CompletionItem
 
         names = [
@@ -119,9 +120,9 @@ def _table(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str,
 @click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
 @click.pass_context
 def root(context: click.Context) -> int:
-    """Show the help, as an error, where no command is named."""
+    """Show the help, as an error, if no command is named."""
     if context.invoked_subcommand is None:
-        with suppress(OSError):  # nobody reads; the exit code still tells
+        with suppress(OSError):  # nobody reads it; there is still the exit code
             click.echo(context.get_help(), err=True)
         return USAGE
     return 0

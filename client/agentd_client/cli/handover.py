@@ -16,12 +16,12 @@ FD, FILE, ENV = "fd", "file", "env"
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# The file, and what is beside it while its token is renewed.
+# The file itself, and those beside it while its token is renewed.
 _FILE_NAME = r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?"
 
 
 class Handover:
-    """A token that waits for its command: the variable that tells of it, and how to take it back."""
+    """A token prepared for a command: the variable that names it, and how to take it back."""
 
     __slots__ = ("_variable", "_value", "take_back")  # noqa: RUF023 - the order of the constructor
 
@@ -31,16 +31,16 @@ class Handover:
         self.take_back = take_back
 
     def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The command's environment: of the variables that can name a token, only this one."""
+        """The command's environment, with this and no other variable that can name a token."""
         return paths.without_tokens(environ) | {self._variable: self._value}
 
 
 def hand_over(created: CreatedToken, way: str) -> Handover:
-    """Lay the token ready in that way: `FD`, `FILE` or `ENV`.
+    """Prepare the token for handing over by `FD`, `FILE` or `ENV`.
 
     Raises:
-        TokenFileError: there can be no private file.
-        OSError: there can be no descriptor.
+        TokenFileError: the private file cannot be made.
+        OSError: the descriptor cannot be made.
     """
     if way == ENV:
         return Handover(paths.TOKEN_VARIABLE, created.token, lambda: None)
@@ -53,7 +53,7 @@ def hand_over(created: CreatedToken, way: str) -> Handover:
 
 
 def handover_folder() -> str:
-    """The folder of the files that commands get."""
+    """The folder of the files that are handed to commands."""
     return os.path.join(paths.runtime_dir(), "exec")
 
 
@@ -61,13 +61,13 @@ def _by_file(created: CreatedToken) -> Handover:
     folder_path = handover_folder()
     name = f"{os.getpid()}-{created.id}"
     path = os.path.join(folder_path, name)
-    if not re.fullmatch(_FILE_NAME, name):  # it becomes a path, and an agent could answer anything
+    if not re.fullmatch(_FILE_NAME, name):  # it becomes part of a path, and an agent could answer anything
         raise TokenFileError("the agent gave the session an id that cannot name a file; use --fd")
     try:
         with TokenFolder.opened_for_writing(folder_path) as folder:
             _clean(folder)
             with open(folder.open(name, _FILE_FLAGS, 0o600), "wb") as file:
-                os.fchmod(file.fileno(), 0o600)  # the umask may have taken our own rights
+                os.fchmod(file.fileno(), 0o600)  # the umask may have removed our own permissions
                 file.write(created.token.encode("ascii") + b"\n")
     except OSError as error:
         raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
@@ -83,7 +83,7 @@ def _clean(folder: TokenFolder) -> None:
     for name in os.listdir(folder.path):
         found = re.fullmatch(_FILE_NAME, name)
         if found is not None and not _runs(int(found[1])):
-            with suppress(OSError):  # another cleans at the same time
+            with suppress(OSError):  # another process may clean up at the same time
                 folder.remove(name)
 
 
@@ -93,5 +93,5 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        pass  # of another user by now, or no number of a process: not ours to judge
+        pass  # another user's process by now, or not a pid: leave the file
     return True

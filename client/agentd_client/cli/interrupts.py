@@ -1,31 +1,31 @@
-"""What SIGINT (Ctrl-C) does to a program: it ends as others do, whenever the signal comes.
+"""SIGINT (Ctrl-C): it ends the program whenever it comes, as it ends other programs.
 
-While it imports and reads its arguments, the signal's default ends it: there is nothing to say and nothing to
-undo. During a command's work it raises KeyboardInterrupt, so that what was begun can be taken back; then the
-process ends by the signal all the same, which tells a shell that it was interrupted (exit status 130).
-A SIGINT that was ignored when the program began, as nohup(1) and background jobs have it, stays ignored.
+During imports and the parsing of arguments the signal's default action ends the process: there is nothing to
+undo. While a command works it raises KeyboardInterrupt, so that the command can clean up; then the process
+still ends by the signal, which tells a shell that it was interrupted (exit status 130). A SIGINT that was
+ignored when the program started, as with nohup(1) and background jobs, stays ignored.
 
-Python's own handler alone will not do: an exception that it raises inside an import prints a traceback, and
-inside a callback of the import system it is dropped.
+Python's own handler is not enough: an exception that it raises during an import prints a traceback, and
+within a callback of the import system it is lost.
 """
 
 from __future__ import annotations
 
-# Not `signal`, which imports `enum` first: this is what has to run within a moment of the start.
-import _signal  # type: ignore[import-not-found]  # typeshed knows `signal` alone
+# Not `signal`, which imports `enum`: this has to run as early as possible.
+import _signal  # type: ignore[import-not-found]  # typeshed only knows `signal`
 import os
 
 _seen = False
 
 
 def end_at_once() -> None:
-    """Let SIGINT end the process, until `Raised` is entered. To be called first."""
+    """Let SIGINT end the process until `Raised` is entered. Call this first."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
 class Raised:
-    """While entered, SIGINT raises KeyboardInterrupt; only in a program that called `end_at_once`."""
+    """A context in which SIGINT raises KeyboardInterrupt, if the program has called `end_at_once`."""
 
     def __enter__(self) -> None:
         """Begin."""
@@ -34,7 +34,7 @@ class Raised:
             _signal.signal(_signal.SIGINT, self._handler)
 
     def __exit__(self, *_: object) -> None:
-        """Let it end the process again."""
+        """Let SIGINT end the process again."""
         if self._changes:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
@@ -42,7 +42,7 @@ class Raised:
 
 
 class Noted(Raised):
-    """`Raised`, and `end_by_signal` knows that the signal came, whatever became of the exception."""
+    """As `Raised`; also notes the signal for `end_by_signal`, whatever happens to the exception."""
 
     @staticmethod
     def _handler(number: int, frame: object) -> None:
@@ -51,19 +51,19 @@ class Noted(Raised):
 
 
 def note() -> None:
-    """It came; `end_by_signal` will end the process."""
+    """Note that SIGINT came, so that `end_by_signal` ends the process."""
     global _seen
     _seen = True
 
 
 def forget() -> None:
-    """It was meant as an answer, and is answered."""
+    """Forget a SIGINT that the command has handled."""
     global _seen
     _seen = False
 
 
 def end_by_signal() -> None:
-    """End this process by SIGINT where that was noted; returns where it was not, or is blocked."""
+    """End this process by SIGINT if one was noted; returns otherwise, or if the signal is blocked."""
     if _seen:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         os.kill(os.getpid(), _signal.SIGINT)

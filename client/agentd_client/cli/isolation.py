@@ -1,8 +1,8 @@
-"""The commands run what was installed with them, whatever PYTHONPATH says and wherever they are started.
+"""The commands only import what was installed with them, whatever PYTHONPATH and the current folder are.
 
-A `click.py` in a project's folder would otherwise be imported, and could end `agentctl verify` with any exit
-code. What Python itself runs before a program (sitecustomize) is beyond this: `make install` writes commands
-that start Python with ``-I``, which leaves nothing to do here.
+Otherwise a `click.py` in a project's folder would be imported and could end `agentctl verify` with any exit
+code. This cannot prevent what Python runs before the program (sitecustomize): the commands that `make
+install` writes start Python with ``-I``, which leaves nothing to do here.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = (
-    False  # known to type checkers by its name; the agent hardens itself after this, without delay
-)
+TYPE_CHECKING = False  # without importing `typing`: the agent hardens its process after this, without delay
 if TYPE_CHECKING:
     from typing import NoReturn
 
 FAULT = 70
-"""EX_SOFTWARE, for a start that is broken: 1 would be an answer."""
+"""EX_SOFTWARE, if the program cannot start: 1 would mean no."""
 
 
 def keep_to_what_is_installed() -> None:
-    """Take off Python's path what it was led to: PYTHONPATH, and the folder of the script or the current one.
+    """Remove PYTHONPATH and the script's or the current folder from Python's path.
 
-    The one that holds this package stays, for those who run it from a folder of sources.
+    The folder of this package stays, for those who run it from a source tree.
     """
     if sys.flags.ignore_environment and sys.flags.safe_path:
         return
@@ -37,29 +35,29 @@ def keep_to_what_is_installed() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End with this code, also where PYTHONINSPECT asks for a prompt, which would end with another."""
+    """Exit with this code, even if PYTHONINSPECT asks for a prompt, which would exit with another."""
     if sys.flags.inspect or (os.environ.get("PYTHONINSPECT") and not sys.flags.ignore_environment):
         leave_at_once(code)
     sys.exit(code)
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End with this code, and spare the interpreter the taking apart of every module, a sixth of a short run.
+    """Exit with this code without the interpreter's clean-up, which takes a sixth of a short run.
 
-    For a program that has nothing to do at its end (`atexit`) and waits for no thread.
+    For a program that has no `atexit` functions and waits for no thread.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
-        except OSError:  # nobody reads, or no room
+        except OSError:  # nobody reads it, or the disk is full
             pass
     os._exit(code)
 
 
 def broken(program: str, error: BaseException) -> int:
-    """Say that the program cannot even start, and what it ends with."""
+    """Report that the program cannot start; returns its exit code."""
     if sys.stderr is not None:
         what = type(error).__name__ + (f", {error.name}" if isinstance(error, ImportError) else "")
-        sys.stderr.write(f"{program} cannot start ({what}): install it anew\n")
+        sys.stderr.write(f"{program} cannot start ({what}): reinstall it\n")
     return FAULT

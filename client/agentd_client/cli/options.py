@@ -1,4 +1,4 @@
-"""The options that every command has, and what they set. They work before and after the command's name."""
+"""The options that every command has, before or after its name, and what they set."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from . import interrupts
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
 DEFAULT_PATIENCE_SECONDS = 0.5
-"""For an agent that is not there, where no --timeout was given: one that is starting needs far less."""
+"""How long to wait for an agent that is not there, without --timeout; one that is starting needs far less."""
 
 MAX_TIMEOUT_SECONDS = 3600.0
 
 
 class Settings:
-    """What the shared options say; `now` gives the time in seconds since 1970."""
+    """The values of the shared options; `now` returns the time in seconds since 1970."""
 
     __slots__ = ("debug", "json", "now", "patience", "socket", "timeout", "token_file")
 
@@ -40,15 +40,15 @@ class Settings:
         return self.token_file or paths.session_token_path()
 
     def at_least(self, seconds: float) -> float:
-        """The timeout of a call that takes longer than others; what --timeout says counts all the same."""
+        """The timeout of a call that takes longer than others, unless --timeout was given."""
         return self.timeout if self.patience is None else max(self.timeout, seconds)
 
     def connect(self, agent_uid: int | None = None) -> Client:
-        """Connect to the agent, which may be another user's; raises what `Client.connect` raises."""
+        """Connect to the agent, which may be another user's; raises as `Client.connect` does."""
         return Client.connect(self.socket, timeout=self.timeout, patience=self.patience, agent_uid=agent_uid)
 
     def session(self) -> Session:
-        """The session whose token the token file holds; touches no file."""
+        """The session of the token file; touches no file."""
         return Session.create_session(session_token_path=self.token_path)
 
 
@@ -56,22 +56,22 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     # An option that was not given must not undo the one given before the command's name.
     if value is None or value is False:
         return
-    if value == "":  # an unset shell variable; the default place would be another one than was meant
-        raise click.BadParameter("is empty", context, parameter)
+    if value == "":  # an unset shell variable: the default would be another place than was meant
+        raise click.BadParameter("must not be empty", context, parameter)
     setattr(context.ensure_object(Settings), str(parameter.name), value)
 
 
 def _keep_timeout(context: click.Context, parameter: click.Parameter, value: float | None) -> None:
     if value is not None and not 0 < value <= MAX_TIMEOUT_SECONDS:  # NaN is neither
         limit = f"{MAX_TIMEOUT_SECONDS:.0f}"
-        raise click.BadParameter(f"is a number of seconds above 0, at most {limit}", context, parameter)
+        raise click.BadParameter(f"must be a number of seconds above 0, at most {limit}", context, parameter)
     _keep(context, parameter, value)
-    if value is not None:  # who says how long to wait means it for an agent that is still to come as well
+    if value is not None:  # it also applies to waiting for an agent that is starting
         context.ensure_object(Settings).patience = None
 
 
 def shared_options() -> list[click.Parameter]:
-    """The options that the group and each of its commands have."""
+    """The options of the group and of each of its commands."""
     return [
         click.Option(
             ["--json"], is_flag=True, expose_value=False, callback=_keep, help="Print one JSON object."
@@ -90,7 +90,7 @@ def shared_options() -> list[click.Parameter]:
             expose_value=False,
             callback=_keep_timeout,
             help=f"How long to wait for the agent.  [default: {DEFAULT_TIMEOUT_SECONDS:g}, "
-            f"and {DEFAULT_PATIENCE_SECONDS:g} for one that is not there]",
+            f"{DEFAULT_PATIENCE_SECONDS:g} if there is none]",
         ),
         click.Option(
             ["--token-file"],
@@ -107,13 +107,13 @@ def shared_options() -> list[click.Parameter]:
 
 
 class AgentctlCommand(click.Command):
-    """A command with the shared options behind its own."""
+    """A command with the shared options after its own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Do its work, which an interruption lets take back what it began."""
+        """Run the command; an interruption lets it clean up."""
         with interrupts.Noted():
             return super().invoke(ctx)

@@ -1,11 +1,11 @@
 """Results on standard output, in one of three forms: for a person, for a pipe, as JSON.
 
-A terminal gets aligned words with a little colour; a pipe gets ``key<TAB>value`` lines that stay the same
+A terminal gets aligned text with a little colour; a pipe gets ``key<TAB>value`` lines, which stay the same
 from version to version; ``--json`` gets one object with the protocol's names.
 
-What a command prints is collected and written whole (`whole_output`). So a reader that has seen enough after
-the first line (`grep -q`, `head`) changes nothing: its going away is no failure, and the exit code is the
-command's own. Output that cannot be written for another reason is an `OutputError`.
+The output of a command is collected and written at its end (`whole_output`). So a reader that stops after
+the first line (`grep -q`, `head`) changes nothing: that is not a failure, and the exit code is the command's
+own. Output that cannot be written for another reason is an `OutputError`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Row = tuple[str, str]
 
 
 class OutputError(OSError):
-    """Standard output could not be written: a full disk, a broken device."""
+    """Standard output could not be written, because of a full disk for example."""
 
 
 class _Block(io.TextIOWrapper):
-    """Stands in for standard output and collects what is written to it."""
+    """Replaces standard output and collects what is written to it."""
 
     def __init__(self, stream: TextIO) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -47,10 +47,10 @@ class _Block(io.TextIOWrapper):
         return self._stream.fileno()
 
     def write_out(self) -> bool:
-        """Write what was collected; returns whether somebody still reads.
+        """Write what was collected; returns whether anybody still reads.
 
         Raises:
-            OutputError: it cannot be written. It is not tried again.
+            OutputError: it cannot be written; it is not tried again.
         """
         self.seek(0)
         content = bytes(self.buffer.read())
@@ -70,17 +70,17 @@ class _Block(io.TextIOWrapper):
 def _write(stream: TextIO, content: bytes, encoding: str) -> None:
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # a stand-in of some other program's
+    except (OSError, ValueError):  # another program's replacement, without a descriptor
         stream.write(content.decode(encoding))
         stream.flush()
         return
-    # Past Python's buffer: what cannot be written would stay there, be tried again at the interpreter's end,
-    # and change the exit code to 120.
+    # Bypasses Python's buffer: what cannot be written would stay there, be tried again when the interpreter
+    # exits, and change the exit code to 120.
     view = memoryview(content)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # another program made the file non-blocking, which all who share it see
+        except BlockingIOError:  # a program that shares the file made it non-blocking
             _wait_until_writable(descriptor)
 
 
@@ -94,13 +94,13 @@ def _wait_until_writable(descriptor: int) -> None:
 
 @contextmanager
 def whole_output() -> Iterator[None]:
-    """Collect what is printed, and write it at the end, also before an error is reported.
+    """Collect what is printed and write it at the end, and before an error is reported.
 
     Raises:
         OutputError: it cannot be written, and nothing else failed.
     """
     stream = sys.stdout
-    if stream is None:  # closed by the shell: nothing is to be printed
+    if stream is None:  # closed by the shell: there is nothing to print to
         yield
         return
     block = _Block(stream)
@@ -118,7 +118,7 @@ def whole_output() -> Iterator[None]:
 
 
 def write_now() -> bool:
-    """Write what was printed so far, where more may come much later; returns whether somebody still reads.
+    """Write what was printed so far, if more may come much later; returns whether anybody still reads.
 
     Raises:
         OutputError: it cannot be written.
@@ -127,9 +127,9 @@ def write_now() -> bool:
 
 
 def settle_stderr() -> None:
-    """Give up what standard error does not take, and the interpreter would try again at its end.
+    """Discard what cannot be written to standard error.
 
-    Failing there changes the exit code to 120.
+    The interpreter would try again when it exits, fail, and change the exit code to 120.
     """
     if sys.stderr is None:
         return
@@ -143,7 +143,7 @@ def settle_stderr() -> None:
 
 
 def printable(text: str) -> str:
-    """The text with whatever could steer a terminal or break a line written as an escape."""
+    """The text, with escapes for everything that could control a terminal or break a line."""
     return escaped(text)
 
 
@@ -168,7 +168,7 @@ def show(
     human: Callable[[], Iterable[str]],
     plain: Iterable[str] | None = None,
 ) -> None:
-    """Print a result; `plain` is for a pipe where it is to be something else than the document's fields."""
+    """Print a result; `plain` replaces the document's fields as the form for a pipe."""
     if settings.json:
         show_json(document)
         return
@@ -178,20 +178,20 @@ def show(
 
 
 def show_json(document: Mapping[str, Any]) -> None:
-    """Print one object on a line of its own."""
+    """Print an object on one line."""
     import json
 
     show_line(json.dumps(document))
 
 
 def show_line(line: str) -> None:
-    """Print a line; what the output's encoding cannot say is an escape."""
-    # With the stream named, because click on its own takes ASCII for a mistake and writes UTF-8.
+    """Print a line, with escapes for what the output's encoding does not have."""
+    # Names the stream, because click itself takes ASCII for a mistake and writes UTF-8.
     click.echo(line, file=sys.stdout)
 
 
 def colour(text: str, name: str) -> str:
-    """The text in that colour, where standard output shows colours and NO_COLOR (no-color.org) is not set."""
+    """The text in that colour, if standard output shows colours and NO_COLOR (no-color.org) is not set."""
     if not is_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return click.style(text, fg=name)
@@ -214,7 +214,7 @@ def _fields(document: Mapping[str, Any], within: str = "") -> Iterator[str]:
 
 
 def plain_text(value: Any) -> str:
-    """A value as a pipe gets it: nothing for None, a list in the form of JSON, never a tab or a new line."""
+    """A value for a pipe: nothing for None, a list as JSON, never a tab or a newline."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -227,5 +227,5 @@ def plain_text(value: Any) -> str:
 
 
 def tab_separated(values: Iterable[Any]) -> str:
-    """One line of a table for a pipe: whole values, a tab between them."""
+    """A line of values for a pipe, separated by tabs."""
     return "\t".join(plain_text(value) for value in values)

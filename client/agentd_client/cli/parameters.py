@@ -1,4 +1,4 @@
-"""Options that several commands share: lengths of time, names, and the conditions that choose sessions."""
+"""Options that several commands share: durations, names, and the conditions that choose sessions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .current_token import session_id
 from .options import Settings
 
 _SECONDS_SINCE_1970 = r"[0-9]{10,11}|[0-9]{1,11}\.[0-9]{1,9}"
-"""With a fraction, as pipes get it, or so many that as a length of time it would be 31 years."""
+"""With a fraction, as pipes get it, or with so many digits that it cannot be a duration: 31 years."""
 
 _TIME_OF_DAY = r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?"
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
-def expiry(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    """The callback of a session's length of time: whole seconds from 1, or `NEVER`."""
+def ttl(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """The callback of a session's time to live: whole seconds from 1, or `NEVER`."""
     found = _duration(context, parameter, value)
-    if found == 0:  # the protocol has it; on a command line it is a slip that ends a working session
-        raise click.BadParameter("is 0, and the session would be over at once", context, parameter)
+    if found == 0:  # allowed by the protocol; on a command line it is a mistake
+        raise click.BadParameter("must not be 0, as the session would end at once", context, parameter)
     return found
 
 
@@ -38,17 +38,18 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """The callback of a length of time that ends: whole seconds."""
+    """The callback of a finite duration: whole seconds."""
     found = _duration(context, parameter, value)
     if isinstance(found, str):
-        raise click.BadParameter(f"is a length of time, not {NEVER}", context, parameter)
+        raise click.BadParameter(f"must be a duration, not {NEVER}", context, parameter)
     return found
 
 
 def moment(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """The callback of a point in time: seconds since 1970.
+    """The callback of a point in time; returns seconds since 1970.
 
-    By how long ago it was, or as these commands print it: seconds since 1970, a time of the day, a date.
+    It is given as a duration before now, or as these commands print it: seconds since 1970, a time of day, a
+    date.
     """
     if value is None:
         return None
@@ -65,7 +66,7 @@ def moment(context: click.Context, parameter: click.Parameter, value: str | None
         return _time_of_day(value, now) if re.fullmatch(_TIME_OF_DAY, value) else _date(value)
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
-            "is neither how long ago (90, 30m, 8h, 2d) nor a time (09:30, 09:30:15), a date (2030-01-31, "
+            "must be how long ago (90, 30m, 8h, 2d), a time (09:30, 09:30:15), a date (2030-01-31, "
             "2030-01-31T09:30) or seconds since 1970",
             context,
             parameter,
@@ -79,7 +80,7 @@ def _date(value: str) -> float:
 
 
 def _time_of_day(value: str, now: float) -> float:
-    """The last time that the clock showed this."""
+    """The last time at which the clock showed this."""
     from datetime import datetime, time, timedelta
 
     today = datetime.fromtimestamp(now)
@@ -88,63 +89,63 @@ def _time_of_day(value: str, now: float) -> float:
 
 
 def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value == "":  # an unset shell variable; it must not choose every session without a label
-        raise click.BadParameter("is empty", context, parameter)
+    if value == "":  # an unset shell variable: it must not choose every session without a label
+        raise click.BadParameter("must not be empty", context, parameter)
     return value
 
 
 def names(given: tuple[str, ...]) -> list[str] | None:
-    """The values of an option that can be repeated; None where it was not given, which means all."""
+    """The values of a repeatable option; None if it was not given, which means all."""
     return list(given) or None
 
 
 asked_audience = click.option(
-    "--audience", metavar="NAME", help="Who asks, as the session's audience names it."
+    "--audience", metavar="NAME", help="Who asks, by its name in the session's audience."
 )
 asked_scopes = click.option(
-    "--scope", "scopes", metavar="NAME", multiple=True, help="What it has to be good for; may be repeated."
+    "--scope", "scopes", metavar="NAME", multiple=True, help="A scope that is needed; repeatable."
 )
-"""What `verify` and `inspect` ask for."""
+"""For `verify` and `inspect`."""
 
 given_audience = click.option(
     "--audience",
     "audience",
     metavar="NAME",
     multiple=True,
-    help="Who may take its token for good; may be repeated.  [default: anyone]",
+    help="Who may accept its token; repeatable.  [default: anyone]",
 )
 given_scopes = click.option(
     "--scope",
     "scopes",
     metavar="NAME",
     multiple=True,
-    help="What it is good for; may be repeated.  [default: everything]",
+    help="What it is good for; repeatable.  [default: everything]",
 )
 given_uses = click.option(
     "--max-uses",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How often it verifies.  [default: without limit]",
+    help="How often it can be verified.  [default: unlimited]",
 )
-"""What a new session gets."""
+"""For a new session."""
 
 _CONDITIONS = (
-    click.option("--state", type=click.Choice((ACTIVE, EXPIRED)), help="Only those in that state."),
+    click.option("--state", type=click.Choice((ACTIVE, EXPIRED)), help="Only sessions in this state."),
     click.option(
         "--label",
         metavar="PATTERN",
         callback=_filled,
-        help="Only those whose label fits; * is any text, ? any character.",
+        help="Only sessions whose label matches; * is any text, ? any character.",
     ),
     click.option(
-        "--pid", type=click.IntRange(min=1), metavar="PID", help="Only those that this process opened."
+        "--pid", type=click.IntRange(min=1), metavar="PID", help="Only sessions that this process opened."
     ),
-    click.option("--parent", metavar="ID", callback=session_id, help="Only those below that session."),
+    click.option("--parent", metavar="ID", callback=session_id, help="Only sessions below this one."),
 )
 
 
 def conditions(function: AnyFunction) -> AnyFunction:
-    """Give a command the options that choose sessions: state, label, pid, parent."""
+    """Add the options that choose sessions: state, label, pid, parent."""
     for option in reversed(_CONDITIONS):
         function = option(function)
     return function

@@ -24,7 +24,7 @@ _BUILTINS = (
     r"|history|if|jobs|let|local|popd|pushd|readonly|read|return|set|shift|shopt|source|times|trap|type(set)?"
     r"|ulimit|umask|unalias|unset|until|wait|while"
 )
-"""What shells carry out themselves, and what is no program of its own on most machines."""
+"""Commands of shells that are not programs on most machines."""
 
 
 class NotExecutedError(Exception):
@@ -34,7 +34,7 @@ class NotExecutedError(Exception):
 
 
 class NotExecutableError(NotExecutedError):
-    """The command is there, and the system refuses to execute it."""
+    """The command exists, but the system refuses to execute it."""
 
     code = "NOT_EXECUTABLE"
 
@@ -46,21 +46,21 @@ class NotFoundError(NotExecutedError):
 
 
 def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Replace this program by the command, which is searched for in the PATH of `environ`.
+    """Replace this program by the command, which is looked up in the PATH of `environ`.
 
     Raises:
-        NotFoundError, NotExecutableError: it could not; this program goes on as it was.
+        NotFoundError, NotExecutableError: it cannot be run; this program continues.
     """
     import signal
 
     if not command[0]:
-        raise NotFoundError("the command's name is empty, as an unset variable of the shell leaves it")
+        raise NotFoundError("the command's name is empty; is a shell variable unset?")
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the shell
             with suppress(OSError):
                 stream.flush()
-    # What Python ignores for itself a command would inherit. The handler of SIGINT goes with execve(2), while
-    # a SIGINT that was ignored already when this program began stays ignored, as nohup(1) and shells mean it.
+    # The command would inherit the signals that Python ignores. execve(2) resets the handler of SIGINT; a
+    # SIGINT that was ignored when this program started stays ignored, as nohup(1) and shells intend.
     changed = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
     try:
         os.execvpe(command[0], list(command), dict(environ))  # noqa: S606 - no shell: that is the point
@@ -76,17 +76,17 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
 def _not_found(name: str, error: OSError) -> NotExecutedError:
     if "/" in name:
         if os.path.isfile(name):  # execve(2): then it is the interpreter of a script that is not there
-            return NotExecutableError(f"{name}: the interpreter that its first line names is not there")
+            return NotExecutableError(f"{name}: the interpreter in its first line does not exist")
     elif re.match(_ASSIGNMENT, name):  # what is assigned may be a secret
         return NotFoundError(
-            f"{name.partition('=')[0]}=… is an assignment and no command; run `env` with it and the command"
+            f"{name.partition('=')[0]}=… is an assignment, not a command; run `env` with it and the command"
         )
     elif re.fullmatch(_BUILTINS, name):
-        return NotFoundError(f"{name} is a command of the shell and no program; run `sh -c '{name} …'`")
+        return NotFoundError(f"{name} is a shell command, not a program; run `sh -c '{name} …'`")
     elif not _SHELL_CHARACTERS.isdisjoint(name):
         return NotFoundError(
-            f"{name}: {_reason(error)}; the words of a command are arguments of their own, and a line for "
-            "the shell is run by `sh -c`"
+            f"{name}: {_reason(error)}; pass the words of a command as separate arguments, or run a shell "
+            "command line with `sh -c`"
         )
     return NotFoundError(f"{name}: {_reason(error)}")
 
@@ -94,7 +94,7 @@ def _not_found(name: str, error: OSError) -> NotExecutedError:
 def _not_executable(name: str, error: OSError, environ: Mapping[str, str]) -> NotExecutableError:
     path = _path_of(name, environ)
     if os.path.isdir(path):
-        return NotExecutableError(f"{name}: it is a folder")
+        return NotExecutableError(f"{name}: is a folder")
     if error.errno == errno.ENOEXEC:
         return NotExecutableError(
             f"{name}: {_reason(error)}; if it is a script, begin it with a line like #!/bin/sh, or run "

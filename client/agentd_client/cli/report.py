@@ -16,49 +16,48 @@ from .program import NotExecutedError
 if TYPE_CHECKING:
     from .options import Settings
 
-# Only what the sentence itself, which the library wrote, cannot know or does not say.
+# Only what the library's own sentence does not say.
 _NEXT: dict[type[BaseException], str] = {
     NotLoggedInError: "log in with `agentctl login`",
-    errors.AgentUnreachableError: "where systemd runs it, `systemctl --user start agentd` starts it",
+    errors.AgentUnreachableError: "if systemd runs it, start it with `systemctl --user start agentd`",
     errors.AgentStoppingError: "start it again with `agentd serve` or `systemctl --user start agentd`",
     errors.AgentTimeoutError: "wait longer with --timeout SECONDS",
-    errors.VersionsDifferError: "where systemd runs the agent, `systemctl --user restart agentd` restarts it",
-    errors.ProtocolError: "see what listens where --socket or AGENTD_SOCKET says",
+    errors.VersionsDifferError: "if systemd runs it, restart it with `systemctl --user restart agentd`",
+    errors.ProtocolError: "check what listens at the socket of --socket or AGENTD_SOCKET",
     errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent; "
-    "or it is a socket that only verifies, where `agentctl verify` works and nothing else",
+    "or this is a verify socket, at which only `agentctl verify` works",
     errors.InvalidMessageError: "agentctl and the agent are of different versions: restart the agent",
-    errors.LocalParamsError: "nothing was sent; look at what the command line says",
+    errors.LocalParamsError: "nothing was sent; check the command line",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
     errors.AgentInternalError: "see the agent's log (`journalctl --user -u agentd`)",
     errors.StoreError: "see the agent's log (`journalctl --user -u agentd`)",
-    errors.ParentNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
-    errors.NotWithinParentError: "`agentctl inspect` shows what the session has to give",
-    errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a session anew",
+    errors.ParentNotValidError: "`agentctl inspect` says why; `agentctl login` opens a new session",
+    errors.NotWithinParentError: "`agentctl inspect` shows the session's limits",
+    errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a new session",
     errors.AgentLockedError: "unlock it with `agentctl unlock`",
     errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
-    NotExecutedError: "the session that was opened for it has ended",
-    errors.StartError: "once that is mended, the next command starts it",
+    NotExecutedError: "its session was ended",
+    errors.StartError: "after fixing this, rerun the command",
 }
 
 
 def warn(settings: Settings, text: str) -> None:
-    """Say something that keeps nothing from being done."""
+    """Print a warning."""
     _say(settings.json, {"warning": {"message": text}}, f"agentctl: warning: {printable(text)}")
 
 
 def remark(settings: Settings, text: str) -> None:
-    """Say something that is no warning, beside the results."""
+    """Print a remark that is neither a result nor a warning."""
     _say(settings.json, {"message": text}, f"agentctl: {printable(text)}")
 
 
 def report(error: BaseException, *, as_json: bool, debug: bool, advice: str | None = None) -> None:
-    """Say what went wrong, in two lines or as one JSON object; the traceback only with `debug`.
+    """Print what went wrong, in two lines or as one JSON object; the traceback only with `debug`.
 
-    `advice` is what to do, where the caller knows better than the class of the error does.
+    `advice` is what to do, if the caller knows better than the class of the error does.
     """
-    if debug and not isinstance(
-        error, click.ClickException
-    ):  # it would show what was typed, and nothing else
+    # The traceback of a usage error would only show what was typed.
+    if debug and not isinstance(error, click.ClickException):
         import traceback
 
         with suppress(OSError):
@@ -78,7 +77,7 @@ def _say(as_json: bool, document: dict[str, Any], text: str) -> None:
         import json
 
         text = json.dumps(document)
-    with suppress(OSError):  # nobody reads; the exit code still tells
+    with suppress(OSError):  # nobody reads it; there is still the exit code
         click.echo(text, file=sys.stderr)
 
 
@@ -96,8 +95,8 @@ def _describe(error: BaseException) -> tuple[str, int | None, str]:
     if isinstance(error, OSError):
         about = f"{error.filename}: " if isinstance(error.filename, str) else ""
         return "SYSTEM", None, f"{about}{error.strerror or type(error).__name__}"
-    # Its own words may quote what it stumbled over, such as a token.
-    return "FAULT", None, f"a fault in agentctl ({type(error).__name__}); --debug shows where"
+    # Its own text may quote a token.
+    return "FAULT", None, f"internal error in agentctl ({type(error).__name__}); --debug shows where"
 
 
 def _advice(error: BaseException) -> str | None:

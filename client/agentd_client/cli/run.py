@@ -1,4 +1,4 @@
-"""One call of `agentctl`, from its arguments to its exit code: every ending is decided here."""
+"""One run of `agentctl`, from its arguments to its exit code."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from .report import report
 
 
 def run(arguments: Sequence[str], *, now: Callable[[], float] = time.time) -> int:
-    """Carry out the command; returns what to exit with and raises nothing.
+    """Run the command; returns the exit code and raises nothing.
 
-    click's own `main` is not used: it turns a broken pipe into exit code 1, which means "no" here.
+    Not click's own `main`, which turns a broken pipe into exit code 1, and that means "no" here.
     """
     settings = Settings(now)
     try:
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], *, now: Callable[[], float] = time.time) -> in
             click.echo(err=True)  # ends the line in which the terminal shows ^C
         return exit_code(error)
     except Exception as error:
-        # An error of parsing comes before the options are known.
+        # A parsing error comes before the options are known.
         as_json = settings.json or (isinstance(error, click.UsageError) and "--json" in arguments)
         report(error, as_json=as_json, debug=settings.debug, advice=_difference(settings, error))
         return exit_code(error)
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str], *, now: Callable[[], float] = time.time) -> in
 
 
 def _difference(settings: Settings, error: Exception) -> str | None:
-    """What differs, where a refusal may come of an agent of another version; it says which at `hello`."""
+    """How the versions differ, if that may be the reason of the error; the agent tells its own in `hello`."""
     if isinstance(error, LocalParamsError) or not isinstance(error, _OTHER_VERSIONS):
         return None
     try:
@@ -60,7 +60,7 @@ def _difference(settings: Settings, error: Exception) -> str | None:
 
 
 _OTHER_VERSIONS = (UnknownMethodError, InvalidParamsError, InvalidMessageError)
-"""What `agentctl` is refused with only where it and the agent are of different versions."""
+"""Errors that `agentctl` only gets if its version and the agent's differ."""
 
 
 def _carry_out(arguments: list[str], settings: Settings) -> int:

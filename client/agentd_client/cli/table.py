@@ -1,4 +1,4 @@
-"""A table that fits the terminal. Texts are measured in the columns that a terminal gives them."""
+"""A table that fits the terminal. Widths are counted in terminal columns."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ELLIPSIS = "…"
 
 
 class Column(NamedTuple):
-    """A heading, and what becomes of the column where there is no room.
+    """A heading, and what happens to the column if there is not enough room.
 
-    least: how narrow it may become; None: as wide as its texts.
-    rank: columns are left out from the highest on, where narrowing is not enough; None: never.
+    least: the minimum width; None: the column is never narrowed.
+    rank: if narrowing is not enough, columns are dropped, those with the highest rank first; None: never.
     """
 
     heading: str
@@ -25,21 +25,21 @@ class Column(NamedTuple):
 
 
 def terminal_width() -> int:
-    """The columns of the terminal; COLUMNS is stronger than what it says, and 80 is the last resort."""
+    """The columns of the terminal: COLUMNS, else what the terminal says, else 80."""
     from shutil import get_terminal_size
 
     return get_terminal_size().columns
 
 
 def width_of(text: str) -> int:
-    """The columns of a terminal that a printable text takes: two for wide characters, none for marks."""
+    """The terminal columns that a printable text takes: two for wide characters, none for marks."""
     if text.isascii():
         return len(text)
     return sum(_character_width(character) for character in text)
 
 
 def cut(text: str, room: int) -> str:
-    """The text, or as much of its beginning as fits into so many columns, with a sign that there is more."""
+    """The text, or as much of it as fits into so many columns, with an ellipsis."""
     if width_of(text) <= room:
         return text
     sign = _ELLIPSIS if can_show(_ELLIPSIS) else "~"
@@ -58,8 +58,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
     Args:
         columns: one for each text of a row.
         rows: printable texts.
-        width: what a line may take; None is without limit. Where even the narrowest columns that stay do not
-            fit, lines are longer.
+        width: the width of a line; None is unlimited. Lines are longer if even the narrowest columns that
+            stay do not fit.
     """
     filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     widest = {
@@ -93,7 +93,7 @@ def _kept(columns: Sequence[Column], widest: Mapping[int, int], room: int) -> li
 
 
 def _narrow(columns: Sequence[Column], widths: list[int], room: int) -> None:
-    # One column of the terminal at a time from the widest that can give: lines are short.
+    # Narrow the widest by one column at a time; lines are short, so this is fast enough.
     while sum(widths) > room:
         giving = [
             place

@@ -27,10 +27,10 @@ _TERMINAL = "/dev/tty"
 """tty(4): the controlling terminal, whatever the standard streams are."""
 
 _LOCAL_MODES = 3
-"""Where tcgetattr(3) of Python has c_lflag."""
+"""The index of c_lflag in the result of tcgetattr."""
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""SIGINT raises KeyboardInterrupt, which restores the terminal like every other exception."""
+"""SIGINT raises KeyboardInterrupt, which restores the terminal like any other exception."""
 
 
 class Terminal:
@@ -49,7 +49,7 @@ class Terminal:
         return True
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """What is typed up to the end of the line. In the main thread only.
+        """Read a typed line without echo. Only in the main thread.
 
         Raises:
             click.Abort: the input ended instead.
@@ -72,11 +72,11 @@ def _open() -> int:
 
 
 def read_hidden(terminal: int, prompt: str, max_bytes: int, too_long: AgentdError) -> bytearray:
-    """What is typed up to the end of the line, which the caller wipes. In the main thread only.
+    """Read a typed line without echo; the caller wipes it. Only in the main thread.
 
     Raises:
         click.Abort: the input ended instead.
-        AgentdError: `too_long`, where it is that.
+        AgentdError: `too_long`, if it is longer than `max_bytes`.
     """
 
     def ask() -> None:
@@ -87,21 +87,21 @@ def read_hidden(terminal: int, prompt: str, max_bytes: int, too_long: AgentdErro
         try:
             return _line(terminal, woken, max_bytes, too_long)
         finally:
-            os.write(terminal, b"\n")  # the one that was typed is not shown either
+            os.write(terminal, b"\n")  # the typed one was not echoed
 
 
 @contextmanager
 def _without_echo(terminal: int, ask: Callable[[], None]) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     silent = list(before)
-    # NOFLSH: Ctrl-C and Ctrl-Z are left to the handlers, which throw away what was typed.
+    # NOFLSH: the handlers of Ctrl-C and Ctrl-Z discard what was typed.
     silent[_LOCAL_MODES] = before[_LOCAL_MODES] & ~termios.ECHO | termios.NOFLSH
     is_paused = False
 
     def set_modes(modes: list[int | list[bytes | int]]) -> None:
-        # What was typed before the question, or is left of a line, is no answer, and nothing for the shell.
-        # TCSAFLUSH would do both, but first it waits for the output, which may have been stopped (Ctrl-S).
-        with suppress(termios.error):  # the terminal is gone, or another job has it: then it is asked again
+        # Discard what was typed before the question, or is left of a line: it is not an answer and not meant
+        # for the shell. TCSAFLUSH would do both, but waits for output, which may be stopped (Ctrl-S).
+        with suppress(termios.error):  # the terminal is gone, or another job has it
             termios.tcflush(terminal, termios.TCIFLUSH)
             termios.tcsetattr(terminal, termios.TCSANOW, modes)
 
@@ -121,7 +121,7 @@ def _without_echo(terminal: int, ask: Callable[[], None]) -> Iterator[None]:
         go_on(number, frame)
 
     def go_on(number: int, frame: FrameType | None) -> None:
-        # After SIGSTOP, which nobody can catch, the shell may have turned the echo on as well.
+        # After SIGSTOP, which cannot be caught, the shell may have turned the echo on.
         if not is_paused:
             set_modes(silent)
             ask()
@@ -130,7 +130,7 @@ def _without_echo(terminal: int, ask: Callable[[], None]) -> Iterator[None]:
     replaced = {}
     try:
         for number, handler in handlers.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # who started this wants it ignored
+            if signal.getsignal(number) is not signal.SIG_IGN:  # inherited, and meant to stay
                 replaced[number] = signal.signal(number, handler)
         set_modes(silent)
         yield
@@ -142,7 +142,7 @@ def _without_echo(terminal: int, ask: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _woken_by_signals() -> Iterator[int]:
-    """What becomes readable with every signal: one that comes just before a read does not interrupt it."""
+    """A descriptor that every signal makes readable; one just before a read would not interrupt it."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:

@@ -10,7 +10,7 @@ from .output import can_show
 
 
 class Branches(NamedTuple):
-    """What is drawn before a session: all of one width."""
+    """What is drawn before a session; all of the same width."""
 
     child: str
     last_child: str
@@ -24,20 +24,20 @@ _ASCII = Branches("|- ", "`- ", "|  ", "   ", ".- ")
 
 
 def branches() -> Branches:
-    """Box drawing, or ASCII where standard output's encoding has none."""
+    """Box drawing characters, or ASCII if standard output's encoding does not have them."""
     return _DRAWN if can_show("".join(_DRAWN)) else _ASCII
 
 
 def as_tree(sessions: Sequence[SessionInfo], signs: Branches) -> Iterator[tuple[str, SessionInfo]]:
-    """Each session once, with what is drawn before it; brothers keep their order.
+    """Each session once, with what is drawn before it; siblings keep their order.
 
-    A child whose parent is not among them stands on its own, marked with the sign of an orphan.
+    A child whose parent is not among them is marked as an orphan.
     """
     known = {session.id for session in sessions}
     below: dict[str | None, list[SessionInfo]] = {}
     for session in sessions:
         below.setdefault(session.parent if session.parent in known else None, []).append(session)
-    # From the end, because the last one put down is the next one taken up.
+    # In reverse, because it is used as a stack.
     waiting = [
         (signs.orphan if session.parent else "", "", session) for session in reversed(below.pop(None, []))
     ]
@@ -48,14 +48,14 @@ def as_tree(sessions: Sequence[SessionInfo], signs: Branches) -> Iterator[tuple[
             before += signs.nothing if sign == signs.last_child else signs.past
         for place, child in enumerate(reversed(below.pop(session.id, []))):
             waiting.append((signs.child if place else signs.last_child, before, child))
-    # An agent that names each of two sessions as the other's parent lies, but hides neither.
+    # Sessions that name each other as parent are shown too, though no honest agent sends them.
     for rest in below.values():
         for session in rest:
             yield signs.orphan, session
 
 
 def short_ids(ids: Sequence[str], least: int) -> dict[str, str]:
-    """The beginning of each id that no other of them has, at least so many characters."""
+    """The shortest unique prefix of each id, of at least so many characters."""
     shortened = {}
     ordered = sorted(set(ids))
     for place, this in enumerate(ordered):

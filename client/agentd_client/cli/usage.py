@@ -1,7 +1,8 @@
-"""What is wrong with a command line, in words that repeat nothing of it.
+"""Usage errors that do not quote the command line.
 
-People put a passphrase or a token where it does not belong: behind an option that takes none, as a command,
-as a number. The process list and the shell's history have it then. A log and a recorded terminal must not.
+People put a passphrase or a token where it does not belong: after an option that takes none, as a command,
+as a number. The process list and the shell's history have it then, but a log or a recorded terminal must
+not.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any
 import click
 
 _OPTION_NAME = r"-[A-Za-z]|--[a-z]{2,16}(-[a-z]{1,16}){0,3}"
-"""What is shown of an option that does not exist: a name, and nothing that looks made up by a generator."""
+"""An unknown option is shown if it looks like this, and not like something that a generator made up."""
 
 
 _KINDS = {"integer": "must be a whole number", "float": "must be a number"}
 
 
 def usage_sentence(error: click.ClickException) -> str:
-    """What to tell a person. The sentences of these programs stay as they are; they never quote a value.
+    """The error message for a person. Messages of these programs stay as they are; they never quote a value.
 
-    Those of click quote what was typed. They are told apart by who raised the error, so that no option needs
-    a type or class of its own.
+    Those of click do. They are recognised by the module that raised the error, so that options need no
+    special types.
     """
     if not _is_from_click(error) or isinstance(error, click.BadOptionUsage | click.MissingParameter):
         return error.format_message()  # the latter two name the option and nothing else
@@ -39,7 +40,7 @@ def usage_sentence(error: click.ClickException) -> str:
 
 
 class HelpfulGroup(click.Group):
-    """A group that names the nearest of its commands for one that it does not have."""
+    """A group that suggests similar commands for an unknown one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,8 +65,8 @@ def _is_from_click(error: click.ClickException) -> bool:
 
 def _no_such_option(error: click.NoSuchOption) -> str:
     name = error.option_name.partition("=")[0]
-    told = f"No such option '{name}'." if re.fullmatch(_OPTION_NAME, name) else "No such option."
-    return told + _nearest(error)
+    message = f"No such option '{name}'." if re.fullmatch(_OPTION_NAME, name) else "No such option."
+    return message + _nearest(error)
 
 
 def _nearest(error: click.UsageError) -> str:

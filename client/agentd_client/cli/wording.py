@@ -1,4 +1,4 @@
-"""A session, a time and a size in words for people."""
+"""Sessions, times and sizes in words for people."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .current_token import NotLoggedInError
 from .output import colour, printable
 
 NOT_LOGGED_IN = Verification(False, NotLoggedInError.code, None)
-"""What `agentctl` answers itself where there is no token to ask about."""
+"""The answer of `agentctl` itself if there is no token to ask about."""
 
 
 OTHER_AGENTS_SESSION = (
-    "a token of another agent, whose session goes on there until it expires; `agentctl list` at that agent's "
-    "socket shows it, and `agentctl revoke ID` ends it"
+    "a token of another agent, whose session stays open there until it expires; `agentctl list` at that "
+    "agent's socket shows it, and `agentctl revoke ID` ends it"
 )
 
 
@@ -36,7 +36,7 @@ def ends(expires_at: float | None, now: float) -> str:
         return "never ends by itself"
     if expires_at < now:
         return f"ended {format_duration(now - expires_at)} ago"
-    # Rounded up: who asked for 8 hours a moment ago is told "8 h".
+    # Rounded up: a session of 8 hours begins with "8 h".
     return f"ends in {format_duration(math.ceil(expires_at - now))}"
 
 
@@ -44,7 +44,7 @@ def moment(seconds: float) -> str:
     """A time since 1970 as local time to the minute."""
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # localtime(3) knows no such year
+    except (OverflowError, ValueError, OSError):  # localtime(3) has no such year
         return f"{seconds} s after 1970"
 
 
@@ -85,12 +85,12 @@ _PASSPHRASE_KINDS = {PASSPHRASE_CHANGED: "changed", PASSPHRASE_REFUSED: "wrong"}
 PASSPHRASE = "passphrase"  # noqa: S105 - the word
 
 _LOCK_REASONS = {
-    "asked": "somebody locked it",
+    "asked": "on request",
     "suspend": "the machine was suspended",
     "screen lock": "the screen was locked",
-    "idle": "nobody used it",
-    "signal": "a signal locked it",
-    "start": "it started so",
+    "idle": "it was idle",
+    "signal": "a signal",
+    "start": "it started locked",
 }
 
 
@@ -114,7 +114,7 @@ def lock_state(status: Status) -> str:
 
 
 def memory_state(status: Status) -> str:
-    """How well the keys' memory is kept from others and from the swap."""
+    """How well the memory of the keys is protected from other processes and from swapping."""
     if not status.memory_locked:
         return colour("not locked", "yellow")
     return "locked; no other process can read the keys" if status.memory_secret else "locked"
@@ -138,7 +138,7 @@ def ago(seconds: float | None, now: float) -> str:
 def process_name(pid: int | None, exe: str | None) -> str:
     """A process by its number and its program's name: "4712 bash"; nothing where neither is known.
 
-    The number comes first: in a narrow terminal the end is cut, and a name alone says not which process.
+    The number comes first: a narrow terminal cuts off the end, and a name alone does not identify a process.
     """
     if pid is None:
         return ""
@@ -154,8 +154,8 @@ def listed(given: list[str] | None, everything: str) -> str:
 
 def named(session_id: str, label: str) -> str:
     """A session's id and, where it has one, its label."""
-    told = f"session {printable(session_id)}"
-    return f'{told}, label "{printable(label)}"' if label else told
+    name = f"session {printable(session_id)}"
+    return f'{name}, label "{printable(label)}"' if label else name
 
 
 def described(session: SessionInfo, now: float) -> str:
@@ -176,8 +176,8 @@ def verdict(answer: Verification, now: float) -> str:
     """Whether a token is valid, in one line."""
     if not answer.valid:
         return f"{colour('not valid', 'red')}: {why_not(answer.reason)}"
-    told = described(answer.session, now) if answer.session else "the agent tells no more"
-    return f"{colour('valid', 'green')}: {told}"
+    which = described(answer.session, now) if answer.session else "the agent tells no more"
+    return f"{colour('valid', 'green')}: {which}"
 
 
 def size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""`agentctl audit`: the audit log, oldest first, as a journal reads."""
+"""`agentctl audit`: the audit log, oldest entries first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COLUMNS = (
     "--since",
     callback=moment,
     metavar="1h|2d|TIME|DATE",
-    help="Leave out what is older. A date may hold a time, 2030-01-31T09:30; what this prints is taken too.",
+    help="Leave out older entries. A date may have a time, 2030-01-31T09:30; printed times are accepted too.",
 )
 @click.option(
     "--limit",
@@ -43,19 +43,19 @@ _COLUMNS = (
     default=DEFAULT_LIMIT,
     show_default=True,
     metavar="N",
-    help="How many at the most: the newest.",
+    help="Show at most so many, the newest.",
 )
 @click.pass_obj
 def command(settings: Settings, since: float | None, limit: int) -> None:
-    """Show what was done, by the audit log.
+    """Show the audit log.
 
-    The newest entries, oldest first. Refusals of one process are counted, not repeated: "x 12 until 15:20".
-    Looking changes nothing. In a pipe it prints a line for each entry, with a tab between its fields:
+    It shows the newest entries, the oldest of them first. Refusals of one process are counted, not repeated:
+    "x 12 until 15:20". In a pipe it prints one line for each entry, with these fields separated by tabs:
 
     \b
         at, until, kind, sessionId, label, reason, uid, pid, exe, times
 
-    Times are seconds since 1970, and what there is none of is empty.
+    Times are seconds since 1970; missing values are empty.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     with settings.connect() as agent:
         entries = _newest(agent, since, limit)

@@ -20,7 +20,7 @@ SHELLS = ("bash", "zsh", "fish")
 def command(settings: Settings, shell: str | None) -> None:
     """Print the shell's completion script.
 
-    Without an argument it is the script of the shell that SHELL names. In bash, add to ~/.bashrc:
+    The default is the shell in the variable SHELL. For bash, add this to ~/.bashrc:
 
     \b
         eval "$(agentctl completion bash)"
@@ -30,6 +30,6 @@ def command(settings: Settings, shell: str | None) -> None:
     if kind is None:
         raise click.UsageError(f"name the shell: {', '.join(SHELLS)}", click.get_current_context())
     completer = kind(click.get_current_context().find_root().command, {}, NAME, COMPLETE_VARIABLE)
-    # Not its own source(): for bash that starts a bash, only to complain about old ones.
+    # Not its source(), which starts a bash only to warn about old versions.
     script = completer.source_template % completer.source_vars()
     show(settings, {"shell": name, "script": script}, human=lambda: [script], plain=[script])

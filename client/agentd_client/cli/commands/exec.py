@@ -16,7 +16,7 @@ from ..current_token import require_token
 from ..handover import ENV, FD, FILE, Handover, hand_over
 from ..options import AgentctlCommand, Settings
 from ..output import printable
-from ..parameters import expiry, given_audience, given_scopes, given_uses, names
+from ..parameters import given_audience, given_scopes, given_uses, names, ttl
 from ..program import become, complete
 from ..report import warn
 
@@ -28,15 +28,15 @@ _STREAMS = ("input", "output", "error")
 @given_audience
 @click.option(
     "--ttl",
-    callback=expiry,
+    callback=ttl,
     metavar="20m|8h|90|never",
-    help="How long it lasts at the most; a bare number is seconds.  [default: the agent's own]",
+    help="How long it lasts at most; a bare number is seconds.  [default: set by the agent]",
 )
 @given_uses
-@click.option("--label", help="What to call the session.  [default: the command's name]")
-@click.option("--fd", "way", flag_value=FD, help="Hand the token over by file descriptor.  [default]")
-@click.option("--file", "way", flag_value=FILE, help="Hand it over in a private file.")
-@click.option("--env", "way", flag_value=ENV, help="Hand it over in the environment; see above.")
+@click.option("--label", help="A label for the session.  [default: the command's name]")
+@click.option("--fd", "way", flag_value=FD, help="Pass the token by file descriptor.  [default]")
+@click.option("--file", "way", flag_value=FILE, help="Pass it in a private file.")
+@click.option("--env", "way", flag_value=ENV, help="Pass it in the environment; see above.")
 @click.argument(
     "arguments",
     metavar="[--] COMMAND [ARG]...",
@@ -58,27 +58,28 @@ def command(
 ) -> None:
     """Run a command with a session of its own.
 
-    The session is a child of the current one: its scopes, audience, lifetime and uses lie inside that one's,
-    and it ends with it. It also ends with the command, however that ends. agentctl becomes the command:
-    process, terminal, signals and exit code are the command's own.
+    The session is a child of the current one: its scopes, audience, lifetime and uses lie inside its
+        parent's, and it ends with its parent. It also ends with the command. agentctl becomes the command:
+        process, terminal, signals and exit code are the command's own.
 
     \b
     --fd    AGENTD_TOKEN_FD names an open descriptor of memory that nobody
-            can change. Only what inherits the descriptor has the token: a
-            program that closes descriptors (sudo; Python's subprocess
-            without pass_fds) does not hand it on.
+            can change. Only processes that inherit the descriptor have the
+            token: a program that closes descriptors (sudo; Python's
+            subprocess without pass_fds) does not pass it on.
     --file  AGENTD_SESSION_TOKEN_PATH names a file that only the user can
-            read. It can be renewed. For programs that know token files only.
+            read. Its token can be renewed. For programs that only support
+            token files.
     --env   AGENTD_TOKEN holds the token itself. Every process of the user can
             read it from the command's environment, everything that the
             command starts inherits it, and it may end up in logs and
-            crash reports. For programs that know nothing else.
+            crash reports. For programs that support nothing else.
 
-    The command gets no other token: the other variables that can name one are removed, and open descriptors
-    that hold one are closed, whatever their number. So `agentctl verify` and the client library find the new
-    session inside. Only the one in a file can be renewed: what runs for long needs a --ttl that is long
-    enough. Where the command cannot be started the session is ended, and the exit code is 127 where there
-    is no such command, else 126.
+    The command gets no other token: other variables that can name one are removed, and open descriptors that
+        hold one are closed, whatever their number. So `agentctl verify` and the client library find the new
+        session in the command. Only a token in a file can be renewed: otherwise choose a --ttl that is long
+        enough. If the command cannot be run, the session is ended and the exit code is 127 if it does not
+        exist, else 126.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     parent = require_token(settings)
     with settings.connect() as agent:
@@ -96,24 +97,24 @@ def command(
             _withhold_others(settings)
             handover = hand_over(created, way or FD)
             become(arguments, handover.environ(_environ(settings)))
-        except BaseException:  # Ctrl-C too: a session that nobody has the token of must not live on
+        except BaseException:  # also Ctrl-C: nobody has the token, so the session must not stay open
             _take_back(agent, created, handover)
             raise
 
 
 def _withhold_others(settings: Settings) -> None:
-    # Before the command's own is laid ready: those open now are wider, or of other sessions.
+    # Before the command's own is prepared: those open now have more rights, or are of other sessions.
     from ...token_file.descriptor import withhold_tokens
 
     for stream in withhold_tokens():
         warn(
             settings,
-            f"standard {_STREAMS[stream]} held a session token; the command does not get it, only its own",
+            f"standard {_STREAMS[stream]} held a session token; the command only gets its own",
         )
 
 
 def _environ(settings: Settings) -> dict[str, str]:
-    # The command has to find the agent that made its session.
+    # The command has to find the agent that opened its session.
     found = dict(os.environ)
     if settings.socket is not None:
         found[paths.SOCKET_VARIABLE] = os.path.abspath(settings.socket)
@@ -123,10 +124,10 @@ def _environ(settings: Settings) -> dict[str, str]:
 def _take_back(agent: Client, created: CreatedToken, handover: Handover | None) -> None:
     if handover is not None:
         handover.take_back()
-    with suppress(AgentdError):  # it ends with this process in any case
+    with suppress(AgentdError):  # the session ends with this process in any case
         agent.revoke_token(created.token)
 
 
 def _default_label(name: str) -> str:
-    # Its name alone: arguments hold secrets.
+    # Only its name: arguments may be secret.
     return printable(os.path.basename(name))[:MAX_LABEL_CHARACTERS]

@@ -16,8 +16,8 @@ from ..output import Row, aligned, colour, printable, show
 from ..parameters import asked_audience, asked_scopes, names
 from ..wording import ends, listed, moment, why_not
 
-_NO_SUCH_ID = "no session has this id: it was ended, or there never was one"
-"""Of ended sessions the agent keeps nothing, so a slip of the pen looks the same."""
+_NO_SUCH_ID = "no session has this id: it has ended, or never existed"
+"""The agent keeps nothing of ended sessions, so a typing error looks the same."""
 
 
 @click.command("inspect", cls=AgentctlCommand)
@@ -26,11 +26,11 @@ _NO_SUCH_ID = "no session has this id: it was ended, or there never was one"
 @asked_scopes
 @click.pass_obj
 def command(settings: Settings, which: str | None, audience: str | None, scopes: tuple[str, ...]) -> None:
-    """Show all that the agent knows of a token or session.
+    """Show all that the agent knows about a token or session.
 
-    The token is the current one, or with `-` the one on standard input; never an argument. With an ID, which
-    is no secret, it is that session. Exits 0 whenever the agent answered, valid or not: `agentctl verify` is
-    the test. Looking is no use, and neither renews nor changes anything.
+    It shows the session of the current token, with `-` that of the token on standard input, or with an ID,
+    which is not secret, that session. It exits with 0 whenever the agent answers, valid or not; `agentctl
+    verify` is the test. Inspecting does not count as a use, does not renew the session and changes nothing.
     """
     token: str | None = None
     if which is None:
@@ -71,15 +71,15 @@ def _session_rows(session: SessionInfo, now: float) -> Iterator[Row]:
     when = "" if session.expires_at is None else f"{moment(session.expires_at)}, "
     yield ("end", f"{when}{ends(session.expires_at, now)}")
     if session.max_expires_at is not None:
-        yield ("at most", f"{moment(session.max_expires_at)}, beyond which renewing does not go")
+        yield ("at most", f"{moment(session.max_expires_at)}, which renewing cannot exceed")
     if session.bound_pid is not None:
         yield ("bound", f"ends with process {session.bound_pid}")
     if session.parent is not None:
-        yield ("parent", f"{printable(session.parent)}, with which it ends")
+        yield ("parent", f"{printable(session.parent)}; ends with it")
     times = "once" if session.generation == 1 else f"{session.generation} times"
     yield ("renewed", f"{_when(session.renewed_at, now)}; {times}" if session.generation else "never")
     yield ("used", "not yet" if session.last_used_at is None else _when(session.last_used_at, now))
-    yield ("uses", "without limit" if session.uses_left is None else f"{session.uses_left} left")
+    yield ("uses", "unlimited" if session.uses_left is None else f"{session.uses_left} left")
     yield ("scopes", listed(session.scopes, "all"))
     yield ("audience", listed(session.audience, "anyone"))
 

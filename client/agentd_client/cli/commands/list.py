@@ -35,24 +35,23 @@ _WIDE_HEADINGS = (*_HEADINGS, "UNIT", "SCOPES", "AUDIENCE")
     default=DEFAULT_LIMIT,
     show_default=True,
     metavar="N",
-    help="How many at the most.",
+    help="Show at most so many.",
 )
-@click.option("--wide", is_flag=True, help="Whole ids and texts, however wide, and more columns.")
+@click.option("--wide", is_flag=True, help="Show full ids and texts, however wide, and more columns.")
 @click.pass_obj
 def command(settings: Settings, /, limit: int, wide: bool, **chosen: Any) -> None:
     """Show the sessions, newest first.
 
-    A session that another one was narrowed to stands below that one; where that one is not shown, it is
-    marked. LEFT is how often a session still verifies, where that is limited. A narrow terminal gets fewer
-    columns. Looking changes nothing.
+    Child sessions are shown below their parents, or marked if the parent is not shown. LEFT is how many more
+    times a session with limited uses can be verified. A narrow terminal gets fewer columns.
 
-    In a pipe it prints a line for each session, with a tab between its fields:
+    In a pipe it prints one line for each session, with these fields separated by tabs:
 
     \b
         id, label, state, createdAt, expiresAt, lastUsedAt, usesLeft,
         parent, uid, pid, exe, unit
 
-    Times are seconds since 1970, and what there is none of is empty. --json has all there is.
+    Times are seconds since 1970; missing values are empty. --json prints all fields.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     with settings.connect() as agent:
         sessions = _newest(agent, limit, chosen)

@@ -1,4 +1,4 @@
-"""`agentctl lock`: take the keys out of the agent's memory."""
+"""`agentctl lock`: wipe the keys from the agent's memory."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ..options import AgentctlCommand, Settings
 from ..output import show
 
 LOCK_SECONDS = 15.0
-"""How long the agent may take: an unlock or a change of the passphrase that is under way comes first, some
-seconds, and a slow disk has some more before the keys go without it."""
+"""How long the agent may take: it first finishes an unlock or a change of the passphrase, and gives a slow
+disk a few seconds."""
 
 
 @click.command("lock", cls=AgentctlCommand)
 @click.pass_obj
 def command(settings: Settings) -> None:
-    """Lock the agent: it wipes its keys and answers nobody.
+    """Lock the agent, which wipes its keys.
 
-    Sessions stay, and their tokens are good again once it is unlocked; until then nobody can know, and asking
-    about them is an error (69). An agent whose key file has no passphrase cannot be locked: `agentctl passwd`
-    gives it one.
+    Sessions stay, and their tokens are valid again once the agent is unlocked; until then verifying them is
+    an error (69). An agent whose key file has no passphrase cannot be locked: set one with `agentctl
+    passwd`.
 
-    An unlock that is under way comes first, and a slow disk has a few seconds: so the agent is given 15 s, if
-    --timeout does not say otherwise.
+    The agent first finishes an unlock in progress and gives a slow disk a few seconds, so the timeout is 15
+    s, unless --timeout is given.
     """
     with settings.connect() as agent:
         agent.timeout = settings.at_least(LOCK_SECONDS)

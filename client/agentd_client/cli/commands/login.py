@@ -1,4 +1,4 @@
-"""`agentctl login`: open a session; its token goes into the token file and nowhere else."""
+"""`agentctl login`: open a session, whose token goes into the token file and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from ...protocol.reasons import OTHER_AGENT
 from ...protocol.results import Verification
 from ..options import AgentctlCommand, Settings
 from ..output import OutputError, printable, show, write_now
-from ..parameters import expiry, given_audience, given_scopes, given_uses, names
+from ..parameters import given_audience, given_scopes, given_uses, names
+from ..parameters import ttl as ttl_callback
 from ..report import warn
 from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
 
 
 @click.command("login", cls=AgentctlCommand)
-@click.option("--label", help="What to call the session.  [default: the host's name and the terminal]")
+@click.option("--label", help="A label for the session.  [default: the host's name and the terminal]")
 @click.option(
     "--expiry",
-    "lifetime",
-    callback=expiry,
+    "ttl",
+    callback=ttl_callback,
     metavar="30m|8h|1h30m|90|never",
-    help="How long it lasts; a bare number is seconds.  [default: the agent's own]",
+    help="How long it lasts; a bare number is seconds.  [default: set by the agent]",
 )
 @click.option(
     "--max-lifetime",
-    callback=expiry,
+    callback=ttl_callback,
     metavar="7d|never",
-    help="How long it lasts at the most, however often it is renewed.  [default: the agent's own]",
+    help="How long it lasts at most, however often it is renewed.  [default: set by the agent]",
 )
 @given_scopes
 @given_audience
@@ -41,7 +42,7 @@ from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
 def command(
     settings: Settings,
     label: str | None,
-    lifetime: int | str | None,
+    ttl: int | str | None,
     max_lifetime: int | str | None,
     scopes: tuple[str, ...],
     audience: tuple[str, ...],
@@ -49,22 +50,21 @@ def command(
 ) -> None:
     """Open a session and keep its token in the token file.
 
-    Programs of yours read the token from that file; AGENTD_SESSION_TOKEN_PATH says where it is. AGENTD_TOKEN
-    and AGENTD_TOKEN_FD, where they are set, are stronger than the file. AGENTD_SOCKET says where the agent
-    is. The session of the token that was in the file before is ended, and named. One of another agent is
-    not: a warning says so.
+    Your programs read the token from that file. AGENTD_SESSION_TOKEN_PATH sets its path; AGENTD_TOKEN and
+    AGENTD_TOKEN_FD take precedence over it. AGENTD_SOCKET sets the agent's socket. The session of the
+    previous token in the file is ended, and named; a session of another agent is not, and a warning says so.
 
-    No password is asked: whoever runs as the user and can reach the agent's socket can open sessions of its
-    own. A session protects against those who hold no token and cannot reach the socket, and can be ended.
+    You are not asked for a password: any program that runs as the user and can reach the agent's socket can
+        open sessions. A session protects against programs that have no token and cannot reach the socket.
     """
-    stronger = paths.token_variable()
-    if stronger is not None:
-        warn(settings, f"{stronger} is set and is stronger than the token file")
+    variable = paths.token_variable()
+    if variable is not None:
+        warn(settings, f"{variable} is set and takes precedence over the token file")
     session = settings.session()
     label = default_label() if label is None else label
     with settings.connect() as agent:
         created = agent.create_token(
-            expiry=lifetime,
+            expiry=ttl,
             label=label,
             audience=names(audience),
             scopes=names(scopes),
@@ -73,11 +73,11 @@ def command(
         )
         try:
             replaced = session.exchange_token(created.token)
-        except BaseException:  # Ctrl-C too: a session whose token nobody has must not live on
+        except BaseException:  # also Ctrl-C: nobody has the token, so the session must not stay open
             _end(settings, agent, created.token, "the new session")
             raise
         before = None if replaced is None else _inspected(agent, replaced)
-        ended = replaced is not None and _end(settings, agent, replaced, "the session before")
+        ended = replaced is not None and _end(settings, agent, replaced, "the previous session")
     if before is not None and before.reason == OTHER_AGENT:
         warn(
             settings,
@@ -106,38 +106,38 @@ def command(
         )
         write_now()
     except OutputError:
-        warn(settings, f"logged in all the same: {place}")
+        warn(settings, f"logged in nevertheless: {place}")
         raise
 
 
 def _inspected(agent: Client, token: str) -> Verification | None:
     try:
         return agent.inspect_token(token)
-    except AgentdError:  # it is only for telling what was there
+    except AgentdError:  # it is only used to say what was there
         return None
 
 
 def _before(before: Verification | None, ended: bool) -> Iterator[str]:
-    """What became of the session whose token was in the file; of another agent's there is a warning."""
+    """What happened to the session of the previous token; a warning covers another agent's."""
     if before is None or before.reason == OTHER_AGENT:
         return
     which = "" if before.session is None else f", {named(before.session.id, before.session.label)},"
     if ended:
-        yield f"the session before{which} has ended"
+        yield f"the previous session{which} was ended"
     elif not before.valid:
-        yield f"the token before{which} was no longer valid: {why_not(before.reason)}"
+        yield f"the previous token{which} was no longer valid: {why_not(before.reason)}"
 
 
 def _end(settings: Settings, agent: Client, token: str, which: str) -> bool:
     try:
         return agent.revoke_token(token)
     except AgentdError as error:
-        warn(settings, f"{which} could not be ended and lives until it expires: {error.sentence}")
+        warn(settings, f"{which} could not be ended and stays open until it expires: {error.sentence}")
         return False
 
 
 def default_label() -> str:
-    """Where the session was opened: the host's name (a container's differs) and the terminal."""
+    """Where the session was opened: the name of the host or container, and the terminal."""
     for descriptor in (0, 1, 2):
         try:
             terminal = os.ttyname(descriptor).removeprefix("/dev/")

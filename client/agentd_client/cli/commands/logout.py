@@ -1,4 +1,4 @@
-"""`agentctl logout`: end the session of the token file and remove the file, whatever becomes of the first."""
+"""`agentctl logout`: end the session of the token file, and remove the file in any case."""
 
 from __future__ import annotations
 
@@ -17,49 +17,53 @@ from ..wording import OTHER_AGENTS_SESSION
 
 
 @click.command("logout", cls=AgentctlCommand)
-@click.option("--all", "everything", is_flag=True, help="End every session, by a new session key.")
+@click.option("--all", "everything", is_flag=True, help="End every session, by replacing the session key.")
 @click.pass_obj
 def command(settings: Settings, everything: bool) -> None:
     """End the session of the token file and remove the file.
 
-    The file is removed in any case, even one that is refused. Where no agent answers, the session lives until
-    it expires: a warning says so, and with --all, which then has ended nothing, it is an error. The session
-    of a token in AGENTD_TOKEN or AGENTD_TOKEN_FD goes on: `agentctl revoke` ends that.
+    The file is removed in any case, even if it is refused. If no agent answers, the session stays open until
+    it
+    expires: that is a warning, or with --all an error, as nothing was ended. The session of a token in
+    AGENTD_TOKEN or AGENTD_TOKEN_FD stays open; end it with `agentctl revoke`.
     """
     try:
         token, removed = _take(settings)
     except TokenFileError:
-        if everything:  # what ends every session needs no file
+        if everything:  # ending every session does not need the file
             _end(settings, None, everything)
-            warn(settings, "every session has ended all the same")
+            warn(settings, "every session was ended nevertheless")
         raise
     session_ended = False
     try:
         session_ended = _end(settings, token, everything)
     except AgentdError as error:
-        warn(settings, "the token file is removed all the same")
+        warn(settings, "the token file was removed nevertheless")
         if everything or not isinstance(error, AgentUnreachableError):
             raise
-        warn(settings, f"the session lives until it expires: {error.sentence}")
+        warn(settings, f"the session stays open until it expires: {error.sentence}")
     other = paths.token_variable()
     if other is not None and not everything:
-        warn(settings, f"the session of {other} goes on; `agentctl revoke` ends it")
+        warn(settings, f"the session of {other} stays open; `agentctl revoke` ends it")
     show(
         settings,
         {"sessionEnded": session_ended, "everySessionEnded": everything, "fileRemoved": removed},
-        human=lambda: [_told(settings, session_ended, everything, removed)],
+        human=lambda: [_summary(settings, session_ended, everything, removed)],
     )
 
 
 def _take(settings: Settings) -> tuple[str | None, bool]:
-    """The token and whether there was a file; a login at the same time keeps its own."""
+    """The token, and whether there was a file; a concurrent login keeps its own."""
     file = TokenFile(settings.token_path)
     existed = os.path.lexists(file.path)
     try:
         return file.take(), existed
     except TokenFileError as error:
-        removed = file.remove()  # before it is told: a folder, for one, stays
-        warn(settings, f"{error.sentence}. It is removed; a session of a token in it lives until it expires")
+        removed = file.remove()  # before the warning, because it may fail, for a folder for example
+        warn(
+            settings,
+            f"{error.sentence}. It was removed; if it held a token, that session stays open until it expires",
+        )
         return None, removed
 
 
@@ -77,10 +81,10 @@ def _end(settings: Settings, token: str | None, everything: bool) -> bool:
         return False
 
 
-def _told(settings: Settings, session_ended: bool, everything: bool, removed: bool) -> str:
-    file = f"{printable(settings.token_path)} is removed"
+def _summary(settings: Settings, session_ended: bool, everything: bool, removed: bool) -> str:
+    file = f"{printable(settings.token_path)} was removed"
     if everything:
-        return f"every session has ended; {file}" if removed else "every session has ended"
+        return f"every session was ended; {file}" if removed else "every session was ended"
     if not removed:
         return "not logged in"
-    return f"logged out: the session has ended; {file}" if session_ended else f"logged out: {file}"
+    return f"logged out: the session was ended; {file}" if session_ended else f"logged out: {file}"

@@ -1,4 +1,4 @@
-"""`agentctl passwd`: give the agent's key file a passphrase, another one, or none."""
+"""`agentctl passwd`: set, change or remove the passphrase of the agent's key file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ..passphrase.asking import Asker
 
 _QUESTION = (
-    "Without a passphrase whoever reads the key file can make tokens, and the agent cannot be locked.\n"
-    "Take the passphrase away?"
+    "Without a passphrase anybody who reads the key file can make tokens, and the agent cannot be locked.\n"
+    "Remove the passphrase?"
 )
 
 
 @click.command("passwd", cls=AgentctlCommand)
 @both_passphrases_options
-@click.option("--remove", is_flag=True, help="Go back to a key file without a passphrase.")
+@click.option("--remove", is_flag=True, help="Remove the passphrase.")
 @yes_option
 @click.pass_obj
 def command(
@@ -43,13 +43,12 @@ def command(
 ) -> int:
     """Set, change or remove the agent's passphrase.
 
-    The present passphrase is asked for where there is one, and the new one twice: on the terminal, or by what
-    --askpass or --pinentry says, unless they are handed over. Neither is ever an argument or an environment
-    variable. With --remove it asks whether that is meant, or needs --yes, and exits 1 where there is none to
-    remove.
+    It asks for the present passphrase, if there is one, and twice for the new one: on the terminal, or with
+    --askpass or --pinentry. A passphrase is never an argument or an environment variable. --remove asks for
+    confirmation, or needs --yes, and exits with 1 if there is no passphrase.
 
-    Sessions and their tokens stay as they are, and the agent stays locked or unlocked. An interruption leaves
-    the old passphrase or the new one, never neither.
+    Sessions and their tokens are not affected, and the agent stays locked or unlocked. An interruption
+    leaves the old passphrase or the new one.
     """
     at_most_one({"--passphrase-fd": passphrase_fd, "--passphrase-file": passphrase_file})
     at_most_one({"--askpass": askpass, "--pinentry": pinentry})
@@ -57,7 +56,7 @@ def command(
     at_most_one({**new, "--remove": remove})
     if passphrase_fd is not None and passphrase_fd == new_passphrase_fd:
         raise click.UsageError(
-            "one descriptor is read to its end, so it cannot hold both passphrases",
+            "a descriptor is read to its end, so it cannot hold both passphrases",
             click.get_current_context(),
         )
     from ..passphrase.asking import UNLOCK_SECONDS, asker
@@ -74,7 +73,7 @@ def command(
         new_asker = None if remove else asker(new_passphrase_fd, new_passphrase_file, askpass, pinentry)
         agent.timeout = settings.at_least(UNLOCK_SECONDS)
         protection = _change(agent, old_asker, new_asker)
-    show(settings, to_wire(protection), human=lambda: [_told(is_protected, protection.protected)])
+    show(settings, to_wire(protection), human=lambda: [_summary(is_protected, protection.protected)])
     return DONE
 
 
@@ -99,9 +98,9 @@ def _change(agent: Client, old_asker: Asker | None, new_asker: Asker | None) -> 
             wipe(new)
 
 
-def _told(was_protected: bool, is_protected: bool) -> str:
+def _summary(was_protected: bool, is_protected: bool) -> str:
     if not is_protected:
-        return "the key file has no passphrase any more"
+        return "the passphrase was removed from the key file"
     if was_protected:
-        return "the key file has another passphrase now"
-    return "the key file has a passphrase now; `agentctl lock` locks the agent"
+        return "the key file's passphrase was changed"
+    return "the key file now has a passphrase; `agentctl lock` locks the agent"

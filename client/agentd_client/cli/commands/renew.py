@@ -1,4 +1,4 @@
-"""`agentctl renew`: the lifetime begins anew, and the token file holds the new token."""
+"""`agentctl renew`: extend the session, and store its new token in the token file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from ..wording import ends
 @click.command("renew", cls=AgentctlCommand)
 @click.pass_obj
 def command(settings: Settings) -> None:
-    """Begin the session's lifetime anew, with a new token.
+    """Extend the session, with a new token.
 
-    The new token takes the old one's place in the token file. The old one stays good until the new one was
-    used, and for some seconds more. Programs renew by themselves when they use the session in the last third
-    of its lifetime, `agentctl verify` too: this is for those who want it now. No session is renewed beyond
-    its hard maximum (`agentctl inspect`).
+    The session's lifetime starts again, and the new token replaces the old one in the token file. The old
+    one stays valid until the new one was used, and for some seconds more. Programs, and `agentctl verify`,
+    renew a session automatically when they use it in the last third of its lifetime; this command does it
+    now. No session is renewed beyond its hard maximum (`agentctl inspect`).
 
-    A token that was handed over in AGENTD_TOKEN or AGENTD_TOKEN_FD cannot be replaced there and is not
-    renewed.
+    A token in AGENTD_TOKEN or AGENTD_TOKEN_FD cannot be replaced there, and is not renewed.
     """
     found = require_token(settings)
     if not found.is_from_file:
         raise click.UsageError(
-            f"the token is in {found.origin}, where no new one can be put; --token-file names a file",
+            f"the token is in {found.origin}, where it cannot be replaced; name a file with --token-file",
             click.get_current_context(),
         )
     claim = TokenFile(settings.token_path).claim()
@@ -37,7 +36,7 @@ def command(settings: Settings) -> None:
             if not claim.take(found.text):
                 raise TokenFileBusyError(
                     f"another process is replacing the token in {settings.token_path}, or has just done so; "
-                    "look (`agentctl inspect`) before you renew again"
+                    "check (`agentctl inspect`) before you renew again"
                 )
             created = agent.renew_token(found.text)
             claim.replace(created.token)

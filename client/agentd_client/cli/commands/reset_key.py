@@ -1,4 +1,4 @@
-"""`agentctl reset-key`: end every session, at once or after a grace."""
+"""`agentctl reset-key`: end every session, at once or after a grace period."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..report import warn
     "--grace",
     callback=seconds,
     metavar="10m",
-    help="For so long the tokens made before still verify, and do nothing else.  [default: not at all]",
+    help="How long existing tokens still verify, and do nothing else.  [default: not at all]",
 )
 @yes_option
 @click.pass_obj
 def command(settings: Settings, grace: int | None, yes: bool) -> int:
-    """Replace the session key: every session ends.
+    """Replace the session key, which ends every session.
 
-    Every token that the agent has made is invalid from then on, or once the grace is over, this caller's own
-    too. On a terminal it asks first; anywhere else it needs --yes.
+    Every token that the agent has made becomes invalid, including this caller's own: at once, or after the
+    grace period. On a terminal it asks for confirmation; otherwise it needs --yes.
     """
     when = f" in {format_duration(grace)}" if grace else ""
     if not yes and not confirmed(f"End every session of this agent{when}?"):
@@ -34,12 +34,12 @@ def command(settings: Settings, grace: int | None, yes: bool) -> int:
         return NO
     with settings.connect() as agent:
         key_id = agent.reset_key(grace)
-    told = f"every session ends{when}" if grace else "every session has ended"
+    effect = f"every session ends{when}" if grace else "every session was ended"
     show(
         settings,
         {"keyId": key_id},
         human=lambda: [
-            f"{told}; the new session key is {printable(key_id)}",
+            f"{effect}; the new session key is {printable(key_id)}",
             "open a new session with `agentctl login`",
         ],
     )

@@ -1,4 +1,4 @@
-"""`agentctl revoke`: end one session, the caller's own or another, or all that fit some conditions."""
+"""`agentctl revoke`: end one session, the caller's own or another, or all that match conditions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..report import warn
 def command(settings: Settings, /, which: str | None, yes: bool, **given: Any) -> int:
     """End a session, or many; the token file stays.
 
-    Without an argument it is the session of the current token; with `-` that of the token on standard input;
-    else the session of that id, which is no secret. `agentctl logout` also removes the token file. Every
-    session below one that ends, ends with it. Exits 1 where there was no session to end.
+    It ends the session of the current token, with `-` that of the token on standard input, or with an ID,
+    which is not secret, that session. The sessions below it end with it. It exits with 1 if there was no
+    session to end. `agentctl logout` also removes the token file.
 
-    With conditions, every session that fits all of them is ended; `agentctl list` with the same conditions
-    shows which. On a terminal it asks first; anywhere else it needs --yes.
+    With conditions it ends every session that matches all of them; `agentctl list` with the same conditions
+    shows which. On a terminal it asks for confirmation; otherwise it needs --yes.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if not chosen:
         return _revoke_one(settings, which)
     if which is not None:
-        raise click.UsageError("give a session or conditions, not both", click.get_current_context())
+        raise click.UsageError("name a session or conditions, not both", click.get_current_context())
     return _revoke_chosen(settings, chosen, yes)
 
 
@@ -61,8 +61,8 @@ def _revoke_chosen(settings: Settings, chosen: dict[str, Any], yes: bool) -> int
         return NO
     with settings.connect() as agent:
         ended = agent.revoke_sessions(**chosen)
-    told = {0: "there was no session to end", 1: "1 session was ended"}.get(
+    summary = {0: "there was no session to end", 1: "1 session was ended"}.get(
         ended, f"{ended} sessions were ended"
     )
-    show(settings, {"ended": ended}, human=lambda: [told])
+    show(settings, {"ended": ended}, human=lambda: [summary])
     return DONE if ended else NO

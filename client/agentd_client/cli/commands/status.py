@@ -30,8 +30,8 @@ from ..wording import (
     why_not,
 )
 
-NOBODY_KNOWS = Verification(False, AgentLockedError.code, None)
-"""Of a token, while the agent is locked: neither a yes nor a no."""
+UNKNOWN = Verification(False, AgentLockedError.code, None)
+"""The answer about a token while the agent is locked: neither yes nor no."""
 
 
 @click.command("status", cls=AgentctlCommand)
@@ -39,7 +39,7 @@ NOBODY_KNOWS = Verification(False, AgentLockedError.code, None)
 def command(settings: Settings) -> None:
     """Show the agent and whether you are logged in.
 
-    Exits 0 where the agent answers, locked or not, logged in or not. Asking changes nothing.
+    It exits with 0 if the agent answers, locked or not, logged in or not.
     """
     try:
         found = current_token(settings)
@@ -50,9 +50,9 @@ def command(settings: Settings) -> None:
         status = agent.get_status()
         answer = NOT_LOGGED_IN
         if found is not None:
-            answer = NOBODY_KNOWS if status.locked else _looked_at(agent, found.text)
+            answer = UNKNOWN if status.locked else _inspected(agent, found.text)
     if not status.memory_locked:
-        warn(settings, "the agent's keys are not in locked memory and may reach the swap; raise `ulimit -l`")
+        warn(settings, "the agent's keys are not in locked memory and may be swapped out; raise `ulimit -l`")
     differing = difference_from(status.version, __version__)
     if differing is not None:
         warn(settings, differing)
@@ -60,13 +60,13 @@ def command(settings: Settings) -> None:
     valid = login.pop("valid")
     show(
         settings,
-        {"agent": to_wire(status), "loggedIn": None if answer is NOBODY_KNOWS else valid, **login},
+        {"agent": to_wire(status), "loggedIn": None if answer is UNKNOWN else valid, **login},
         human=lambda: aligned([*_agent_rows(status), _login_row(answer, settings.now())]),
     )
 
 
-def _looked_at(agent: Client, token: str) -> Verification:
-    if token_text(token) is None:  # a variable may hold anything
+def _inspected(agent: Client, token: str) -> Verification:
+    if token_text(token) is None:  # a variable may have any value
         return Verification(False, MALFORMED, None)
     return agent.inspect_token(token)
 
@@ -95,8 +95,8 @@ def _agent_rows(status: Status) -> Iterator[Row]:
 def _login_row(answer: Verification, now: float) -> Row:
     if answer is NOT_LOGGED_IN:
         return ("you", why_not(answer.reason))
-    if answer is NOBODY_KNOWS:
-        return ("you", "nobody can know while the agent is locked; `agentctl unlock` unlocks it")
+    if answer is UNKNOWN:
+        return ("you", "unknown while the agent is locked; `agentctl unlock` unlocks it")
     if not answer.valid:
         return ("you", f"{colour('not logged in', 'red')}: {why_not(answer.reason)}")
     if answer.session is None:

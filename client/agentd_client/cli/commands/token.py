@@ -1,4 +1,4 @@
-"""`agentctl token`: the current token, for a program that passes it along."""
+"""`agentctl token`: the current token, for programs that pass it on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..output import is_terminal, show
 
 
 @click.command("token", cls=AgentctlCommand)
-@click.option("--show", "shown", is_flag=True, help="Print it to a terminal too.")
+@click.option("--show", "shown", is_flag=True, help="Also print it to a terminal.")
 @click.pass_obj
 def command(settings: Settings, shown: bool) -> None:
     """Print the current session token.
 
-    In a pipe it prints the token and nothing else; to a terminal, where others may see it, only with --show.
-    The agent is not asked whether the token is still valid: `agentctl verify` does that.
+    In a pipe it prints the token and nothing else; on a terminal, where others may see it, only with --show.
+    It does not check whether the token is still valid; `agentctl verify` does.
     """
     if is_terminal() and not shown:
         raise click.UsageError("a token is shown on a terminal only with --show", click.get_current_context())

@@ -1,4 +1,4 @@
-"""`agentctl unlock`: give the agent its keys back."""
+"""`agentctl unlock`: load the agent's keys with its passphrase."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def command(
 ) -> None:
     """Unlock the agent with its passphrase.
 
-    It is asked for on the terminal, which does not show it, up to three times; without a terminal by the
-    program that AGENTD_ASKPASS names. It is never an argument or an environment variable. Nothing is asked
-    where the agent is not locked.
+    It asks for the passphrase up to three times, on the terminal, which does not show it, or without a
+    terminal with the program in AGENTD_ASKPASS. A passphrase is never an argument or an environment
+    variable. If the agent is not locked, nothing is asked.
 
-    The agent needs about half a second. After a wrong passphrase it waits before it looks at the next one of
-    the same process: 1 s, 2 s, 4 s and so on, at most 30 s; and at the next one of any process, at most 5 s.
-    So it is given 60 s, if --timeout does not say otherwise.
+    The agent needs about half a second. After a wrong passphrase it waits before it tries the next one from
+    the same process: 1 s, 2 s, 4 s and so on, at most 30 s; and from any other process at most 5 s. So the
+    timeout is 60 s, unless --timeout is given.
     """
     at_most_one(
         {
@@ -40,7 +40,7 @@ def command(
         }
     )
     with settings.connect() as agent:
-        told = "the agent is not locked"
+        outcome = "the agent is not locked"
         state = LockState(locked=False)
         if agent.get_status().locked:
             from ..passphrase.asking import UNLOCK_SECONDS, asker, with_passphrase
@@ -48,5 +48,5 @@ def command(
             asked = asker(passphrase_fd, passphrase_file, askpass, pinentry)
             agent.timeout = settings.at_least(UNLOCK_SECONDS)
             state = with_passphrase(asked, "Passphrase of agentd: ", agent.unlock)
-            told = "unlocked"
-    show(settings, to_wire(state), human=lambda: [told])
+            outcome = "unlocked"
+    show(settings, to_wire(state), human=lambda: [outcome])

@@ -1,4 +1,4 @@
-"""`agentctl verify`: the one question, answered by the exit code."""
+"""`agentctl verify`: whether a token is valid, answered by the exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..wording import NOT_LOGGED_IN, verdict
     "--agent-uid",
     type=click.IntRange(0, MAX_UID),
     metavar="UID",
-    help="The user whose agent --socket leads to.  [default: you]",
+    help="The user whose agent is at --socket.  [default: you]",
 )
 @click.pass_obj
 def command(
@@ -32,23 +32,23 @@ def command(
     scopes: tuple[str, ...],
     agent_uid: int | None,
 ) -> int:
-    """Exit 0 where a token is valid, 1 where it is not.
+    """Exit 0 if a token is valid, 1 if it is not.
 
-    The token is the current one, or with `-` the one on standard input; never an argument. The current one is
-    AGENTD_TOKEN, else that of the descriptor AGENTD_TOKEN_FD, else what the token file holds
-    (AGENTD_SESSION_TOKEN_PATH says where it is); AGENTD_SOCKET says where the agent is.
+    It verifies the current token, or with `-` the token on standard input; never an argument. The current
+    token is that in AGENTD_TOKEN, else in the descriptor AGENTD_TOKEN_FD, else in the token file, whose path
+    AGENTD_SESSION_TOKEN_PATH sets. AGENTD_SOCKET sets the agent's socket.
 
-    This is a use of the session: it counts where uses are limited, and the session of the token file is
-    renewed in the last third of its lifetime. `agentctl inspect` only looks.
+    Verifying is a use of the session: it counts if uses are limited, and the session of the token file is
+    renewed in the last third of its lifetime. `agentctl inspect` has no such effects.
 
-    Any other exit code means that nobody can know: without an agent the answer is 69, logged in or not. In a
-    pipe it prints `valid`, or `invalid` and the reason's code.
+    Any other exit code means that the answer is not known: without an agent it is 69, logged in or not. In a
+    pipe it prints `valid`, or `invalid` and the code of the reason.
 
-    With --socket PATH --agent-uid UID it asks at the verify-only socket of another user's agent. The token is
-    sent where that user listens and nowhere else, and the answer does not name the session.
+    With --socket PATH --agent-uid UID it asks at the verify socket of another user's agent. The token is
+    only sent if that user listens there, and the answer does not name the session.
 
-    Valid means: of a session that was opened over the agent's socket and has not ended. Whoever runs as the
-    user and can reach the socket can open sessions of its own.
+    Valid means: the session was opened over the agent's socket and has not ended. Any program that runs as
+    the user and can reach the socket can open sessions.
     """
     found = None if from_stdin else current_token(settings)
     token = token_from_stdin() if from_stdin else None if found is None else found.text

@@ -1,4 +1,4 @@
-"""`agentctl watch`: events, one line each, until the agent stops or somebody has seen enough."""
+"""`agentctl watch`: events, one line each, until the agent stops or the user ends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..table import cut, terminal_width
 from ..wording import PASSPHRASE, clock, process_name, what_and_why
 
 SHORT_ID = 13
-"""The part of an id that is its time: two sessions share it only if they began in the same millisecond."""
+"""The part of an id that is its time: sessions only share it if opened within the same millisecond."""
 
 _COLOURS = {
     CREATED: "green",
@@ -51,13 +51,12 @@ _KIND_WIDTH = max(map(len, _COLOURS))
 @click.command("watch", cls=AgentctlCommand)
 @click.pass_obj
 def command(settings: Settings) -> int:
-    """Show what happens to sessions, as it happens.
+    """Show events as they happen.
 
-    And to the agent, which may be locked and unlocked and get another passphrase. On a terminal a line for
-    each event; in a pipe, and with --json, an object of JSON on a line of its own. It ends with exit code 0
-    at Ctrl-C, when nobody reads its output any more, or when the agent stops, and with 69 where the agent
-    went away without a word. An agent waits for nobody: events that are taken too slowly are lost, and the
-    next one says how many.
+    Events are about sessions, locking and unlocking, and the passphrase. On a terminal each event is a line;
+    in a pipe, and with --json, a JSON object on a line. It exits with 0 on Ctrl-C, when nobody reads its
+    output any more, or when the agent stops, and with 69 if the connection to the agent is lost. Events that
+    are read too slowly are dropped, and the next one says how many.
     """
     last = None
     try:
@@ -71,14 +70,14 @@ def command(settings: Settings) -> int:
         return DONE
     if last != STOPPING:
         raise AgentUnreachableError(
-            "the agent went away without a word; see whether it still runs, and its log"
+            "the connection to the agent was lost; check whether it still runs, and its log"
         )
     remark(settings, "the agent has stopped")
     return DONE
 
 
 def _show(settings: Settings, event: Event) -> bool:
-    """Print an event at once; returns whether somebody still reads."""
+    """Print an event at once; returns whether anybody still reads."""
     if settings.json or not is_terminal():
         show_json(to_wire(event))
     else:
@@ -96,7 +95,7 @@ def _lines(event: Event, width: int) -> Iterator[str]:
     kind = word.ljust(_KIND_WIDTH)
     about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)
     rest = [text for text in (why, process_name(event.peer_pid, None)) if text]
-    # A label is as long as its opener pleased: it alone gives way.
+    # Only the label is cut: its length is up to whoever opened the session.
     room = width - sum(2 + len(text) for text in rest) - len("HH:MM:SS") - len(kind) - len(about) - 3 * 2
     if room < _LEAST_LABEL:
         room += len(about) + 2

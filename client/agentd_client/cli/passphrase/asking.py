@@ -1,4 +1,4 @@
-"""From where a passphrase is asked for, how often, and what becomes of it afterwards."""
+"""Where a passphrase is asked for, how often, and that it is wiped afterwards."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ ASKPASS_VARIABLE = "AGENTD_ASKPASS"
 """The program's path, which is no secret."""
 
 UNLOCK_SECONDS = 60.0
-"""How long the agent may take. Argon2id takes about half a second and a change three times that, the attempts
-of others come first, and after wrong ones the agent waits up to 30 s."""
+"""How long the agent may take. Argon2id takes about half a second, a change three times that; other attempts
+may come first, and after wrong ones the agent waits up to 30 s."""
 
 
 class Asker(Protocol):
-    """Where a passphrase comes from.
+    """A source of passphrases.
 
-    tries: how often it may be asked, where the first answer was wrong. is_typed: a person types, so that a
-    new passphrase is asked for twice.
+    tries: how often it may be asked if the answer is wrong.
+    is_typed: a person types, so a new passphrase is asked for twice.
     """
 
     tries: ClassVar[int]
     is_typed: ClassVar[bool]
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """The passphrase, which the caller wipes; `problem` is what was wrong with the one before."""
+        """The passphrase, which the caller wipes; `problem` says what was wrong with the previous one."""
         ...
 
 
 class FromFile:
-    """A regular file that nobody but this user can open."""
+    """A regular file that only this user can open."""
 
     tries: ClassVar[int] = 1
     is_typed: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class FromFile:
         self._path = path
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """What it holds; raises PassphraseSourceError, with the remedy."""
+        """The passphrase in it; raises PassphraseSourceError, with the remedy."""
         return passphrase_of_file(self._path)
 
 
@@ -72,12 +72,12 @@ class FromDescriptor:
         self._number = number
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """What comes from it; waits for its end. Raises PassphraseSourceError."""
+        """The passphrase from it; blocks until its end. Raises PassphraseSourceError."""
         return passphrase_of_descriptor(self._number)
 
 
 class Askpass:
-    """A program that is given the question as its argument, and prints the answer. It is asked once."""
+    """A program that is called with the question, as ssh(1) calls SSH_ASKPASS, and prints the answer."""
 
     tries: ClassVar[int] = 1
     is_typed: ClassVar[bool] = True
@@ -86,24 +86,24 @@ class Askpass:
         self._program = program
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """What it prints.
+        """The passphrase that it prints.
 
         Raises:
-            PassphraseSourceError: it cannot be started, ends with another status than 0, or prints nothing.
+            PassphraseSourceError: it cannot be started, fails, or prints nothing.
         """
         try:
             child = subprocess.Popen(  # noqa: S603 - the user named it
                 [self._program, prompt], stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
             )
         except OSError as error:
-            program = self._program if may_be_shown(self._program) else "the program that is to ask"
+            program = self._program if may_be_shown(self._program) else "the askpass program"
             raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
         with child:
             assert child.stdout is not None
             try:
-                found = read_passphrase(f"what {self._program} prints", child.stdout.fileno())
+                found = read_passphrase(f"the output of {self._program}", child.stdout.fileno())
             except PassphraseSourceError:
-                child.stdout.close()  # it may have more to say, and ends when nobody listens
+                child.stdout.close()  # so that it ends if it would print more
                 self._check(child.wait())
                 raise
         try:
@@ -119,10 +119,10 @@ class Askpass:
 
 
 def asker(descriptor: int | None, path: str | None, askpass: str | None, pinentry: bool) -> Asker:
-    """What the options say; without one the terminal, and without that the program of AGENTD_ASKPASS.
+    """The source that the options name; else the terminal, else the program of AGENTD_ASKPASS.
 
     Raises:
-        click.UsageError: there is nothing to ask.
+        click.UsageError: there is none.
     """
     if descriptor is not None:
         return FromDescriptor(descriptor)
@@ -138,17 +138,17 @@ def asker(descriptor: int | None, path: str | None, askpass: str | None, pinentr
     if program:
         return Askpass(program)
     raise click.UsageError(
-        "there is no terminal to ask on: hand the passphrase over by descriptor or file, or name a program "
-        f"that asks, with --askpass or {ASKPASS_VARIABLE}",
+        "there is no terminal to ask on: pass the passphrase by descriptor or file, or name a program that "
+        f"asks with --askpass or {ASKPASS_VARIABLE}",
         click.get_current_context(),
     )
 
 
 def with_passphrase(asked: Asker, prompt: str, use: Callable[[bytearray], T]) -> T:
-    """Ask, and use what was answered; ask again where it was wrong and there are tries left.
+    """Ask for a passphrase and use it; ask again if it was wrong and there are tries left.
 
     Raises:
-        PassphraseError: it was wrong, and the tries are used up.
+        PassphraseError: it was wrong, and no tries are left.
     """
     problem = ""
     for left in reversed(range(asked.tries)):
@@ -156,7 +156,7 @@ def with_passphrase(asked: Asker, prompt: str, use: Callable[[bytearray], T]) ->
         waits = ""
         try:
             sendable_passphrase(passphrase)
-            waits = "; the agent makes you wait a little before the next try"
+            waits = "; the agent waits a little before the next try"
             return use(passphrase)
         except PassphraseError as error:
             if not left:
@@ -164,14 +164,14 @@ def with_passphrase(asked: Asker, prompt: str, use: Callable[[bytearray], T]) ->
             problem = error.sentence + waits
         finally:
             wipe(passphrase)
-    raise AssertionError("an asker has at least one try")
+    raise AssertionError("every source has at least one try")
 
 
 def new_passphrase(asked: Asker) -> bytearray:
-    """Ask for a new passphrase, twice where it is typed; the caller wipes it.
+    """Ask for a new passphrase, twice if it is typed; the caller wipes it.
 
     Raises:
-        PassphraseError: it cannot be one, or the two are not the same, and the tries are used up.
+        PassphraseError: it cannot be set, or the two differ, and no tries are left.
     """
     problem = ""
     for _ in range(asked.tries):
@@ -196,6 +196,6 @@ def _problem_with(passphrase: bytearray, asked: Asker) -> str:
         return ""
     again = asked.ask("The new passphrase again: ")
     try:
-        return "" if again == passphrase else "those two were not the same; nothing was changed"
+        return "" if again == passphrase else "the two passphrases differ; nothing was changed"
     finally:
         wipe(again)

@@ -1,4 +1,4 @@
-"""The options that say where a passphrase comes from. What stands in the wrong place is not repeated."""
+"""The options that say where a passphrase comes from. Their errors quote nothing, as it may be one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 _REFUSAL = (
     "a passphrase is never taken from an argument: arguments show in the process list and stay in the "
-    "shell's history. Leave it out, and it is asked for; and if the one just typed was real, change it"
+    "shell's history. Leave it out to be asked for it. If the one just typed was real, change it"
 )
 
 
@@ -24,13 +24,13 @@ def _descriptor(context: click.Context, parameter: click.Parameter, value: str |
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise click.BadParameter("is the number of an open file descriptor", context, parameter)
+        raise click.BadParameter("must be the number of an open file descriptor", context, parameter)
     return int(value)
 
 
 def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value == "":  # an unset shell variable
-        raise click.BadParameter("is empty", context, parameter)
+        raise click.BadParameter("must not be empty", context, parameter)
     return value
 
 
@@ -59,21 +59,21 @@ _PROGRAMS = [
         "--askpass",
         metavar="PROGRAM",
         callback=_filled,
-        help="Let this program ask: it gets the question as its argument and prints the answer.",
+        help="Ask with this program: it gets the question as its argument and prints the answer.",
     ),
-    click.option("--pinentry", is_flag=True, help="Let pinentry ask, where it is installed."),
+    click.option("--pinentry", is_flag=True, help="Ask with pinentry, which has to be installed."),
 ]
 
 
 def passphrase_options(function: AnyFunction) -> AnyFunction:
-    """Give a command the options that say where the passphrase comes from."""
+    """Add the options that say where the passphrase comes from."""
     for option in reversed([_NO_ARGUMENTS, *_pair("", "the passphrase"), *_PROGRAMS]):
         function = option(function)
     return function
 
 
 def both_passphrases_options(function: AnyFunction) -> AnyFunction:
-    """Give a command those options for the present passphrase and for a new one."""
+    """Add those options for the present passphrase and for a new one."""
     pairs = [*_pair("", "the present passphrase"), *_pair("new-", "the new one")]
     for option in reversed([_NO_ARGUMENTS, *pairs, *_PROGRAMS]):
         function = option(function)
@@ -81,7 +81,7 @@ def both_passphrases_options(function: AnyFunction) -> AnyFunction:
 
 
 def at_most_one(given: Mapping[str, object]) -> None:
-    """Raise a usage error where more than one of these options was given; a descriptor may be 0."""
+    """Raise a usage error if more than one of these options was given; a descriptor may be 0."""
     names = [name for name, value in given.items() if value is not None and value is not False]
     if len(names) > 1:
-        raise click.UsageError(f"{' and '.join(names)} exclude each other", click.get_current_context())
+        raise click.UsageError(f"{' and '.join(names)} cannot be combined", click.get_current_context())

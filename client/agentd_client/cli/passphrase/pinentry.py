@@ -23,20 +23,20 @@ _NOT_ASSUAN = f"{PROGRAM} does not speak the Assuan protocol"
 
 _MAX_LINE_BYTES = 1000
 _ERROR_CODE = 0xFFFF
-"""The part of an error's number that is its code (libgpg-error); the rest says where it comes from."""
+"""The bits of an error number that are its code; the rest is its source (libgpg-error)."""
 
 _CANCELLED = frozenset({99, 198})
-"""GPG_ERR_CANCELED, and GPG_ERR_FULLY_CANCELED, of a dialogue that was closed."""
+"""GPG_ERR_CANCELED, and GPG_ERR_FULLY_CANCELED if the dialogue was closed."""
 
 
 class Pinentry:
-    """The program `pinentry`, as PATH finds it."""
+    """The program `pinentry` in PATH."""
 
     tries: ClassVar[int] = 3
     is_typed: ClassVar[bool] = True
 
     def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """What is typed into the dialogue.
+        """The passphrase typed into the dialogue.
 
         Raises:
             click.Abort: it was cancelled.
@@ -45,7 +45,7 @@ class Pinentry:
         program = which(PROGRAM)
         if program is None:
             raise PassphraseSourceError(
-                f"{PROGRAM} is not installed; without --pinentry the terminal is asked"
+                f"{PROGRAM} is not installed; leave out --pinentry to be asked on the terminal"
             )
         try:
             child = subprocess.Popen(  # noqa: S603 - the user asked for it
@@ -72,7 +72,7 @@ class Pinentry:
 def _dialogue(conversation: _Conversation, prompt: str, problem: str) -> bytearray:
     conversation.answer()  # its greeting
     for option in _options():
-        conversation.command(f"OPTION {option}")  # one that it does not know is not needed
+        conversation.command(f"OPTION {option}")  # an error is ignored: no option is essential
     conversation.command("SETTITLE agentd")
     conversation.command(f"SETDESC {_encoded(prompt.rstrip(': '))}")
     conversation.command("SETPROMPT Passphrase:")
@@ -115,7 +115,7 @@ def _byte(digits: memoryview) -> int:
 
 
 class _Conversation:
-    """Commands and answers. The data of an answer is kept in memory that is wiped."""
+    """Commands and answers. The data of an answer is kept in buffers that are wiped."""
 
     def __init__(self, writing: int, reading: int) -> None:
         self._writing, self._reading = writing, reading
@@ -124,12 +124,12 @@ class _Conversation:
         self._size = 0
 
     def command(self, line: str) -> str | None:
-        """Send one, and `answer`."""
+        """Send a command and read its answer, as `answer`."""
         os.write(self._writing, line.encode() + b"\n")
         return self.answer()
 
     def answer(self) -> str | None:
-        """Read up to the end of an answer: None where it is OK, else the error's number and words."""
+        """Read an answer: None for OK, else the error's number and text."""
         self._size = 0
         with memoryview(self._line) as room:
             while True:
@@ -141,7 +141,7 @@ class _Conversation:
                         return bytes(line[len("ERR ") :]).decode("utf-8", "replace")
                     case b"D ":
                         self._decode(line[2:])
-                    case b"IN":  # there is nothing that we would tell
+                    case b"IN":  # an inquiry, to which there is no answer
                         os.write(self._writing, b"CAN\n")
 
     def secret(self) -> bytearray:
@@ -150,12 +150,12 @@ class _Conversation:
             return copy(view[: self._size])
 
     def wipe(self) -> None:
-        """Wipe what came."""
+        """Wipe the buffers."""
         wipe(self._line)
         wipe(self._data)
 
     def _read_line(self, room: memoryview) -> memoryview:
-        # Byte by byte, so that a line is in one place only; there are a dozen short ones.
+        # Byte by byte, so that no other buffer holds a line; there are only a dozen short ones.
         for size in range(len(room)):
             if not os.readv(self._reading, [room[size : size + 1]]):
                 raise PassphraseSourceError(f"{PROGRAM} ended without an answer")
