@@ -6,7 +6,7 @@ import click
 import pytest
 
 from agentd import systemd
-from agentd.cli import _sentence, agentd
+from agentd.cli import agentd, error_sentence
 from agentd_client.cli.group import COMMANDS, root
 from tests.agentctl.running import in_process
 from tests.e2e.daemon import scratch_home
@@ -69,7 +69,7 @@ def test_nor_as_json_nor_with_a_traceback(arguments, more):
 def test_agentd_repeats_no_argument(arguments):
     with pytest.raises(click.UsageError) as caught:
         agentd.main(arguments, prog_name="agentd", standalone_mode=False, obj=systemd.Passed())
-    sentence = _sentence(caught.value)
+    sentence = error_sentence(caught.value)
     assert "hunter2" not in sentence
     assert sentence.endswith("--help`.")
 
