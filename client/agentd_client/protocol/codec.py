@@ -32,18 +32,18 @@ _REQUEST_ITEMS = 4
 _NOTIFICATION_ITEMS = 3
 
 _HEAD_BYTES = 5 + 9 + 9
-"""The longest forms in which an array's header, a type and a msgid can be written."""
+"""The longest encodings of an array header, a type and a msgid."""
 
 _RESULT_HEAD_BYTES = 1 + 1 + 5 + 1
-"""What stands before a result: an array's header, a type, the longest msgid and nil."""
+"""What precedes a result: an array header, a type, the longest msgid and nil."""
 
-# Everything that decoding hostile bytes is known to raise. BufferFull is no ValueError, nested headers end
-# in StackError, invalid UTF-8 in UnicodeDecodeError, an unhashable map key in TypeError.
+# Everything that decoding hostile bytes is known to raise. BufferFull is no ValueError; nested headers raise
+# StackError, invalid UTF-8 in UnicodeDecodeError, an unhashable map key in TypeError.
 _DECODING_ERRORS = (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException)
 
 
 class Request(NamedTuple):
-    """A call that wants an answer; `params` is the array as it was received."""
+    """A call that expects an answer; `params` is the array as it was received."""
 
     msgid: int
     method: str
@@ -59,14 +59,14 @@ class Response(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """A message that wants no answer."""
+    """A message that expects no answer."""
 
     method: str
     params: list[Any]
 
 
 class RefusedRequest(NamedTuple):
-    """A request that came whole and cannot be carried out: `error` is its answer. The connection goes on."""
+    """A complete request that cannot be carried out: `error` is its answer. The connection goes on."""
 
     msgid: int
     error: AgentdError
@@ -74,23 +74,23 @@ class RefusedRequest(NamedTuple):
 
 Message = Request | Response | Notification | RefusedRequest
 
-# What a named tuple's own constructor calls, without the call around it.
+# Constructs a named tuple in one call less than its class does.
 _new_message = tuple.__new__
 
 
 class _MessageError(ValueError):
-    """What is wrong with a message, in words that stand here: they hold nothing of the peer's."""
+    """What is wrong with a message, in fixed words: they hold nothing that the peer sent."""
 
 
 _UNREADABLE_MAP = ["a map with a key that is not text"]
-"""This very object stands for such a map, of which nothing is read. As a container it is not looked over."""
+"""This object stands for such a map, whose content is dropped."""
 
 
 class _Containers:
-    """Counts the arrays and maps of the message that is being decoded, from within the decoding.
+    """Counts the arrays and maps of the current message while it is decoded.
 
-    Not the decoder itself: its unpacker holds the hooks, and a cycle would keep the buffer until the
-    collector comes by.
+    Apart from the decoder: its unpacker holds these hooks, and a reference cycle would keep the buffer until
+    the next garbage collection.
     """
 
     __slots__ = ("found", "has_unreadable")
@@ -99,7 +99,7 @@ class _Containers:
         self.begin()
 
     def begin(self) -> None:
-        """Of another message."""
+        """Start another message."""
         self.found = 0
         self.has_unreadable = False
 
@@ -113,13 +113,14 @@ class _Containers:
         self.found += 1
         if self.found > MAX_CONTAINERS:
             raise _MessageError(f"more than {MAX_CONTAINERS} arrays and maps")
-        # msgpack lets the last of two equal keys win and bytes keys pass: two readers could see two meanings.
+        # msgpack accepts duplicate keys, of which the last wins, and bytes keys: two readers could read two
+        # meanings.
         texts = [pair for pair in pairs if type(pair[0]) is str]
         read = dict(texts)
         if len(read) != len(texts):
             raise _MessageError("a map holds the same key twice")
         if len(texts) != len(pairs):
-            # No error yet: clients that send all their text as bytes send such notifications.
+            # Not an error yet: clients that encode all text as bytes send such notifications.
             self.has_unreadable = True
             return _UNREADABLE_MAP
         return read
@@ -131,7 +132,7 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 
 
 def _check(items: Iterable[Any], allowed: int, *, is_read: bool = True) -> None:
-    """Raise where containers lie deeper than `allowed`, or where what is read holds an unreadable map."""
+    """Raise if containers are nested deeper than `allowed`, or, if `is_read`, if one is an unreadable map."""
     if not allowed:
         raise _MessageError(f"nested more than {MAX_NESTING} deep")
     for item in items:
@@ -150,8 +151,8 @@ def _is_msgid(value: object) -> bool:
 
 
 def _message(item: Any, containers: _Containers) -> Message:
-    # Checked by hand: every request and every answer passes through here. `type(x) is int` because msgpack's
-    # True and 0.0 are equal to 1 and 0.
+    # Checked by hand, because every request and every answer passes through here. `type(x) is int` because
+    # True and 0.0 equal 1 and 0.
     if type(item) is not list or not item or type(item[0]) is not int:
         raise _MessageError("a message is an array that begins with its type")
     kind, is_doubtful = item[0], containers.found > MAX_NESTING or containers.has_unreadable
@@ -164,7 +165,7 @@ def _message(item: Any, containers: _Containers) -> Message:
             and type(fourth) is list
         ):
             if is_doubtful:
-                _check(fourth, MAX_NESTING - 1)  # the message itself is one
+                _check(fourth, MAX_NESTING - 1)  # the message itself counts
             return _new_message(Request, (msgid, third, fourth))
         if is_doubtful:
             _check(item, MAX_NESTING)
@@ -174,7 +175,7 @@ def _message(item: Any, containers: _Containers) -> Message:
             return RefusedRequest(msgid, _request_error(third, fourth))
     is_notification = kind == _NOTIFICATION and len(item) == _NOTIFICATION_ITEMS
     if is_doubtful:
-        # Of a notification that holds an unreadable map nothing is read, and it has no effect.
+        # A notification with an unreadable map is not read and has no effect.
         _check(item, MAX_NESTING, is_read=not is_notification)
     if is_notification:
         return _notification(item)
@@ -182,8 +183,8 @@ def _message(item: Any, containers: _Containers) -> Message:
 
 
 def _notification(item: list[Any]) -> Notification:
-    # One of another form has no effect, just as one of an unknown name: editors and libraries introduce
-    # themselves to whatever they connect to, each in its own way.
+    # A notification of another form has no effect, like one of an unknown name: editors and libraries
+    # introduce themselves to whatever they connect to, each in its own way.
     match item:
         case [_, str(method), list(params)] if len(method) <= MAX_METHOD_CHARACTERS:
             return Notification(method, params)
@@ -201,7 +202,7 @@ def _request_error(method: object, params: object) -> AgentdError:
 def whole_messages(data: bytes) -> tuple[int, int]:
     """How many messages `data` begins with, and where the last of them ends.
 
-    They are passed over and not decoded: nothing is known of what they hold, nor whether that may be.
+    They are skipped and not decoded, so their content is unchecked.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=len(data))
     unpacker.feed(data)
@@ -234,7 +235,7 @@ class Decoder:
     """The receiving half of a connection.
 
     After an error the bytes that follow have no meaning: `failure` is set, nothing more is decoded, and
-    the owner closes the connection once it has dealt with the messages that came before.
+    the owner closes the connection once it has handled the messages before.
     """
 
     def __init__(self) -> None:
@@ -254,18 +255,18 @@ class Decoder:
         )
         self._fed = 0
         self._decoded = 0
-        # The first bytes of a message that is unfinished or failed.
+        # The first bytes of an unfinished or malformed message.
         self._head = b""
         self.failure: ProtocolError | None = None
 
     @property
     def has_partial_message(self) -> bool:
-        """Whether the peer owes the rest of a message; the owner puts a deadline on it."""
+        """Whether a message is unfinished; the owner puts a deadline on the rest."""
         return self._fed != self._decoded
 
     @property
     def msgid_of_rest(self) -> int | None:
-        """The msgid of the request that failed or is unfinished, where its first bytes tell."""
+        """The msgid of the unfinished or malformed request, if its first bytes contain it."""
         header = msgpack.Unpacker(
             max_array_len=MAX_CONTAINER_ITEMS, max_map_len=0, max_str_len=0, max_bin_len=0, max_ext_len=0
         )
@@ -279,7 +280,7 @@ class Decoder:
         return msgid if type(kind) is int and kind == _REQUEST and _is_msgid(msgid) else None
 
     def receive(self, data: bytes) -> list[Message]:
-        """Take at most `READ_BYTES` bytes; returns the messages that they complete."""
+        """Decode at most `READ_BYTES` bytes; returns the messages that they complete."""
         messages: list[Message] = []
         if self.failure is not None:
             return messages
@@ -311,8 +312,7 @@ class Decoder:
 
 
 def _describe(error: Exception) -> str:
-    # In words that stand here: whoever logs them can count each cause by itself, and they hold no byte of the
-    # peer's and no number that it can choose.
+    # In fixed words, so that a log can count each cause, and without any byte or number of the peer's choice.
     if isinstance(error, _MessageError):
         return str(error)
     if isinstance(error, UnicodeDecodeError):
@@ -324,7 +324,7 @@ def _describe(error: Exception) -> str:
     for limit, words in _LIMITS_OF_MSGPACK.items():
         if limit in str(error):
             return words
-    return "it is no MessagePack"
+    return "not MessagePack"
 
 
 _LIMITS_OF_MSGPACK = {
@@ -334,7 +334,7 @@ _LIMITS_OF_MSGPACK = {
     "max_bin_len": f"a message of more than {MAX_MESSAGE_BYTES} bytes",
     "max_ext_len": "an extension type",
 }
-"""What msgpack's own refusals name, beside numbers that are the peer's."""
+"""The limits that msgpack's own errors name, next to numbers of the peer's choice."""
 
 
 class Encoder:
@@ -345,28 +345,28 @@ class Encoder:
         self._pack: Callable[[Any], bytes] = packer.pack
 
     def request(self, msgid: int, method: str, params: dict[str, Any]) -> bytes:
-        """Encode a request; raises ValueError, TypeError or OverflowError for what cannot be encoded."""
+        """Encode a request; raises ValueError, TypeError or OverflowError if it cannot be encoded."""
         packed = self._pack((_REQUEST, msgid, method, (params,)))
         return packed if len(packed) <= MAX_MESSAGE_BYTES else _within_limit(packed)
 
     def result(self, msgid: int, result: Any) -> bytes:
-        """Encode the answer of a request that was carried out."""
+        """Encode the answer to a request that was carried out."""
         return _within_limit(self._pack((_RESPONSE, msgid, None, result)))
 
     def encoded(self, result: Any) -> bytes:
-        """Encode a result by itself, for `result_of` to send more than once."""
+        """Encode a result by itself, for `result_of` to send repeatedly."""
         return _within_limit(self._pack(result), MAX_MESSAGE_BYTES - _RESULT_HEAD_BYTES)
 
     def result_of(self, msgid: int, encoded: bytes) -> bytes:
-        """`result`, with a result that `encoded` made: an array of four that begins with 1, msgid, nil."""
+        """As `result`, from a result that `encoded` returned."""
         return b"\x94\x01%b\xc0%b" % (self._pack(msgid), encoded)
 
     def error(self, msgid: int, error: Any) -> bytes:
-        """Encode the answer of a request that was refused."""
+        """Encode the answer to a request that was refused."""
         return _within_limit(self._pack((_RESPONSE, msgid, error, None)))
 
     def notification(self, method: str, params: dict[str, Any]) -> bytes:
-        """Encode a message that wants no answer."""
+        """Encode a message that expects no answer."""
         return _within_limit(self._pack((_NOTIFICATION, method, (params,))))
 
 

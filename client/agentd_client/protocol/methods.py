@@ -1,8 +1,8 @@
 """The methods by their wire names, and which of them a client may repeat by itself.
 
-A method is repeatable when carrying it out twice changes no more than carrying it out once would, and
-the second answer says the same. Renewing again with the same token gives the same generation again. A
-verification of a session with limited uses that is asked twice counts twice: on the safe side.
+A method is repeatable if carrying it out twice changes no more than carrying it out once, and the second
+answer is the same. Renewing again with the same token returns the same generation. Repeating a verification
+of a session with limited uses counts twice, which is on the safe side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ else:
 
 
 class Method(NamedTuple):
-    """A method's wire name and whether a lost answer may be asked for again."""
+    """A method's wire name, and whether a client may repeat it after losing the answer."""
 
     name: str
     repeatable: bool
@@ -38,7 +38,7 @@ UNLOCK = Method("unlock", repeatable=True)
 CHANGE_PASSPHRASE = Method("changePassphrase", repeatable=False)
 
 EVENT = "event"
-"""The notification that subscribers get."""
+"""The notification that subscribers receive."""
 
 NEVER = "never"
-"""The expiry of a session that ends only when someone ends it."""
+"""The expiry of a session that ends only when it is revoked."""

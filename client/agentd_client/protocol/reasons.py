@@ -1,4 +1,4 @@
-"""Why a token is not valid: stable codes, and the sentence that goes with each."""
+"""Why a token is not valid: stable codes, and a sentence for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USED_UP = "USED_UP"
 
 PROCESS_ENDED = "PROCESS_ENDED"
 REUSED = "REUSED"
-"""Why the agent ended a session by itself: in events and in the audit log."""
+"""Why the agent ended a session by itself, in events and in the audit log."""
 
 SENTENCES = {
     MALFORMED: "this is not a token that this agent made",
@@ -36,5 +36,5 @@ ENDINGS = {
 
 
 def sentence(reason: str) -> str:
-    """The reason in words; one that a newer agent gives is shown as it is."""
+    """The reason in words; an unknown code of a newer agent stays as it is."""
     return SENTENCES.get(reason) or ENDINGS.get(reason, reason)

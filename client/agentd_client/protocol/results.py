@@ -1,6 +1,7 @@
-"""What the agent answers, as values. Times are seconds since 1970 (UTC), as floats or ints.
+"""The agent's answers. Times are seconds since 1970 (UTC), as floats or ints.
 
-A token never shows in `repr`: results end up in logs and tracebacks.
+The annotations say how each field is read from the wire. A token never shows in `repr`, because results end
+up in logs and tracebacks.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Counters(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The agent at a glance; asking changes nothing.
+    """The agent at a glance.
 
     agent_id, sessions, key_id, store_bytes: None while the agent is locked. locked_at, lock_reason: since
-    when and why it is locked (one of `LOCK_REASONS`), None where it is not. protected: the key file has a
+    when and why it is locked (one of `LOCK_REASONS`); None if it is not. protected: the key file has a
     passphrase. wrong_passphrases: since the agent started. memory_secret: no other process can read the
-    memory of the keys, memfd_secret(2); None of an older agent, which does not say.
+    memory of the keys, memfd_secret(2); None for an older agent, which does not say.
     """
 
     version: str
@@ -75,7 +76,7 @@ class CreatedToken(NamedTuple):
 class PeerIdentity(NamedTuple):
     """The process at the other end of a connection, as the kernel reported it.
 
-    exe: the executable's path. unit: the systemd unit. Both are for display only, and None where unknown.
+    exe: the executable's path. unit: the systemd unit. Both are for display only, and None if unknown.
     """
 
     uid: int
@@ -87,9 +88,9 @@ class PeerIdentity(NamedTuple):
 class SessionInfo(NamedTuple):
     """One session's record.
 
-    state: "active" or "expired". renewed_at: when the present lifetime began. max_expires_at: where
-    renewing ends. last_used_at: the last verification that is known. audience, scopes: None is all.
-    uses_left: None is without limit. parent: the id of the session that this one ends with. bound_pid: the
+    state: "active" or "expired". renewed_at: when the current lifetime began. max_expires_at: beyond which
+    it cannot be renewed. last_used_at: the last known verification. audience, scopes: None for all.
+    uses_left: None for unlimited. parent: the id of the session that this one ends with. bound_pid: the
     process that it ends with.
     """
 
@@ -111,13 +112,13 @@ class SessionInfo(NamedTuple):
 
 
 ACTIVE, EXPIRED = "active", "expired"
-"""The states of a session that is listed. One that was ended by hand is gone."""
+"""The states of a listed session. A revoked one is not listed."""
 
 
 class SessionPage(NamedTuple):
-    """Some sessions, newest first; `next` is where to go on after them, None at the end.
+    """Some sessions, newest first; `next` is where to continue, None at the end.
 
-    A page may be empty and not the last: the agent looks at so many sessions at a time.
+    A page may be empty and not the last, because the agent examines a bounded number of sessions at a time.
     """
 
     sessions: list[SessionInfo]
@@ -125,7 +126,7 @@ class SessionPage(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """Whether a token is valid; if not, `reason` is a stable code of `reasons`."""
+    """Whether a token is valid; if not, `reason` is a stable code from `reasons`."""
 
     valid: bool
     reason: str | None
@@ -133,15 +134,18 @@ class Verification(NamedTuple):
 
 
 class CachedVerification(Verification):
-    """One that the agent gives as the answer more than once. It keeps its encoded form."""
+    """A verification that the agent answers repeatedly, with its encoded form.
+
+    Encoding is a third of the time that a verification takes.
+    """
 
     encoded: bytes | None = None
 
 
 class Verdict(NamedTuple):
-    """Whether a token is valid and what it is good for, which is all that the verify socket tells.
+    """Whether a token is valid, and for what; all that the verify socket reveals.
 
-    audience, scopes: the session's, where the token is valid; None is all. Otherwise both are None.
+    audience, scopes: the session's if the token is valid, None for all. Otherwise both are None.
     """
 
     valid: bool
@@ -157,7 +161,7 @@ class Revocation(NamedTuple):
 
 
 class Revocations(NamedTuple):
-    """How many sessions were ended; those below them ended as well and are not counted."""
+    """How many sessions were ended, not counting those that ended with a parent."""
 
     ended: int
 
@@ -181,11 +185,11 @@ class Protection(NamedTuple):
 
 
 LOCK_REASONS = ("asked", "suspend", "screen lock", "idle", "signal", "start")
-"""Why an agent is locked: somebody asked for it, or it started so; the others are its own doing."""
+"""Why an agent is locked: by request, because it started locked, or automatically."""
 
 
 class Subscribed(NamedTuple):
-    """From now on events come on this connection."""
+    """Events come on this connection from now on."""
 
     subscribed: bool
 
@@ -193,9 +197,9 @@ class Subscribed(NamedTuple):
 class Event(NamedTuple):
     """Something happened to a session, to all of them, or to the agent.
 
-    kind: one of `EVENT_KINDS`, or `MISSED`. at: when. session_id: whose; None where it is about none or all.
-    reason: why something was refused, or the agent locked. peer_pid: the process that did it, where one did.
-    missed: how many events were lost before this one, because the subscriber took them too slowly.
+    kind: one of `EVENT_KINDS`, or `MISSED`. at: when. session_id: None if it concerns none or all.
+    reason: why something was refused, or why the agent was locked. peer_pid: the process that did it, if any.
+    missed: how many events were lost before this one because the subscriber read too slowly.
     """
 
     kind: str
@@ -215,16 +219,16 @@ EVENT_KINDS = (
     *(CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING),
     *(LOCKED, UNLOCKED, PASSPHRASE_CHANGED, PASSPHRASE_REFUSED),
 )
-"""What an event, or an entry of the audit log, tells of."""
+"""The kinds of events and audit entries."""
 
 MISSED = "missed"
-"""The kind of an event that tells of no more than its own `missed`."""
+"""The kind of an event that only reports how many were missed."""
 
 
 class AuditEntry(NamedTuple):
     """One line of the audit log: what was done, when, to which session, and by which process.
 
-    times: how often; `until` is the last time, where refusals of one peer were counted together.
+    times, until: how often and until when, for refusals of one peer that were counted together.
     """
 
     at: float
@@ -240,7 +244,7 @@ class AuditEntry(NamedTuple):
 
 
 class AuditPage(NamedTuple):
-    """Some entries, newest first; `next` is where to go on after them, None at the end."""
+    """Some entries, newest first; `next` is where to continue, None at the end."""
 
     entries: list[AuditEntry]
     next: str | None
