@@ -41,7 +41,7 @@ LIMITS = {
     "ancestors of a session": [limits.MAX_DEPTH],
     "sessions of one page": [limits.MAX_PAGE_SESSIONS],
     "audit entries of one page": [limits.MAX_PAGE_AUDIT],
-    "sessions or audit entries examined for one page": [limits.MAX_LOOKED_AT],
+    "sessions or audit entries examined for one page": [limits.MAX_EXAMINED],
     "an executable's path, a unit's name": [limits.MAX_SHOWN_CHARACTERS],
     "events waiting for one subscriber": [limits.MAX_EVENTS_WAITING],
     "requests in flight on one connection": [limits.MAX_IN_FLIGHT],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trio.lowlevel import checkpoint
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.limits import MAX_LOOKED_AT, MAX_PAGE_AUDIT
+from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_AUDIT
 from agentd_client.protocol.results import REFUSED, AuditEntry, AuditPage, Event, PeerIdentity
 
 from ..crypto import random_bytes
@@ -263,7 +263,7 @@ class Journal:
         folders = [self._newest_first(folder, cursor) for folder in self._most]
         newest_first = heapq.merge(*folders, key=lambda entry: entry[0], reverse=True)
         for examined, (key, record) in enumerate(newest_first):
-            if len(entries) == most or examined >= MAX_LOOKED_AT:
+            if len(entries) == most or examined >= MAX_EXAMINED:
                 return AuditPage(entries, last.hex())
             # The key's time is never before the entry's `at`: all further entries ended before `since`.
             if earliest is not None and _seconds(key) < earliest - COUNTED_SECONDS:

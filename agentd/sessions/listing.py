@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trio.lowlevel import checkpoint
 
 from agentd_client.errors import InvalidParamsError
-from agentd_client.protocol.limits import MAX_LOOKED_AT, MAX_PAGE_SESSIONS
+from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_SESSIONS
 from agentd_client.protocol.results import ACTIVE, EXPIRED, SessionInfo, SessionPage
 
 from .clock import CHUNK_RECORDS, Slices
@@ -174,7 +174,7 @@ async def session_page(
             state = state_of(verifier, place, record, now)
             if selection.matches(record, state) and _is_live(db, place, record, now):
                 found.append(verifier.describe(place, record)._replace(state=state))
-            if len(found) == most or examined >= MAX_LOOKED_AT:
+            if len(found) == most or examined >= MAX_EXAMINED:
                 return SessionPage(found, _cursor(place))
             if await slices.pause_if_over():
                 break

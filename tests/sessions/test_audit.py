@@ -234,7 +234,7 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
     for _ in range(40):
         clock.advance(0.5)
         await put(db, log, CREATED)
-    monkeypatch.setattr(journal, "MAX_LOOKED_AT", 16)
+    monkeypatch.setattr(journal, "MAX_EXAMINED", 16)
     monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     later = clock.wall + rejected_tokens.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
     turns, scope = 0, trio.CancelScope()

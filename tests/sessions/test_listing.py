@@ -50,7 +50,7 @@ async def test_a_session_that_ends_between_two_pages_is_not_shown_and_hides_none
 
 async def test_a_page_examines_a_limited_number_of_records(manager, clock, monkeypatch):
     monkeypatch.setattr(listing, "CHUNK_RECORDS", 4)
-    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 8)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 8)
     await opened(manager, clock, 20)
     page = await manager.list_sessions(label="session 0")
     assert page.sessions == []

@@ -65,7 +65,7 @@ MAX_PAGE_SESSIONS = 16
 MAX_PAGE_AUDIT = 32
 """Audit entries in one answer, for the same reason."""
 
-MAX_LOOKED_AT = 256
+MAX_EXAMINED = 256
 """Sessions or audit entries that are examined for one answer, whether they match or not: some milliseconds of
 work. The page is short then, and says where to continue."""
 
