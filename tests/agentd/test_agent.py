@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import logging
+import math
 import os
 import stat
 from functools import partial
@@ -487,6 +488,22 @@ async def test_wrong_passphrases_of_changes_are_in_the_audit_log_when_it_is_lock
         ("passphraseRefused", None, 2),
     ]
     await again.stop()
+
+
+async def test_a_wrong_passphrase_of_a_change_makes_the_next_attempts_of_its_process_wait(agent, monkeypatch):
+    monkeypatch.setattr(throttle, "delay_seconds", lambda wrong: math.inf if wrong else 0.0)
+    with pytest.raises(PassphraseError):
+        await agent.change_passphrase(OTHER, OTHER, STRANGER)
+    await agent.lock(by=ME)
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(agent.unlock, PASSPHRASE, STRANGER)
+        waiting.start_soon(agent.change_passphrase, PASSPHRASE, OTHER, STRANGER)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            assert agent.core is None
+            await agent.unlock(PASSPHRASE, ME)  # which is the passphrase still
+            await agent.lock(by=ME)
+        waiting.cancel_scope.cancel()
 
 
 async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once_it_is_unlocked(agent):

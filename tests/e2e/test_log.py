@@ -105,6 +105,7 @@ def test_a_peer_that_repeats_what_is_worth_a_line_does_not_fill_the_log(home):
     cut_off = [line for line in daemon.log.read_text().splitlines() if "malformed" in line]
     distinct = {line.partition(" WARNING ")[2].partition(" [")[0] for line in cut_off}
     assert len(distinct) == 2, "each cause has its line"
+    assert len(cut_off) < 100, "and the repetitions are counted, every ten seconds at most"
     told = [re.search(r"\[(\d+) more", line) for line in cut_off]
     assert sum(1 if count is None else int(count[1]) for count in told) == 300
 
