@@ -12,7 +12,7 @@ from agentd_client.private import Fault, folders_fault
 from agentd_client.token_file import TokenFile
 
 from ..keys import KEY_FILE, KeyFileForm, key_file_form
-from ..state_folder import state_folder_fault
+from ..state_folder import check_key_file, state_folder_fault
 from .findings import Finding, error, note, ok, refused, warning
 from .installation import Check, Installation
 from .system import FILE, FOLDER, Node, node_at, nodes_in
@@ -125,7 +125,6 @@ class KeyFile(Check, frozen=True):
     path: str
     form: KeyFileForm | None
     refusal: str | None
-    has_store: bool
 
     NAMES: ClassVar = (KEY, PASSPHRASE, LEFTOVERS)
 
@@ -134,13 +133,13 @@ class KeyFile(Check, frozen=True):
         """Read the file's form, and what is public of its content."""
         form, refusal = None, None
         try:
+            check_key_file(installation.settings)
             form = key_file_form(installation.settings.keys_path)
         except KeyFileError as failure:
             refusal = failure.sentence
         except OSError as failure:
             refusal = f"{failure.filename} cannot be read: {failure.strerror}; see who owns it"
-        has_store = node_at(installation.settings.store_path / "data.mdb").kind is not None
-        return cls(str(installation.settings.keys_path / KEY_FILE), form, refusal, has_store)
+        return cls(str(installation.settings.keys_path / KEY_FILE), form, refusal)
 
     def judge(self) -> Iterator[Finding]:
         """A finding for the file, one for its passphrase, and one for temporary files beside it."""
@@ -156,12 +155,6 @@ class KeyFile(Check, frozen=True):
                     f"an interrupted change left {names} beside {self.path}: that may be the bare key",
                     "start the agent, which removes it, or remove it by hand",
                 )
-        elif self.has_store:
-            yield error(
-                KEY,
-                f"{self.path} is gone, and the store cannot be opened without it",
-                "restore the key file, or start over with `agentd init --fresh`",
-            )
         else:
             yield note(KEY, f"{self.path} does not exist yet; the first start makes it")
 

@@ -48,12 +48,13 @@ def state(tmp_path):
     return state
 
 
-def judged_folders(state) -> dict[str, str]:
+def with_state(state) -> Installation:
     settings = load(os.devnull, socket_path="/s", state_path=str(state))
-    installation = Installation(
-        settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None)
-    )
-    return judged(Folders.gather(installation))
+    return Installation(settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None))
+
+
+def judged_folders(state) -> dict[str, str]:
+    return judged(Folders.gather(with_state(state)))
 
 
 ALL_PRIVATE = dict.fromkeys(("state.folder", "keys.folder", "store.folder", "store.files"), "ok")
@@ -110,23 +111,26 @@ def form(memory_bytes: int | None, *leftovers: str) -> KeyFileForm:
 
 
 @pytest.mark.parametrize(
-    ("key_form", "refusal", "has_store", "expected"),
+    ("key_form", "refusal", "expected"),
     [
-        (None, None, False, {"key.file": "note"}),
-        (None, None, True, {"key.file": "error"}),
-        (None, "k is refused: it has 3 bytes; restore it", True, {"key.file": "error"}),
-        (form(None), None, True, {"key.file": "ok", "key.passphrase": "note"}),
-        (form(256 * MIB), None, True, {"key.file": "ok", "key.passphrase": "ok"}),
-        (form(32 * MIB), None, True, {"key.file": "ok", "key.passphrase": "note"}),
-        (form(256 * MIB, ".root.key.0"), None, True, {"key.file": "ok", "key.passphrase": "ok", "key.leftovers": "warning"}),
+        (None, None, {"key.file": "note"}),
+        (None, "k is refused: it has 3 bytes; restore it", {"key.file": "error"}),
+        (form(None), None, {"key.file": "ok", "key.passphrase": "note"}),
+        (form(256 * MIB), None, {"key.file": "ok", "key.passphrase": "ok"}),
+        (form(32 * MIB), None, {"key.file": "ok", "key.passphrase": "note"}),
+        (form(256 * MIB, ".root.key.0"), None, {"key.file": "ok", "key.passphrase": "ok", "key.leftovers": "warning"}),
     ],
 )  # fmt: skip
-def test_the_key_file(key_form, refusal, has_store, expected):
-    assert judged(KeyFile("/k/root.key", key_form, refusal, has_store)) == expected
+def test_the_key_file(key_form, refusal, expected):
+    assert judged(KeyFile("/k/root.key", key_form, refusal)) == expected
+
+
+def test_a_store_without_its_key_file_is_an_error(state):
+    assert judged(KeyFile.gather(with_state(state))) == {"key.file": "error"}
 
 
 def test_the_parameters_of_a_passphrase_are_shown():
-    _, passphrase = KeyFile("k", form(256 * MIB), None, True).judge()
+    _, passphrase = KeyFile("k", form(256 * MIB), None).judge()
     assert "Argon2id, 256 MiB, 3 passes" in passphrase.says
 
 
