@@ -47,7 +47,7 @@ _FLAGS = {
 FilePath = NewType("FilePath", str)
 
 Duration = int | str
-"""Whole seconds or `NEVER`; the file may write a length of time, such as "8h"."""
+"""Whole seconds or `NEVER`; the file may have a duration such as "8h"."""
 
 Switch = Annotated[bool, msgspec.Meta(description="true or false, without quotes")]
 DrainSeconds = Annotated[

@@ -175,7 +175,7 @@ class Client(ClientBase):
     ) -> Verdict:
         """As `verify_token`; also returns the token's audience and scopes, or the reason why it is not valid.
 
-        The answer is the same at the agent's own socket and at its verify socket, which tells no more.
+        The answer is the same at the agent's own socket and at its verify socket, which does not say more.
         """
         text = token_text(token)
         if text is None:

@@ -1,4 +1,4 @@
-"""Lengths of time as people write and read them: `90`, `30m`, `1h30m`, `never`; "7 h 59 min"."""
+"""Durations as people write and read them: `90`, `30m`, `1h30m`, `never`; "7 h 59 min"."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _NAMES = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def parse_duration(text: object) -> int | str:
-    """Whole seconds, or `NEVER`; a bare number is seconds. Raises ValueError that says the forms."""
+    """Whole seconds, or `NEVER`; a bare number is seconds. The ValueError lists the accepted forms."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     if isinstance(text, str):
-        import re  # for those who write a length of time
+        import re  # only needed to parse one
 
         if text == NEVER:
             return NEVER
@@ -25,11 +25,11 @@ def parse_duration(text: object) -> int | str:
             return sum(
                 int(count or 0) * unit for count, unit in zip(found.groups(), _SECONDS.values(), strict=True)
             )
-    raise ValueError(f"is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or {NEVER}")
+    raise ValueError(f"must be a duration: 90 (seconds), 30m, 8h, 1h30m, 2d or {NEVER}")
 
 
 def format_duration(seconds: float, units: int = 2) -> str:
-    """So many of the largest units: "7 h 59 min", with one "7 h"; "12 s"."""
+    """The duration in its largest units: "7 h 59 min", or with one unit "7 h"; "12 s"."""
     left = max(0, int(seconds))
     parts: list[str] = []
     for name, unit in _NAMES:

@@ -1,8 +1,8 @@
-"""What classes here need of `typing` while they run, without its import, which takes as long as all others.
+"""The parts of `typing` that classes need at run time; importing it takes as long as all the rest.
 
-Type checkers read the real one in its place::
+Type checkers read the real one instead::
 
-    TYPE_CHECKING = False  # known to type checkers by its name
+    TYPE_CHECKING = False  # type checkers know it by its name
     if TYPE_CHECKING:
         from typing import NamedTuple
     else:
@@ -11,7 +11,7 @@ Type checkers read the real one in its place::
 
 from __future__ import annotations
 
-from collections import namedtuple  # msgpack has imported it
+from collections import namedtuple  # already imported by msgpack
 
 _NOT_COPIED = frozenset({"__annotations__", "__module__", "__qualname__"})
 
@@ -29,7 +29,7 @@ class _NamedTupleType(type):
 
 
 NamedTuple = type.__new__(_NamedTupleType, "NamedTuple", (), {})
-"""`typing.NamedTuple`: the class's annotations are the fields, its values their defaults."""
+"""As `typing.NamedTuple`: the annotations are the fields, the values their defaults."""
 
 
 T = None
@@ -37,7 +37,7 @@ T = None
 
 
 class Generic:
-    """`typing.Generic`, as a base class alone."""
+    """As `typing.Generic`, but only as a base class."""
 
     __slots__ = ()
 

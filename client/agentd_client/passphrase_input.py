@@ -15,7 +15,7 @@ from .private import folders_fault, private_fault
 from .protocol.limits import MAX_PASSPHRASE_BYTES
 from .protocol.passphrases import BYTE_ORDER_MARK, EMPTY, HAS_NUL, LINE_ENDING, TOO_LONG, bounds
 
-# O_NONBLOCK: opening a FIFO would wait for a writer for ever. O_NOFOLLOW: the name must be the file.
+# O_NONBLOCK: opening a FIFO would block until a writer comes. O_NOFOLLOW: no symbolic links.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _MOST_BYTES = len(BYTE_ORDER_MARK) + MAX_PASSPHRASE_BYTES + len(LINE_ENDING)
@@ -26,7 +26,7 @@ class PassphraseSourceError(PassphraseError):
 
 
 def passphrase_of_file(path: str | os.PathLike[str]) -> bytearray:
-    """The passphrase in a regular file that nobody but this user can open.
+    """The passphrase in a regular file that only this user can open.
 
     Raises:
         PassphraseSourceError: it cannot be read, is no such file, or holds no passphrase; says the remedy.

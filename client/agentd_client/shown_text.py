@@ -1,9 +1,10 @@
-"""Which characters may be shown in a terminal: one rule for labels and for what the commands print.
+"""Which characters may be shown in a terminal: one rule for labels and for the output of the commands.
 
-Control and format characters steer terminals, reorder text or hide in it. Two format characters are part of
-how people write: ZERO WIDTH JOINER in emoji and Indic scripts, ZERO WIDTH NON-JOINER in Persian and others.
-They are taken between characters that can join, so that no word of a script that does not, such as Latin,
-looks like another one without them (The Unicode Standard, 23.2; RFC 5892, appendix A, knows no emoji).
+Control and format characters can control terminals, reorder text or hide in it. Two format characters are
+part of ordinary writing: ZERO WIDTH JOINER in emoji and Indic scripts, ZERO WIDTH NON-JOINER in Persian and
+other scripts. They are accepted between characters that can join; in scripts without joining, such as Latin,
+they would make a word look like a different one (The Unicode Standard, 23.2; RFC 5892, appendix A, which
+does not cover emoji).
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ _UNSHOWN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 _JOINERS = {"\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}"}
 _JOINED = {"Lo", "Mn", "Mc", "So", "Sk"}
-"""Letters without case, the marks on them, pictures, and the colours of skin."""
+"""Letters without case, the marks on them, pictographs, and skin tones."""
 
 
 def unshown_character(text: str) -> int | None:
-    """The place of the first character that is not to be shown; None where all may be."""
+    """The index of the first character that must not be shown; None if all may be."""
     if text.isprintable():
         return None
     return next((place for place in range(len(text)) if not _may_be_shown(text, place)), None)
 
 
 def name_of(character: str) -> str:
-    """A character by its code point, and its name where it has one: "U+202E RIGHT-TO-LEFT OVERRIDE"."""
+    """A character's code point, and its name if it has one: "U+202E RIGHT-TO-LEFT OVERRIDE"."""
     name = unicodedata.name(character, "")
     return f"U+{ord(character):04X} {name}".rstrip()
 
 
 def escaped(text: str) -> str:
-    """The text with an escape for each character that is not to be shown."""
+    """The text, with escapes for characters that must not be shown."""
     if text.isprintable():
         return text
     return "".join(

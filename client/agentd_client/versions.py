@@ -1,7 +1,7 @@
-"""Whether an agent and this client are of different versions, and what to do about it.
+"""Whether an agent and this client have different versions, and what to do about it.
 
-`hello` says which version the agent is. Between an update and the next restart the two differ, and then the
-older one lacks what the newer one asks for or tells. Pure: no socket.
+The agent says its version in `hello`. Between an update and the next restart the two differ, and the older
+one may not have what the newer one asks for or sends. Pure: no socket.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _AGENT = "agentd "
 
 
 def difference(hello: Hello, own: str) -> str | None:
-    """What differs and what to do, in words; None where the two are of one version, or it is no agentd.
+    """What differs and what to do, in words; None if the versions are the same, or it is not agentd.
 
     Args:
-        hello: what the agent said.
+        hello: the agent's answer.
         own: this client's version.
     """
     if not hello.server.startswith(_AGENT):
@@ -25,7 +25,7 @@ def difference(hello: Hello, own: str) -> str | None:
 
 
 def difference_from(agent: str, own: str, protocol: int = PROTOCOL_VERSION) -> str | None:
-    """The same, of an agent's version."""
+    """As `difference`, for the agent's version alone."""
     if agent == own and protocol == PROTOCOL_VERSION:
         return None
     if protocol != PROTOCOL_VERSION:
@@ -39,5 +39,6 @@ def difference_from(agent: str, own: str, protocol: int = PROTOCOL_VERSION) -> s
 
 
 def _numbers(version: str) -> list[int]:
-    # "0.10.0" is newer than "0.9.1"; a part that is no number, as development versions have, counts as older.
+    # "0.10.0" is newer than "0.9.1"; a part that is not a number, as in development versions, counts as
+    # older.
     return [int(part) if part.isascii() and part.isdecimal() else -1 for part in version[:64].split(".")]

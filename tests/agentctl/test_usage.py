@@ -83,7 +83,7 @@ def test_agentd_repeats_no_argument(arguments):
             "Invalid value for '--max-uses': must be a whole number, at least 1",
         ),
         (["list", "--state", SECRET], "Invalid value for '--state': must be one of active, expired"),
-        (["login", "--expiry", SECRET], "Invalid value for '--expiry': is not a length of time; write 90"),
+        (["login", "--expiry", SECRET], "Invalid value for '--expiry': must be a duration: 90"),
         (["status", SECRET], "Too many arguments for `agentctl status`."),
         ([SECRET], "No such command."),
         (["status", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),

@@ -149,7 +149,7 @@ def test_a_terminal_is_told_what_to_do_when_not_logged_in(agent, monkeypatch):
 def test_answers_without_a_session_or_a_reason_are_told_as_they_are(agent, logged_in, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     agent.script["verifyToken"] = lambda params: Verification(True, None, None)
-    assert in_process("verify", terminal=True).out == "valid: the agent tells no more\n"
+    assert in_process("verify", terminal=True).out == "valid: the agent does not say more\n"
     agent.script["verifyToken"] = lambda params: Verification(False, None, None)
     assert in_process("verify", terminal=True).out == "not valid: the agent gives no reason\n"
     assert in_process("verify").out == "invalid\n"

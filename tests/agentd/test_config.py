@@ -6,7 +6,7 @@ from agentd.config import DEFAULT_MAX_LIFETIME_SECONDS, DEFAULT_SESSION_SECONDS,
 from agentd_client.errors import ConfigError
 from agentd_client.protocol.methods import NEVER
 
-FORMS = "is not a length of time; write 90 (seconds), 30m, 8h, 1h30m, 2d or never"
+FORMS = "must be a duration: 90 (seconds), 30m, 8h, 1h30m, 2d or never"
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,7 @@ _OTHERS: dict[type[BaseException], int] = {
 
 
 def exit_code(error: BaseException, own: Mapping[type[BaseException], int] | None = None) -> int:
-    """The exit code of an error; 70 for one that nobody expects.
+    """The exit code of an error; 70 for an unexpected one.
 
     Args:
         error: what the program ends with.

@@ -176,7 +176,7 @@ def verdict(answer: Verification, now: float) -> str:
     """Whether a token is valid, in one line."""
     if not answer.valid:
         return f"{colour('not valid', 'red')}: {why_not(answer.reason)}"
-    which = described(answer.session, now) if answer.session else "the agent tells no more"
+    which = described(answer.session, now) if answer.session else "the agent does not say more"
     return f"{colour('valid', 'green')}: {which}"
 
 

@@ -164,7 +164,7 @@ def inspect_token(
 
 
 def renew_token(token: str) -> Call[CreatedToken]:
-    """Begin the session's lifetime anew, with a new token."""
+    """Extend the session, with a new token."""
     return _call(methods.RENEW_TOKEN, _reader(CreatedToken), token=sendable_token(token))
 
 
