@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from agentd_client.errors import KeyUnavailableError
 
 from ..crypto import KEY_BYTES, wipe
-from .pages import here, new_pages
+from .pages import new_pages, this_process
 
 
 class SecretMemory:
@@ -25,13 +25,13 @@ class SecretMemory:
     def __init__(self) -> None:
         self._free: list[memoryview] = []
         self._keys: set[SecretKey] = set()
-        self._forks = here.forks
+        self._forks = this_process.forks
         self.locked = self.secret = True
 
     def new_key(self) -> SecretKey:
         """A key of 32 zero bytes, for the caller to fill."""
-        if self._forks != here.forks:
-            self._free, self._forks = [], here.forks  # the parent's pages are not mapped here
+        if self._forks != this_process.forks:
+            self._free, self._forks = [], this_process.forks  # the parent's pages are not mapped here
         if not self._free:
             self._add_page()
         slot = self._free.pop()
@@ -102,13 +102,13 @@ class SecretKey:
         self._allocate = allocate
         self._guard = threading.RLock()
         self._uses = 0
-        self._forks = here.forks
+        self._forks = this_process.forks
         self._is_wiped = False
         self._copies: list[memoryview] = []
 
     def __enter__(self) -> memoryview:
         self._guard.acquire()
-        if self._is_wiped or self._forks != here.forks:  # `is_wiped`, inlined: every seal passes here
+        if self._is_wiped or self._forks != this_process.forks:  # `is_wiped`, inlined: every seal passes here
             self._guard.release()
             raise KeyUnavailableError
         self._uses += 1
@@ -152,7 +152,7 @@ class SecretKey:
     @property
     def is_wiped(self) -> bool:
         """Whether the key is gone."""
-        return self._is_wiped or self._forks != here.forks
+        return self._is_wiped or self._forks != this_process.forks
 
     def wipe(self) -> None:
         """Zero the key and refuse every use from now on; wiping twice does nothing."""
@@ -165,7 +165,7 @@ class SecretKey:
                     self._zero()
 
     def _zero(self) -> None:
-        if self._forks == here.forks:
+        if self._forks == this_process.forks:
             wipe(self._view)
             self._on_zeroed()
         # A wiped key keeps no page mapped.

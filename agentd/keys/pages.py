@@ -30,7 +30,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
-class _Here:
+class _Process:
     """The current process.
 
     forks: the number of forks since this module was imported. Pages, and keys on them, are valid only in the
@@ -40,11 +40,11 @@ class _Here:
     forks = 0
 
 
-here = _Here()
+this_process = _Process()
 
 
 def _count_fork() -> None:
-    here.forks += 1
+    this_process.forks += 1
 
 
 os.register_at_fork(after_in_child=_count_fork)
@@ -92,10 +92,10 @@ def _mapped(size: int, flags: int, descriptor: int) -> memoryview | None:
     address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
     if address == _MAP_FAILED:
         return None
-    made_by = here.forks
+    made_by = this_process.forks
 
     def release() -> None:
-        if made_by == here.forks:  # in a child, other memory may be at this address
+        if made_by == this_process.forks:  # in a child, other memory may be at this address
             _libc.munmap(address, size)
 
     view = view_of_memory(address, size, release)

@@ -15,7 +15,7 @@ from agentd import crypto
 KEY = bytes(range(32))
 
 
-def test_what_is_sealed_opens_and_no_two_seals_are_alike():
+def test_sealed_values_open_and_no_two_seals_are_alike():
     first, second = crypto.seal(KEY, b"value", b"path"), crypto.seal(KEY, b"value", b"path")
     assert first != second
     assert crypto.open_sealed(KEY, first, b"path") == crypto.open_sealed(KEY, second, b"path") == b"value"
@@ -118,7 +118,7 @@ def test_wiping_leaves_zeros():
     lambda key, room: crypto.xchacha20_into(key[1:], bytes(24), room, room),
     lambda key, room: crypto.xchacha20_into(key, bytes(24), room, room[1:]),
 ])  # fmt: skip
-def test_what_a_refusal_keeps_alive_can_be_collected_in_silence(refuse, monkeypatch):
+def test_objects_kept_alive_by_an_error_can_be_collected(refuse, monkeypatch):
     complaints = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     with pytest.raises((crypto.SealError, ValueError)) as refused:
@@ -178,7 +178,7 @@ def test_the_plain_hash_is_the_blake2b_of_hashlib():
     assert target == hashlib.blake2b(b"text", digest_size=32).digest()
 
 
-def test_argon2id_refuses_what_libsodium_does_not_know():
+def test_argon2id_refuses_costs_out_of_libsodiums_bounds():
     for salt, passes, memory_bytes in ((bytes(15), 2, 2**20), (bytes(16), 0, 2**20), (bytes(16), 2, 8191)):
         with pytest.raises(ValueError):
             crypto.argon2id_into(b"", salt, passes=passes, memory_bytes=memory_bytes, target=bytearray(32))

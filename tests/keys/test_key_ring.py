@@ -37,7 +37,7 @@ async def test_the_first_start_makes_a_private_key_file(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0, 0o777])
-async def test_missing_folders_above_the_keys_are_private_whatever_the_umask(tmp_path, umask):
+async def test_missing_folders_above_the_keys_are_created_private_under_any_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         await make(tmp_path / "a" / "b" / "keys")
@@ -142,7 +142,7 @@ async def test_life_cycle(tmp_path):
     ]
 
 
-async def test_destroying_leaves_what_is_not_ours(tmp_path):
+async def test_destroying_leaves_other_files(tmp_path):
     ring = await make(tmp_path / "keys")
     (tmp_path / "keys" / "note").touch()
     await ring.stop()
@@ -230,7 +230,7 @@ async def test_removing_a_key_file_that_cannot_be_removed_is_an_error(tmp_path):
     assert ring.state is State.STOPPED
 
 
-async def test_destroying_where_the_folder_is_gone_does_nothing(tmp_path):
+async def test_destroying_a_missing_folder_does_nothing(tmp_path):
     ring = KeyRing(tmp_path / "keys")
     await ring.destroy()
     assert ring.state is State.DESTROYED

@@ -120,15 +120,15 @@ def test_key_memory_is_locked_and_neither_dumped_nor_inherited(kind):
     assert run(kind, LOOK) == [f"{kind == 'secret'} True dc dd lo"]
 
 
-def test_nobody_reads_secret_memory_through_proc(kind):
+def test_secret_memory_cannot_be_read_through_proc(kind):
     assert run(kind, LOOK + READ)[1] == ("Input/output error" if kind == "secret" else str(b"k" * 32))
 
 
-def test_a_fork_has_none_of_the_keys_and_wipes_none_of_its_parents(kind):
+def test_a_fork_has_none_of_its_parents_keys_and_wipes_none(kind):
     assert run(kind, LOOK + FORK)[1] == "7 True True"
 
 
-def test_where_no_memory_may_be_locked_it_is_said_that_it_is_neither_secret_nor_locked():
+def test_memory_that_could_not_be_locked_is_reported():
     limited = ["prlimit", "--memlock=0"]
     if os.geteuid() == 0:  # root is not limited
         limited = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", *limited]

@@ -45,7 +45,7 @@ def test_every_official_failure_vector_is_refused():
     assert refusals == [paserk.NotGenuineError, paserk.NotGenuineError, paserk.PaserkError]
 
 
-def test_another_implementation_opens_what_is_wrapped_here_and_the_other_way_round():
+def test_wrapped_keys_are_interoperable_with_another_implementation():
     mine = paserk.wrap(KEY, b"a passphrase", salt=SALT, nonce=NONCE, cost=CHEAP)
     opened = pyseto.Key.from_paserk(mine, password=b"a passphrase")
     assert opened.to_paserk() == pyseto.Key.new(4, "local", KEY).to_paserk()
@@ -113,7 +113,7 @@ def test_there_is_one_spelling(change):
         paserk.parse(change(text))
 
 
-def test_what_is_no_key_salt_or_nonce_is_refused():
+def test_an_invalid_key_salt_or_nonce_is_refused():
     for key, salt, nonce in ((KEY[1:], SALT, NONCE), (KEY, SALT[1:], NONCE), (KEY, SALT, NONCE[1:])):
         with pytest.raises(ValueError):
             paserk.wrap(key, b"a passphrase", salt=salt, nonce=nonce, cost=CHEAP)
@@ -129,7 +129,7 @@ def test_a_wrong_passphrase_leaves_the_target_as_it_was():
     assert target == b"x" * 32
 
 
-def test_a_system_without_the_memory_is_told(monkeypatch):
+def test_a_system_without_enough_memory_is_reported(monkeypatch):
     class Lib:
         def __getattr__(self, name: str) -> object:
             return (lambda *args: -1) if name == "crypto_pwhash" else getattr(lib, name)

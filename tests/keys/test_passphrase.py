@@ -43,7 +43,7 @@ async def test_a_new_key_file_with_a_passphrase_is_one_private_line(tmp_path):
     assert await agent_id(tmp_path / "keys", OLD) == made
 
 
-async def test_what_form_a_file_has_is_told_without_a_passphrase(tmp_path):
+async def test_the_form_of_a_file_is_known_without_a_passphrase(tmp_path):
     file = tmp_path / "keys" / "root.key"
     assert is_protected(file) is None
     await agent_id(tmp_path / "keys", None)
@@ -122,7 +122,7 @@ async def test_text_and_its_utf_8_bytes_are_the_same_passphrase(tmp_path, handed
 
 
 @pytest.mark.parametrize("handed", ["", b"", "x" * 1025, "é" * 513, "a\0b", b"\0", "\ud800"])
-async def test_what_is_no_passphrase_is_refused_before_anything_is_made(tmp_path, handed):
+async def test_an_invalid_passphrase_is_refused_before_anything_is_created(tmp_path, handed):
     with pytest.raises(PassphraseError) as refused:
         await make(tmp_path / "keys", handed)
     assert "x" * 10 not in repr(refused.value)
@@ -170,9 +170,7 @@ def lock_as_before(folder: Path, passphrase: bytes) -> None:
 
 
 @pytest.mark.parametrize(("given", "reason"), REFUSED_WHEN_SET.items())
-async def test_what_cannot_be_meant_is_refused_when_it_is_set_and_still_opens_what_it_locked(
-    tmp_path, given, reason
-):
+async def test_an_unintended_passphrase_cannot_be_set_but_still_opens_an_old_file(tmp_path, given, reason):
     with pytest.raises(PassphraseError, match=reason):
         await make(tmp_path / "keys", given)
     assert not (tmp_path / "keys" / "root.key").exists()
@@ -187,7 +185,7 @@ async def test_what_cannot_be_meant_is_refused_when_it_is_set_and_still_opens_wh
 
 
 @pytest.mark.parametrize("given", [b"secret\r", b"secret\n", b"\xef\xbb\xbfsecret", b"\xef\xbb\xbfsecret\r"])
-async def test_a_line_end_that_was_taken_for_a_part_of_it_still_counts_where_it_was(tmp_path, given):
+async def test_a_line_ending_that_was_part_of_an_old_passphrase_still_counts(tmp_path, given):
     lock_as_before(tmp_path / "before", given)
     before = await agent_id(tmp_path / "before", given)
     with pytest.raises(PassphraseError):
@@ -200,7 +198,7 @@ async def test_a_line_end_that_was_taken_for_a_part_of_it_still_counts_where_it_
     "good",
     ["x", " spaces around ", "日本語", "emoji 👩\u200d💻", "\u0646\u06cc\u0645\u200c\u0641", "a\u00a0b"],
 )
-async def test_what_can_be_typed_is_taken_as_it_is(tmp_path, good):
+async def test_a_typed_passphrase_is_used_unchanged(tmp_path, good):
     await agent_id(tmp_path / "keys", good)
     if good != good.strip():
         with pytest.raises(PassphraseError):
@@ -219,7 +217,7 @@ def test_a_passphrase_shows_nothing_and_is_zeros_once_wiped():
     assert given == b"correct horse", "what was handed over is the caller's"
 
 
-async def test_every_passphrase_is_wiped_whatever_comes_of_it(tmp_path, monkeypatch):
+async def test_every_passphrase_is_wiped_whatever_the_outcome(tmp_path, monkeypatch):
     made: list[memoryview] = []
     view, meanings = Passphrase.view.fget, Passphrase.meanings.fget
     monkeypatch.setattr(
@@ -329,7 +327,7 @@ async def test_a_refused_change_changes_nothing(tmp_path, present, old, error):
     assert await agent_id(tmp_path / "keys", present) == before
 
 
-async def test_only_what_a_writer_left_is_removed(tmp_path):
+async def test_only_leftovers_of_writers_are_removed(tmp_path):
     await agent_id(tmp_path / "keys", None)
     for name in (".root.key.swp", ".root.key.0123456789abcdef", "root.key.0123456789abcdef"):
         (tmp_path / "keys" / name).touch()
@@ -337,7 +335,7 @@ async def test_only_what_a_writer_left_is_removed(tmp_path):
     assert sorted(os.listdir(tmp_path / "keys")) == [".root.key.swp", "root.key", "root.key.0123456789abcdef"]
 
 
-async def test_changing_where_there_is_no_key_file_makes_none(tmp_path):
+async def test_changing_a_missing_key_file_creates_none(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyFileError, match="agentd init"):
             await change_passphrase(tmp_path / "keys", None, NEW, cost=CHEAP)

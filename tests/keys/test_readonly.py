@@ -31,7 +31,7 @@ async def test_it_opens_what_the_key_ring_sealed(tmp_path, passphrase):
         keys.open(sealed, b"its place")
 
 
-async def test_the_form_tells_the_passphrase_and_what_was_left_behind(tmp_path):
+async def test_the_form_shows_passphrase_and_leftovers(tmp_path):
     keys_path = tmp_path / "keys"
     async with await KeyRing.create_key_ring(keys_path=keys_path):
         pass
@@ -47,14 +47,14 @@ async def test_the_form_tells_the_passphrase_and_what_was_left_behind(tmp_path):
     assert leftover.exists()
 
 
-def test_nothing_is_made_where_nothing_is(tmp_path):
+def test_reading_a_missing_key_file_creates_nothing(tmp_path):
     assert key_file_form(tmp_path / "keys") is None
     with pytest.raises(KeyFileError, match="does not exist"), read_only_keys(tmp_path / "keys"):
         pass
     assert not (tmp_path / "keys").exists()
 
 
-async def test_what_does_not_fit_is_refused_as_the_agent_refuses_it(tmp_path):
+async def test_errors_are_the_same_as_the_agents(tmp_path):
     keys_path = tmp_path / "keys"
     async with await KeyRing.create_key_ring(keys_path=keys_path, passphrase="open up", cost=CHEAP):
         pass

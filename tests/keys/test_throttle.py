@@ -76,7 +76,7 @@ async def test_a_hundred_attempts_of_one_peer_delay_another_by_one_run_and_the_p
     assert queue.waiting == 0
 
 
-async def test_everybody_waits_longer_after_every_wrong_attempt_of_whomever(autojump_clock):
+async def test_all_peers_wait_longer_after_every_wrong_attempt(autojump_clock):
     queue, gaps = PassphraseThrottle(), []
     for peer in range(8):
         began = trio.current_time()
@@ -109,7 +109,7 @@ ONE_TURN = RUN_SECONDS + throttle.MAX_PAUSE_SECONDS
 
 @pytest.mark.parametrize("crowd", [1, 7, 70, 100])
 @pytest.mark.parametrize("before", [0, 1, 60])
-async def test_the_right_passphrase_of_another_process_waits_for_two_turns_of_those_who_guess_at_most(
+async def test_the_right_passphrase_of_another_process_waits_for_at_most_two_guesses(
     autojump_clock, crowd, before
 ):
     queue = PassphraseThrottle()
@@ -158,7 +158,7 @@ async def test_places_are_kept_for_processes_that_were_never_wrong(autojump_cloc
         nursery.cancel_scope.cancel()
 
 
-async def test_an_attempt_that_nobody_waits_for_is_dropped_and_one_that_runs_is_not(autojump_clock):
+async def test_an_attempt_whose_client_has_gone_is_dropped_unless_it_runs(autojump_clock):
     async def give_up_while_it_runs() -> bool:
         running.cancel()
         return await right()
@@ -189,7 +189,7 @@ async def test_an_attempt_that_nobody_waits_for_is_dropped_and_one_that_runs_is_
             await queue.attempt(4, right, before)
 
 
-async def test_what_was_not_looked_at_counts_for_nothing(autojump_clock):
+async def test_an_attempt_that_was_not_checked_does_not_count(autojump_clock):
     async def not_looked_at() -> bool:
         return False
 
@@ -271,7 +271,7 @@ async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the
         nursery.cancel_scope.cancel()
 
 
-async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_nobody_up(autojump_clock):
+async def test_other_errors_and_cancelled_attempts_do_not_count(autojump_clock):
     async def broken() -> bool:
         raise OSError
 
@@ -286,7 +286,7 @@ async def test_another_error_counts_for_nothing_and_a_cancelled_attempt_holds_no
     assert queue.wrong_attempts == 0
 
 
-async def test_what_is_remembered_of_peers_is_bounded_and_forgotten(autojump_clock, monkeypatch):
+async def test_the_memory_of_peers_is_bounded_and_expires(autojump_clock, monkeypatch):
     monkeypatch.setattr(throttle, "MAX_PEERS", 20)
     monkeypatch.setattr(throttle, "MAX_SEEN_PEERS", 30)
 

@@ -206,7 +206,7 @@ async def test_a_descriptor_that_is_asked_for_is_the_callers_and_no_execs(bus, a
     assert await is_closed(kept)
 
 
-async def test_the_end_of_the_connection_is_told_to_who_waits_and_to_who_comes_later(tmp_path, nursery):
+async def test_the_end_of_the_connection_fails_waiting_and_later_calls(tmp_path, nursery):
     ended = []
 
     async def call(connection):
@@ -263,7 +263,7 @@ async def happened(bus) -> tuple:
         return (await bus.connection.next_signal()).body
 
 
-async def test_signals_to_a_destination_are_nobodys_and_calls_are_not_answered(bus):
+async def test_signals_to_a_destination_are_ignored_and_calls_not_answered(bus):
     await bus.send(signal("forged", destination=":1.1", signature="s"))
     await bus.send(new_method_call(ASKED, "Question", "s", ("forged",)))
     kept = await bus.send_with_descriptor(signal(0, destination=":1.1", signature="u"))
@@ -278,7 +278,7 @@ async def test_a_descriptor_in_a_signal_is_let_go_of(bus):
     assert await is_closed(kept)
 
 
-async def test_what_is_too_long_is_skipped_without_being_parsed(bus):
+async def test_an_overlong_message_is_skipped_without_being_parsed(bus):
     await bus.send(signal(bytes(MAX_MESSAGE_BYTES), signature="ay"))
     await bus.send(signal(bytes(10 * MAX_MESSAGE_BYTES), signature="ay"))
     await bus.send(signal(bytes(MAX_MESSAGE_BYTES - 1000), signature="ay"))
@@ -286,7 +286,7 @@ async def test_what_is_too_long_is_skipped_without_being_parsed(bus):
 
 
 @pytest.mark.parametrize(("at", "byte"), [(1, 9), (16, 77)])
-async def test_what_cannot_be_parsed_is_skipped(bus, at, byte):
+async def test_an_unparsable_message_is_skipped(bus, at, byte):
     content = bytearray(signal().serialise(1))
     content[at] = byte  # the type of the message, the first field of its header
     await bus.stream.send_all(content)

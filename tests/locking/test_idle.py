@@ -44,9 +44,7 @@ def running(clock, locked_at, nursery):
 
 
 @pytest.mark.parametrize("seconds", [0.5, 10, 100, 3600])
-async def test_an_agent_that_nobody_uses_is_locked_when_its_time_is_over(
-    autojump_clock, running, locked_at, seconds
-):
+async def test_an_unused_agent_is_locked_when_its_time_is_up(autojump_clock, running, locked_at, seconds):
     running(seconds)
     await trio.sleep(seconds - 0.1)
     assert locked_at == []
@@ -54,7 +52,7 @@ async def test_an_agent_that_nobody_uses_is_locked_when_its_time_is_over(
     assert locked_at == [seconds]
 
 
-async def test_every_use_begins_the_time_anew(autojump_clock, running, locked_at):
+async def test_every_use_restarts_the_time(autojump_clock, running, locked_at):
     timer = running(100)
     for _ in range(5):
         await trio.sleep(90)
@@ -120,7 +118,7 @@ async def test_never_is_never(autojump_clock, clock, seconds):
         await timer.run(None)
 
 
-async def test_what_locking_raises_is_raised(autojump_clock, clock):
+async def test_errors_of_locking_are_raised(autojump_clock, clock):
     async def lock(reason):
         raise OSError
 

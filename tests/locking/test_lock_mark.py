@@ -59,7 +59,7 @@ def test_if_the_boot_is_unknown_a_mark_counts(path):
 
 
 @pytest.mark.parametrize("failing", ["symlink", "replace"])
-def test_a_mark_that_cannot_be_written_leaves_what_was_there(path, failing, monkeypatch):
+def test_a_mark_that_cannot_be_written_leaves_the_earlier_one(path, failing, monkeypatch):
     LockMark(path, BOOT).set()
 
     def fail(*arguments, **more):
@@ -73,7 +73,7 @@ def test_a_mark_that_cannot_be_written_leaves_what_was_there(path, failing, monk
     assert LockMark(path, BOOT).is_set()
 
 
-def test_where_it_cannot_be_written_or_removed_that_is_told(tmp_path):
+def test_failures_to_write_or_remove_are_raised(tmp_path):
     (tmp_path / "mark").mkdir()
     with pytest.raises(OSError):
         LockMark(tmp_path / "missing" / "mark", BOOT).set()

@@ -115,7 +115,7 @@ async def test_the_screen_is_no_business_of_an_agent_that_was_told_so(control, w
     assert lock.reasons == [SUSPEND]
 
 
-async def test_signals_that_somebody_else_sends_are_not_believed(control, watch, lock):
+async def test_forged_signals_are_ignored(control, watch, lock):
     ours = await control.add_session(os.geteuid())
     watch()
     await control.until(control.is_held)
@@ -201,7 +201,7 @@ async def test_it_comes_back_when_the_bus_does(bus, watch, lock, caplog, monkeyp
     assert lock.reasons == []
 
 
-async def test_it_waits_for_a_logind_that_comes_later_and_for_one_that_starts_anew(bus, watch, lock, caplog):
+async def test_it_waits_for_a_logind_that_starts_later_or_restarts(bus, watch, lock, caplog):
     watch()
     async with bus.control() as control:
         await control.until(lambda: told(caplog, "there is no logind"))
@@ -242,7 +242,7 @@ async def test_without_a_bus_it_says_so_once_and_goes_on_trying(
 
 
 @pytest.mark.parametrize("said", [b"", b"REJECTED EXTERNAL\r\n", b"OK 0123\r\n", None])
-async def test_a_bus_that_is_none_is_left_alone_for_growing_times(
+async def test_connecting_to_a_broken_bus_is_retried_with_growing_pauses(
     said, tmp_path, lock, logger, caplog, monkeypatch, autojump_clock, open_descriptors
 ):
     path = tmp_path / "bus"
@@ -272,7 +272,7 @@ async def test_a_bus_that_is_none_is_left_alone_for_growing_times(
     assert open_descriptors() == before
 
 
-async def test_without_jeepney_it_says_so_and_ends(lock, logger, caplog, monkeypatch):
+async def test_without_jeepney_it_logs_that_and_returns(lock, logger, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "jeepney", None)
     for name in ("logind_watch", "bus_connection"):
         monkeypatch.delitem(sys.modules, f"agentd.locking.{name}", raising=False)
@@ -282,7 +282,7 @@ async def test_without_jeepney_it_says_so_and_ends(lock, logger, caplog, monkeyp
     ]
 
 
-async def test_with_both_turned_off_there_is_nothing_to_wait_for(lock, logger, caplog):
+async def test_with_both_turned_off_it_returns_at_once(lock, logger, caplog):
     await watch_logind(lock, on_suspend=False, on_screen_lock=False, logger=logger)
     assert caplog.records == []
 

@@ -118,14 +118,14 @@ async def test_without_an_inhibitor_it_says_so_and_locks_all_the_same(bus, watch
 
 
 @pytest.mark.parametrize(("uid", "is_ours"), [(os.geteuid(), True), (os.geteuid() + 1, False), (None, True)])
-async def test_a_session_whose_user_cannot_be_told_counts_as_ours(bus, watch, lock, uid, is_ours):
+async def test_a_session_of_an_unknown_user_counts_as_ours(bus, watch, lock, uid, is_ours):
     bus.uid = uid
     await watch()
     await say(bus, SCREEN)
     assert lock.finished == [SCREEN_LOCK] * is_ours
 
 
-async def test_what_is_no_signal_of_these_is_passed_over(bus, watch, lock):
+async def test_other_signals_are_ignored(bus, watch, lock):
     await watch()
     await say(
         bus,
@@ -140,7 +140,7 @@ async def test_what_is_no_signal_of_these_is_passed_over(bus, watch, lock):
     assert lock.finished == [SUSPEND]
 
 
-async def test_there_is_one_inhibitor_at_a_time_and_none_in_the_end(bus, lock, logger, nursery):
+async def test_there_is_one_inhibitor_at_a_time_and_none_at_the_end(bus, lock, logger, nursery):
     watch = LogindWatch(lock, nursery, on_suspend=True, on_screen_lock=True, logger=logger)
     async with trio.open_nursery() as connection:
         connection.start_soon(watch.run, bus)
@@ -150,7 +150,7 @@ async def test_there_is_one_inhibitor_at_a_time_and_none_in_the_end(bus, lock, l
     assert bus.inhibitors[-1].is_closed
 
 
-async def test_a_failure_of_the_agents_own_is_told_in_a_sentence(bus, watch, lock, caplog):
+async def test_an_error_of_the_agent_is_logged_as_a_sentence(bus, watch, lock, caplog):
     async def fail():
         raise StoreError("the store is gone")
 

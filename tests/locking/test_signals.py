@@ -22,7 +22,7 @@ async def test_every_signal_locks(lock):
     assert lock.reasons == [SIGNAL, SIGNAL]
 
 
-async def test_what_locking_raises_is_raised(lock):
+async def test_errors_of_locking_are_raised(lock):
     async def fail():
         raise OSError
 

@@ -56,7 +56,7 @@ async def test_files_are_0600_and_folders_0700_under_any_umask(
         ("data.mdb", 0o644, "mode 0644.*chmod 600 "),
     ],
 )
-async def test_what_is_open_to_others_is_refused_with_the_remedy(
+async def test_files_open_to_others_are_refused_with_the_remedy(
     store_path: Path, key_ring: FakeKeyRing, name: str, bits: int, remedy: str
 ) -> None:
     async with await DB.create_db(db_path=store_path, key_ring=key_ring) as db:
@@ -173,7 +173,7 @@ async def test_a_failing_lock_closes_its_file(store_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_told_apart_from_other_failures(code: int) -> None:
+def test_a_full_disk_is_distinguished_from_other_failures(code: int) -> None:
     with pytest.raises(StoreFullError, match="the/file"), os_errors_translated():
         raise OSError(code, "no room", "the/file")
 

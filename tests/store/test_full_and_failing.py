@@ -44,7 +44,7 @@ async def small(store_path: Path, key_ring: FakeKeyRing) -> AsyncIterator[DB]:
         yield db
 
 
-async def test_the_map_grows_with_what_is_written_and_keeps_its_size(small: DB) -> None:
+async def test_the_map_grows_with_writes_and_keeps_its_size(small: DB) -> None:
     for number in range(20):
         await small.put(("big", str(number)), bytes(20 * KIB))
         assert small.get(("big", str(number))) == bytes(20 * KIB)  # reads work while the map grows
@@ -72,7 +72,7 @@ async def test_one_operation_may_need_several_doublings_and_runs_again_each_time
     assert small.get("big") == bytes(500 * KIB)
 
 
-async def test_what_exceeds_the_limit_is_refused_and_the_rest_of_its_batch_is_not(small: DB) -> None:
+async def test_only_the_operation_that_exceeds_the_limit_is_refused(small: DB) -> None:
     gate = await hold_commits(small)
 
     async def too_big() -> None:
@@ -194,7 +194,7 @@ async def test_an_io_error_at_a_commit_is_fatal_and_everything_after_it_is_refus
     assert db.iterate() == [((b"a",), b"1")]
 
 
-async def test_what_was_queued_behind_a_fatal_failure_is_refused_too(db: DB) -> None:
+async def test_operations_queued_behind_a_fatal_failure_are_refused_too(db: DB) -> None:
     ran = []
     refused = []
 
@@ -270,7 +270,7 @@ async def test_a_tree_that_leads_nowhere_is_damage_while_running_and_ends_the_wr
     assert isinstance(db.failed, StoreDamagedError)
 
 
-async def test_what_is_used_after_its_closing_is_refused(store_path: Path, key_ring: FakeKeyRing) -> None:
+async def test_use_after_closing_is_refused(store_path: Path, key_ring: FakeKeyRing) -> None:
     db = await DB.create_db(db_path=store_path, key_ring=key_ring)
     environment = db._environment
     assert environment is not None

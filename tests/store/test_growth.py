@@ -57,7 +57,7 @@ def growing(data_file: Path, max_map_bytes: int = 1 << 40) -> Growth:
     return Growth(data_file, max_map_bytes, lambda: 0.0)
 
 
-def test_a_map_doubles_where_that_leaves_half_of_the_disk(disk: Disk, data_file: Path) -> None:
+def test_a_map_doubles_if_that_leaves_half_of_the_disk(disk: Disk, data_file: Path) -> None:
     assert growing(data_file).take(16 * MIB) == 32 * MIB
     assert growing(data_file).take(512 * MIB) == 1024 * MIB
 
@@ -86,9 +86,7 @@ def test_a_disk_that_says_that_it_is_full_is_not_asked_for_blocks(disk: Disk, da
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_where_only_asking_tells_it_is_asked_again_after_a_while(
-    disk: Disk, data_file: Path, refusal: int
-) -> None:
+def test_a_refused_allocation_is_retried_after_a_while(disk: Disk, data_file: Path, refusal: int) -> None:
     now = [100.0]
     full = Growth(data_file, 1 << 40, lambda: now[0])
     disk.refusal = refusal
@@ -103,7 +101,7 @@ def test_where_only_asking_tells_it_is_asked_again_after_a_while(
     assert full.take(32 * MIB) == 64 * MIB
 
 
-def test_a_file_system_that_does_not_say_what_it_has_is_asked(disk: Disk, data_file: Path) -> None:
+def test_a_file_system_that_does_not_report_free_space_is_tried(disk: Disk, data_file: Path) -> None:
     disk.free_bytes = None
     assert growing(data_file).take(16 * MIB) == 32 * MIB
 

@@ -30,7 +30,7 @@ def test_a_path_decodes_to_the_parts_it_was_made_of(path: tuple[bytes, ...]) -> 
 
 
 @given(PATH, PATH)
-def test_encoded_paths_sort_as_the_paths_do_and_are_equal_only_where_those_are(
+def test_encoding_paths_is_injective_and_keeps_their_order(
     left: tuple[bytes, ...], right: tuple[bytes, ...]
 ) -> None:
     assert (encode_path(left) < encode_path(right)) == (left < right)
@@ -72,7 +72,7 @@ def test_text_counts_as_its_utf_8_bytes_and_a_lone_text_as_one_part() -> None:
         (b"", "at least one part"),
     ],
 )
-def test_what_is_no_path_is_refused_with_the_reason(path: object, told: str) -> None:
+def test_an_invalid_path_is_refused_with_the_reason(path: object, told: str) -> None:
     with pytest.raises(InvalidPathError, match=told):
         encode_path(path)  # type: ignore[arg-type]
 
@@ -90,7 +90,7 @@ def test_the_longest_path_takes_511_bytes_once_encoded() -> None:
         encode_path((b"\0" * 255,))  # escaped, twice as long
 
 
-def test_a_path_is_readable_whatever_it_holds() -> None:
+def test_every_path_has_a_readable_form() -> None:
     assert readable(encode_path(("sessions", b"\xff", "a\nb"))) == "sessions/0xff/0x610a62"
     assert readable(count_key(encode_prefix("sessions"))) == "the count of sessions"
     assert readable(count_key(encode_prefix(()))) == "the count of the whole store"

@@ -98,7 +98,7 @@ async def test_a_store_that_was_never_made_can_be_destroyed(store_path: Path, ke
     assert not store_path.parent.exists()
 
 
-async def test_whatever_is_asked_of_a_store_that_is_not_running_is_refused(db: DB) -> None:
+async def test_every_call_of_a_store_that_is_not_running_is_refused(db: DB) -> None:
     await db.stop()
     for read in (lambda: db.get("a"), db.iterate, db.count, lambda: db.sealed("a")):
         with pytest.raises(DBNotRunningError):
@@ -227,7 +227,7 @@ async def test_leaving_under_cancellation_still_stops(store_path: Path, key_ring
     assert writer_threads() == []
 
 
-async def test_stop_finishes_what_was_queued_and_refuses_what_comes_later(
+async def test_stop_finishes_queued_writes_and_refuses_later_ones(
     store_path: Path, key_ring: FakeKeyRing
 ) -> None:
     db = await DB.create_db(db_path=store_path, key_ring=key_ring)

@@ -31,7 +31,7 @@ def patch(data: bytearray, page: int, offset: int, form: str, value: int) -> Non
     struct.pack_into(f"={form}", data, page * PAGE_BYTES + offset, value)
 
 
-def test_a_whole_file_is_judged_by_the_newest_meta_page_as_lmdb_does(data: bytearray, tmp_path: Path) -> None:
+def test_the_newest_meta_page_is_used_as_by_lmdb(data: bytearray, tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path / "env"), readonly=True, lock=False) as environment:
         info, page_bytes = environment.info(), environment.stat()["psize"]
     meta = check(data)
@@ -43,7 +43,7 @@ def test_space_past_the_last_page_does_no_harm(data: bytearray) -> None:
     assert check(data + bytes(1 << 20)) == check(data)
 
 
-def test_the_first_meta_page_counts_where_its_transaction_is_newer(data: bytearray) -> None:
+def test_the_first_meta_page_is_used_if_its_transaction_is_newer(data: bytearray) -> None:
     patch(data, 0, TRANSACTION, "Q", 4)
     assert check(data).transaction == 4
 

@@ -227,7 +227,7 @@ class Comparison:
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEP, min_size=10, max_size=60))
-async def test_the_store_does_what_a_dict_does(steps: list[tuple[Any, ...]]) -> None:
+async def test_the_store_behaves_like_a_dict(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         db = DB(f"{folder}/store", FakeKeyRing(), map_bytes=128 * 1024)
         await db.start()

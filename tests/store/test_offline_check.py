@@ -41,7 +41,7 @@ async def test_a_whole_store(closed, key_ring):
     assert found.newest == ((b"things", b"large"),)
 
 
-async def test_without_keys_the_structure_is_looked_at_all_the_same(closed):
+async def test_without_keys_the_structure_is_checked(closed):
     found = check_offline(closed, None, newest_below=("things",))
     assert (found.problems, found.seals) == ([], None)
     assert found.newest == ((b"things", b"large"),)
@@ -52,7 +52,7 @@ async def test_beyond_the_bound_a_sample_is_opened(closed, key_ring):
     assert found.seals == (40, entries_of(closed), 0, [])
 
 
-async def test_a_store_that_is_too_large_to_be_copied_is_not_looked_into(closed, key_ring, monkeypatch):
+async def test_a_store_that_is_too_large_to_be_copied_is_not_checked(closed, key_ring, monkeypatch):
     monkeypatch.setattr(offline_check, "MAX_COPIED_BYTES", 2 * PAGE_BYTES)
     found = check_offline(closed, key_ring, newest_below=("things",))
     assert found == OfflineCheck(found.meta)
@@ -70,14 +70,14 @@ async def test_values_that_were_exchanged_are_named(closed, key_ring):
     assert (found.seals.broken, found.seals.examples) == (5, ["things/0000", "things/0001", "things/0002"])
 
 
-async def test_another_key_is_told_from_damage(closed):
+async def test_another_key_is_distinguished_from_damage(closed):
     found = check_offline(closed, FakeKeyRing(b"another key"))
     assert isinstance(found.key_error, StoreKeyMismatchError)
     assert found.seals is None
     assert found.problems == []
 
 
-async def test_a_store_older_than_its_last_stop_is_told(closed, key_ring, tmp_path):
+async def test_a_store_older_than_its_last_stop_is_reported(closed, key_ring, tmp_path):
     shutil.copy2(closed / "data.mdb", tmp_path / "older")
     async with await DB.create_db(db_path=closed, key_ring=key_ring) as db:
         await db.put("more", b"")
@@ -93,7 +93,7 @@ async def test_a_file_cut_short_is_refused(closed, key_ring, size):
     assert (found.meta, found.problems, found.seals) == (None, None, None)
 
 
-async def test_what_is_no_file_is_refused_and_hangs_nobody(closed, key_ring):
+async def test_a_data_file_that_is_not_a_regular_file_is_refused_without_hanging(closed, key_ring):
     (closed / "data.mdb").unlink()
     os.mkfifo(closed / "data.mdb", 0o600)
     assert "not a regular file" in str(check_offline(closed, key_ring).error)
@@ -120,7 +120,7 @@ async def test_a_page_overwritten_is_a_problem_of_the_structure(closed, key_ring
 # --- during writes --------------------------------------------------------------------------------
 
 
-async def test_a_snapshot_stays_what_it_was_while_commits_go_on(db, store_path, key_ring):
+async def test_a_snapshot_does_not_change_during_commits(db, store_path, key_ring):
     await db.put("a", b"before")
     with snapshot(store_path / "data.mdb") as (meta, path):
         for number in range(50):
@@ -153,7 +153,7 @@ async def test_a_copy_beside_which_one_commit_was_made_counts_and_after_two_anot
     assert copies[1] == copies[0] + 2
 
 
-async def test_a_writer_that_is_always_faster_is_told(closed, key_ring, monkeypatch):
+async def test_a_writer_that_is_always_faster_is_reported(closed, key_ring, monkeypatch):
     monkeypatch.setattr(offline_check, "_is_still_whole", lambda live, meta: False)
     monkeypatch.setattr(offline_check, "PAUSE_SECONDS", 0)
     assert check_offline(closed, key_ring).overtaken

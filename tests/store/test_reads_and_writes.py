@@ -79,7 +79,7 @@ async def test_iterate_goes_on_after_a_path_that_need_not_exist_and_backwards_an
         db.iterate(limit=-1)
 
 
-async def test_the_view_of_the_writer_reads_what_it_wrote_the_same_way(db: DB) -> None:
+async def test_a_write_view_reads_its_own_writes(db: DB) -> None:
     await fill(db)
 
     def rule(view: View) -> None:

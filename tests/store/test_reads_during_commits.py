@@ -19,7 +19,7 @@ TOGETHER = 12
 COMMITS = 1000
 
 
-async def test_a_read_sees_one_whole_state_while_another_thread_commits(
+async def test_a_read_sees_one_consistent_state_during_a_commit(
     db: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random changes, of a few bytes to several pages, and reads for as long as each commit takes."""
@@ -93,7 +93,7 @@ async def test_a_read_sees_one_whole_state_while_another_thread_commits(
     assert counts["beside a commit"] > COMMITS / 2, counts
 
 
-async def test_nobody_is_shown_a_commit_before_the_event_loop_hears_that_it_is_durable(
+async def test_no_read_sees_a_commit_before_the_event_loop_learns_that_it_is_durable(
     db: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, gate = threading.Event(), threading.Event()

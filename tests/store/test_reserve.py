@@ -74,7 +74,7 @@ def delete(key: Key) -> Callable[[View], object]:
     return lambda view: view.delete(key)
 
 
-async def test_a_full_store_refuses_what_grows_and_loses_nothing(limited: DB) -> None:
+async def test_a_full_store_refuses_growth_and_loses_nothing(limited: DB) -> None:
     keys = await fill(limited, "many")
     assert len(keys) > 1000
     assert limited.failed is None
@@ -85,7 +85,7 @@ async def test_a_full_store_refuses_what_grows_and_loses_nothing(limited: DB) ->
             await limited.put("another", LARGE)
 
 
-async def test_a_full_store_goes_on_deleting_whatever_is_asked(limited: DB) -> None:
+async def test_a_full_store_goes_on_deleting(limited: DB) -> None:
     keys = await fill(limited, "many")
     for key in keys[:1000]:
         assert await limited.delete(key)
@@ -110,7 +110,7 @@ async def test_a_full_store_replaces_values_by_others_of_their_length(limited: D
     assert limited.get("replaced") == bytes([299 % 256]) * len(VALUE)
 
 
-async def test_a_full_store_takes_what_is_reserved(limited: DB) -> None:
+async def test_a_full_store_accepts_reserved_writes(limited: DB) -> None:
     await fill(limited, "many")
     with pytest.raises(StoreFullError):
         await limited.write(lambda view: view.put("key", LARGE))
@@ -120,7 +120,7 @@ async def test_a_full_store_takes_what_is_reserved(limited: DB) -> None:
         await limited.put("another", LARGE)
 
 
-async def test_what_deletes_and_puts_is_no_way_into_the_reserve(limited: DB) -> None:
+async def test_deleting_and_putting_in_one_operation_may_not_use_the_reserve(limited: DB) -> None:
     keys = await fill(limited, "many")
 
     def exchange(view: View) -> None:
@@ -202,7 +202,7 @@ async def test_after_a_restart_a_full_store_is_as_before(limited: DB) -> None:
         assert await limited.delete(key)
 
 
-async def test_a_map_too_small_for_a_reserve_refuses_everything_and_is_none_the_worse(
+async def test_a_map_too_small_for_a_reserve_refuses_everything_without_harm(
     store_path: Path, key_ring: FakeKeyRing
 ) -> None:
     for size_bytes in range(100, 4 * KIB, 300):
@@ -226,7 +226,7 @@ async def is_taken(db: DB, name: str, value: bytes) -> bool:
     return True
 
 
-async def test_where_another_used_up_the_reserve_all_is_refused_until_there_is_room(
+async def test_after_the_reserve_is_used_up_everything_is_refused_until_there_is_room(
     limited: DB,
 ) -> None:
     await limited.put("kept", VALUE)

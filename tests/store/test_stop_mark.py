@@ -103,7 +103,7 @@ async def test_a_store_that_lost_commits_since_its_last_stop_is_refused_until_th
     assert await found(store_path, key_ring) == b"1"
 
 
-async def test_a_whole_folder_that_is_put_back_is_taken(store_path: Path, key_ring: FakeKeyRing) -> None:
+async def test_a_restored_folder_is_accepted(store_path: Path, key_ring: FakeKeyRing) -> None:
     await put(store_path, key_ring, b"1")
     shutil.copytree(store_path, store_path.with_name("copy"))
     await put(store_path, key_ring, b"2")
@@ -140,7 +140,7 @@ def make_a_fifo(mark: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, forge, make_a_folder, make_a_link, make_a_fifo, Path.unlink])
-async def test_a_mark_that_is_not_genuine_is_none(
+async def test_a_forged_mark_is_ignored(
     store_path: Path, key_ring: FakeKeyRing, damage: Callable[[Path], None]
 ) -> None:
     await put(store_path, key_ring, b"1")
@@ -166,7 +166,7 @@ async def test_a_stop_on_a_full_disk_leaves_no_mark_and_does_no_harm(
     assert await found(store_path, key_ring) == b"1"
 
 
-async def test_what_keeps_the_lock_from_being_a_file_is_named(
+async def test_something_else_in_place_of_the_lock_file_is_named(
     store_path: Path, key_ring: FakeKeyRing
 ) -> None:
     await put(store_path, key_ring, b"1")

@@ -23,7 +23,7 @@ def names(view: View, **options: object) -> list[str]:
     return [path[-1].decode() for path, _ in view.iterate("a", **options)]  # type: ignore[arg-type]
 
 
-async def test_it_reads_its_own_writes_and_nobody_else_does_before_it_commits(db: DB) -> None:
+async def test_only_it_reads_its_own_writes_before_it_commits(db: DB) -> None:
     await fill(db, "1")
     async with db.transaction() as tran:
         tran.put(("a", "2"), b"new")
@@ -125,7 +125,7 @@ KEY = ("a", "2")
         (lambda tran: tran.iterate("a", limit=5), lambda view: view.put(("a", "9"), b""), True),
     ],
 )
-async def test_what_it_read_and_another_changed_since_is_a_conflict_and_nothing_else_is(
+async def test_only_a_change_of_something_it_read_is_a_conflict(
     db: DB, inside: Callable[[View], object], between: Callable[[View], object], expected: bool
 ) -> None:
     await fill(db, "2", "4")

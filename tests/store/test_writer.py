@@ -125,7 +125,7 @@ async def test_a_write_that_was_cancelled_before_it_was_handed_over_is_not_carri
     assert db.get("a") is None
 
 
-async def test_a_failure_that_nobody_waits_for_is_logged(db: DB, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_background_write_is_logged(db: DB, caplog: pytest.LogCaptureFixture) -> None:
     def fails(view: View) -> None:
         raise LookupError("mine")
 

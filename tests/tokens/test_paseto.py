@@ -52,7 +52,7 @@ def test_ten_thousand_random_payloads_round_trip_with_the_oracle_both_ways():
 
 
 @given(payload=st.binary(max_size=400), footer=st.binary(max_size=80), implicit=st.binary(max_size=40))
-def test_what_was_encrypted_decrypts(payload: bytes, footer: bytes, implicit: bytes):
+def test_encrypted_payloads_decrypt(payload: bytes, footer: bytes, implicit: bytes):
     token = token_of(payload, footer=footer, implicit=implicit)
     assert opened(KEY, token, implicit) == (payload, footer)
 
