@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -383,15 +383,13 @@ async def run(steps: Steps[T]) -> T:
         steps.close()  # after a cancellation while waiting: this closes the connection
 
 
-class CarriesOut(Protocol):
-    """Makes a call to the agent within `seconds`; None is the client's own timeout."""
+async def follow(
+    steps: CheckSteps, carry_out: Callable[[Call[Any], float | None], Awaitable[Any]]
+) -> Verification:
+    """Run the steps of a check to their end; returns and raises what they do.
 
-    async def __call__(self, call: Call[Any], seconds: float | None) -> Any:
-        """The answer; raises the agent's error."""
-
-
-async def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
-    """Run the steps of a check to their end; returns and raises what they do."""
+    `carry_out` makes a call to the agent within so many seconds; None is the client's own timeout.
+    """
     try:
         step = next(steps)
         while True:

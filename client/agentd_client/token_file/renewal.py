@@ -20,17 +20,11 @@ from ..protocol.results import SessionInfo, Verification
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Any, NamedTuple, Protocol
+    from typing import Any, NamedTuple
 
     from ..protocol.calls import Call
     from ..session import Session
     from . import TokenClaim
-
-    class CarriesOut(Protocol):
-        """Makes a call to the agent within `seconds`; None is the client's own timeout."""
-
-        def __call__(self, call: Call[Any], seconds: float | None) -> Any:
-            """The answer; raises the agent's error."""
 else:
     from ..light_typing import NamedTuple
 
@@ -119,8 +113,11 @@ def _renew(
         claim.release()
 
 
-def follow(steps: CheckSteps, carry_out: CarriesOut) -> Verification:
-    """Run the steps of a check to their end; returns and raises what they do."""
+def follow(steps: CheckSteps, carry_out: Callable[[Call[Any], float | None], Any]) -> Verification:
+    """Run the steps of a check to their end; returns and raises what they do.
+
+    `carry_out` makes a call to the agent within so many seconds; None is the client's own timeout.
+    """
     try:
         step = next(steps)
         while True:
