@@ -155,7 +155,7 @@ class _Server:
             self._serve_ready(nursery)  # connections that have ended make room
             accepted = 0
             try:
-                # No await between accept and whoever closes the socket: a cancellation cannot lose it.
+                # No await between accepting a socket and owning it, so that a cancellation cannot lose it.
                 while accepted < batch:
                     connection = self._accept()
                     accepted += 1
