@@ -573,6 +573,8 @@ async def test_a_disk_that_hangs_does_not_keep_the_keys_in_memory(autojump_clock
             locking.start_soon(lock)
             await trio.sleep(0.1)
             assert agent.core is None, "it is locked as soon as it refuses"
+            with pytest.raises(AgentLockedError):
+                agent.manager.verify_nowait("")
             await trio.sleep(LOCK_SECONDS)
             assert (key_ring.state, answered.is_set()) == (State.STOPPED, False)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from agentd.server import SocketFile, keep_in_place
 from agentd.server.log import Traffic
 from agentd.server.server import serve_connections
 from agentd.verify_socket import verify_dispatch
-from agentd_client.errors import AlreadyServingError
+from agentd_client.errors import AlreadyServingError, SocketPathError
 from agentd_client.file_locks import holder_of
 
 LOGGER = logging.getLogger("agentd.test")
@@ -126,3 +127,20 @@ async def test_a_renewal_leaves_no_descriptor_open(path):
         claimed.renew(trio.lowlevel.notify_closing)
         assert len(os.listdir("/proc/self/fd")) == len(before)
         assert not os.get_inheritable(listener.fileno())
+
+
+async def test_a_renewal_that_fails_at_the_last_step_is_tried_again(path, monkeypatch):
+    def refuse(*args, **named):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with SocketFile(path) as claimed:
+        claimed.bind()
+        remove_socket(path)
+        with monkeypatch.context() as patched, pytest.raises(SocketPathError, match="Too many open files"):
+            patched.setattr(os, "dup2", refuse)
+            claimed.renew(trio.lowlevel.notify_closing)
+        assert not claimed.is_in_place()
+        claimed.renew(trio.lowlevel.notify_closing)
+        assert claimed.is_in_place()
+        (await trio.open_unix_socket(path)).socket.close()
+    assert not path.exists()
