@@ -14,8 +14,6 @@ from ..token_file.folder import TokenFolder
 
 FD, FILE, ENV = "fd", "file", "env"
 
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
 # The file itself, and those beside it while its token is renewed.
 _FILE_NAME = r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?"
 
@@ -66,9 +64,7 @@ def _by_file(created: CreatedToken) -> Handover:
     try:
         with TokenFolder.opened_for_writing(folder_path) as folder:
             _clean(folder)
-            with open(folder.open(name, _FILE_FLAGS, 0o600), "wb") as file:
-                os.fchmod(file.fileno(), 0o600)  # the umask may have removed our own permissions
-                file.write(created.token.encode("ascii") + b"\n")
+            folder.create(name, created.token.encode("ascii") + b"\n")
     except OSError as error:
         raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
 

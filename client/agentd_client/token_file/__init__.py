@@ -36,7 +36,6 @@ _ELSEWHERE = f"choose another path ({TOKEN_PATH_VARIABLE})"
 
 # O_NONBLOCK: opening a FIFO would block until a writer comes. O_NOFOLLOW: no symbolic links.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TokenFile:
@@ -152,11 +151,7 @@ class TokenFile:
             self._check_target(folder)
         folder.remove(self._new_name)
         try:
-            with open(folder.open(self._new_name, _NEW_FLAGS, 0o600), "wb") as new:
-                os.fchmod(new.fileno(), 0o600)  # the umask may have removed our own permissions
-                new.write(text.encode("ascii") + b"\n")
-                new.flush()
-                os.fsync(new.fileno())
+            folder.create(self._new_name, text.encode("ascii") + b"\n")
             folder.rename(self._new_name, self._name)
         except BaseException:
             with suppress(OSError):  # report the first error

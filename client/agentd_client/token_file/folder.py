@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..errors import TokenFileBusyError
 from ..file_locks import open_locked
-from ..private import folders_fault, make_folders
+from ..private import FILE_MODE, folders_fault, make_folders
 from . import folder_refused
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ LOCK_SECONDS = 5.0
 """How long to wait for another writer, whose write takes milliseconds, even on a slow disk."""
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TokenFolder:
@@ -55,6 +56,14 @@ class TokenFolder:
     def open(self, name: str, flags: int, mode: int = 0) -> int:
         """Open a file of this folder; returns its descriptor."""
         return os.open(name, flags, mode, dir_fd=self._descriptor)
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a new file with mode 0600; its content is on the disk when this returns."""
+        with open(self.open(name, _NEW_FLAGS, FILE_MODE), "wb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)  # the umask may have removed our own permissions
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     def rename(self, old: str, new: str) -> None:
         """Replace one file by another, atomically: readers find the one or the other, never none."""
