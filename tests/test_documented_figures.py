@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentd import agent, config, log_limit, logs
-from agentd.doctor import scene
+from agentd.doctor import installation
 from agentd.keys import throttle
 from agentd.locking import logind_watch
 from agentd.server import outbox, socket_file
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
         ("operations.md", "every process waits up to {:g} s.", [throttle.MAX_PAUSE_SECONDS]),
         ("operations.md", "{:.0f} KiB wait in memory", [logs.MAX_WAITING_CHARACTERS / 1024]),
         ("operations.md", "then one every {:g} seconds", [log_limit.SECONDS_PER_SUBJECT]),
-        ("operations.md", "it answers within {:g} s", [scene.ANSWER_SECONDS]),
+        ("operations.md", "it answers within {:g} s", [installation.ANSWER_SECONDS]),
         ("operations.md", "at most {} bytes; owner", [socket_file.MAX_PATH_BYTES]),
         ("security.md", "opens and ends {:,} sessions", [journal.MAX_ENTRIES]),
         ("protocol.md", "and for {:g} s after that", [rules.OVERLAP_SECONDS]),
