@@ -301,29 +301,27 @@ class Writer:
     def _grow(
         self, operations: list[Operation[Any]], target: int | None, error: BaseException | None
     ) -> None:
-        try:
-            if error is None:
-                assert target is not None
+        if error is None:
+            assert target is not None
+            try:
                 # No transaction is open now: there is no batch, and reads end within one call of this thread.
                 self._environment.grow(target)
+            except BaseException as failure:
+                error = failure
+            else:
                 self._may_log_full = True
-        except BaseException as failure:
-            error = failure
-        else:
-            if error is None:
                 self._run_again(operations)
                 return
-            if isinstance(error, StoreError):
-                if self._may_log_full:
-                    self._log.warning("the store cannot grow: %s", error.sentence)
-                self._may_log_full = False
-                error = StoreFullError(STORE_FULL)
+        elif isinstance(error, StoreError):
+            if self._may_log_full:
+                self._log.warning("the store cannot grow: %s", error.sentence)
+            self._may_log_full = False
+            error = StoreFullError(STORE_FULL)
         if not self._handle_failure(operations, error):
             self._proceed()
 
     def _run_again(self, operations: list[Operation[Any]]) -> None:
-        is_open = len(operations) > 1
-        if not self._run_batch(operations, is_open=is_open):
+        if not self._run_batch(operations, is_open=len(operations) > 1):
             self._proceed()
 
     # --- answers ---
