@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.agentctl.running import without_coverage
+
 PROGRAM = """if True:
     import signal, subprocess, sys
     from tests.signals import as_in_a_foreground_job
@@ -32,6 +34,11 @@ def ignored():
 
 def test_what_is_started_has_them_by_default_though_they_were_ignored(ignored):
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM],
+        env=without_coverage(),  # coverage has a handler of its own for SIGTERM
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert ended.stdout == f"SIG_DFL SIG_DFL SIG_DFL\n{-signal.SIGINT}\n"
