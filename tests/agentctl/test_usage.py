@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import click
 import pytest
 
+import agentd as agentd_package
+import agentd_client
 from agentd import systemd
 from agentd.cli import agentd, error_sentence
+from agentd_client import paths
 from agentd_client.cli.group import COMMANDS, root
 from tests.agentctl.running import in_process
 from tests.e2e.daemon import scratch_home
@@ -147,3 +153,10 @@ def test_a_mistyped_command_gets_the_nearest_one(typed, nearest):
 
 def test_where_nothing_is_near_nothing_is_suggested():
     assert in_process("hunter2").err.startswith("agentctl: No such command.\n")
+
+
+def test_no_variable_of_the_programs_own_can_hold_a_passphrase():
+    packages = [Path(package.__file__).parent for package in (agentd_package, agentd_client)]
+    sources = [path.read_text() for package in packages for path in package.rglob("*.py")]
+    named = {name for source in sources for name in re.findall(r"AGENTD_[A-Z_]+", source)}
+    assert named == {*paths.TOKEN_VARIABLES, paths.SOCKET_VARIABLE, "AGENTD_ASKPASS"}
