@@ -90,7 +90,7 @@ def shared_options() -> list[click.Parameter]:
             expose_value=False,
             callback=_keep_timeout,
             help=f"How long to wait for the agent.  [default: {DEFAULT_TIMEOUT_SECONDS:g}, "
-            f"{DEFAULT_PATIENCE_SECONDS:g} if there is none]",
+            f"{DEFAULT_PATIENCE_SECONDS:g} if no agent is there]",
         ),
         click.Option(
             ["--token-file"],
