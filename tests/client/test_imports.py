@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import grimp
 import pytest
 
 import agentd_client
@@ -143,3 +145,9 @@ def test_every_public_error_can_be_imported_from_the_package() -> None:
         assert error.__name__ in agentd_client.__all__
     for name in agentd_client.__all__:
         assert hasattr(agentd_client, name)
+
+
+def test_no_modules_of_the_client_import_each_other() -> None:
+    graph = grimp.build_graph("agentd_client", exclude_type_checking_imports=True, cache_dir=None)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert list(graphlib.TopologicalSorter(imported).static_order())  # a cycle raises CycleError

@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..private import Fault
     from .folder import TokenFolder
 
 MAX_FILE_BYTES = 16 * 1024
@@ -193,7 +192,7 @@ class TokenFile:
         if now >= self._check_folders_at:
             fault = folders_fault(self._folder_path)
             if fault is not None:
-                raise folder_refused(fault)
+                raise TokenFileError(f"the token file's folder {fault}")
             self._check_folders_at = now + FOLDERS_CHECKED_SECONDS
 
     def _refusal(self, reason: str, remedy: str) -> TokenFileError:
@@ -277,8 +276,3 @@ class TokenClaim:
 
     def _refusal(self, reason: str) -> TokenFileBusyError:
         return TokenFileBusyError(f"the claim on token file {self._file.path} {reason}; make a new claim")
-
-
-def folder_refused(fault: Fault) -> TokenFileError:
-    """The error for a folder in which others could replace the token file."""
-    return TokenFileError(f"the token file's folder {fault}")

@@ -10,10 +10,9 @@ import fcntl
 import os
 from contextlib import contextmanager
 
-from ..errors import TokenFileBusyError
+from ..errors import TokenFileBusyError, TokenFileError
 from ..file_locks import open_locked
 from ..private import FILE_MODE, folders_fault, make_folders
-from . import folder_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class TokenFolder:
         """Make the folder where it is missing, and refuse one in which others could replace our files."""
         fault = make_folders(path) or folders_fault(path)
         if fault is not None:
-            raise folder_refused(fault)
+            raise TokenFileError(f"the token file's folder {fault}")
         with cls.opened(path) as folder:
             yield folder
 
