@@ -1,10 +1,19 @@
-"""`make uninstall`. Named to come last: the other files use what is installed."""
+"""`make uninstall`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.systemd.test_install import COMMANDS, COMPLETIONS, MANUAL
+
+
+@pytest.fixture
+def service(service):
+    """Installed again afterwards, for the tests that follow."""
+    yield service
+    service.make("install")
 
 
 def test_it_undoes_the_installation_and_keeps_keys_and_store_without_purge(service):
