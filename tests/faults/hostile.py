@@ -181,10 +181,12 @@ def create_and_revoke(path: str, token: str) -> None:
 @attack
 def renew(path: str, token: str) -> None:
     client = Client.connect(path, timeout=60)
-    newest = client.create_token(expiry=3600).token
+    newest = None
     while True:
+        # The first one, too, may have to wait until the agent locks, and be refused then.
         with suppress(AgentdError):
-            newest = client.renew_token(newest).token
+            created = client.create_token(expiry=3600) if newest is None else client.renew_token(newest)
+            newest = created.token
 
 
 @attack
