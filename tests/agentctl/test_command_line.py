@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -25,6 +26,13 @@ def test_the_table_says_what_each_command_says_of_itself():
         command = root.get_command(context, name)
         assert command.name == name
         assert command.help.partition("\n")[0] == entry.summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_no_gaps_where_its_lines_are_joined(name):
+    paragraphs = inspect.cleandoc(root.get_command(click.Context(root), name).help).split("\n\n")
+    joined = [paragraph for paragraph in paragraphs if not paragraph.startswith("\b")]
+    assert [paragraph for paragraph in joined if "\n " in paragraph] == []
 
 
 LOADED = (

@@ -59,8 +59,8 @@ def command(
     """Run a command with a session of its own.
 
     The session is a child of the current one: its scopes, audience, lifetime and uses lie inside its
-        parent's, and it ends with its parent. It also ends with the command. agentctl becomes the command:
-        process, terminal, signals and exit code are the command's own.
+    parent's, and it ends with its parent. It also ends with the command. agentctl becomes the command:
+    process, terminal, signals and exit code are the command's own.
 
     \b
     --fd    AGENTD_TOKEN_FD names an open descriptor of memory that nobody
@@ -76,10 +76,10 @@ def command(
             crash reports. For programs that support nothing else.
 
     The command gets no other token: other variables that can name one are removed, and open descriptors that
-        hold one are closed, whatever their number. So `agentctl verify` and the client library find the new
-        session in the command. Only a token in a file can be renewed: otherwise choose a --ttl that is long
-        enough. If the command cannot be run, the session is ended and the exit code is 127 if it does not
-        exist, else 126.
+    hold one are closed, whatever their number. So `agentctl verify` and the client library find the new
+    session in the command. Only a token in a file can be renewed: otherwise choose a --ttl that is long
+    enough. If the command cannot be run, the session is ended and the exit code is 127 if it does not
+    exist, else 126.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     parent = require_token(settings)
     with settings.connect() as agent:

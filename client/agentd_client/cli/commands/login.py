@@ -55,7 +55,7 @@ def command(
     previous token in the file is ended, and named; a session of another agent is not, and a warning says so.
 
     You are not asked for a password: any program that runs as the user and can reach the agent's socket can
-        open sessions. A session protects against programs that have no token and cannot reach the socket.
+    open sessions. A session protects against programs that have no token and cannot reach the socket.
     """
     variable = paths.token_variable()
     if variable is not None:
