@@ -124,6 +124,16 @@ async def test_locked_it_refuses_and_unlocked_it_knows_the_sessions_again(agent,
     assert await audited(agent) == [("unlocked", None, 1), ("locked", "asked", 1), ("created", None, 1)]
 
 
+async def test_commits_are_counted_across_a_lock(agent):
+    await opened(agent)
+    before = agent.commits
+    await agent.lock(by=ME)
+    while_locked = agent.commits
+    assert while_locked > before, "the lock's own entry of the audit log"
+    await agent.unlock(PASSPHRASE, ME)
+    assert agent.commits > while_locked
+
+
 async def test_without_a_passphrase_it_is_not_locked(machine):
     agent = machine.agent()
     await agent.start(None)
