@@ -19,7 +19,7 @@ WRITE_SECONDS = 1.0
 
 
 class AuditEntry(NamedTuple):
-    """One entry, as `SessionManager.note` takes it."""
+    """One entry, as `SessionManager.write_audit_entry` takes it."""
 
     kind: str
     by: PeerIdentity | None = None
