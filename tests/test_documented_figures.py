@@ -35,7 +35,7 @@ MIB = 1024 * 1024
         ("operations.md", "then one every {:g} seconds", [log_limit.SECONDS_PER_SUBJECT]),
         ("operations.md", "it answers within {:g} s", [installation.ANSWER_SECONDS]),
         ("operations.md", "at most {} bytes; owner", [socket_file.MAX_PATH_BYTES]),
-        ("security.md", "opens and ends {:,} sessions", [journal.MAX_ENTRIES]),
+        ("security.md", "opens and ends {:,} sessions, with two entries each", [journal.MAX_ENTRIES // 2]),
         ("protocol.md", "and for {:g} s after that", [rules.OVERLAP_SECONDS]),
         ("protocol.md", "more than {} times in {:g} s", [rules.MAX_OVERLAPS, rules.OVERLAP_SECONDS]),
         ("protocol.md", "1 s, 2 s, 4 s and so on, at most {:g} s.", [throttle.MAX_DELAY_SECONDS]),
