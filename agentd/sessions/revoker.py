@@ -72,9 +72,20 @@ class Revoker:
     def end_soon(self, session_id: str, reason: str) -> None:
         """End a session without waiting; the store logs a failure."""
         path = find_path(self._db, session_id, self._clock.read())
-        if path is not None:
-            with suppress(AgentdError):  # the store reports its own failure
-                self._db.submit(lambda view: self._delete(view, path, None, reason))
+        if path is None:
+            return
+        record: SessionRecord | None = None
+
+        def delete(view: View) -> None:
+            nonlocal record
+            record = self._delete(view, path, None, reason)
+
+        def publish() -> None:
+            if record is not None:
+                self._journal.publish(REVOKED, record, reason=reason)
+
+        with suppress(AgentdError):  # the store reports its own failure
+            self._db.submit(delete, on_durable=publish)
 
     async def revoke_selected(self, selection: Selection, by: PeerIdentity | None) -> int:
         """End every session that a selection matches; how many.

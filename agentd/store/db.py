@@ -289,9 +289,15 @@ class DB(Component):
         """
         return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
 
-    def submit(self, function: Callable[[View], object], *, is_next: bool = False) -> None:
+    def submit(
+        self,
+        function: Callable[[View], object],
+        *,
+        is_next: bool = False,
+        on_durable: Callable[[], object] | None = None,
+    ) -> None:
         """Like `write` without waiting; a failure is logged. `is_next`: before all waiting operations."""
-        self._running_writer().submit(function, is_next=is_next)
+        self._running_writer().submit(function, is_next=is_next, on_durable=on_durable)
 
     def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
         """A transaction to be entered with `async with`.

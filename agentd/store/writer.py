@@ -114,9 +114,15 @@ class Writer:
         self._hand_over(operation)
         return await operation.durable()
 
-    def submit(self, function: Callable[[WriteView], object], *, is_next: bool) -> None:
+    def submit(
+        self,
+        function: Callable[[WriteView], object],
+        *,
+        is_next: bool,
+        on_durable: Callable[[], object] | None = None,
+    ) -> None:
         """Hand over an operation without waiting; a failure is logged."""
-        self._hand_over(Operation(function, is_awaited=False), is_next=is_next)
+        self._hand_over(Operation(function, is_awaited=False, on_durable=on_durable), is_next=is_next)
 
     def _hand_over(self, operation: Operation[Any], *, is_next: bool = False) -> None:
         if self._stopped is not None:

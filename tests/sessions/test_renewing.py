@@ -290,9 +290,15 @@ async def test_a_superseded_token_is_reported_and_ends_the_session_if_set(db, ke
         assert await manager.verify_token(renewed.token)
         clock.advance(OVERLAP_SECONDS)
         thief = PeerIdentity(1000, 666)
-        assert manager.verify_nowait(created.token, by=thief).reason == reasons.SUPERSEDED
+        for _ in range(2):
+            assert manager.verify_nowait(created.token, by=thief).reason == reasons.SUPERSEDED
+        ended = ("revoked", reasons.REUSED, None)
+        assert ended not in [(e.kind, e.reason, e.peer_pid) for e in events], "it is not durable yet"
         await settled(db)
-        assert ("refused", reasons.SUPERSEDED, 666) in [(e.kind, e.reason, e.peer_pid) for e in events]
+        found = [(e.kind, e.reason, e.peer_pid) for e in events]
+        assert ("refused", reasons.SUPERSEDED, 666) in found
+        assert found.count(ended) == 1
+        assert [e.session_id for e in events if e.reason == reasons.REUSED] == [created.id]
         assert "may have been stolen" in caplog.text
         assert "666" in caplog.text
         assert not await manager.verify_token(renewed.token)
