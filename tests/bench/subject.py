@@ -15,7 +15,12 @@ from tests.bench.load import MILLISECONDS, Server
 from tests.e2e.daemon import Home
 
 READY_SECONDS = 60.0
-PACKAGES = "import agentd, agentd_client, site; print(agentd.__path__[0], agentd_client.__path__[0], *site.getsitepackages(), sep='\\n')"
+PACKAGES = """
+import agentd, agentd_client, os, site
+# Debian's Python lists folders beside site-packages that a virtual environment does not have.
+folders = filter(os.path.isdir, site.getsitepackages())
+print(agentd.__path__[0], agentd_client.__path__[0], *folders, sep='\\n')
+"""
 
 
 def as_in_a_plain_shell() -> None:

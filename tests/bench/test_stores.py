@@ -29,4 +29,5 @@ def test_a_subject_is_told_apart_by_its_commands_and_not_by_the_working_director
     agentd, client, *site_packages = subject._folders()
     assert Path(agentd).name == "agentd"
     assert Path(client).name == "agentd_client"
+    assert site_packages
     assert all(Path(folder).is_dir() for folder in site_packages)
