@@ -63,8 +63,7 @@ class Client(ClientBase):
             timeout: seconds for each call.
             patience: seconds to wait for an agent that is not there, as it may be starting.
             agent_uid: the user whose agent is trusted, if it is another user's; nothing is sent to anybody
-                else
-                who listens there. None means this process's own user.
+                else who listens there. None means this process's own user.
 
         Raises:
             AgentUnreachableError, AgentTimeoutError, ForeignAgentError: as every call does.
@@ -323,8 +322,7 @@ class Client(ClientBase):
 
         Args:
             passphrase: 1 to 1024 bytes; text is encoded as UTF-8. A bytearray can be wiped afterwards, but
-            copies
-                of what was sent stay in this process until their memory is reused.
+                copies of what was sent stay in this process until their memory is reused.
 
         Raises:
             PassphraseError: it is wrong, or cannot be a passphrase.

@@ -100,7 +100,7 @@ class Exchange:
         """The bytes of a call.
 
         Raises:
-            InvalidExpiryError, InvalidLabelError, InvalidTokenError: that parameter cannot be encoded.
+            AgentdError: a parameter cannot be encoded that has an error of its own, as `InvalidLabelError`.
             LocalParamsError: another one cannot, or all of them together make too long a message.
         """
         self._msgid = self._msgid % _MSGIDS + 1  # never 0, which is the agent's: see `_answer`

@@ -1,6 +1,6 @@
 """Results and errors as they go over the wire: camelCase maps out, checked named tuples back.
 
-This file and `methods.py` are the only ones that know how things are spelled on the wire.
+`methods.py` has the names of the methods, `calls.py` those of their parameters.
 """
 
 from __future__ import annotations

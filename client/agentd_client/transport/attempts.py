@@ -5,9 +5,8 @@ Pure: no socket and no clock; the time comes in as an argument (seconds, monoton
 The rules (docs/design.md, "Repeating"):
 
 1. A request that was not sent completely cannot have been carried out: the agent only acts on complete
-messages,
-   and shuts down its receiving side before it stops, so a request that fails to be sent was never read
-   completely. It is repeated, whatever the method.
+   messages, and shuts down its receiving side before it stops, so a request that fails to be sent was never
+   read completely. It is repeated, whatever the method.
 2. A reply of `AgentStoppingError` says that nothing was carried out. The request is repeated.
 3. A request that was sent completely and whose answer was lost is repeated if the method is repeatable.
    Otherwise it ends in `OutcomeUnknownError`, also after a timeout or an answer that makes no sense.
