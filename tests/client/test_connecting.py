@@ -20,6 +20,7 @@ from agentd_client.transport import connection
 from agentd_client.transport.connection import Connection
 from tests.client.flavours import run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent
+from tests.other_user import as_user, needs_root
 
 
 async def verifies(agent: Any) -> None:
@@ -201,19 +202,14 @@ def test_what_is_no_user_id_is_refused_before_anything_is_sent(path: Path, flavo
     assert agent.connections == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as another user")
+@needs_root
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_the_listeners_uid_is_read_from_the_kernel(tmp_path: Path) -> None:
     path = tmp_path / "foreign"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.fspath(path))
-        child = os.fork()
-        if child == 0:
-            # The one who calls listen(2) is the peer that SO_PEERCRED shows.
-            os.setuid(65534)
-            listener.listen()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        # The one who calls listen(2) is the peer that SO_PEERCRED shows.
+        assert as_user(listener.listen, 65534) is None
         with pytest.raises(ForeignAgentError, match="uid 65534"):
             Client.connect(path, timeout=PATIENCE_SECONDS)
         listener.settimeout(PATIENCE_SECONDS)

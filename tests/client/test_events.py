@@ -29,6 +29,7 @@ from agentd_client.transport import connection
 from agentd_client.transport.events import Events
 from tests.client.flavours import BACKENDS, all_events, close, next_event, run
 from tests.client.scripted import PATIENCE_SECONDS, Peer, Script, ScriptedAgent
+from tests.forking import in_child
 
 ONE = Event(CREATED, 1.0, "s-1", "editor", None, 42)
 TWO = Event(REFUSED, 2.5, None, "", "EXPIRED", None, 3)
@@ -424,11 +425,12 @@ def test_a_forked_child_gets_no_events_and_takes_none_from_its_parent(path: Path
         Client.connect(path, timeout=60) as client,
         client.subscribe() as events,
     ):
-        child = os.fork()
-        if child == 0:
-            ended = next(events, None) is None
+
+        def child() -> None:
+            assert next(events, None) is None
             events.close()
-            os._exit(0 if ended and events._feed._connection._socket.fileno() == -1 else 1)
-        assert os.waitpid(child, 0)[1] == 0
+            assert events._feed._connection._socket.fileno() == -1
+
+        in_child(child)
         forked.set()
         assert list(events) == [ONE]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from agentd_client.aio import AsyncClient
 from agentd_client.transport.pool import MAX_CONNECTIONS
 from tests.client.flavours import BACKENDS
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent, answers
+from tests.forking import in_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
@@ -131,18 +131,6 @@ def test_every_async_method_is_a_checkpoint(path: Path, backend: str) -> None:
         anyio.run(main, backend=backend)
 
 
-def _in_child(act: object) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            assert callable(act)
-            act()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0, "the child failed"
-
-
 def test_a_forked_child_connects_anew_and_leaves_the_parents_connection_alone(path: Path) -> None:
     with ScriptedAgent(path) as agent, Client.connect(path, timeout=60) as client:
         assert client.verify_token("good-parent-1")
@@ -152,7 +140,7 @@ def test_a_forked_child_connects_anew_and_leaves_the_parents_connection_alone(pa
             assert client.verify_token("good-child-2")
             client.close()
 
-        _in_child(child)
+        in_child(child)
         assert client.verify_token("good-parent-2")
     assert [(seen.connection, seen.params["token"]) for seen in agent.seen] == [
         (0, "good-parent-1"),
@@ -183,7 +171,7 @@ def test_a_child_forked_in_the_middle_of_a_call_lets_go_of_the_parents_connectio
             assert client.verify_token("good-child")
             assert inherited._socket.fileno() == -1
 
-        _in_child(child)
+        in_child(child)
         forked.set()
         thread.join()
     assert results == [True]
@@ -202,5 +190,5 @@ def test_closing_in_a_child_closes_what_it_inherited(path: Path) -> None:
             client.close()
             assert inherited._socket.fileno() == -1
 
-        _in_child(child)
+        in_child(child)
         assert client.verify_token("good")

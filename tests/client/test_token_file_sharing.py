@@ -16,6 +16,7 @@ from agentd_client.errors import TokenFileBusyError, TokenFileError
 from agentd_client.token_file import TokenFile
 from agentd_client.token_file import folder as token_folder
 from agentd_client.token_file.folder import TokenFolder
+from tests.forking import fork
 
 WRITERS, READERS, WRITES = 3, 3, 60
 
@@ -174,12 +175,13 @@ def test_a_lock_file_that_was_removed_before_it_was_locked_is_not_the_lock(
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_child_forked_under_the_lock_does_not_keep_it(tmp_path: Path, no_waiting: None) -> None:
     go, gone = os.pipe()
+
+    def wait() -> None:
+        os.close(gone)
+        os.read(go, 1)
+
     with TokenFolder.opened(os.fspath(tmp_path)) as folder, folder.locked("token.lock"):
-        child = os.fork()
-        if child == 0:
-            os.close(gone)
-            os.read(go, 1)
-            os._exit(0)
+        child = fork(wait)
     try:
         TokenFile(tmp_path / "token").write("one")
     finally:
