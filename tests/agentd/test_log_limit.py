@@ -77,6 +77,16 @@ def test_a_flood_of_new_subjects_gets_one_line_more_every_now_and_then():
     assert written <= MAX_SUBJECTS + seconds / SECONDS_PER_SUBJECT + 12
 
 
+def test_subjects_that_go_on_and_on_do_not_become_more():
+    limit = LogLimit()
+    for round_ in range(1, MAX_SUBJECTS * 4):
+        now = round_ * SECONDS_PER_SUBJECT
+        for number in range(round_):  # all of the earlier ones, and a new one
+            limit.admits(record(STOLEN, number, 7), now)
+        limit.due(now)
+    assert len(limit.due(math.inf)) == MAX_SUBJECTS + 1
+
+
 def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely():
     limit = LogLimit()
     summaries = []

@@ -8,6 +8,7 @@ import io
 import os
 import pty
 import select
+import signal
 import termios
 import threading
 
@@ -166,3 +167,36 @@ def test_between_lines_is_called_again_after_the_time_it_returned(tmp_path):
         for _ in range(5):
             assert called.acquire(timeout=SECONDS)
         stream.flush()
+
+
+def test_the_writing_thread_takes_no_signal_and_so_writes_to_a_terminal_that_stops_background_jobs(tmp_path):
+    blocked = []
+
+    def between_lines():
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    with (tmp_path / "log").open("w") as stream:
+        writer = LogWriter(stream, describe_loss, between_lines)
+        writer.put("a line")
+        assert writer.flush(SECONDS)
+    assert {signal.SIGTTOU, signal.SIGTERM, signal.SIGINT} <= blocked[0]
+
+
+def test_a_line_that_is_logged_while_another_is_queued_waits_for_nothing(tmp_path):
+    class Collecting(str):
+        """Looking at it collects garbage, and something among that logs a line."""
+
+        __slots__ = ()
+
+        def __len__(self):
+            writer.put("logged meanwhile")
+            return super().__len__()
+
+    with (tmp_path / "log").open("w") as stream:
+        writer = LogWriter(stream, describe_loss)
+        putting = threading.Thread(target=writer.put, args=(Collecting("a line"),), daemon=True)
+        putting.start()
+        putting.join(SECONDS)
+        assert not putting.is_alive()
+        assert writer.flush(SECONDS)
+    assert {"a line", "logged meanwhile"} <= set((tmp_path / "log").read_text().splitlines())
