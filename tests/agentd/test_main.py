@@ -17,6 +17,7 @@ import trio
 
 from agentd import main
 from agentd.config import load
+from agentd.locking import LockMark
 from agentd.sessions import SystemClock
 from agentd.status import status_line
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
@@ -264,3 +265,17 @@ def test_a_store_that_fails_ends_the_agent_with_74_so_that_it_is_started_again(h
     assert err.splitlines()[-1].startswith("agentd: ")
     with serving(home) as agent, agent.client() as client:
         assert client.verify_token(token)
+
+
+# --- init ---
+
+
+def test_beginning_anew_forgets_that_the_agent_was_locked(home):
+    settings = load(socket_path=str(home.socket), state_path=str(home.state))
+    trio.run(main.init, settings, LOGGER, False)
+    mark = LockMark(settings.lock_mark_path)
+    mark.set()
+    trio.run(main.init, settings, LOGGER, False)
+    assert mark.is_set(), "what exists stays"
+    trio.run(main.init, settings, LOGGER, True)
+    assert not mark.is_set()
