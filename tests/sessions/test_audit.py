@@ -362,6 +362,40 @@ async def test_a_log_within_its_limits_is_not_checked_repeatedly(db, log, clock,
     assert not log.needs_trim
 
 
+async def test_publishing_deletes_a_bounded_number_of_the_oldest_entries_ahead_of_what_waits(
+    db, new_log, monkeypatch
+):
+    monkeypatch.setattr(journal, "MAX_TRIMMED", 40)
+    log, found = new_log(max_entries=10), []
+    for _ in range(100):
+        await put(db, log, CREATED)
+    oldest_first = db.paths(ACTIONS_PATH, limit=100)
+    gate = await hold_commits(db)
+    db.submit(lambda view: found.extend(path for path, _ in view.iterate(ACTIONS_PATH)))
+    log.publish(CREATED)
+    gate.set()
+    await db.put("last", b"")
+    assert found == oldest_first[40:]
+
+
+async def test_publishing_does_not_delete_the_same_entries_again_before_they_are_gone(
+    db, new_log, monkeypatch
+):
+    log, submitted = new_log(max_entries=1), []
+    for _ in range(3):
+        await put(db, log, CREATED)
+    monkeypatch.setattr(db, "submit", lambda function, *, is_next: submitted.append(function))
+    async with db.transaction() as tran:
+        log.publish(CREATED)
+        assert len(submitted) == 1
+        for _ in range(journal.TRIM_EVERY):
+            log.write(tran, CREATED)
+        log.publish(CREATED)
+        assert len(submitted) == 1
+    log.publish(CREATED)
+    assert len(submitted) > 1
+
+
 # --- refusals ---
 
 

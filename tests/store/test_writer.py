@@ -69,6 +69,16 @@ async def test_a_write_is_durable_and_answered_in_the_order_of_hand_over(db: DB)
     assert order == list(range(10))
 
 
+async def test_an_operation_that_is_next_overtakes_those_that_wait(db: DB) -> None:
+    order: list[str] = []
+    gate = await hold_commits(db)
+    db.submit(lambda view: order.append("waits"))
+    db.submit(lambda view: order.append("is next"), is_next=True)
+    gate.set()
+    await db.put("last", b"")
+    assert order == ["is next", "waits"]
+
+
 async def test_an_exception_of_one_operation_undoes_that_one_only_and_reaches_its_waiter(db: DB) -> None:
     def fails(view: View) -> None:
         view.put("failed", b"1")
