@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import trio
 
@@ -26,9 +26,6 @@ from .key_file import remove_key
 from .memory import SecretKey, SecretMemory
 from .passphrase import Passphrase, PassphraseText
 from .root_key import KEY_FILE, load_root_key
-
-if TYPE_CHECKING:
-    pass
 
 STORE = "store"
 SESSION = "session"

@@ -50,9 +50,9 @@ class _CountsError(Exception):
 class Writer:
     """Carries out operations on the event loop's thread, from its construction until `stop`.
 
-    `revision` changes with every commit, and no two writers of a process share one. `commits` and
-    `operations` count what was made durable. `failed` is the error after which nothing is carried out any
-    more; `on_failure` is called when that happens.
+    `revision` changes with every commit, and no two writers of a process share one. `commits` counts batches
+    that were made durable. `failed` is the error after which nothing is carried out any more; `on_failure` is
+    called when that happens.
     """
 
     def __init__(
@@ -81,7 +81,6 @@ class Writer:
         self._stopped: trio.Event | None = None
         self.failed: StoreError | None = None
         self.commits = 0
-        self.operations = 0
         self.revision = next(_revisions)
 
     async def stop(self) -> None:
@@ -250,7 +249,6 @@ class Writer:
         if error is None:
             self._is_recycled = False
             self.commits += 1
-            self.operations += len(operations)
             self.counts.keep(counts)
             self._answer(operations)
             self._proceed()

@@ -24,7 +24,7 @@ def scan(pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
 
 
 def scan_through(memory: int, pid: int, keys: dict[str, bytes]) -> dict[str, Found]:
-    """Like `copies_in`, through an open /proc/PID/mem."""
+    """Like `scan`, through an open /proc/PID/mem."""
     found = dict.fromkeys(keys, Found(0, 0))
     for start, end, is_locked in _mappings(pid):
         content = _read(memory, start, end)
