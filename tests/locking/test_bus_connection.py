@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from jeepney import (
     DBusAddress,
     HeaderFields,
@@ -227,6 +228,24 @@ async def test_the_end_of_the_connection_fails_waiting_and_later_calls(tmp_path,
     assert ended == [trio.BrokenResourceError, trio.ClosedResourceError]
 
 
+async def test_a_call_that_is_cancelled_while_it_is_sent_ends_the_connection(tmp_path, nursery):
+    # The bus would take the next message for the rest of this one.
+    scope = trio.CancelScope()
+
+    async def call(connection):
+        with scope:
+            await connection.call(new_method_call(ASKED, "Question", "ay", (bytes(2**21),)))
+
+    async with fake_bus(tmp_path / "bus"):
+        with pytest.RaisesGroup(trio.ClosedResourceError), trio.fail_after(30):
+            async with connected(str(tmp_path / "bus")) as connection:
+                nursery.start_soon(call, connection)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
 async def test_a_descriptor_in_half_a_message_is_let_go_of_when_the_connection_ends(
     tmp_path, open_descriptors
 ):
@@ -242,11 +261,19 @@ async def test_a_descriptor_in_half_a_message_is_let_go_of_when_the_connection_e
     assert open_descriptors() == before
 
 
-async def test_a_second_answer_to_one_call_is_let_go_of(bus, ask):
+async def test_a_second_answer_to_one_call_is_let_go_of(bus, ask, monkeypatch):
+    send, both_came = bus.connection._send, trio.Event()
+
+    async def sent_slowly(content):
+        await send(content)
+        await both_came.wait()
+
+    monkeypatch.setattr(bus.connection, "_send", sent_slowly)
     call, ended = await ask()
     await bus.answer(call, "s", "first")
     kept = await bus.send_with_descriptor(new_method_return(call))
     assert await is_closed(kept)
+    both_came.set()
     await until(ended)
     assert ended == [("first",)]
 
