@@ -70,6 +70,7 @@ def test_a_footer_of_another_form_is_refused_unread(footer: bytes):
         b'{"iat":1}',
         b'{"iss":"\xff","sub":"s","jti":"j","iat":"2025-01-01T00:00:00Z","gen":0}',
         b'{"iss":"a","sub":"s","jti":"j","iat":"2025-01-01T00:00:00","gen":0}',
+        b'{"iss":"a","sub":"s","jti":"j","iat":"2025-01-01T00:00:00Z","exp":"2025-01-01T00:00:00","gen":0}',
         b'{"iss":"a","sub":"s","jti":"j","iat":"2025-01-01T00:00:00Z","gen":"0"}',
     ],
 )
