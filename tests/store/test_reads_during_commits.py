@@ -117,3 +117,13 @@ async def test_no_read_sees_a_commit_before_the_event_loop_learns_that_it_is_dur
             gate.set()
     assert db.get("a") == b"1"
     assert db.revision != before
+
+
+async def test_who_is_called_when_a_commit_is_durable_sees_it_and_another_revision(db: DB) -> None:
+    before = db.revision
+    seen: list[tuple[bytes | None, int | None]] = []
+    await db.write(
+        lambda view: view.put("a", b"1"), on_durable=lambda: seen.append((db.get("a"), db.revision))
+    )
+    assert seen == [(b"1", db.revision)]
+    assert db.revision != before
