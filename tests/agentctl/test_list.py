@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from agentd_client.cli.paging import newest
 from agentd_client.cli.run import run
 from agentd_client.cli.table import width_of
 from agentd_client.protocol.results import PeerIdentity, SessionInfo
@@ -147,6 +148,10 @@ def test_every_condition_is_handed_on_to_the_agent(agent):
     in_process("list", "--state", "active", "--label", "b*", "--pid", "7", "--parent", DESK)
     conditions = {"state": "active", "label": "b*", "pid": 7, "parent": DESK}
     assert agent.calls == [("listSessions", {**conditions, "limit": 16})]
+
+
+def test_an_agent_that_sends_more_than_it_was_asked_for_is_cut_short():
+    assert newest(lambda after, limit: ([1, 2, 3], "more"), limit=2, most=16) == [1, 2]
 
 
 @pytest.mark.parametrize("args", [["--limit", "0"], ["--label", ""], ["--parent", ""], ["--pid", "-1"]])

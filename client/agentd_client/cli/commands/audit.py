@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import click
 
-from ...blocking import Client
 from ...protocol.limits import MAX_PAGE_AUDIT
 from ...protocol.results import AuditEntry
 from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import colour, printable, show, tab_separated
+from ..paging import newest
 from ..parameters import moment
 from ..table import Column, table, terminal_width
 from ..tree import short_ids
@@ -58,7 +59,7 @@ def command(settings: Settings, since: float | None, limit: int) -> None:
     Times are seconds since 1970; missing values are empty.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     with settings.connect() as agent:
-        entries = _newest(agent, since, limit)
+        entries = newest(partial(agent.list_audit, since=since), limit, MAX_PAGE_AUDIT)
     entries.reverse()
     show(
         settings,
@@ -66,17 +67,6 @@ def command(settings: Settings, since: float | None, limit: int) -> None:
         human=lambda: _for_people(entries),
         plain=(_for_pipe(entry) for entry in entries),
     )
-
-
-def _newest(agent: Client, since: float | None, limit: int) -> list[AuditEntry]:
-    found: list[AuditEntry] = []
-    after: str | None = None
-    while True:
-        page = agent.list_audit(since=since, after=after, limit=min(limit - len(found), MAX_PAGE_AUDIT))
-        found += page.entries
-        after = page.next
-        if after is None or len(found) >= limit:
-            return found[:limit]
 
 
 def _for_people(entries: Sequence[AuditEntry]) -> Iterator[str]:

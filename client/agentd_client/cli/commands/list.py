@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
-from ...blocking import Client
 from ...protocol.limits import MAX_PAGE_SESSIONS
 from ...protocol.results import PeerIdentity, SessionInfo
 from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show, tab_separated
+from ..paging import newest
 from ..parameters import conditions
 from ..table import Column, table, terminal_width
 from ..tree import as_tree, branches, short_ids
@@ -54,24 +55,13 @@ def command(settings: Settings, /, limit: int, wide: bool, **chosen: Any) -> Non
     Times are seconds since 1970; missing values are empty. --json prints all fields.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     with settings.connect() as agent:
-        sessions = _newest(agent, limit, chosen)
+        sessions = newest(partial(agent.list_sessions, **chosen), limit, MAX_PAGE_SESSIONS)
     show(
         settings,
         {"sessions": [to_wire(session) for session in sessions]},
         human=lambda: _for_people(sessions, settings.now(), limit=limit, wide=wide),
         plain=(_for_pipe(session) for session in sessions),
     )
-
-
-def _newest(agent: Client, limit: int, chosen: dict[str, Any]) -> list[SessionInfo]:
-    found: list[SessionInfo] = []
-    after: str | None = None
-    while True:
-        page = agent.list_sessions(after=after, limit=min(limit - len(found), MAX_PAGE_SESSIONS), **chosen)
-        found += page.sessions
-        after = page.next
-        if after is None or len(found) >= limit:
-            return found[:limit]
 
 
 def _for_people(sessions: Sequence[SessionInfo], now: float, *, limit: int, wide: bool) -> Iterator[str]:
