@@ -12,7 +12,7 @@ from agentd.process_identity import identify
 from agentd.sessions import binding
 from agentd.sessions.records import BOUND_PATH
 from agentd_client import PeerIdentity
-from agentd_client.errors import CannotBindError
+from agentd_client.errors import CannotBindError, StoreFullError
 
 ME = PeerIdentity(os.geteuid(), os.getpid())
 ROOM = 3
@@ -113,6 +113,16 @@ async def test_a_session_being_written_keeps_its_watch(db, running, monkeypatch)
         monkeypatch.setattr(db, "write", write_and_look)
         await opened(running)
     assert found == [1]
+
+
+async def test_a_session_that_could_not_be_stored_is_not_watched(db, running, monkeypatch):
+    async def refuse(function, **options):
+        raise StoreFullError
+
+    monkeypatch.setattr(db, "write", refuse)
+    with pytest.raises(StoreFullError):
+        await opened(running)
+    assert watched() == 0
 
 
 async def test_a_session_found_expired_when_making_room_stays_expired(running, clock):

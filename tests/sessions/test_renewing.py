@@ -315,6 +315,21 @@ async def test_without_that_setting_the_session_stays(db, manager, clock):
     assert await manager.verify_token(renewed.token)
 
 
+async def test_a_childs_end_is_not_taken_from_the_boot_clock_of_its_parents_boot(manager, clock):
+    parent = await manager.open_session(600, max_lifetime=900)
+    earlier = await manager.open_session(60, parent=parent.token, max_lifetime=300)
+    clock.reboot()
+    clock.boot = 1e9
+    later = await manager.open_session(60, parent=parent.token, max_lifetime=300)
+    for child in (earlier, later):
+        renewed = await manager.renew_token(child.token)
+        clock.advance(1)
+        assert await manager.verify_token(renewed.token)
+        again = await manager.renew_token(renewed.token)
+        clock.advance(1)
+        assert await manager.verify_token(again.token)
+
+
 async def test_a_superseded_token_still_ends_its_session(manager, clock):
     created = await manager.open_session(3600)
     renewed = await manager.renew_token(created.token)
