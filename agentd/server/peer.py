@@ -95,9 +95,8 @@ def _name(folder: str) -> bytes | None:
 
 def _unit(folder: str) -> str | None:
     try:
-        lines = read_file(f"{folder}/cgroup").split(
-            b"\n"
-        )  # not splitlines: a name may hold a carriage return
+        # Not splitlines: a name may hold a carriage return.
+        lines = read_file(f"{folder}/cgroup").split(b"\n")
     except OSError:
         return None
     for line in lines:

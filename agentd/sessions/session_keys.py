@@ -100,9 +100,8 @@ class SessionKeys:
         self._key_ring = key_ring
         self._clock = clock
         self._agent_id = key_ring.agent_id
-        self._implicit = (
-            b"agentd:" + self._agent_id.encode()
-        )  # bound into every token: no other agent opens it
+        # Bound into every token, so that no other agent opens it.
+        self._implicit = b"agentd:" + self._agent_id.encode()
         self._subject = str(os.geteuid())
         self._keys: dict[str, SessionKey] = {}
         self._sealed: bytes | None = None
@@ -157,15 +156,13 @@ class SessionKeys:
         view.put(KEY_PATH, record.encode())
         return record
 
-    def end_grace(self, view: View) -> bool:
-        """Delete the earlier key from the record if its grace is over; whether it was."""
+    def end_grace(self, view: View) -> None:
+        """Delete the earlier key from the record if its grace is over."""
         record = read_key_record(view)
         if record is None or not record.earlier_key_id:
-            return False
-        if is_in_grace(record, record.earlier_key_id, self._clock.read()):
-            return False
-        view.put(KEY_PATH, KeyRecord(record.key_id, record.wrapped, record.created_at).encode())
-        return True
+            return
+        if not is_in_grace(record, record.earlier_key_id, self._clock.read()):
+            view.put(KEY_PATH, KeyRecord(record.key_id, record.wrapped, record.created_at).encode())
 
     # --- keys in memory ---
 
