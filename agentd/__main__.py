@@ -24,7 +24,7 @@ def main() -> None:
     try:
         from .cli import main as run
     except (Exception, SystemExit) as error:
-        isolation.leave(isolation.broken("agentd", error))
+        isolation.leave_at_once(isolation.broken("agentd", error))
     try:
         run()
     except SystemExit as ended:

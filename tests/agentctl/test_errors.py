@@ -258,6 +258,13 @@ def test_without_click_it_says_what_to_install(monkeypatch, capsys, ends_as_othe
     assert capsys.readouterr().err == "agentctl needs click: pip install 'agentd-client[cli]'\n"
 
 
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_without_click_the_exit_code_stays_where_nobody_can_be_told(redirection):
+    program = "import sys; sys.modules['click'] = None; from agentd_client.cli import main; main()"
+    command = ["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, program]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 69
+
+
 def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     (tmp_path / "click.py").write_text("import no_such_module_at_all\n")
     program = f"import sys; sys.path.insert(1, {str(tmp_path)!r}); from agentd_client.cli import main; main()"

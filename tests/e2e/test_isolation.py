@@ -90,8 +90,9 @@ def test_a_start_that_is_broken_is_never_an_answer(home, program, module, fault)
         from {module} import main
         main()
     """
+    command = [sys.executable, "-c", broken]
     ended = subprocess.run(
-        [sys.executable, "-c", broken],
+        command,
         env=home.environ,
         capture_output=True,
         text=True,
@@ -101,3 +102,7 @@ def test_a_start_that_is_broken_is_never_an_answer(home, program, module, fault)
     assert ended.returncode == 70
     assert ended.stderr.startswith(f"{program} cannot start (")
     assert ended.stderr.count("\n") == 1
+    with open("/dev/full", "wb") as full:
+        assert (
+            subprocess.run(command, env=home.environ, stderr=full, timeout=60, check=False).returncode == 70
+        )

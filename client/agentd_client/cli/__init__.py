@@ -38,7 +38,7 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.stderr.write("agentctl needs click: pip install 'agentd-client[cli]'\n")
+        isolation.tell("agentctl needs click: pip install 'agentd-client[cli]'")
         return _UNAVAILABLE
     from .run import run
 

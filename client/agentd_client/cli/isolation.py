@@ -56,8 +56,16 @@ def leave_at_once(code: int) -> NoReturn:
 
 
 def broken(program: str, error: BaseException) -> int:
-    """Report that the program cannot start; returns its exit code."""
-    if sys.stderr is not None:
-        what = type(error).__name__ + (f", {error.name}" if isinstance(error, ImportError) else "")
-        sys.stderr.write(f"{program} cannot start ({what}): reinstall it\n")
+    """Report that the program cannot start; returns its exit code, to leave at once with."""
+    what = type(error).__name__ + (f", {error.name}" if isinstance(error, ImportError) else "")
+    tell(f"{program} cannot start ({what}): reinstall it")
     return FAULT
+
+
+def tell(line: str) -> None:
+    """Write a line to standard error; if that fails, there is still the exit code."""
+    try:
+        if sys.stderr is not None:  # None: the shell closed it
+            sys.stderr.write(f"{line}\n")
+    except OSError:
+        pass
