@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
 import agentd.locking.logind as logind
-from agentd.locking import SCREEN_LOCK, SUSPEND, watch_logind
+from agentd.locking import SCREEN_LOCK, SUSPEND, logind_watch, watch_logind
 from tests.locking.cancelling import CancelAt
 
 OURS = [("sleep", "agentd", "wipe keys before sleep", "delay")]
@@ -221,12 +222,9 @@ async def attempts(lock, logger, seconds: float) -> None:
         await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
 
 
-@pytest.mark.parametrize("address", ["unix:path=/nonexistent/bus", "tcp:host=localhost", "nonsense", ";"])
-async def test_without_a_bus_it_says_so_once_and_goes_on_trying(
-    address, lock, logger, caplog, monkeypatch, autojump_clock
-):
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    pauses = []
+def recorded_pauses(monkeypatch) -> list[float]:
+    """How long it sleeps between attempts, from now on."""
+    pauses: list[float] = []
     sleep = trio.sleep
 
     async def recorded(seconds):
@@ -234,6 +232,32 @@ async def test_without_a_bus_it_says_so_once_and_goes_on_trying(
         await sleep(seconds)
 
     monkeypatch.setattr(trio, "sleep", recorded)
+    return pauses
+
+
+async def test_after_a_connection_that_lasted_the_pauses_are_short_again(
+    lock, logger, monkeypatch, autojump_clock
+):
+    pauses = recorded_pauses(monkeypatch)
+
+    @asynccontextmanager
+    async def lost_after_a_while():
+        if len(pauses) in (3, 5):
+            await trio.sleep_until(trio.current_time() + {3: 59, 5: 61}[len(pauses)])
+        raise trio.BrokenResourceError
+        yield
+
+    monkeypatch.setattr(logind_watch, "system_bus", lost_after_a_while)
+    await attempts(lock, logger, 200.0)
+    assert pauses[:8] == [1, 2, 4, 8, 16, 1, 2, 4]
+
+
+@pytest.mark.parametrize("address", ["unix:path=/nonexistent/bus", "tcp:host=localhost", "nonsense", ";"])
+async def test_without_a_bus_it_says_so_once_and_goes_on_trying(
+    address, lock, logger, caplog, monkeypatch, autojump_clock
+):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    pauses = recorded_pauses(monkeypatch)
     await attempts(lock, logger, 3600.0)
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert len(pauses) > 50
