@@ -38,6 +38,16 @@ def test_a_wiped_key_is_zeroed_and_refuses_every_use():
         pass
 
 
+def test_a_key_that_is_wiped_while_it_is_used_is_zeroed_at_the_end_of_that():
+    key = SecretMemory().new_key()
+    with key as view:
+        view[:] = b"k" * 32
+        key.wipe()
+        assert bytes(view) == b"k" * 32
+        assert key.is_wiped
+    assert bytes(view) == bytes(32)
+
+
 def test_no_repr_shows_key_bytes():
     key = SecretMemory().new_key()
     assert repr(key) == "<SecretKey, in memory>"
