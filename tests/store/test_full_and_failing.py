@@ -89,6 +89,16 @@ async def test_only_the_operation_that_exceeds_the_limit_is_refused(small: DB) -
     assert small.failed is None
 
 
+async def test_operations_keep_their_order_when_one_of_them_is_too_big(small: DB) -> None:
+    gate = await hold_commits(small)
+    for number in range(3):
+        small.submit(lambda view, number=number: view.put("last", b"%d" % number))  # type: ignore[misc]
+    small.submit(lambda view: view.put("too big", bytes(2000 * KIB)))
+    gate.set()
+    await small.write(lambda view: None)
+    assert small.get("last") == b"2"
+
+
 @pytest.mark.parametrize("writes_first", [True, False])
 async def test_a_function_that_swallows_a_full_store_keeps_nothing_and_harms_no_other(
     small: DB, writes_first: bool
