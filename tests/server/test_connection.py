@@ -577,14 +577,16 @@ async def test_an_idle_connection_has_no_deadline(sessions, autojump_clock):
             await trio.sleep(80_000)
 
 
-async def test_time_in_which_the_agent_does_not_read_is_not_the_peers(sessions, log, autojump_clock):
-    async with connected(sessions, buffer=4096) as (talker, _):
+@pytest.mark.parametrize("count", [2 * REPLIES_AT_ONCE, 60], ids=["all are answered", "some are not yet"])
+async def test_time_in_which_the_agent_does_not_read_is_not_the_peers(sessions, log, autojump_clock, count):
+    async with connected(sessions, buffer=4096) as (talker, connection):
         last = verify(500)
-        await talker.send(*(verify(n) for n in range(60)), last[:9])
+        await talker.send(*(verify(n) for n in range(count)), last[:9])
         await wait_all_tasks_blocked()
+        assert connection._outbox.owes_replies
         await talker.send(last[9:19])  # not read while replies wait for the peer
         await trio.sleep(limits.REPLY_SECONDS * 0.9)
-        await talker.replies(60)
+        await talker.replies(count)
         await trio.sleep(limits.MESSAGE_SECONDS * 0.5)
         await talker.send(last[19:])
         assert msgids(await talker.replies(1)) == [500]
