@@ -587,6 +587,10 @@ async def test_rejections_stay_counted_while_the_store_is_full(db, log, clock, f
     await log.rejected_tokens.flush()
     assert sum(entry.times for entry in (await entries(log))) == 103
     assert (await entries(log))[-1].times == 3
+    before = len(stored(db))
+    log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
+    await written(db)
+    assert [record.peer_pid for record in stored(db)[before:]] == [PEER.pid], "at once again"
 
 
 async def test_counting_on_in_an_existing_entry_fits_into_a_full_store(db, log, clock, full):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentd.sessions import SessionManager
 from agentd.sessions.records import SESSIONS_PATH
 from agentd_client.errors import InvalidGraceError, ParentNotValidError, TokenNotValidError
 from agentd_client.protocol import reasons
@@ -36,6 +37,16 @@ async def test_earlier_tokens_verify_until_the_grace_ends(manager, clock):
     assert manager.verify_nowait(created.token).reason == reasons.KEY_RESET
     assert await manager.verify_token(later.token)
     assert manager.session_count == 1
+
+
+async def test_the_grace_of_a_key_that_another_manager_replaced_ends_too(db, key_ring, manager, clock):
+    token = await manager.create_token()
+    assert await manager.verify_token(token)
+    async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
+        await other.reset_key(grace_seconds=60)
+    assert await manager.verify_token(token)
+    clock.advance(60)
+    assert not await manager.verify_token(token), "though nothing was written since the last verification"
 
 
 async def test_the_clock_set_back_does_not_prolong_the_grace(manager, clock):

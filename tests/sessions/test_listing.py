@@ -12,7 +12,7 @@ from agentd.sessions import clock as clock_module
 from agentd.sessions import listing
 from agentd.sessions.records import SESSIONS_PATH, SessionRecord
 from agentd_client import PeerIdentity
-from agentd_client.errors import InvalidParamsError, LifecycleError
+from agentd_client.errors import InvalidParamsError, LifecycleError, StoreFullError
 from agentd_client.protocol import reasons
 
 
@@ -192,6 +192,23 @@ async def test_the_last_use_is_known_at_once_and_written_later(db, manager, cloc
     assert manager.inspect(created.token).session.last_used_at == clock.wall
     assert (await manager.list_sessions()).sessions[0].last_used_at == clock.wall
     assert db.revision == revision, "a verification writes nothing"
+    await manager.stop()
+    await manager.start()
+    assert manager.inspect(created.token).session.last_used_at == clock.wall
+
+
+async def test_a_last_use_that_could_not_be_written_is_written_later(db, manager, clock, monkeypatch):
+    created = await manager.open_session(600)
+    clock.advance(5)
+    assert await manager.verify_token(created.token)
+
+    async def refuse(function, **options):
+        raise StoreFullError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(db, "write", refuse)
+        with pytest.raises(StoreFullError):
+            await manager._write_pending()
     await manager.stop()
     await manager.start()
     assert manager.inspect(created.token).session.last_used_at == clock.wall
