@@ -166,8 +166,8 @@ class LoopLifecycle(Lifecycle):
 
     def _reach(self, state: State) -> None:
         super()._reach(state)
-        is_running = state is State.RUNNING and self._home is not None
-        self._running_on = self._home.loop if is_running and self._home is not None else NOWHERE
+        home = self._home
+        self._running_on = home.loop if state is State.RUNNING and home is not None else NOWHERE
         self._failure = None
 
     def _usage_error(self) -> AgentdError:

@@ -112,9 +112,8 @@ class Folders(Check, frozen=True):
             return error(
                 STATE, f"{state.path}, the state folder: {self.state_fault.reason}", self.state_fault.remedy
             )
-        if (
-            state.fault is not None
-        ):  # others can enter it: the agent takes it, because keys and store are closed
+        if state.fault is not None:
+            # Others can enter it. The agent takes it all the same, because keys and store are closed to them.
             return warning(STATE, f"{state.path}, the state folder: {state.fault.reason}", state.fault.remedy)
         return state.judge_private(STATE, "the state folder", FOLDER)
 
