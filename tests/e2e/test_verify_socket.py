@@ -419,6 +419,18 @@ def test_a_socket_that_systemd_passes_for_it_is_served_and_left_to_the_next_agen
     agent.communicate(timeout=START_SECONDS)
 
 
+def test_the_settings_count_where_systemd_passes_only_the_owners(home, configure, listener, verify_path):
+    configure()
+    agent = served(home, listener)
+    with at(home.socket) as owner:
+        token = owner.create_token().token
+    with at(verify_path) as other:
+        assert other.verify_token(token)
+    agent.terminate()
+    agent.communicate(timeout=START_SECONDS)
+    assert not verify_path.exists()
+
+
 def test_who_waits_at_it_is_told_of_a_failed_start_and_not_the_reason(
     home, configure, listener, passed, verify_path
 ):
