@@ -122,6 +122,8 @@ def test_the_unit_is_the_last_part_of_the_cgroup():
     assert system.unit_of(f"9:name=systemd:/\n0::{service}\n") == "agentd.service"
     assert system.unit_of(f"9:name=systemd:{service}\n8:pids:/\n") == "agentd.service"
     assert system.unit_of("0::/user.slice/user-1000.slice/session-3.scope\n") == "session-3.scope"
+    other = "8:pids:/user.slice/other.service\n"  # of a controller, where another manager may have put it
+    assert system.unit_of(f"{other}0::{service}\n") == "agentd.service"
     assert system.unit_of("0::/\n") == system.unit_of("") == ""
 
 
