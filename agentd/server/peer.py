@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import PeerIdentity
+from agentd_client.shown_text import UNSHOWN_CATEGORIES
 
 from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
 
@@ -24,7 +25,6 @@ _THREAD_NAMES = {b"MainThread"}
 """Names that interpreters give their first thread, and so the process."""
 
 _UNIT_SUFFIXES = (b".service", b".scope")
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # as in labels
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -116,4 +116,4 @@ def _shown(name: bytes) -> str:
 
 
 def _visible(character: str) -> str:
-    return _REPLACEMENT if unicodedata.category(character) in _UNPRINTABLE else character
+    return _REPLACEMENT if unicodedata.category(character) in UNSHOWN_CATEGORIES else character

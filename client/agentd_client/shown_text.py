@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 
-_UNSHOWN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+UNSHOWN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 """General categories: control, format, surrogate, private use, line and paragraph separator."""
 
 _JOINERS = {"\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}"}
@@ -46,7 +46,7 @@ def escaped(text: str) -> str:
 
 def _may_be_shown(text: str, place: int) -> bool:
     character = text[place]
-    if unicodedata.category(character) not in _UNSHOWN:
+    if unicodedata.category(character) not in UNSHOWN_CATEGORIES:
         return True
     return (
         character in _JOINERS
