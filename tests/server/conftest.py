@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,6 +16,19 @@ from tests.server.talk import LOGGER, FakeSessions
 @pytest.fixture
 def sessions() -> FakeSessions:
     return FakeSessions()
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    return str(tmp_path / "sock")
+
+
+@pytest.fixture
+def listener(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(512)
+        yield listener
 
 
 @pytest.fixture

@@ -40,19 +40,6 @@ SECRET = "v4.local.s3cret"
 
 
 @pytest.fixture
-def path(tmp_path) -> str:
-    return str(tmp_path / "sock")
-
-
-@pytest.fixture
-def listener(path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        listener.listen(128)
-        yield listener
-
-
-@pytest.fixture
 def serving(sessions, listener):
     @asynccontextmanager
     async def serving(listener=listener, **options: object) -> AsyncIterator[trio.Event]:

@@ -13,19 +13,6 @@ from tests.server.talk import LOGGER, create, request, verify
 SENTENCE = "the store is cut short; restore it"
 
 
-@pytest.fixture
-def path(tmp_path) -> str:
-    return str(tmp_path / "sock")
-
-
-@pytest.fixture
-def listener(path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        listener.listen(512)
-        yield listener
-
-
 def waiting(path: str, *requests: bytes) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(10)
