@@ -313,7 +313,10 @@ class SessionManager(ManagerLifecycle):
     # --- events and the audit log ---
 
     def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Publish every event on sessions to the subscriber, once it is durable; returns what ends this."""
+        """Publish events on sessions to the subscriber, once they are durable; returns what ends this.
+
+        What is done through a `tran` is no event; the audit log has it.
+        """
         return self._journal.subscribers.subscribe(subscriber)
 
     async def write_audit_entry(

@@ -98,6 +98,8 @@ async def test_the_audit_log_survives_fresh(manager, clock):
 
 async def test_an_entry_is_in_the_transaction_of_what_it_tells_of(db, manager):
     ending = await manager.open_session()
+    events = []
+    manager.on_event(events.append)
     before = (await manager.list_audit()).entries
 
     async def change_everything(tran):
@@ -115,6 +117,7 @@ async def test_an_entry_is_in_the_transaction_of_what_it_tells_of(db, manager):
         assert (await manager.list_audit()).entries == before
     kinds = [entry.kind for entry in (await manager.list_audit()).entries]
     assert kinds == ["keyReset", "revoked", "created", "created"]
+    assert events == []
 
 
 async def test_destroy_leaves_the_audit_log(db, key_ring, clock, manager):

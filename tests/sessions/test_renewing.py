@@ -299,6 +299,8 @@ async def test_a_superseded_token_is_reported_and_ends_the_session_if_set(db, ke
         assert ("refused", reasons.SUPERSEDED, 666) in found
         assert found.count(ended) == 1
         assert [e.session_id for e in events if e.reason == reasons.REUSED] == [created.id]
+        noted = [(e.kind, e.reason, e.session_id) for e in (await manager.list_audit()).entries]
+        assert noted.count(("revoked", reasons.REUSED, created.id)) == 1
         assert "may have been stolen" in caplog.text
         assert "666" in caplog.text
         assert not await manager.verify_token(renewed.token)
