@@ -247,6 +247,13 @@ async def test_the_answer_to_a_verification_is_renewed_every_second(manager, clo
     assert manager.verify_nowait(token).session.last_used_at == clock.wall, "not a time in the future"
 
 
+async def test_the_answer_to_a_verification_shows_a_change_of_the_session_at_once(manager):
+    created = await manager.open_session(600)
+    assert manager.verify_nowait(created.token).session.generation == 0
+    await manager.renew_token(created.token)
+    assert manager.verify_nowait(created.token).session.generation == 1
+
+
 async def test_a_transaction_reports_a_last_use_that_is_not_written_yet(db, manager, clock):
     token = await manager.create_token(600)
     clock.advance(5)

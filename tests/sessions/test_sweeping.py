@@ -113,12 +113,16 @@ async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock
     assert manager.session_count == 0
 
 
-async def test_known_expired_sessions_are_deleted_by_a_sweep_or_stop(db, manager, clock):
+@pytest.mark.parametrize("delete", ["sweep", "stop"])
+async def test_known_expired_sessions_are_deleted_by_a_sweep_or_stop(db, manager, clock, delete):
     token = await manager.create_token(5)
     clock.advance(10)
     assert not await manager.verify_token(token)
-    await manager.stop()
+    clock.set_wall(clock.wall - 10)
+    clock.reboot()  # only what was seen tells that it has expired
+    await getattr(manager, delete)()
     assert list(db.iterate(SESSIONS_PATH)) == []
+    assert manager._verifier.known_expired == set(), "nothing is remembered that cannot come back"
     await manager.start()
 
 

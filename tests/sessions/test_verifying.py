@@ -180,6 +180,17 @@ async def test_a_token_two_generations_old_is_rejected(db, manager):
     assert not manager.inspect(created.token).valid
 
 
+async def test_a_token_of_a_generation_that_its_record_does_not_have_is_rejected(db, manager):
+    created = await manager.open_session()
+    path = session_path(manager.key_id, created.id)
+    before = db.get(path)
+    renewed = await manager.renew_token(created.token)
+    await db.put(path, before)
+    assert manager.inspect(renewed.token).reason == "REVOKED"
+    assert not await manager.verify_token(renewed.token)
+    assert await manager.verify_token(created.token)
+
+
 async def test_a_record_that_changed_is_read_again(db, manager):
     created = await manager.open_session()
     assert manager.inspect(created.token).valid
