@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections import namedtuple  # already imported by msgpack
 
-_NOT_COPIED = frozenset({"__annotations__", "__module__", "__qualname__"})
-
 
 class _NamedTupleType(type):
     def __new__(cls, name, bases, namespace):  # type: ignore[no-untyped-def]
@@ -22,9 +20,8 @@ class _NamedTupleType(type):
         defaults = [namespace[field] for field in fields if field in namespace]
         made = namedtuple(name, fields, defaults=defaults, module=namespace["__module__"])  # type: ignore[misc]
         for key, value in namespace.items():
-            if key not in _NOT_COPIED and key not in fields:
+            if key not in fields:
                 setattr(made, key, value)
-        made.__annotations__ = fields
         return made
 
 

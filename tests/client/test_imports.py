@@ -114,6 +114,7 @@ def test_the_stand_in_for_named_tuples_makes_what_typing_would() -> None:
         assert light._replace(first=3) == real._replace(first=3)
     for name in ("_fields", "_field_defaults", "__doc__", "__module__"):
         assert getattr(Light, name) == getattr(Real, name)
+    assert Light.__qualname__ == Real.__qualname__.replace("Real", "Light")
     assert repr(Light(1)) == "Light(first=1, second='two')"
 
 
