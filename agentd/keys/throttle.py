@@ -80,8 +80,9 @@ class PassphraseThrottle:
     for ever because others keep coming.
 
     Half of the places are kept for peers that were never wrong. A peer that has not waited before gets a
-    place even in a full queue, if necessary by evicting the attempt in the middle, whose turn is farthest
-    away. It can do so only once, or evicted peers that retry at once would evict each other.
+    place even in a full queue, if necessary by evicting the newest attempt of those that were wrong or, if
+    there is none, the attempt in the middle, whose turn is farthest away. It can do so only once, or evicted
+    peers that retry at once would evict each other.
 
     A peer is the identity of a process. A user who starts many processes is many peers. That gives no more
     attempts in a given time, but their first attempts take turns from those of others.

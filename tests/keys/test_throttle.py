@@ -250,8 +250,14 @@ async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(aut
         nursery.cancel_scope.cancel()
 
 
-async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the_middle_once(autojump_clock):
+@pytest.mark.parametrize("was_wrong", [False, True])
+async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the_middle_once(
+    autojump_clock, was_wrong
+):
     queue, evicted = PassphraseThrottle(), []
+    if was_wrong:  # then its place is given, wherever it is
+        await refused(queue, 5)
+        await trio.sleep(5)
 
     async def wait(peer: object) -> None:
         try:
@@ -265,7 +271,7 @@ async def test_a_queue_full_of_single_attempts_gives_a_new_peer_the_place_in_the
             await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(wait, 1000)
         await trio.testing.wait_all_tasks_blocked()
-        assert evicted == [1 + throttle.MAX_WAITING // 2]
+        assert evicted == [5 if was_wrong else 1 + throttle.MAX_WAITING // 2]
         with pytest.raises(TooManyAttemptsError, match="too many passphrase attempts"):
             await queue.attempt(evicted[0], right)
         nursery.cancel_scope.cancel()
