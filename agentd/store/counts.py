@@ -1,8 +1,8 @@
 """Counts: how many entries there are exactly one part below a path.
 
 Each is a small sealed record, written in the batch that changes it, so it is right after any crash, and
-written once for all the entries that the batch adds and removes. Counts that were written or read stay in
-memory.
+written once for all the entries that the batch adds and removes. Counts that have changed stay in memory,
+except those that are 0.
 """
 
 from __future__ import annotations

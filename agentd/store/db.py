@@ -52,9 +52,9 @@ CLEAR_STEP = 256
 class DB(Component):
     """A store of sealed values under key paths. Create it with `create_db`; leaving it stops it.
 
-    Reads (`get`, `iterate`, `count`, `sealed`) are synchronous and short: each is a read transaction of its
-    own on the event loop's thread. Writes are durable when they return. Use from any other event loop or
-    thread raises `WrongLoopError`; the child of a fork must not use it.
+    Reads (`get`, `iterate`, `paths`, `count`, `sealed`) are synchronous and short: each shows one snapshot
+    and ends within the call. Writes are durable when they return. Use from any other event loop or thread
+    raises `WrongLoopError`; the child of a fork must not use it.
 
     Args:
         db_path: the store's folder; created with mode 0700 if it is missing.

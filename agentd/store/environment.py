@@ -1,9 +1,10 @@
 """The LMDB environment, its write transactions (`Batch`), and growing its map.
 
-Everything runs on the event loop's thread except `Batch.commit`, which may run in another. LMDB's lock table
-is not used: the folder lock keeps other processes out, and without the table a write transaction is not bound
-to a thread. docs/design.md says how the store guarantees what LMDB then no longer checks. An environment must
-not be used after `fork`: the child shares the parent's map and file descriptors.
+While it is open, everything runs on the event loop's thread except what waits for the disk: `Batch.commit`
+and `Environment.prepare_growth` may run in another. LMDB's lock table is not used: the folder lock keeps
+other processes out, and without the table a write transaction is not bound to a thread. docs/design.md says
+how the store guarantees what LMDB then no longer checks. An environment must not be used after `fork`: the
+child shares the parent's map and file descriptors.
 """
 
 from __future__ import annotations
