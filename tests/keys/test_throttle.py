@@ -236,6 +236,35 @@ async def test_one_runs_at_a_time(autojump_clock):
     assert trio.current_time() - began == pytest.approx(20 * RUN_SECONDS)
 
 
+async def turns(nursery: trio.Nursery, queue: PassphraseThrottle, peers: str) -> list[str]:
+    """Let these peers attempt while another one is busy; who had a turn, in order."""
+    had: list[str] = []
+
+    async def attempt(peer: str) -> None:
+        await queue.attempt(peer, right)
+        had.append(peer)
+
+    for peer in ("busy", *peers):
+        nursery.start_soon(attempt, peer)
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep((len(peers) + 2) * RUN_SECONDS)
+    return had[1:]
+
+
+async def test_no_peer_has_two_turns_in_a_row_while_another_waits(autojump_clock, nursery):
+    had = await turns(nursery, PassphraseThrottle(), "abaaba")
+    assert sorted(had) == sorted("abaaba")
+    assert "aa" not in "".join(had)[:4]
+
+
+@pytest.mark.parametrize("before", [1, 2])
+async def test_a_peer_that_was_right_counts_as_new_again(autojump_clock, nursery, before):
+    queue = PassphraseThrottle()
+    for _ in range(before):  # whichever of the newest and the oldest is next
+        await queue.attempt("c", right)
+    assert "c" in (await turns(nursery, queue, "aabbc"))[:3]
+
+
 async def test_a_full_queue_refuses_the_newest_of_the_peer_that_has_the_most(autojump_clock, monkeypatch):
     monkeypatch.setattr(throttle, "MAX_WAITING", 10)
     queue = PassphraseThrottle()
