@@ -60,6 +60,10 @@ async def test_a_right_attempt_ends_the_delays_of_its_peer_and_tells_of_the_wron
     began = trio.current_time()
     await queue.attempt(1, right)
     assert trio.current_time() - began == pytest.approx(RUN_SECONDS)
+    await refused(queue, 1)
+    began = trio.current_time()
+    await queue.attempt(1, right)
+    assert trio.current_time() - began == pytest.approx(1 + RUN_SECONDS), "as after the first wrong one"
 
 
 async def test_a_hundred_attempts_of_one_peer_delay_another_by_one_run_and_the_pause_at_most(autojump_clock):
