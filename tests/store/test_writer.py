@@ -148,6 +148,23 @@ async def test_a_failing_background_write_is_logged(db: DB, caplog: pytest.LogCa
     assert "mine" in caplog.text
 
 
+async def test_a_failing_write_whose_waiter_was_cancelled_is_logged(
+    db: DB, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(view: View) -> None:
+        raise LookupError("mine")
+
+    gate = await hold_commits(db)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(db.write, fails)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    gate.set()
+    await db.put("b", b"2")
+    assert [record.getMessage() for record in caplog.records] == ["background write failed"]
+
+
 async def test_one_that_can_be_told_in_a_sentence_is(db: DB, caplog: pytest.LogCaptureFixture) -> None:
     def fails(view: View) -> None:
         raise KeyRingNotRunningError
