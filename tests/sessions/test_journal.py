@@ -96,6 +96,14 @@ async def test_the_audit_log_survives_fresh(manager, clock):
     assert created.token not in repr(entries)
 
 
+async def test_entries_keep_their_order_across_a_start_with_the_clock_set_back(db, key_ring, manager, clock):
+    await manager.open_session(label="first")
+    clock.set_wall(clock.wall - 3600)
+    async with await SessionManager.create_session_manager(db=db, key_ring=key_ring, clock=clock) as other:
+        await other.open_session(label="second")
+        assert [entry.label for entry in (await other.list_audit()).entries] == ["second", "first"]
+
+
 async def test_an_entry_is_in_the_transaction_of_what_it_tells_of(db, manager):
     ending = await manager.open_session()
     events = []

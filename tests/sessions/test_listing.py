@@ -297,6 +297,14 @@ class TurnCounter:
                 await trio.lowlevel.checkpoint()
 
 
+async def test_after_a_pause_a_whole_slice_begins():
+    now = 0.0
+    slices = clock_module.Slices(lambda: now)
+    now = clock_module.SLICE_SECONDS
+    assert await slices.pause_if_over()
+    assert not await slices.pause_if_over()
+
+
 async def sweep_through(manager):
     await manager.sweep()
 
