@@ -277,6 +277,14 @@ async def test_the_token_cache_is_bounded(manager, monkeypatch):
     assert len(manager._verifier._cache) == 3
 
 
+@pytest.mark.parametrize("part", ["manager", "key ring"])
+async def test_no_token_stays_in_memory_after_a_stop(manager, key_ring, part):
+    assert await manager.verify_token(await manager.create_token())
+    assert len(manager._verifier._cache) == 1
+    await {"manager": manager, "key ring": key_ring}[part].stop()
+    assert manager._verifier._cache == {}
+
+
 @pytest.mark.parametrize(
     "label",
     ["x" * 201, "new\nline", "\x1b[31mred", "nul\0", "\u202ereversed", "\u2028", "\ud800", 5, b"bytes"],
