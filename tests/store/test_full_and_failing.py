@@ -137,6 +137,17 @@ async def test_a_full_disk_refuses_growth_and_lets_it_through_once_there_is_room
     assert small.get("small") == b"1"
 
 
+async def test_that_the_store_cannot_grow_is_logged_once_and_anew_after_it_has_grown(
+    small: DB, caplog: pytest.LogCaptureFixture
+) -> None:
+    for room, logged in ((64, 1), (256, 2)):
+        with no_file_grows_past(room * KIB):
+            for _ in range(3):
+                with pytest.raises(StoreFullError):
+                    await small.put("big", bytes(500 * KIB))
+                assert caplog.text.count("the store cannot grow") == logged
+
+
 async def test_a_store_opens_on_a_full_disk(
     store_path: Path, key_ring: FakeKeyRing, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,13 +203,15 @@ async def test_an_io_error_at_a_commit_is_fatal_and_everything_after_it_is_refus
     assert type(db.failed) is StoreError
     assert "the store's writer failed" in caplog.text
     for read in (lambda: db.get("a"), db.iterate, db.count, lambda: db.sealed("a")):
-        with pytest.raises(StoreError, match="until the agent is restarted"):
+        with pytest.raises(StoreError, match="until the agent is restarted") as caught:
             read()
+        assert caught.value is not db.failed, "one that is raised everywhere collects every traceback"
     with pytest.raises(StoreError, match="until the agent is restarted"):
         await db.put("b", b"1")
     with pytest.raises(StoreError, match="until the agent is restarted"):
         db.submit(lambda view: view.put("b", b"1"))
     await db.stop()
+    assert not (db.path / "stopped").exists(), "what the disk holds is to be verified"
     await db.start()
     assert db.failed is None
     assert db.iterate() == [((b"a",), b"1")]
