@@ -153,6 +153,25 @@ async def test_a_copy_beside_which_one_commit_was_made_counts_and_after_two_anot
     assert copies[1] == copies[0] + 2
 
 
+async def test_a_copy_is_of_the_commit_that_was_examined_if_another_is_made_before_it(
+    db, store_path, monkeypatch
+):
+    await db.put("a", b"before")
+    copied = offline_check._copy
+    (header,) = db._reader().get((HEADER,))
+
+    def late(live, copy, head, meta):
+        db._environment.write_first(HEADER, header)
+        copied(live, copy, head, meta)
+
+    monkeypatch.setattr(offline_check, "_copy", late)
+    with (
+        snapshot(store_path / "data.mdb") as (meta, path),
+        lmdb.open(path, subdir=False, readonly=True, lock=False) as environment,
+    ):
+        assert environment.info()["last_txnid"] == meta.transaction
+
+
 async def test_a_writer_that_is_always_faster_is_reported(closed, key_ring, monkeypatch):
     monkeypatch.setattr(offline_check, "_is_still_whole", lambda live, meta: False)
     monkeypatch.setattr(offline_check, "PAUSE_SECONDS", 0)
