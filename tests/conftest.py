@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def open_descriptors():
     def read() -> set[str]:
+        gc.collect()  # else what earlier tests left behind may be closed between two readings
         # The listing includes the descriptor that it was read from, which is closed again.
         listed = {number: Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
         return {f"{number} {os.readlink(path)}" for number, path in listed.items() if os.path.lexists(path)}

@@ -1,4 +1,4 @@
-"""A disk that hangs for as long as a test wants it to."""
+"""The thread that commits to disk: which there are, and one that hangs for as long as a test wants it to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import threading
 from agentd.store import DB
 
 GATE_SECONDS = 60  # only a broken test waits so long
+
+
+def committing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "agentd-store-committer"]
 
 
 async def hold_commits(db: DB) -> threading.Event:

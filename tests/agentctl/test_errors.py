@@ -277,6 +277,17 @@ def test_a_click_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     )
 
 
+def test_leaving_at_once_writes_what_is_left_and_keeps_the_code():
+    program = (
+        "import io, sys; from agentd_client.cli import isolation\n"
+        "sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, 'w')))\n"
+        "sys.stdout.write('x')\n"
+        "isolation.leave_at_once(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"x")
+
+
 def test_main_ends_with_the_code_of_the_command(monkeypatch, agent, capsys, ends_as_others_do):
     monkeypatch.setattr(sys, "argv", ["agentctl", "verify"])
     monkeypatch.setattr(sys, "path", sys.path[:])

@@ -292,12 +292,12 @@ def test_a_script_without_an_interpreter_that_path_finds_is_named_by_its_path(ag
     assert f"or run `sh {tmp_path}/tool`" in ended.stderr
 
 
-def test_after_a_command_that_could_not_be_started_agentctl_is_as_before(agent, logged_in):
+def test_after_a_command_that_could_not_be_started_agentctl_is_as_before(agent, logged_in, open_descriptors):
     before = [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)]
-    descriptors = os.listdir("/proc/self/fd")
+    before_descriptors = open_descriptors()
     assert in_process("exec", "--", "no-such-command-at-all").code == 127
     assert [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)] == before
-    assert len(os.listdir("/proc/self/fd")) <= len(descriptors) + 1, "the fake agent may still hold its end"
+    assert len(open_descriptors()) <= len(before_descriptors) + 1, "the fake agent may still hold its end"
 
 
 def test_a_session_that_cannot_be_ended_does_not_hide_the_reason(agent, logged_in):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from agentd.sessions import SessionKey, SessionManager, Subscribers
 from agentd.store import DB, Transaction
 from agentd_client import WrongLoopError
 from agentd_client.lifecycle import State
-from tests.disk import hold_commits
+from tests.disk import committing_threads, hold_commits
 
 
 class Core(NamedTuple):
@@ -190,9 +189,13 @@ async def test_every_operation_from_another_thread_is_refused_and_has_no_effect(
 @pytest.mark.parametrize("run", [in_trio, in_asyncio, in_no_loop])
 @pytest.mark.parametrize("is_in_its_thread", [True, False])
 def test_once_its_loop_has_ended_every_operation_is_refused_and_stopping_works(
-    tmp_path: Path, run: Any, is_in_its_thread: bool, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    run: Any,
+    is_in_its_thread: bool,
+    caplog: pytest.LogCaptureFixture,
+    open_descriptors: Callable[[], set[str]],
 ) -> None:
-    held = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = open_descriptors()
     core = trio.run(started, tmp_path)
     operations = {name: does for name, does in OPERATIONS.items() if name not in OUTLIVING}
     if is_in_its_thread:
@@ -206,8 +209,8 @@ def test_once_its_loop_has_ended_every_operation_is_refused_and_stopping_works(
     assert found == {}
     trio.run(stop, core)
     assert [part.state for part in core[:3]] == [State.STOPPED] * 3
-    writers = [thread for thread in threading.enumerate() if thread.name == "agentd-store-writer"]
-    assert (len(os.listdir("/proc/self/fd")), writers) == (held[0], [])
+    assert open_descriptors() == before
+    assert committing_threads() == []
 
     async def used_again() -> None:
         await core.key_ring.start()

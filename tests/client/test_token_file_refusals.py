@@ -168,13 +168,11 @@ def test_a_path_that_can_be_no_files_is_refused(
         TokenFile(impossible)
 
 
-def test_no_descriptor_is_left_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_descriptor_is_left_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch, open_descriptors: Callable[[], set[str]]
+) -> None:
     file = TokenFile(path)
-
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    before = descriptors()
+    before = open_descriptors()
     file.write("one")
     file.read()
     file.exchange("two")
@@ -201,4 +199,4 @@ def test_no_descriptor_is_left_open(path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(TokenFileBusyError):
         file.write("one")
     os.close(held)
-    assert descriptors() == before
+    assert open_descriptors() == before

@@ -119,13 +119,13 @@ async def test_a_socket_of_a_service_manager_is_left_to_it_unless_it_was_removed
         assert not path.exists()
 
 
-async def test_a_renewal_leaves_no_descriptor_open(path):
+async def test_a_renewal_leaves_no_descriptor_open(path, open_descriptors):
     with SocketFile(path) as claimed:
         listener = claimed.bind()
-        before = os.listdir("/proc/self/fd")
+        before = open_descriptors()
         remove_folder(path)
         claimed.renew(trio.lowlevel.notify_closing)
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(open_descriptors()) == len(before)
         assert not os.get_inheritable(listener.fileno())
 
 

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,15 +161,17 @@ async def test_a_folder_that_is_destroyed_again_and_again_is_given_up(
         StoreFolder(store_path).acquire()
 
 
-async def test_a_failing_lock_closes_its_file(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_lock_closes_its_file(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch, open_descriptors: Callable[[], set[str]]
+) -> None:
     def fail(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with pytest.raises(StoreError, match="No locks available"):
         StoreFolder(store_path).acquire()
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import NoReturn
@@ -291,6 +291,18 @@ async def test_a_tree_that_leads_nowhere_is_damage_while_running_and_ends_the_wr
     with pytest.raises(StoreDamagedError, match="accepts nothing more"):
         await db.put("a", b"2")
     assert isinstance(db.failed, StoreDamagedError)
+
+
+async def test_damage_that_an_operation_swallows_ends_the_writing_too(db: DB) -> None:
+    await db.put("a", b"1")
+    break_the_tree(db.path / "data.mdb")
+
+    def swallows(view: View) -> None:
+        with suppress(StoreDamagedError):
+            view.get("a")
+
+    with pytest.raises(StoreDamagedError, match="accepts nothing more"):
+        await db.write(swallows)
 
 
 async def test_use_after_closing_is_refused(store_path: Path, key_ring: FakeKeyRing) -> None:

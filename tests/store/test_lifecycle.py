@@ -18,13 +18,9 @@ from agentd_client.errors import (
     TransactionEndedError,
 )
 from agentd_client.lifecycle import LifecycleEvent, State
-from tests.disk import hold_commits
+from tests.disk import committing_threads, hold_commits
 
 from .fakes import FakeKeyRing
-
-
-def writer_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "agentd-store-committer"]
 
 
 async def test_create_starts_and_leaving_stops_and_never_destroys(
@@ -36,7 +32,7 @@ async def test_create_starts_and_leaving_stops_and_never_destroys(
         await db.put("a", b"1")
         assert (db.commits, db.failed) == (1, None)
     assert db.state is State.STOPPED
-    assert writer_threads() == []
+    assert committing_threads() == []
     assert (db.commits, db.failed) == (0, None)
     async with await DB.create_db(db_path=str(store_path), key_ring=key_ring) as again:
         assert again.get("a") == b"1"
@@ -224,7 +220,7 @@ async def test_leaving_under_cancellation_still_stops(store_path: Path, key_ring
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert db.state is State.STOPPED
-    assert writer_threads() == []
+    assert committing_threads() == []
 
 
 async def test_stop_finishes_queued_writes_and_refuses_later_ones(

@@ -194,9 +194,9 @@ async def test_half_of_a_meta_page_is_read_again_and_only_then_believed(closed, 
     assert len(reads) > 1
 
 
-async def test_it_takes_no_lock_and_leaves_nothing_open(db, store_path, key_ring):
-    before = sorted(os.listdir("/proc/self/fd"))
+async def test_it_takes_no_lock_and_leaves_nothing_open(db, store_path, key_ring, open_descriptors):
+    before = open_descriptors()
     names = sorted(path.name for path in store_path.iterdir())
     check_offline(store_path, key_ring)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert sorted(path.name for path in store_path.iterdir()) == names
