@@ -7,46 +7,65 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial, wraps
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 from anyio.to_thread import run_sync
 
+from .blocking import Client
 from .errors import AgentdError
-from .protocol import calls
-from .protocol.calls import Call, PassphraseText, token_text
-from .protocol.exchange import Answer
 from .protocol.methods import SUBSCRIBE
-from .protocol.reasons import MALFORMED
-from .protocol.results import (
-    AuditPage,
-    CreatedToken,
-    Event,
-    Hello,
-    LockState,
-    Protection,
-    SessionPage,
-    Status,
-    Verdict,
-    Verification,
-)
 from .session import Session
 from .token_file.renewal import check
-from .transport.connection import CLIENT_NAME
 from .transport.events import open_feed
 from .transport.pool import ClientBase
 from .transport.repeating import carry_out, connect
 
 if TYPE_CHECKING:
     from .lifecycle import Observer, State
+    from .protocol.calls import Call
+    from .protocol.exchange import Answer
+    from .protocol.results import Event, Verification
     from .session import Logger
     from .token_file.renewal import CheckSteps
     from .transport.connection import Steps, Wait
     from .transport.events import Feed
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _awaited(
+    method: Callable[Concatenate[Client, P], T],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """A method of `Client` for `AsyncClient`, whose `_carry_out` returns a coroutine."""
+
+    @wraps(method)
+    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        answer: Any = cast("Any", method)(self, *args, **kwargs)
+        if iscoroutine(answer):
+            answer = await answer
+        else:  # known without asking the agent
+            await checkpoint()
+        return cast("T", answer)
+
+    return call
+
+
+def _in_thread(
+    method: Callable[Concatenate[Session, P], T],
+) -> Callable[Concatenate[AsyncSession, P], Coroutine[Any, Any, T]]:
+    """A method of `Session` for `AsyncSession`."""
+
+    @wraps(method)
+    async def call(self: AsyncSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_sync(partial(method, self._session, *args, **kwargs))
+
+    return call
 
 
 class AsyncClient(ClientBase):
@@ -77,69 +96,22 @@ class AsyncClient(ClientBase):
         self._pools.close()
         await checkpoint()
 
-    async def hello(self) -> Hello:
-        """See `Client.hello`."""
-        return await self._carry_out(calls.hello(CLIENT_NAME))
-
-    async def get_status(self) -> Status:
-        """See `Client.get_status`."""
-        return await self._carry_out(calls.get_status())
-
-    async def create_token(
-        self,
-        expiry: int | str | None = None,
-        label: str | None = None,
-        *,
-        audience: Sequence[str] | None = None,
-        scopes: Sequence[str] | None = None,
-        max_uses: int | None = None,
-        max_lifetime: int | str | None = None,
-        parent: str | None = None,
-        bound: bool = False,
-    ) -> CreatedToken:
-        """See `Client.create_token`."""
-        return await self._carry_out(
-            calls.create_token(
-                expiry,
-                label,
-                audience=audience,
-                scopes=scopes,
-                max_uses=max_uses,
-                max_lifetime=max_lifetime,
-                parent=parent,
-                bound=bound,
-            )
-        )
-
-    async def verify_token(
-        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
-    ) -> bool:
-        """See `Client.verify_token`."""
-        text = token_text(token)
-        if text is None:
-            await checkpoint()
-            return False
-        return await self._carry_out(calls.is_valid(text, audience, scopes))
-
-    async def check_token(
-        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
-    ) -> Verification:
-        """See `Client.check_token`."""
-        text = token_text(token)
-        if text is None:
-            await checkpoint()
-            return Verification(valid=False, reason=MALFORMED, session=None)
-        return await self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
-
-    async def judge_token(
-        self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
-    ) -> Verdict:
-        """See `Client.judge_token`."""
-        text = token_text(token)
-        if text is None:
-            await checkpoint()
-            return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
-        return await self._carry_out(calls.judge_token(text, audience=audience, scopes=scopes))
+    hello = _awaited(Client.hello)
+    get_status = _awaited(Client.get_status)
+    create_token = _awaited(Client.create_token)
+    verify_token = _awaited(Client.verify_token)
+    check_token = _awaited(Client.check_token)
+    judge_token = _awaited(Client.judge_token)
+    inspect_token = _awaited(Client.inspect_token)
+    renew_token = _awaited(Client.renew_token)
+    list_sessions = _awaited(Client.list_sessions)
+    revoke_sessions = _awaited(Client.revoke_sessions)
+    list_audit = _awaited(Client.list_audit)
+    revoke_token = _awaited(Client.revoke_token)
+    reset_key = _awaited(Client.reset_key)
+    lock = _awaited(Client.lock)
+    unlock = _awaited(Client.unlock)
+    change_passphrase = _awaited(Client.change_passphrase)
 
     async def check_session(
         self,
@@ -151,75 +123,6 @@ class AsyncClient(ClientBase):
     ) -> Verification:
         """See `Client.check_session`. File work is done in worker threads."""
         return await follow(check(session._session, audience, scopes, clock), self._carry_out)
-
-    async def inspect_token(
-        self,
-        token: str | None = None,
-        *,
-        id: str | None = None,
-        audience: str | None = None,
-        scopes: Sequence[str] | None = None,
-    ) -> Verification:
-        """See `Client.inspect_token`."""
-        return await self._carry_out(calls.inspect_token(token, id, audience=audience, scopes=scopes))
-
-    async def renew_token(self, token: str) -> CreatedToken:
-        """See `Client.renew_token`."""
-        return await self._carry_out(calls.renew_token(token))
-
-    async def list_sessions(
-        self,
-        *,
-        state: str | None = None,
-        label: str | None = None,
-        pid: int | None = None,
-        parent: str | None = None,
-        after: str | None = None,
-        limit: int | None = None,
-    ) -> SessionPage:
-        """See `Client.list_sessions`."""
-        return await self._carry_out(
-            calls.list_sessions(state=state, label=label, pid=pid, parent=parent, after=after, limit=limit)
-        )
-
-    async def revoke_sessions(
-        self,
-        *,
-        state: str | None = None,
-        label: str | None = None,
-        pid: int | None = None,
-        parent: str | None = None,
-    ) -> int:
-        """See `Client.revoke_sessions`."""
-        return await self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
-
-    async def list_audit(
-        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
-    ) -> AuditPage:
-        """See `Client.list_audit`."""
-        return await self._carry_out(calls.list_audit(since=since, after=after, limit=limit))
-
-    async def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
-        """See `Client.revoke_token`."""
-        return await self._carry_out(calls.revoke_token(token, id))
-
-    async def reset_key(self, grace_seconds: int | None = None) -> str:
-        """See `Client.reset_key`."""
-        return await self._carry_out(calls.reset_key(grace_seconds))
-
-    async def lock(self) -> LockState:
-        """See `Client.lock`."""
-        return await self._carry_out(calls.lock())
-
-    async def unlock(self, passphrase: PassphraseText) -> LockState:
-        """See `Client.unlock`."""
-        return await self._carry_out(calls.unlock(passphrase))
-
-    async def change_passphrase(
-        self, old: PassphraseText | None = None, new: PassphraseText | None = None
-    ) -> Protection:
-        """See `Client.change_passphrase`."""
-        return await self._carry_out(calls.change_passphrase(old, new))
 
     async def subscribe(self) -> AsyncEvents:
         """See `Client.subscribe`; used as ``async with await agent.subscribe() as events: async for ...``."""
@@ -279,29 +182,12 @@ class AsyncSession:
         """See `Session.create_session`."""
         return cls(await run_sync(Session.create_session, session_token_path, session_token, fresh, logger))
 
-    async def start(self, session_token: str | None = None, fresh: bool = False) -> None:
-        """See `Session.start`."""
-        await run_sync(self._session.start, session_token, fresh)
-
-    async def stop(self) -> None:
-        """See `Session.stop`."""
-        await run_sync(self._session.stop)
-
-    async def destroy(self) -> None:
-        """See `Session.destroy`."""
-        await run_sync(self._session.destroy)
-
-    async def read_token(self) -> str | None:
-        """See `Session.read_token`."""
-        return await run_sync(self._session.read_token)
-
-    async def write_token(self, session_token: str) -> None:
-        """See `Session.write_token`."""
-        await run_sync(self._session.write_token, session_token)
-
-    async def exchange_token(self, session_token: str) -> str | None:
-        """See `Session.exchange_token`."""
-        return await run_sync(self._session.exchange_token, session_token)
+    start = _in_thread(Session.start)
+    stop = _in_thread(Session.stop)
+    destroy = _in_thread(Session.destroy)
+    read_token = _in_thread(Session.read_token)
+    write_token = _in_thread(Session.write_token)
+    exchange_token = _in_thread(Session.exchange_token)
 
     @property
     def path(self) -> str:
