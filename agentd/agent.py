@@ -7,6 +7,7 @@ another. Stopping the core is the only way keys leave memory.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -23,12 +24,18 @@ from agentd_client.errors import (
     PassphraseError,
     StoreError,
 )
-from agentd_client.protocol.results import LOCKED, PASSPHRASE_CHANGED, UNLOCKED, Event, PeerIdentity
+from agentd_client.protocol.results import (
+    LOCKED,
+    PASSPHRASE_CHANGED,
+    PASSPHRASE_REFUSED,
+    UNLOCKED,
+    Event,
+    PeerIdentity,
+)
 
 from .keys import Cost, KeyRing, Passphrase, PassphraseText, PassphraseThrottle, new_pages
 from .locking import ASKED, IDLE, START, LockMark
-from .passphrase_state import PassphraseState
-from .pending_audit import AuditEntry, PendingAudit
+from .passphrase import PassphraseState
 from .process_identity import Process
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
@@ -36,6 +43,9 @@ from .store import DB
 WIPING_SECONDS = 3.5
 """A lock wipes the keys after this time even if the store still waits for its disk. Longer than the audit
 entries and the manager's stop may take, and shorter than logind waits before it suspends."""
+
+AUDIT_SECONDS = 1.0
+"""For one batch of audit entries: a lock writes them before it wipes the keys, and must not wait long."""
 
 
 class Core(NamedTuple):
@@ -50,16 +60,29 @@ OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
 """Starts a core for the duration of an `async with`; raises what starting it raises."""
 
 
+class _AuditEntry(NamedTuple):
+    """As `SessionManager.write_audit_entry` takes it."""
+
+    kind: str
+    by: PeerIdentity | None = None
+    reason: str | None = None
+    times: int = 1
+
+
+class _Running:
+    """A core, the stack that stops it, and the scope of its standing tasks."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.stack = AsyncExitStack()
+        self.scope = trio.CancelScope()
+
+
 class Agent:
     """Locks, unlocks and changes the passphrase. The server calls `manager`.
 
     Args:
-        open_core: starts a core.
-        keys_path: the folder of the key file.
         mark: records across a restart that the agent was locked on purpose.
-        subscribers: get the events.
-        clock: the source of time.
-        logger: never gets a key or a passphrase.
         on_unlock: called after each unlock, which counts as a use of the agent.
         cost: of Argon2id for a new passphrase; None measures it.
     """
@@ -85,7 +108,9 @@ class Agent:
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
         self._throttle = PassphraseThrottle()
-        self._pending_audit = PendingAudit(lambda: self.wrong_passphrases, logger)
+        # What happened to the passphrase while there was no store to audit it in.
+        self._pending_changes = Counter[PeerIdentity]()
+        self._audited_wrong_passphrases = 0
         self._earlier_commits = 0
         # Held while a core is started or stopped: a lock that comes during an unlock waits for it.
         self._changing = trio.Lock()
@@ -113,7 +138,7 @@ class Agent:
         return self._running.core.manager
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `subscriber` with every event from now on, also while locked; returns what ends this."""
+        """Report every event from now on, also while locked; returns what ends this."""
         return self._subscribers.subscribe(subscriber)
 
     @property
@@ -131,11 +156,7 @@ class Agent:
         """Unlock it if that needs no user: without a passphrase, or with the one that is given.
 
         An agent that was locked on purpose in this boot stays locked, and so does one with a different
-        passphrase.
-
-        Args:
-            passphrase: for an unattended start; None if no source is configured.
-            locked: leave it locked if it has a passphrase.
+        passphrase. `locked` leaves it locked if it has any.
 
         Raises:
             KeyFileError, StoreError: the core cannot be started.
@@ -178,7 +199,7 @@ class Agent:
         """Stop the core, if there is one."""
         with trio.CancelScope(shield=True):  # every wait in it has a deadline
             async with self._changing:
-                await self._audit(*self._pending_audit.take())
+                await self._audit(*self._take_pending())
                 await self._close()
 
     async def lock(self, reason: str = ASKED, *, by: PeerIdentity | None = None) -> None:
@@ -207,7 +228,7 @@ class Agent:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
                         async with trio.open_nursery() as wiping:
                             wiping.start_soon(self._wipe_in_time, self._running.core.key_ring)
-                            await self._audit(*self._pending_audit.take(), AuditEntry(LOCKED, by, reason))
+                            await self._audit(*self._take_pending(), _AuditEntry(LOCKED, by, reason))
                             await self._close()
                             wiping.cancel_scope.cancel()
                 finally:
@@ -223,11 +244,8 @@ class Agent:
     ) -> None:
         """Start a core with this passphrase when it is this peer's turn; does nothing if unlocked.
 
-        Args:
-            passphrase: as it was given.
-            by: the peer that asks, for display.
-            process: its identity, by which attempts take turns; None to use its pid.
-            waiting: cancelling it ends the wait for the turn, but not an attempt that has begun.
+        Peers take turns by `process`, or by pid without one; `by` is for display. Cancelling `waiting` ends
+        the wait for the turn, but not an attempt that has begun.
 
         Raises:
             PassphraseError: the passphrase is wrong.
@@ -250,12 +268,7 @@ class Agent:
     ) -> bool:
         """Set, change or remove the passphrase of the key file; returns whether it has one now.
 
-        Args:
-            old: the present one; None if there is none.
-            new: None removes it, which only an unlocked agent does.
-            by: the peer that asks, for display.
-            process: as for `unlock`.
-            waiting: as for `unlock`.
+        `new` None removes it, which only an unlocked agent does. The rest is as for `unlock`.
 
         Raises:
             PassphraseError: the old one is wrong, or the new one is not acceptable.
@@ -287,7 +300,7 @@ class Agent:
             self._on_unlock()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
-                await self._audit(AuditEntry(UNLOCKED, by), *self._pending_audit.take())
+                await self._audit(_AuditEntry(UNLOCKED, by), *self._take_pending())
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
         return True
@@ -297,11 +310,11 @@ class Agent:
             self._require_changeable(old, new)  # locked or changed while this waited
             await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
-            with trio.CancelScope(shield=True):
-                if self._running is None:
-                    self._pending_audit.add_change(by)
-                else:
-                    await self._audit(AuditEntry(PASSPHRASE_CHANGED, by))
+            if self._running is None:
+                self._pending_changes[by] += 1
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._audit(_AuditEntry(PASSPHRASE_CHANGED, by))
         return old is not None
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
@@ -350,9 +363,32 @@ class Agent:
                 self.failed.set()
                 standing.cancel_scope.cancel()
 
-    async def _audit(self, *entries: AuditEntry) -> None:
-        if self._running is not None:
-            await self._pending_audit.write(self._running.core.manager, *entries)
+    def _take_pending(self) -> list[_AuditEntry]:
+        """Remove and return the entries that wait for an unlocked store."""
+        changes = self._pending_changes
+        entries = [_AuditEntry(PASSPHRASE_CHANGED, by, times=times) for by, times in changes.items()]
+        changes.clear()
+        wrong = self.wrong_passphrases - self._audited_wrong_passphrases
+        if wrong:  # one entry: with an entry for each, guessing would push the history out of the log
+            self._audited_wrong_passphrases += wrong
+            entries.append(_AuditEntry(PASSPHRASE_REFUSED, times=wrong))
+        return entries
+
+    async def _audit(self, *entries: _AuditEntry) -> None:
+        """Write the entries in this order, within `AUDIT_SECONDS`; a failure is logged."""
+        if self._running is None:
+            return
+        kinds = ", ".join(entry.kind for entry in entries)
+        with trio.move_on_after(AUDIT_SECONDS) as writing:
+            try:
+                for kind, by, reason, times in entries:
+                    await self._running.core.manager.write_audit_entry(
+                        kind, by=by, reason=reason, times=times
+                    )
+            except AgentdError as error:
+                self._log.error("not in the audit log: %s (%s)", kinds, error.sentence)
+        if writing.cancelled_caught:
+            self._log.error("not in the audit log: %s (the store takes too long)", kinds)
 
     def _publish(self, kind: str, by: PeerIdentity | None, reason: str | None = None) -> None:
         now = self._clock.read().wall
@@ -377,12 +413,3 @@ class Agent:
                 "the mark for a locked agent cannot be removed, so a restart leaves it locked: %s",
                 error.strerror,
             )
-
-
-class _Running:
-    """A core, the stack that stops it, and the scope of its standing tasks."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.stack = AsyncExitStack()
-        self.scope = trio.CancelScope()

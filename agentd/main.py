@@ -21,7 +21,7 @@ from .crypto import wipe
 from .keys import KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch
-from .passphrase_sources import new_passphrase, unattended_passphrase
+from .passphrase import new_passphrase, unattended_passphrase
 from .server import (
     SocketFile,
     Traffic,

@@ -12,7 +12,7 @@ from agentd_client.passphrase_input import passphrase_of_file
 from .. import process
 from ..config import Settings
 from ..crypto import wipe
-from ..passphrase_sources import passphrase_from_descriptor
+from ..passphrase import passphrase_from_descriptor
 from .agent import RunningAgent, SocketPlace
 from .files import Folders, KeyFile, SettingsFile, Token
 from .findings import Finding, Severity, as_json, as_lines, exit_status

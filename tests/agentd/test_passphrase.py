@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from agentd.passphrase_sources import passphrase_from_credential, passphrase_from_descriptor
+from agentd.passphrase import passphrase_from_credential, passphrase_from_descriptor
 from agentd_client import passphrase_input
 from agentd_client.errors import PassphraseError
 from agentd_client.passphrase_input import PassphraseSourceError, passphrase_of_file
