@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +13,8 @@ from functools import partial
 import msgspec
 import trio
 
-from agentd_client.errors import NoPassphraseError
+from agentd_client.errors import AgentdError, NoPassphraseError
+from agentd_client.protocol.results import Status
 
 from . import __version__, systemd
 from .agent import Agent, Core
@@ -30,14 +32,16 @@ from .server import (
     require_own_uid,
     serve_connections,
 )
-from .sessions import Clock, SessionManager, Subscribers, SystemClock
+from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
 from .state_folder import check_key_file, prepare_state
-from .status import notify_systemd, status_reader
 from .store import DB
 from .verify_socket import VerifySocket
 
 CLOSING_SECONDS = 10.0
 """After the drain, for the store's last commit and its files."""
+
+NOTIFY_RETRY_SECONDS = 0.05
+"""Between attempts to notify a service manager whose queue is full."""
 
 
 @asynccontextmanager
@@ -126,13 +130,9 @@ async def serve(
     The order matters. The socket's lock comes first, so that of several agents that start at once only one
     goes on. The socket itself comes last, so that every client that can connect is answered.
 
-    Args:
-        settings: of the agent.
-        logger: the root of the agent's loggers.
-        passed: the socket that a service manager listens on already. It is closed here once the agent is
-            ready; until then it stays the caller's, who answers the clients in its queue if the start fails.
-        passed_verify: the same for the verify socket.
-        passphrase_descriptor: to read the passphrase from; None if it does not come from one.
+    `passed` and `passed_verify` are the sockets that a service manager listens on already. They are closed
+    here once the agent is ready; until then they stay the caller's, who answers the clients in their queues
+    if the start fails.
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or unusable.
@@ -171,7 +171,7 @@ async def serve(
             traffic = Traffic()
             dispatch = agent_dispatch(
                 agent,
-                status_reader(agent, settings, traffic, clock, started),
+                partial(read_status, agent, settings, traffic, clock, started),
                 version=__version__,
                 logger=logger,
                 traffic=traffic,
@@ -187,7 +187,7 @@ async def serve(
                     standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
                     standing.start_soon(_stop_on_failure, agent, stop)
                     _start_locking(standing, agent, settings, idle, lock_signals, logger)
-                    standing.start_soon(notify_systemd, agent)
+                    standing.start_soon(_notify_systemd, agent)
                     standing.start_soon(keep_in_place, socket_file, logger)
                     _log_ready(agent, settings, logger)
                     async with trio.open_nursery() as serving:
@@ -273,6 +273,59 @@ def _log_ready(agent: Agent, settings: Settings, logger: logging.Logger) -> None
         logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, settings.socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
+
+
+def read_status(agent: Agent, settings: Settings, traffic: Traffic, clock: Clock, started: Instant) -> Status:
+    """What `getStatus` answers; while the agent is locked, the core's fields are None."""
+    core = agent.core
+    return Status(
+        version=__version__,
+        agent_id=None if core is None else core.key_ring.agent_id,
+        pid=os.getpid(),
+        started_at=started.wall,
+        uptime_seconds=clock.read().boot - started.boot,
+        sessions=None if core is None else core.manager.session_count,
+        key_id=None if core is None else core.manager.key_id,
+        socket_path=settings.socket_path,
+        store_path=str(settings.store_path),
+        store_bytes=None if core is None else core.db.size_bytes,
+        memory_locked=agent.memory_locked,
+        counters=traffic.read(agent.commits),
+        locked=core is None,
+        locked_at=agent.locked_at,
+        lock_reason=agent.lock_reason,
+        protected=bool(agent.passphrase_state),
+        wrong_passphrases=agent.wrong_passphrases,
+        memory_secret=agent.memory_secret,
+    )
+
+
+async def _notify_systemd(agent: Agent) -> None:
+    """Report that the agent is ready, then feed the watchdog, with the state in one line.
+
+    This runs on the event loop, so that the watchdog notices when the loop hangs.
+    """
+    seconds = systemd.watchdog_seconds()
+    state = "READY=1"
+    while True:
+        if systemd.notify(f"{state}\nSTATUS={status_line(agent)}"):
+            if seconds is None:
+                return
+            state, pause_seconds = "WATCHDOG=1", seconds / 3
+        else:
+            pause_seconds = NOTIFY_RETRY_SECONDS
+        await trio.sleep(pause_seconds)
+
+
+def status_line(agent: Agent) -> str:
+    """The agent's state for people, in one line."""
+    core = agent.core
+    if core is None:
+        return "locked; agentctl unlock unlocks it"
+    try:
+        return f"serving; open sessions: {core.manager.session_count}"
+    except AgentdError as error:  # of the store; clients get the same
+        return " ".join(error.sentence.split())
 
 
 async def _stop_on_signal(

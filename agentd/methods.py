@@ -1,4 +1,4 @@
-"""The methods of the owner's socket: from parameters to an operation of the agent, and back to a result.
+"""The methods of both sockets: from parameters to an operation of the agent, and back to a result.
 
 A method is a row in `agent_dispatch`, a handler above it, and the handler's parameters.
 """
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from agentd_client.errors import AgentLockedError, InvalidParamsError, LifecycleError
+from agentd_client.errors import (
+    ERRORS,
+    INVALID,
+    AgentdError,
+    AgentInternalError,
+    AgentLockedError,
+    InvalidParamsError,
+    LifecycleError,
+)
 from agentd_client.protocol import methods
 from agentd_client.protocol.limits import (
     MAX_LABEL_CHARACTERS,
@@ -33,6 +41,7 @@ from agentd_client.protocol.results import (
     SessionPage,
     Status,
     Subscribed,
+    Verdict,
     Verification,
 )
 
@@ -54,6 +63,9 @@ if TYPE_CHECKING:
 MAX_WRITES = 64
 """Requests that the store writes for at the same time. Enough to share a commit, and few enough for a lock to
 wait for. Requests that still queue when the agent locks are refused."""
+
+MAX_WRITES_FOR_OTHERS = 16
+"""The same for the verify socket, which has a queue of its own because its peers are other users."""
 
 
 class HelloParams(Params, frozen=True):
@@ -152,16 +164,10 @@ class ChangePassphraseParams(ParamsWithSecrets, frozen=True):
     new: PassphraseBytes | None = None
 
 
-class AgentDispatch(Dispatch):
-    """A table of methods that act on the agent, beginning with `hello`.
+class _AgentDispatch(Dispatch):
+    """A table of methods that act on the agent, beginning with `hello`."""
 
-    Args:
-        version: of agentd, for `hello`.
-        logger: for failures of the agent; never for tokens.
-        traffic: counts the requests.
-    """
-
-    def __init__(self, version: str, logger: logging.Logger, traffic: Traffic | None = None) -> None:
+    def __init__(self, version: str, logger: logging.Logger, traffic: Traffic | None) -> None:
         super().__init__(logger, traffic)
         server = f"agentd {version}"
         self.register(
@@ -176,19 +182,25 @@ class AgentDispatch(Dispatch):
         return super()._error_reply(msgid, name, error)
 
 
-class AgentMethods:
+class _VerifyDispatch(_AgentDispatch):
+    """Answers a failure of the agent with its code and that code's general sentence.
+
+    The full sentence names paths and records. It is for the owner, who gets it over the owner's socket.
+    """
+
+    def _error_reply(self, msgid: int, name: str, error: Exception) -> bytes:
+        if isinstance(error, AgentdError) and error.number != INVALID:
+            error = ERRORS.get(error.code, AgentInternalError)()
+        return super()._error_reply(msgid, name, error)
+
+
+class _Handlers:
     """The handlers. `agent.manager` raises `AgentLockedError` while the agent is locked."""
 
-    def __init__(self, agent: Agent, status: Callable[[], Status]) -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._status = status
-
-    def get_status(self, params: Params, caller: Caller) -> Status:
-        """Describe the agent."""
-        return self._status()
 
     def verify_nowait(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
-        """Verify a token; None if the answer takes a write."""
         token = params.token
         if type(token) is bytes:  # by hand: it costs a verification nothing
             token = presented_token(token)
@@ -197,13 +209,11 @@ class AgentMethods:
         )
 
     async def verify_and_consume(self, params: VerifyTokenParams, caller: Caller) -> Verification:
-        """Verify a token of a session with limited uses."""
         return await self._agent.manager.verify_and_consume(
             presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.identity
         )
 
     def inspect_token(self, params: InspectTokenParams, caller: Caller) -> Verification:
-        """Describe a session without using it."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("inspectToken takes either token or id")
         return self._agent.manager.inspect(
@@ -211,7 +221,6 @@ class AgentMethods:
         )
 
     async def create_token(self, params: CreateTokenParams, caller: Caller) -> CreatedToken:
-        """Open a session for the peer."""
         asked = msgspec.structs.asdict(params)
         asked["parent"] = _text(params.parent)
         asked["bound"] = params.bound is True
@@ -220,18 +229,15 @@ class AgentMethods:
         )
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
-        """Renew a session."""
         return await self._agent.manager.renew_token(params.token.text, by=caller.described())
 
     async def revoke_token(self, params: RevokeTokenParams, caller: Caller) -> Revocation:
-        """End one session."""
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("revokeToken takes either token or id")
         token, by = _text(params.token), caller.described()
         return Revocation(await self._agent.manager.revoke_token(token, id=params.id, by=by))
 
     async def revoke_sessions(self, params: SelectionParams, caller: Caller) -> Revocations:
-        """End every session that matches."""
         _check_state("revokeSessions", params)
         selected = msgspec.structs.asdict(params)
         if all(condition is None for condition in selected.values()):
@@ -240,38 +246,31 @@ class AgentMethods:
         return Revocations(await self._agent.manager.revoke_sessions(**selected, by=caller.described()))
 
     async def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
-        """List a page of sessions."""
         _check_state("listSessions", params)
         return await self._agent.manager.list_sessions(**msgspec.structs.asdict(params))
 
     async def reset_key(self, params: ResetKeyParams, caller: Caller) -> KeyReset:
-        """End every session."""
         by = caller.described()
         return KeyReset(await self._agent.manager.reset_key(grace_seconds=params.grace_seconds, by=by))
 
     async def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:
-        """List a page of the audit log."""
         return await self._agent.manager.list_audit(**msgspec.structs.asdict(params))
 
     def subscribe(self, params: Params, caller: Caller) -> Subscribed:
-        """Send events on this connection from now on, also while the agent is locked."""
         caller.subscribe(self._agent.subscribe)
         return Subscribed(True)
 
     async def lock(self, params: Params, caller: Caller) -> LockState:
-        """Wipe the keys."""
         await self._agent.lock(by=caller.described())
         return LockState(True)
 
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
-        """Load the keys again."""
         await self._agent.unlock(
             params.passphrase.bytes, caller.described(), caller.peer.process, caller.hang_up_scope()
         )
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
-        """Give the key file another passphrase, or none."""
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
         return Protection(
             await self._agent.change_passphrase(
@@ -298,21 +297,13 @@ def agent_dispatch(
     logger: logging.Logger,
     traffic: Traffic | None = None,
 ) -> Dispatch:
-    """The table of every method.
-
-    Args:
-        agent: what the methods act on.
-        status: reads the agent's status.
-        version: see `AgentDispatch`, as for `logger` and `traffic`.
-        logger: for failures of the agent.
-        traffic: counts the requests.
-    """
-    table = AgentDispatch(version, logger, traffic)
-    handlers = AgentMethods(agent, status)
+    """The owner's table: every method. `version` is agentd's, `logger` is for failures of the agent."""
+    table = _AgentDispatch(version, logger, traffic)
+    handlers = _Handlers(agent)
     # A queue for each kind of work that grows with the store: in one turn of the event loop there is at most
     # one slice of listing and one of selecting, however many clients ask. Locking waits in none of them.
     writing, listing, selecting = FairQueue(MAX_WRITES), FairQueue(1), FairQueue(1)
-    table.register(methods.GET_STATUS, Params, handlers.get_status)
+    table.register(methods.GET_STATUS, Params, lambda params, caller: status())
     table.register(
         methods.VERIFY_TOKEN,
         VerifyTokenParams,
@@ -333,3 +324,36 @@ def agent_dispatch(
     table.register_async(methods.UNLOCK, UnlockParams, handlers.unlock)
     table.register_async(methods.CHANGE_PASSPHRASE, ChangePassphraseParams, handlers.change_passphrase)
     return table
+
+
+def verify_dispatch(
+    agent: Agent, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
+) -> Dispatch:
+    """The table of the verify socket: `hello` and `verifyToken`, whose peers learn only the verdict."""
+    table = _VerifyDispatch(version, logger, traffic)
+    handlers = _Handlers(agent)
+
+    def verify_nowait(params: VerifyTokenParams, caller: Caller) -> Verdict | None:
+        found = handlers.verify_nowait(params, caller)
+        return None if found is None else _verdict(found)
+
+    async def verify_and_consume(params: VerifyTokenParams, caller: Caller) -> Verdict:
+        return _verdict(await handlers.verify_and_consume(params, caller))
+
+    table.register(
+        methods.VERIFY_TOKEN,
+        VerifyTokenParams,
+        verify_nowait,
+        fallback=verify_and_consume,
+        queue=FairQueue(MAX_WRITES_FOR_OTHERS),
+    )
+    return table
+
+
+def _verdict(found: Verification) -> Verdict:
+    # Only the reason for a token that is not valid: a peer that was refused for the wrong audience must not
+    # learn which one to name next time.
+    session = found.session
+    if not found.valid or session is None:
+        return Verdict(found.valid, found.reason, None, None)
+    return Verdict(True, None, session.audience, session.scopes)

@@ -14,48 +14,31 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from agentd_client.errors import ERRORS, INVALID, AgentdError, AgentInternalError, ConfigError
-from agentd_client.protocol import methods
-from agentd_client.protocol.results import Verdict, Verification
+from agentd_client.errors import ConfigError
 
 from . import __version__
 from .config import Settings
-from .methods import AgentDispatch, VerifyTokenParams
+from .methods import verify_dispatch
 from .server import (
     Access,
-    Caller,
-    Dispatch,
-    FairQueue,
     SocketFile,
     Traffic,
     any_user,
     keep_in_place,
     prepare_folder,
-    presented_token,
     serve_connections,
 )
 
 if TYPE_CHECKING:
     from .agent import Agent
 
-MAX_COUNTED = 16
-"""Verifications that the store writes for at the same time, beside the owner's requests. They have a queue of
-their own because their peers are other users."""
-
 
 class VerifySocket:
     """A claim on the verify socket, held from `__enter__` to `__exit__`. A no-op if none is configured.
 
-    Entered before anything is created and bound once the agent can answer, like the owner's `SocketFile`.
-
-    Args:
-        settings: its path, and who may connect.
-        passed: the socket that systemd listens on; the settings are ignored then. It is closed here once it
-            was bound; until then it stays the caller's.
-
-    Raises, on entering:
-        ConfigError: there is no such group.
-        SocketPathError, AlreadyServingError: the path is unusable or taken.
+    Entered before anything is created and bound once the agent can answer, like the owner's `SocketFile`,
+    and raises the same; ConfigError if there is no such group. A socket that systemd passed takes precedence
+    over the settings. It is closed here once it was bound; until then it stays the caller's.
     """
 
     def __init__(self, settings: Settings, passed: socket.socket | None) -> None:
@@ -75,11 +58,7 @@ class VerifySocket:
         self._held.close()
 
     def bind(self) -> None:
-        """Listen, if a socket is configured. From now on clients wait to be served.
-
-        Raises:
-            SocketPathError, AlreadyServingError: something is in the way, or the system refused.
-        """
+        """Listen, if a socket is configured. From now on clients wait to be served."""
         if self._passed is not None:
             self._listener = self._held.enter_context(self._passed)
         elif self._file is not None:
@@ -122,72 +101,3 @@ def _access(settings: Settings) -> Access:
                 f"verify_socket_group: there is no group {name!r}; make it, or leave the setting out"
             ) from None
     return Access("verify_socket_path", is_private=False, mode=int(settings.verify_socket_mode, 8), gid=gid)
-
-
-def verify_dispatch(
-    agent: Agent, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
-) -> Dispatch:
-    """The table of methods: `hello` and `verifyToken`.
-
-    Args:
-        agent: verifies.
-        version: see `AgentDispatch`, as for `logger`.
-        logger: for failures of the agent.
-        traffic: counts the requests, together with those of the owner's socket.
-    """
-    table = _VerifyDispatch(version, logger, traffic)
-    handlers = _VerifyMethods(agent)
-    table.register(
-        methods.VERIFY_TOKEN,
-        VerifyTokenParams,
-        handlers.verify_nowait,
-        fallback=handlers.verify_and_consume,
-        queue=FairQueue(MAX_COUNTED),
-    )
-    return table
-
-
-class _VerifyDispatch(AgentDispatch):
-    """Answers a failure of the agent with its code and that code's general sentence.
-
-    The full sentence names paths and records. It is for the owner, who gets it over the owner's socket.
-    """
-
-    def _error_reply(self, msgid: int, name: str, error: Exception) -> bytes:
-        if isinstance(error, AgentdError) and error.number != INVALID:
-            error = ERRORS.get(error.code, AgentInternalError)()
-        return super()._error_reply(msgid, name, error)
-
-
-class _VerifyMethods:
-    """The handlers. Peers learn the verdict, and not which session it is or who opened it."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def verify_nowait(self, params: VerifyTokenParams, caller: Caller) -> Verdict | None:
-        """Verify a token; None if the answer takes a write."""
-        found = self._agent.manager.verify_nowait(
-            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.identity
-        )
-        return None if found is None else _verdict(found)
-
-    async def verify_and_consume(self, params: VerifyTokenParams, caller: Caller) -> Verdict:
-        """Verify a token of a session with limited uses."""
-        return _verdict(
-            await self._agent.manager.verify_and_consume(
-                presented_token(params.token),
-                audience=params.audience,
-                scopes=params.scopes,
-                by=caller.identity,
-            )
-        )
-
-
-def _verdict(found: Verification) -> Verdict:
-    # Only the reason for a token that is not valid: a peer that was refused for the wrong audience must not
-    # learn which one to name next time.
-    session = found.session
-    if not found.valid or session is None:
-        return Verdict(found.valid, found.reason, None, None)
-    return Verdict(True, None, session.audience, session.scopes)

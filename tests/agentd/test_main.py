@@ -19,7 +19,6 @@ from agentd import main
 from agentd.config import load
 from agentd.locking import LockMark
 from agentd.sessions import SystemClock
-from agentd.status import status_line
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
 from tests.agentd.socket_passing import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
@@ -234,10 +233,10 @@ def test_keys_that_cannot_be_locked_are_a_warning(home):
 async def test_the_status_of_an_agent_that_cannot_know_says_why(tmp_path):
     settings = load(socket_path=str(tmp_path / "s"), state_path=str(tmp_path / "state"))
     agent = SimpleNamespace(core=None)
-    assert status_line(agent) == "locked; agentctl unlock unlocks it"
+    assert main.status_line(agent) == "locked; agentctl unlock unlocks it"
     async with main.running_core(settings, LOGGER, SystemClock()) as agent.core:
-        assert status_line(agent) == "serving; open sessions: 0"
-    assert status_line(agent) == SessionManagerNotRunningError().sentence
+        assert main.status_line(agent) == "serving; open sessions: 0"
+    assert main.status_line(agent) == SessionManagerNotRunningError().sentence
 
 
 # --- a store that fails ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from agentd.verify_socket import verify_dispatch
+from agentd.methods import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import calls, methods
 from agentd_client.protocol.codec import Decoder, Notification, Request

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from agentd.methods import verify_dispatch
 from agentd.server import SocketFile, keep_in_place
 from agentd.server.log import Traffic
 from agentd.server.server import serve_connections
-from agentd.verify_socket import verify_dispatch
 from agentd_client.errors import AlreadyServingError, SocketPathError
 from agentd_client.file_locks import holder_of
 

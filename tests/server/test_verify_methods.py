@@ -7,7 +7,7 @@ import logging
 import msgpack
 import pytest
 
-from agentd.verify_socket import verify_dispatch
+from agentd.methods import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import methods, reasons
 from agentd_client.protocol.codec import Request

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import msgpack
 import pytest
 
 from agentd.agent import Core
+from agentd.main import read_status
 from agentd.methods import agent_dispatch
 from agentd.server import Traffic
 from agentd.sessions import SessionManager
-from agentd.status import status_reader
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Request
 from tests.operations import CHANGING_METHODS, EVERY, READ_ONLY_METHODS
@@ -165,7 +166,7 @@ async def test_read_only_methods_over_the_wire_change_nothing(db, key_ring, mana
         wrong_passphrases=0,
     )
     settings = SimpleNamespace(store_path=db.path, socket_path="/socket")
-    status = status_reader(agent, settings, traffic, clock, clock.read())
+    status = partial(read_status, agent, settings, traffic, clock, clock.read())
     logger = logging.getLogger("test")
     dispatch = agent_dispatch(FakeAgent(manager), status, version="1", logger=logger, traffic=traffic)
     answered = 0
