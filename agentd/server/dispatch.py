@@ -11,9 +11,8 @@ import msgspec
 
 from agentd_client.errors import AgentdError, AgentInternalError, InvalidParamsError, UnknownMethodError
 from agentd_client.protocol.codec import Encoder
-from agentd_client.protocol.methods import Method
 from agentd_client.protocol.results import CachedVerification
-from agentd_client.protocol.wire import error_to_wire, to_wire
+from agentd_client.protocol.wire import Method, error_to_wire, to_wire
 
 from .caller import Caller
 from .log import Traffic, describe_failure
@@ -80,7 +79,7 @@ class Dispatch:
 
     def register(
         self,
-        method: Method,
+        method: Method[Any],
         params: type[P],
         handler: Callable[[P, Caller], Result | None],
         *,
@@ -96,7 +95,7 @@ class Dispatch:
 
     def register_async(
         self,
-        method: Method,
+        method: Method[Any],
         params: type[P],
         handler: Callable[[P, Caller], Awaitable[Result]],
         *,
@@ -108,7 +107,7 @@ class Dispatch:
         """
         self._add(method, _Entry(params, None, handler, queue))
 
-    def _add(self, method: Method, entry: _Entry) -> None:
+    def _add(self, method: Method[Any], entry: _Entry) -> None:
         if method.name in self._entries:
             raise ValueError(f"the method {method.name!r} is registered twice")
         self._entries[method.name] = entry

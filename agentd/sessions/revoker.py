@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
-from agentd_client.protocol.calls import token_text
+from agentd_client.protocol.methods import token_text
 from agentd_client.protocol.results import KEY_RESET, REVOKED, PeerIdentity, Verification
 
 from .clock import Slices

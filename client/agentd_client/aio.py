@@ -27,9 +27,9 @@ from .transport.repeating import carry_out, connect
 
 if TYPE_CHECKING:
     from .lifecycle import Observer, State
-    from .protocol.calls import Call
     from .protocol.exchange import Answer
     from .protocol.results import Event, Verification
+    from .protocol.wire import Call
     from .session import Logger
     from .token_file.renewal import CheckSteps
     from .transport.connection import Steps, Wait

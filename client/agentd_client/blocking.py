@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 
-from .protocol import calls
-from .protocol.calls import token_text
-from .protocol.methods import SUBSCRIBE
+from .errors import LocalParamsError
+from .protocol import methods
+from .protocol.methods import sendable_audience, sendable_scopes, sendable_token, token_text
 from .protocol.reasons import MALFORMED
 from .protocol.results import Verdict, Verification
-from .transport.connection import CLIENT_NAME
+from .protocol.wire import Call
+from .transport.connection import INTRODUCTION
 from .transport.pool import ClientBase
 
 TYPE_CHECKING = False
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self, TypeVar
 
-    from .protocol.calls import Call, PassphraseText
     from .protocol.exchange import Answer
     from .protocol.results import AuditPage, CreatedToken, Hello, LockState, Protection, SessionPage, Status
     from .session import Session
     from .transport.events import Events
 
     T = TypeVar("T")
+
+PassphraseText = str | bytes | bytearray
 
 
 class Client(ClientBase):
@@ -94,11 +96,11 @@ class Client(ClientBase):
 
     def hello(self) -> Hello:
         """The agent's version and capabilities."""
-        return self._carry_out(calls.hello(CLIENT_NAME))
+        return self._carry_out(INTRODUCTION)
 
     def get_status(self) -> Status:
         """The agent at a glance."""
-        return self._carry_out(calls.get_status())
+        return self._carry_out(methods.GET_STATUS.call())
 
     def create_token(
         self,
@@ -132,15 +134,15 @@ class Client(ClientBase):
             CannotBindError: the agent cannot watch this process.
         """
         return self._carry_out(
-            calls.create_token(
-                expiry,
-                label,
-                audience=audience,
-                scopes=scopes,
+            methods.CREATE_TOKEN.call(
+                expiry=expiry,
+                label=label,
+                audience=sendable_audience(audience),
+                scopes=sendable_scopes(scopes),
                 max_uses=max_uses,
                 max_lifetime=max_lifetime,
-                parent=parent,
-                bound=bound,
+                parent=None if parent is None else sendable_token(parent),
+                bound=bound or None,
             )
         )
 
@@ -158,7 +160,13 @@ class Client(ClientBase):
             scopes: the scopes that are needed.
         """
         text = token_text(token)
-        return text is not None and self._carry_out(calls.is_valid(text, audience, scopes))
+        if text is None:
+            return False
+        if audience is None and scopes is None:  # as nearly always
+            return self._carry_out(Call(methods.IS_VALID, {"token": text}))
+        return self._carry_out(
+            methods.IS_VALID.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
+        )
 
     def check_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -167,7 +175,9 @@ class Client(ClientBase):
         text = token_text(token)
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
-        return self._carry_out(calls.verify_token(text, audience=audience, scopes=scopes))
+        return self._carry_out(
+            methods.VERIFY_TOKEN.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
+        )
 
     def judge_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -179,7 +189,9 @@ class Client(ClientBase):
         text = token_text(token)
         if text is None:
             return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
-        return self._carry_out(calls.judge_token(text, audience=audience, scopes=scopes))
+        return self._carry_out(
+            methods.JUDGE_TOKEN.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
+        )
 
     def check_session(
         self,
@@ -224,7 +236,10 @@ class Client(ClientBase):
             InvalidParamsError: neither or both were given.
             InvalidTokenError: what was given cannot be a token.
         """
-        return self._carry_out(calls.inspect_token(token, id, audience=audience, scopes=scopes))
+        one = _token_or_id("inspect_token", token, id)
+        return self._carry_out(
+            methods.INSPECT_TOKEN.call(**one, audience=audience, scopes=sendable_scopes(scopes))
+        )
 
     def renew_token(self, token: str) -> CreatedToken:
         """A new token for the same session, whose lifetime starts again, up to its hard maximum.
@@ -234,7 +249,7 @@ class Client(ClientBase):
         Raises:
             TokenNotValidError: the session has ended, or the token was superseded.
         """
-        return self._carry_out(calls.renew_token(token))
+        return self._carry_out(methods.RENEW_TOKEN.call(token=sendable_token(token)))
 
     def list_sessions(
         self,
@@ -257,7 +272,9 @@ class Client(ClientBase):
             limit: at most so many, from 1 to 16 (the default).
         """
         return self._carry_out(
-            calls.list_sessions(state=state, label=label, pid=pid, parent=parent, after=after, limit=limit)
+            methods.LIST_SESSIONS.call(
+                state=state, label=label, pid=pid, parent=parent, after=after, limit=limit
+            )
         )
 
     def revoke_sessions(
@@ -272,7 +289,12 @@ class Client(ClientBase):
 
         The conditions are those of `list_sessions`; at least one is needed (InvalidParamsError).
         """
-        return self._carry_out(calls.revoke_sessions(state=state, label=label, pid=pid, parent=parent))
+        call = methods.REVOKE_SESSIONS.call(state=state, label=label, pid=pid, parent=parent)
+        if not call.params:
+            raise LocalParamsError(
+                "revoke_sessions takes at least one condition; reset_key ends all sessions"
+            )
+        return self._carry_out(call)
 
     def list_audit(
         self, *, since: float | None = None, after: str | None = None, limit: int | None = None
@@ -284,7 +306,7 @@ class Client(ClientBase):
             after: the `next` of the previous page.
             limit: at most so many, from 1 to 32 (the default).
         """
-        return self._carry_out(calls.list_audit(since=since, after=after, limit=limit))
+        return self._carry_out(methods.LIST_AUDIT.call(since=since, after=after, limit=limit))
 
     def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
         """End a session, by its token or its id; returns whether there was one to end.
@@ -293,7 +315,7 @@ class Client(ClientBase):
             InvalidParamsError: neither or both were given.
             InvalidTokenError: what was given cannot be a token.
         """
-        return self._carry_out(calls.revoke_token(token, id))
+        return self._carry_out(methods.REVOKE_TOKEN.call(**_token_or_id("revoke_token", token, id)))
 
     def reset_key(self, grace_seconds: int | None = None) -> str:
         """End all sessions, by replacing the session key; returns the new key's id.
@@ -304,7 +326,7 @@ class Client(ClientBase):
         Raises:
             InvalidGraceError: not a whole number of seconds from 0 to 604,800 (a week).
         """
-        return self._carry_out(calls.reset_key(grace_seconds))
+        return self._carry_out(methods.RESET_KEY.call(grace_seconds=grace_seconds))
 
     def lock(self) -> LockState:
         """Lock the agent: it wipes its keys and verifies nothing until it is unlocked.
@@ -312,7 +334,7 @@ class Client(ClientBase):
         Raises:
             NoPassphraseError: its key file has no passphrase, so it could not be unlocked.
         """
-        return self._carry_out(calls.lock())
+        return self._carry_out(methods.LOCK.call())
 
     def unlock(self, passphrase: PassphraseText) -> LockState:
         """Unlock the agent; an agent that is not locked ignores the passphrase.
@@ -329,7 +351,9 @@ class Client(ClientBase):
             TooManyAttemptsError: too many passphrase attempts are waiting; this one was not tried.
             KeyFileError, StoreError: the key file or the store cannot be used; the agent stays locked.
         """
-        return self._carry_out(calls.unlock(passphrase))
+        from .protocol.passphrases import sendable_passphrase  # few programs call this
+
+        return self._carry_out(methods.UNLOCK.call(passphrase=sendable_passphrase(passphrase)))
 
     def change_passphrase(
         self, old: PassphraseText | None = None, new: PassphraseText | None = None
@@ -348,7 +372,14 @@ class Client(ClientBase):
             TooManyAttemptsError: too many passphrase attempts are waiting; this one was not tried.
             KeyFileError: the key file cannot be read or written.
         """
-        return self._carry_out(calls.change_passphrase(old, new))
+        from .protocol.passphrases import sendable_passphrase, settable_passphrase
+
+        return self._carry_out(
+            methods.CHANGE_PASSPHRASE.call(
+                old=None if old is None else sendable_passphrase(old),
+                new=None if new is None else settable_passphrase(new),
+            )
+        )
 
     def subscribe(self) -> Events:
         """Subscribe to events; used as ``with agent.subscribe() as events: for event in events: ...``.
@@ -361,7 +392,9 @@ class Client(ClientBase):
         from .transport.repeating import run
 
         self._pools.here()
-        return Events(run(open_feed(self.socket_path, self._attempts(SUBSCRIBE), self._pools.agent_uid)))
+        return Events(
+            run(open_feed(self.socket_path, self._attempts(methods.SUBSCRIBE), self._pools.agent_uid))
+        )
 
     def _carry_out(self, call: Call[T], seconds: float | None = None) -> T:
         # The hot path of every program: it does nothing that a call without trouble does not need.
@@ -383,3 +416,9 @@ class Client(ClientBase):
         from .transport.repeating import carry_out, run
 
         return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))
+
+
+def _token_or_id(method: str, token: str | None, session_id: str | None) -> dict[str, str | None]:
+    if (token is None) == (session_id is None):
+        raise LocalParamsError(f"{method} takes either a token or an id")
+    return {"id": session_id} if token is None else {"token": sendable_token(token)}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from agentd_client.errors import (
     ProtocolError,
 )
 from agentd_client.protocol import methods
-from agentd_client.protocol.methods import Method
+from agentd_client.protocol.wire import Method
 from agentd_client.transport.attempts import Attempts
 
 EVERY_METHOD = [found for found in vars(methods).values() if isinstance(found, Method)]
@@ -21,7 +22,7 @@ CHANGES = [method for method in EVERY_METHOD if not method.repeatable]
 
 
 def attempts(
-    method: Method | None = methods.VERIFY_TOKEN, *, timeout: float = 5, patience: float | None = None
+    method: Method[Any] | None = methods.VERIFY_TOKEN, *, timeout: float = 5, patience: float | None = None
 ) -> Attempts:
     return Attempts("/the/socket", method, now=100, timeout=timeout, patience=patience)
 

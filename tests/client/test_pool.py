@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agentd_client.errors import ClientClosedError
-from agentd_client.protocol import calls
 from agentd_client.transport.attempts import Attempts
 from agentd_client.transport.connection import Connection
 from agentd_client.transport.pool import MAX_CONNECTIONS, Pool, ProcessPools, Waiter
+from tests.calls import calls
 from tests.client.scripted import ScriptedAgent
 
 

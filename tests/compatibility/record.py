@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from agentd_client import errors
-from agentd_client.protocol import calls, methods
-from agentd_client.protocol.calls import Call
+from agentd_client.protocol import methods
 from agentd_client.protocol.codec import Decoder, Encoder, Response
 from agentd_client.protocol.exchange import Exchange
+from agentd_client.protocol.wire import Call
+from tests.calls import calls
 from tests.e2e.daemon import Home, serving
 
 PASSPHRASE = "correct horse battery staple"
@@ -81,11 +82,11 @@ class Recorder:
 
 
 def record_sessions(agent: Recorder) -> None:
-    agent.ask("hello", calls.hello("agentd-client 0.1.0"))
+    agent.ask("hello", calls.hello())
     agent.ask("status of an agent without sessions", calls.get_status())
     agent.ask("no sessions", calls.list_sessions())
     plain = agent.ask("a session", calls.create_token(3600, "desk"))
-    agent.ask("the token that the commands take for theirs", calls.verify_token(plain.token))
+    agent.ask("the token that the commands take for theirs", calls.check_token(plain.token))
     full = agent.ask(
         "a session with everything",
         calls.create_token(
@@ -100,19 +101,19 @@ def record_sessions(agent: Recorder) -> None:
     )
     agent.ask("a session without an end", calls.create_token(methods.NEVER, None, max_lifetime=methods.NEVER))
     bound = agent.ask("a bound session", calls.create_token(60, "job", bound=True))
-    agent.ask("valid and counted", calls.verify_token(full.token, audience="web", scopes=["read"]))
+    agent.ask("valid and counted", calls.check_token(full.token, audience="web", scopes=["read"]))
     agent.ask("valid as a judgement", calls.judge_token(plain.token))
-    agent.ask("no token", calls.verify_token("v4.local.AAAA"))
-    agent.ask("another audience", calls.verify_token(full.token))
-    agent.ask("a scope too many", calls.verify_token(full.token, audience="web", scopes=["admin"]))
+    agent.ask("no token", calls.check_token("v4.local.AAAA"))
+    agent.ask("another audience", calls.check_token(full.token))
+    agent.ask("a scope too many", calls.check_token(full.token, audience="web", scopes=["admin"]))
     agent.ask("inspected", calls.inspect_token(plain.token))
-    agent.ask("inspected by its id", calls.inspect_token(None, full.id))
+    agent.ask("inspected by its id", calls.inspect_token(id=full.id))
     renewed = agent.ask("renewed", calls.renew_token(plain.token))
     agent.ask("a page of sessions", calls.list_sessions(limit=2))
     agent.ask("chosen sessions", calls.list_sessions(state="active", label="e*", pid=os.getpid()))
-    agent.ask("ended", calls.revoke_token(None, bound.id))
-    agent.ask("ended already", calls.revoke_token(None, bound.id))
-    agent.ask("its token", calls.verify_token(bound.token))
+    agent.ask("ended", calls.revoke_token(id=bound.id))
+    agent.ask("ended already", calls.revoke_token(id=bound.id))
+    agent.ask("its token", calls.check_token(bound.token))
     agent.ask("not renewed", calls.renew_token(bound.token))
     agent.ask("below nothing", calls.create_token(60, None, parent=bound.token))
     agent.ask("more than the parent", calls.create_token(60, None, parent=full.token, scopes=["admin"]))
@@ -121,9 +122,9 @@ def record_sessions(agent: Recorder) -> None:
     agent.ask("a page of the audit log", calls.list_audit(since=1.5, limit=2))
     agent.ask("status", calls.get_status())
     agent.ask("the key replaced with grace", calls.reset_key(60))
-    agent.ask("valid while the grace lasts", calls.verify_token(renewed.token))
+    agent.ask("valid while the grace lasts", calls.check_token(renewed.token))
     agent.ask("the key replaced", calls.reset_key())
-    agent.ask("a token of the earlier key", calls.verify_token(renewed.token))
+    agent.ask("a token of the earlier key", calls.check_token(renewed.token))
 
 
 def record_refusals(agent: Recorder) -> None:
@@ -143,7 +144,7 @@ def record_locking(agent: Recorder) -> None:
     agent.ask("a first passphrase", calls.change_passphrase(None, PASSPHRASE))
     agent.ask("locked", calls.lock())
     agent.ask("status while locked", calls.get_status())
-    agent.ask("nobody can know", calls.verify_token("v4.local.AAAA"))
+    agent.ask("nobody can know", calls.check_token("v4.local.AAAA"))
     agent.ask("a wrong passphrase", calls.unlock("another"))
     agent.ask("unlocked", calls.unlock(PASSPHRASE))
     agent.ask("status of an agent with a passphrase", calls.get_status())
@@ -151,7 +152,7 @@ def record_locking(agent: Recorder) -> None:
 
 
 def record_verify_only(agent: Recorder, token: str) -> None:
-    agent.ask("hello of the verify socket", calls.hello("agentd-client 0.1.0"))
+    agent.ask("hello of the verify socket", calls.hello())
     agent.ask("valid at the verify socket", calls.judge_token(token))
     agent.ask("no token at the verify socket", calls.judge_token("v4.local.AAAA"))
     agent.ask("nothing else at the verify socket", calls.get_status())
@@ -166,7 +167,7 @@ def main(version: str, folder: str) -> None:
     settings.write_text(f'verify_socket_path = "{second}"\n')
     with _umask(0o077), serving(home) as daemon:
         subscriber = Recorder(home.socket)
-        subscriber.ask("subscribed", calls.subscribe())
+        subscriber.ask("subscribed", methods.SUBSCRIBE.call())
         agent = Recorder(home.socket)
         record_sessions(agent)
         record_refusals(agent)

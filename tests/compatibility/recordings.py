@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from agentd_client.protocol import calls
-from agentd_client.protocol.calls import Call
+from agentd_client.protocol import methods
+from agentd_client.protocol.wire import Call
+from tests.calls import calls
 
 
 class Exchange(NamedTuple):
@@ -57,18 +58,18 @@ _TOKEN = "v4.local.AAAA"
 CALLS: dict[str, Call[Any]] = {
     call.method.name: call
     for call in (
-        calls.hello("test"),
+        calls.hello(),
         calls.get_status(),
-        calls.create_token(None, None),
-        calls.verify_token(_TOKEN),
+        calls.create_token(),
+        calls.check_token(_TOKEN),
         calls.inspect_token(_TOKEN),
         calls.renew_token(_TOKEN),
         calls.list_sessions(),
         calls.revoke_sessions(label="x"),
-        calls.revoke_token(_TOKEN, None),
+        calls.revoke_token(_TOKEN),
         calls.reset_key(),
         calls.list_audit(),
-        calls.subscribe(),
+        methods.SUBSCRIBE.call(),
         calls.lock(),
         calls.unlock("x"),
         calls.change_passphrase(None, "x"),

@@ -7,9 +7,10 @@ import pytest
 
 from agentd.methods import verify_dispatch
 from agentd_client import errors
-from agentd_client.protocol import calls, methods
+from agentd_client.protocol import methods
 from agentd_client.protocol.codec import Decoder, Notification, Request
 from agentd_client.protocol.wire import error_from_wire, to_wire
+from tests.calls import calls
 from tests.compatibility.recordings import CALLS, RECORDING, Exchange
 from tests.server.talk import LOGGER, FakeAgent, FakeCaller, FakeSessions, dispatch_of
 
@@ -43,7 +44,7 @@ def test_every_method_of_that_version_was_recorded():
 
 @pytest.mark.parametrize("exchange", ANSWERED, ids=case)
 def test_the_client_reads_an_earlier_answer_field_by_field(exchange):
-    read = CALLS[exchange.method].read(exchange.result)
+    read = CALLS[exchange.method].method.read(exchange.result)
     if isinstance(read, tuple):
         said = to_wire(read)
         assert missing_from(exchange.result, said) == []
@@ -57,7 +58,7 @@ def test_the_client_reads_an_earlier_answer_field_by_field(exchange):
 @pytest.mark.parametrize("exchange", VERIFY_ONLY, ids=case)
 def test_the_client_reads_the_answers_of_an_earlier_verify_only_socket(exchange):
     call = calls.judge_token("v4.local.AAAA") if exchange.method == "verifyToken" else CALLS[exchange.method]
-    assert to_wire(call.read(exchange.result)).items() >= exchange.result.items()
+    assert to_wire(call.method.read(exchange.result)).items() >= exchange.result.items()
 
 
 @pytest.mark.parametrize("exchange", REFUSED, ids=case)
@@ -75,7 +76,7 @@ def test_no_code_of_an_error_was_dropped_or_given_another_number():
 def test_earlier_events_are_read():
     events = Decoder().receive(RECORDING.events)
     assert {event.method for event in events if isinstance(event, Notification)} == {methods.EVENT}
-    kinds = [calls.read_event(event.params).kind for event in events]
+    kinds = [methods.read_event(event.params).kind for event in events]
     assert len(kinds) == len(events)
     assert {"created", "renewed", "revoked", "refused", "keyReset", "locked", "unlocked", "stopping"} <= {
         *kinds

@@ -25,6 +25,7 @@ from agentd_client.transport import repeating as repeating_module
 from agentd_client.versions import difference
 from tests.agentctl.conftest import folder  # noqa: F401 - a fixture that applies to every test here
 from tests.agentctl.running import in_process
+from tests.calls import calls
 from tests.compatibility.recordings import RECORDING
 from tests.compatibility.replay import Replay, unchanged
 
@@ -227,4 +228,4 @@ def test_what_differs_and_what_to_do(server, protocol, own, words):
 
 
 def test_the_client_says_its_version_at_hello():
-    assert f"agentd-client {agentd_client.__version__}" == repeating_module.CLIENT_NAME
+    assert calls.hello().params["client"] == f"agentd-client {agentd_client.__version__}"

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from agentd_client.errors import AgentStoppingError, ProtocolError
-from agentd_client.protocol import calls, exchange
+from agentd_client.protocol import exchange
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.exchange import Exchange
 from agentd_client.protocol.results import SessionInfo, Verification
 from agentd_client.protocol.wire import error_to_wire, to_wire
+from tests.calls import calls
 
 VALID = to_wire(Verification(True, None, SessionInfo("s-1", "", 1.0, None, None, scopes=["read"])))
 NOT_VALID = to_wire(Verification(False, "EXPIRED", None))
-ASKED = calls.is_valid("token", None, None)
+ASKED = calls.verify_token("token")
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_a_verdict_is_kept_only_where_it_came_alone_and_whole(decoded: list[byte
 def test_another_question_about_a_token_is_read_by_itself(decoded: list[bytes]) -> None:
     one = asked()
     assert result(one, answer(one, VALID)) is True
-    call = calls.verify_token("token")
+    call = calls.check_token("token")
     one.request(call)
     first = result(one, answer(one, VALID), call)
     one.request(call)

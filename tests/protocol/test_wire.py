@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agentd_client import errors
 from agentd_client.errors import AgentdError, ProtocolError, RequestError
-from agentd_client.protocol import calls, limits, results
+from agentd_client.protocol import limits, methods, results
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.results import (
     AuditEntry,
@@ -163,24 +163,24 @@ def test_pages_become_arrays_of_maps_and_come_back():
     opened = SESSION._replace(opened_by=PeerIdentity(1, 2, "/bin/x", None))
     sessions = SessionPage([opened, SessionInfo("j", "", 1, None, None)], "j")
     entries = AuditPage([ENTRY, ENTRY._replace(session_id=None)], None)
-    assert calls.list_sessions().read(over_the_wire(to_wire(sessions))) == sessions
-    assert calls.list_audit().read(over_the_wire(to_wire(entries))) == entries
+    assert methods.LIST_SESSIONS.read(over_the_wire(to_wire(sessions))) == sessions
+    assert methods.LIST_AUDIT.read(over_the_wire(to_wire(entries))) == entries
     assert to_wire(sessions)["sessions"][0]["openedBy"]["exe"] == "/bin/x"
 
 
 @pytest.mark.parametrize(
-    ("call", "sent"),
+    ("method", "sent"),
     [
-        (calls.get_status(), to_wire(EXAMPLES[1]) | {"sessions": []}),
-        (calls.list_sessions(), {"sessions": 3, "next": None}),
-        (calls.list_sessions(), {"sessions": None, "next": None}),
-        (calls.reset_key(), {"keyId": None}),
+        (methods.GET_STATUS, to_wire(EXAMPLES[1]) | {"sessions": []}),
+        (methods.LIST_SESSIONS, {"sessions": 3, "next": None}),
+        (methods.LIST_SESSIONS, {"sessions": None, "next": None}),
+        (methods.RESET_KEY, {"keyId": None}),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_name_that_two_results_share_has_in_each_the_type_of_that_result(call, sent):
+def test_a_name_that_two_results_share_has_in_each_the_type_of_that_result(method, sent):
     with pytest.raises(ProtocolError, match="no usable field '(sessions|keyId)'"):
-        call.read(sent)
+        method.read(sent)
 
 
 LONGEST = {"label": "\U0001f600" * limits.MAX_LABEL_CHARACTERS, "id": "x" * 36, "time": 4e9 + 0.123}
@@ -211,7 +211,7 @@ def test_the_longest_page_of_sessions_fits_into_one_message():
         bound_pid=largest,
     )
     page = SessionPage([session] * limits.MAX_PAGE_SESSIONS, text)
-    assert calls.list_sessions().read(over_the_wire(to_wire(page))) == page
+    assert methods.LIST_SESSIONS.read(over_the_wire(to_wire(page))) == page
 
 
 def test_the_longest_page_of_the_audit_log_fits_into_one_message():
@@ -221,20 +221,20 @@ def test_the_longest_page_of_the_audit_log_fits_into_one_message():
         at, at, "refused", text, LONGEST["label"], "WRONG_AUDIENCE", largest, largest, shown, largest
     )
     page = AuditPage([entry] * limits.MAX_PAGE_AUDIT, text * 4)
-    assert calls.list_audit().read(over_the_wire(to_wire(page))) == page
+    assert methods.LIST_AUDIT.read(over_the_wire(to_wire(page))) == page
 
 
 def test_an_event_comes_back_as_it_went():
     event = Event("refused", 1.5, "i", "a label", "SUPERSEDED", 7, 3)
     (received,) = Decoder().receive(Encoder().notification("event", to_wire(event)))
     assert received.method == "event"
-    assert calls.read_event(received.params) == event
+    assert methods.read_event(received.params) == event
 
 
 @pytest.mark.parametrize("params", [[], [None], [[]], [{}], ["created"], [{"kind": "created"}]])
 def test_what_is_no_event_is_refused(params):
     with pytest.raises(ProtocolError):
-        calls.read_event(params)
+        methods.read_event(params)
 
 
 def test_fields_that_a_newer_agent_added_are_passed_over():

@@ -5,7 +5,7 @@ import pytest
 
 from agentd.methods import agent_dispatch
 from agentd_client import errors
-from agentd_client.protocol import calls, limits, methods
+from agentd_client.protocol import limits, methods
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import (
     CreatedToken,
@@ -78,7 +78,7 @@ async def test_hello_refuses_parameters_of_another_type_or_name(ask, params):
 
 
 async def test_get_status_tells_the_status(ask):
-    assert calls.get_status().read(await ask("getStatus")) == STATUS
+    assert methods.GET_STATUS.read(await ask("getStatus")) == STATUS
 
 
 METHODS_WITHOUT_PARAMETERS = ["getStatus", "subscribe"]
@@ -346,13 +346,13 @@ async def test_reset_key_leaves_it_to_the_sessions_to_refuse_a_grace(ask, sessio
 
 
 async def test_list_sessions_answers_a_page(ask, sessions):
-    assert calls.list_sessions().read(await ask("listSessions")) == SESSIONS
+    assert methods.LIST_SESSIONS.read(await ask("listSessions")) == SESSIONS
     await ask("listSessions", **CONDITIONS, after="an id", limit=5)
     assert sessions.asked == [("list", *[None] * 6), ("list", *CONDITIONS.values(), "an id", 5)]
 
 
 async def test_list_audit_answers_a_page(ask, sessions):
-    assert calls.list_audit().read(await ask("listAudit")) == ENTRIES
+    assert methods.LIST_AUDIT.read(await ask("listAudit")) == ENTRIES
     await ask("listAudit", since=1.5, after="here", limit=5)
     await ask("listAudit", since=1)
     assert sessions.asked == [

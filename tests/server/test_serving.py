@@ -22,8 +22,8 @@ from agentd.server import admission, connection, serve_connections, server
 from agentd.server.log import PeerLog, Reason, Traffic
 from agentd.server.outbox import LAST_EVENTS_SECONDS
 from agentd.server.peer import Peer
-from agentd_client.protocol.calls import read_event
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING
+from agentd_client.protocol.methods import read_event
 from tests.server.talk import (
     LOGGER,
     FakeSessions,

@@ -7,8 +7,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentd.server.outbox import LAST_EVENTS_SECONDS
-from agentd_client.protocol.calls import read_event
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING, REPLY_SECONDS
+from agentd_client.protocol.methods import read_event
 from agentd_client.protocol.results import Event
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import (

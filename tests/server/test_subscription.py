@@ -6,8 +6,8 @@ import msgpack
 import pytest
 
 from agentd.server.outbox import Subscription
-from agentd_client.protocol.calls import read_event
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING
+from agentd_client.protocol.methods import read_event
 from agentd_client.protocol.results import Event
 from tests.server.talk import event
 

@@ -15,8 +15,8 @@ import click
 
 from .. import paths
 from ..errors import InvalidTokenError
-from ..protocol.calls import TOKEN_PREFIX
 from ..protocol.limits import MAX_TOKEN_CHARACTERS
+from ..protocol.methods import TOKEN_PREFIX
 
 if TYPE_CHECKING:
     from .options import Settings

@@ -16,14 +16,15 @@ from ..errors import (
     ProtocolError,
 )
 from .codec import Decoder, Encoder, RefusedRequest, Request, Response
-from .wire import error_from_wire, is_valid
+from .methods import IS_VALID
+from .wire import error_from_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, NamedTuple, TypeVar
 
-    from .calls import Call
     from .codec import Message
+    from .wire import Call
 
     T = TypeVar("T")
 else:
@@ -131,7 +132,7 @@ class Exchange:
             ProtocolError: the peer sent something that is no answer; close the connection.
         """
         head = _HEADS[self._msgid]
-        is_verdict = call.read is is_valid and self._is_between_messages and data.startswith(head)
+        is_verdict = call.method is IS_VALID and self._is_between_messages and data.startswith(head)
         if is_verdict and (known := self._verdicts.get(data[len(head) :])) is not None:
             return known
         messages = self._decoder.receive(data)
@@ -161,7 +162,7 @@ class Exchange:
             case Response(msgid, error, result) if msgid == self._msgid or (msgid == 0 and error is not None):
                 if error is not None:
                     return Answer(None, error_from_wire(error))
-                return Answer(call.read(result), None)
+                return Answer(call.method.read(result), None)
             case Request() | RefusedRequest():
                 raise ProtocolError("expected an answer, got a request")
         return None

@@ -1,19 +1,19 @@
-"""Results and errors as they go over the wire: camelCase maps out, checked named tuples back.
-
-`methods.py` has the names of the methods, `calls.py` those of their parameters.
-"""
+"""Calls, results and errors as they go over the wire: camelCase maps out, checked named tuples back."""
 
 from __future__ import annotations
 
 from ..errors import ERRORS, AgentdError, ProtocolError, RequestError
 from . import results
-from .results import Verdict, Verification
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple, TypeVar
+    from collections.abc import Callable
+    from typing import Any, Generic, NamedTuple, TypeVar
 
     ResultT = TypeVar("ResultT", bound=NamedTuple)
+    T = TypeVar("T")
+else:
+    from ..light_typing import Generic, NamedTuple, T
 
 # A bool is no int: types are compared exactly.
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
@@ -27,6 +27,36 @@ def camel(name: str) -> str:
     """`created_at` -> `createdAt`."""
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
+
+
+class Method(NamedTuple, Generic[T]):
+    """A method: its wire name, how its answer is read, and whether to repeat it if that answer is lost."""
+
+    name: str
+    read: Callable[[Any], T]
+    repeatable: bool = True
+
+    def call(self, **params: Any) -> Call[T]:
+        """A call with these parameters, by their Python names; those that are None are left out."""
+        return Call(
+            self,
+            {
+                camel(name) if "_" in name else name: value
+                for name, value in params.items()
+                if value is not None
+            },
+        )
+
+
+class Call(NamedTuple, Generic[T]):
+    """A request to be made: a method, and its parameters by their wire names."""
+
+    method: Method[T]
+    params: dict[str, Any]
+
+    def __repr__(self) -> str:
+        # Parameters hold tokens and passphrases, and a call stands in every traceback that shows its locals.
+        return f"Call({self.method.name}, {', '.join(self.params) or 'no parameters'})"
 
 
 class _Form:
@@ -115,17 +145,3 @@ def error_from_wire(error: object) -> AgentdError:
             kind = ERRORS.get(code)
             return RequestError(text) if kind is None else kind(sentence)
     return RequestError(f"the agent answered an error of a form unknown here ({type(error).__name__})")
-
-
-def is_valid(answer: Any) -> bool:
-    """Whether a token is valid; the rest of the answer is checked as well."""
-    return from_wire(Verification, answer).valid
-
-
-def verdict(answer: Any) -> Verdict:
-    """The answer of either socket: the owner's also names the session."""
-    session = from_wire(Verification, answer).session
-    if session is None:
-        return from_wire(Verdict, answer)
-    found = from_wire(Verdict, answer | {"audience": session.audience, "scopes": session.scopes})
-    return found if found.valid else found._replace(audience=None, scopes=None)

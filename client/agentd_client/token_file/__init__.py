@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from ..errors import TokenFileBusyError, TokenFileError
 from ..paths import TOKEN_PATH_VARIABLE
 from ..private import folders_fault, private_fault
-from ..protocol.calls import stripped_token, token_text
+from ..protocol.methods import stripped_token, token_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import stat
 
 from ..errors import TokenFileError
 from ..paths import TOKEN_FD_VARIABLE, TOKEN_VARIABLE, token_variable
-from ..protocol.calls import TOKEN_PREFIX, stripped_token, token_text
+from ..protocol.methods import TOKEN_PREFIX, stripped_token, token_text
 from . import MAX_FILE_BYTES
 
 TYPE_CHECKING = False

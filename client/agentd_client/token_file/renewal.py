@@ -14,7 +14,8 @@ from __future__ import annotations
 from functools import partial
 
 from ..errors import AgentdError
-from ..protocol import calls
+from ..protocol import methods
+from ..protocol.methods import sendable_scopes
 from ..protocol.results import SessionInfo, Verification
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from typing import Any, NamedTuple
 
-    from ..protocol.calls import Call
+    from ..protocol.wire import Call
     from ..session import Session
     from . import TokenClaim
 else:
@@ -84,14 +85,14 @@ def check(
     token: str | None = yield session.read_token
     if token is None:
         return NOT_LOGGED_IN
-    verify = partial(calls.verify_token, audience=audience, scopes=scopes)
-    found: Verification = yield Ask(verify(token))
+    verify = partial(methods.VERIFY_TOKEN.call, audience=audience, scopes=sendable_scopes(scopes))
+    found: Verification = yield Ask(verify(token=token))
     if not found.valid:
         other: str | None = yield session.read_token
         if other is None or other == token:
             return found
         # Another process renewed or logged in since the file was read.
-        token, found = other, (yield Ask(verify(other)))
+        token, found = other, (yield Ask(verify(token=other)))
     info = found.session
     if found.valid and info is not None and is_due(info, now := clock()) and session._may_renew(now):
         yield from _renew(session, token, info, now)
@@ -105,7 +106,7 @@ def _renew(
     try:
         # False: another process is renewing, or has renewed since the file was read.
         if (yield partial(claim.take, token)):
-            created = yield Ask(calls.renew_token(token), ANSWER_SECONDS)
+            created = yield Ask(methods.RENEW_TOKEN.call(token=token), ANSWER_SECONDS)
             yield partial(claim.replace, created.token)
     except AgentdError:
         session._pause_renewing(now, pause_after_failure(info, now))

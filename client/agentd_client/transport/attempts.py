@@ -29,7 +29,9 @@ from ..errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..protocol.methods import Method
+    from typing import Any
+
+    from ..protocol.wire import Method
 
 _STARTING = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 """No socket yet, or nobody listening on it yet."""
@@ -57,7 +59,7 @@ class Attempts:
     """
 
     def __init__(
-        self, path: str, method: Method | None, *, now: float, timeout: float, patience: float | None
+        self, path: str, method: Method[Any] | None, *, now: float, timeout: float, patience: float | None
     ) -> None:
         self.path = path
         self._name = method.name if method is not None else "the connection"
@@ -73,7 +75,7 @@ class Attempts:
         """Seconds until the deadline; 0 after it."""
         return max(0.0, self._deadline - now)
 
-    def beside(self, method: Method, now: float) -> Attempts:
+    def beside(self, method: Method[Any], now: float) -> Attempts:
         """The attempts of another call, which is made once within the same deadline."""
         return Attempts(self.path, method, now=now, timeout=self.seconds_left(now), patience=0)
 

@@ -26,7 +26,8 @@ from time import monotonic
 from .. import __version__
 from ..errors import AgentUnreachableError, ForeignAgentError, ProtocolError
 from ..protocol.exchange import Exchange
-from ..protocol.limits import READ_BYTES
+from ..protocol.limits import PROTOCOL_VERSION, READ_BYTES
+from ..protocol.methods import HELLO
 from ..user_namespace import own_uid_fault, stands_for_others
 
 TYPE_CHECKING = False
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import NamedTuple, Protocol, TypeVar
 
-    from ..protocol.calls import Call
     from ..protocol.exchange import Answer
+    from ..protocol.wire import Call
     from .attempts import Attempts
 
     T = TypeVar("T")
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 else:
     from ..light_typing import NamedTuple
 
-CLIENT_NAME = f"agentd-client {__version__}"
+INTRODUCTION = HELLO.call(client=f"agentd-client {__version__}", protocol=PROTOCOL_VERSION)
 """How the client introduces itself."""
 
 _PEERCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid

@@ -11,7 +11,7 @@ from _thread import allocate_lock
 from collections import deque
 
 from ..errors import ProtocolError
-from ..protocol import calls, methods
+from ..protocol import methods
 from ..protocol.codec import Notification, RefusedRequest, Request, Response
 from ..protocol.exchange import Exchange
 from ..protocol.wire import error_from_wire
@@ -23,10 +23,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self, TypeVar
 
-    from ..protocol.calls import Call
     from ..protocol.codec import Message
     from ..protocol.exchange import Answer
     from ..protocol.results import Event
+    from ..protocol.wire import Call
     from .attempts import Attempts
     from .connection import Steps
 
@@ -74,7 +74,7 @@ class EventExchange(Exchange):
         while self._unread:
             match self._unread.popleft():
                 case Notification(methods.EVENT, params):
-                    return calls.read_event(params)
+                    return methods.read_event(params)
                 case Response(0, error, _) if error is not None:  # the agent's last message
                     raise ProtocolError(f"the agent closed the connection: {error_from_wire(error).sentence}")
                 case Request() | RefusedRequest():
@@ -161,7 +161,7 @@ def open_feed(path: str, attempts: Attempts, agent_uid: int | None = None) -> St
     source = _Source(path, agent_uid)
     agreed = False
     try:
-        agreed = yield from carry_out(source, calls.subscribe(), attempts)
+        agreed = yield from carry_out(source, methods.SUBSCRIBE.call(), attempts)
         if source.kept is None or not agreed:
             raise ProtocolError(f"what listens at {path} did not agree to send events")
         return Feed(source.kept, source.exchange)

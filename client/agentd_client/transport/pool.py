@@ -16,7 +16,9 @@ from .connection import Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..protocol.methods import Method
+    from typing import Any
+
+    from ..protocol.wire import Method
     from .attempts import Attempts
 
 MAX_CONNECTIONS = 16
@@ -256,7 +258,7 @@ class ClientBase:
         self._patience = seconds
 
     def _attempts(
-        self, method: Method | None, timeout: float | None = None, began: float | None = None
+        self, method: Method[Any] | None, timeout: float | None = None, began: float | None = None
     ) -> Attempts:
         from .attempts import Attempts  # only needed to connect, or when something goes wrong
 

@@ -20,18 +20,17 @@ from ..errors import (
     InvalidMessageError,
     ProtocolError,
 )
-from ..protocol import calls
 from ..protocol.methods import HELLO
 from ..protocol.wire import UnusableAnswerError
-from .connection import CLIENT_NAME, Connection, Wait
+from .connection import INTRODUCTION, Connection, Wait
 from .pool import MAX_CONNECTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from ..protocol.calls import Call
     from ..protocol.exchange import Answer
+    from ..protocol.wire import Call
     from .attempts import Attempts
     from .connection import Steps
     from .pool import Pool
@@ -130,9 +129,8 @@ def _difference(pool: Pool, attempts: Attempts) -> Steps[str | None]:
         connection = pool.take()
         if connection is None:
             return None
-        hello = calls.hello(CLIENT_NAME)
-        connection.begin(hello)
-        answer = yield from connection.ask(hello, attempts.beside(HELLO, monotonic()))
+        connection.begin(INTRODUCTION)
+        answer = yield from connection.ask(INTRODUCTION, attempts.beside(HELLO, monotonic()))
         return None if answer.result is None else difference(answer.result, __version__)
     except (AgentdError, OSError):
         return None

@@ -10,7 +10,7 @@ from ... import __version__
 from ...blocking import Client
 from ...durations import format_duration
 from ...errors import AgentLockedError, TokenFileError
-from ...protocol.calls import token_text
+from ...protocol.methods import token_text
 from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
 from ...protocol.wire import to_wire
