@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from agentd_client.cli.output import colour, is_terminal, printable, show_line
@@ -13,37 +13,31 @@ from .. import process
 from ..config import Settings
 from ..crypto import wipe
 from ..passphrase import passphrase_from_descriptor
-from .agent import RunningAgent, SocketPlace
-from .files import Folders, KeyFile, SettingsFile, Token
+from .agent import check_agent, check_socket
+from .files import check_folders, check_key, check_settings, check_token
 from .findings import Finding, Severity, as_json, as_lines, exit_status
-from .installation import Check, Installation, own_limits
-from .machine import Clocks, Memory
-from .start import Start
-from .store import Store
-from .units import Units
+from .installation import Installation
+from .machine import check_clocks, check_memory
+from .start import check_start
+from .store import check_store
+from .units import check_units
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
-
-CHECKS: tuple[type[Check], ...] = (
-    SettingsFile,
-    Start,
-    SocketPlace,
-    RunningAgent,
-    Folders,
-    KeyFile,
-    Store,
-    Token,
-    Memory,
-    Clocks,
-    Units,
+CHECKS: tuple[Callable[[Installation], Iterable[Finding]], ...] = (
+    check_settings,
+    check_start,
+    check_socket,
+    check_agent,
+    check_folders,
+    check_key,
+    check_store,
+    check_token,
+    check_memory,
+    check_clocks,
+    check_units,
 )
-"""In the order of their findings."""
-
-
-def run_checks(installation: Installation) -> list[Finding]:
-    """The findings of every check."""
-    return [finding for check in CHECKS for finding in check.gather(installation).judge()]
+"""In the order of their findings. Whatever a check meets, it raises nothing."""
 
 
 def carry_out(
@@ -63,15 +57,10 @@ def carry_out(
     """
     process.harden()
     with _passphrase(passphrase_file, passphrase_descriptor) as passphrase:
-        findings = run_checks(
-            Installation(
-                settings,
-                config_path=config_path,
-                config_failure=config_failure,
-                limits=own_limits(),
-                passphrase=passphrase,
-            )
+        installation = Installation(
+            settings, config_path=config_path, config_failure=config_failure, passphrase=passphrase
         )
+        findings = [finding for check in CHECKS for finding in check(installation)]
     if json:
         show_line(as_json(findings))
     else:

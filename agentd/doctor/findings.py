@@ -125,12 +125,7 @@ def as_json(findings: Sequence[Finding]) -> str:
         {
             "severity": worst(findings).word,
             "findings": [
-                {
-                    "name": finding.name,
-                    "severity": finding.severity.word,
-                    "says": finding.says,
-                    "remedy": finding.remedy or None,
-                }
+                finding._asdict() | {"severity": finding.severity.word, "remedy": finding.remedy or None}
                 for finding in findings
             ],
         }

@@ -1,19 +1,18 @@
-"""The installation that the doctor examines, and what a check is."""
+"""The installation that the doctor examines: the facts about it that several checks use."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
-
-import msgspec
+from typing import NamedTuple
 
 from agentd_client import paths
 from agentd_client.blocking import Client
-from agentd_client.errors import AgentdError, PassphraseError
+from agentd_client.errors import AgentdError
 from agentd_client.file_locks import holder_of
 from agentd_client.protocol.results import Status
 
@@ -23,8 +22,6 @@ from ..keys import PassphraseText, read_only_keys
 from ..sessions.records import TIMESTAMPED_FOLDERS
 from ..store import OfflineCheck, check_offline
 from . import system
-from .findings import Finding
-from .system import Node, flock_holders, node_at, read_proc
 
 ANSWER_SECONDS = 3.0
 """For the status of an agent that runs; it takes a millisecond."""
@@ -34,13 +31,14 @@ START_SECONDS = 1.0
 
 SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"
 _ENABLED_LINK = f"sockets.target.wants/{SOCKET_UNIT}"
+_SYSTEM_WIDE = ("/etc", "/usr/local/lib", "/usr/lib")
 
 
 class Limits(NamedTuple):
-    """Soft limits of a process, in bytes; infinite for unlimited, None for unknown."""
+    """Soft limits of a process, in bytes; infinite for unlimited."""
 
-    memlock: float | None
-    core: float | None
+    memlock: float
+    core: float
 
 
 class Answer(NamedTuple):
@@ -54,29 +52,21 @@ class StoreFacts(NamedTuple):
     """What is known of the store.
 
     examined: None if it cannot be read, for the reason in `failure`; both None if there is no store.
-    sealed: why its values were not opened. is_passphrase_refused: because of the passphrase that was given.
+    sealed: why its values were not opened.
     """
 
     examined: OfflineCheck | None = None
     failure: str | None = None
-    sealed: str | None = None
-    is_passphrase_refused: bool = False
-
-
-def own_limits() -> Limits:
-    """The limits that this process was started with."""
-    found = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], process.core_limit_of_caller()
-    return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
+    sealed: AgentdError | None = None
 
 
 class Installation:
-    """The installation that is examined, and facts about it that several checks use: each is read once.
+    """The installation that is examined. Each fact about it is read once.
 
     Args:
         settings: its settings, or the defaults if those cannot be used.
         config_path: of the settings file, which need not exist.
         config_failure: why the settings in the file cannot be used; None if they can.
-        limits: of the shell that started the doctor.
         passphrase: of the key file, to open the values of the store; None if it has none.
         environ: the environment.
     """
@@ -87,48 +77,48 @@ class Installation:
         *,
         config_path: str,
         config_failure: str | None,
-        limits: Limits,
         passphrase: PassphraseText | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.settings = settings
         self.config_path = config_path
         self.config_failure = config_failure
-        self.limits = limits
         self.environ = environ
-        self.uid = os.geteuid()
-        self.token_path = os.path.abspath(paths.session_token_path(environ))
         self._passphrase = passphrase
+        self._store_lock = settings.store_path / "agentd.lock"
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Of the shell that started the doctor."""
+        found = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], process.core_limit_of_caller()
+        return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
 
     @cached_property
     def locks(self) -> str:
-        """The text of /proc/locks."""
-        return read_proc("locks")
-
-    @cached_property
-    def socket_lock(self) -> Node:
-        """The lock file that the agent of this socket holds."""
-        return node_at(f"{self.settings.socket_path}.lock")
+        """The text of /proc/locks: who serves and who has the store are read at one moment."""
+        return system.read_proc("locks")
 
     @cached_property
     def serving(self) -> list[int]:
         """The processes that hold the socket's lock: the agent, if one runs."""
-        return flock_holders(self.locks, self.socket_lock)
+        return system.flock_holders(self.locks, system.node_at(f"{self.settings.socket_path}.lock"))
+
+    @cached_property
+    def unit(self) -> str | None:
+        """The systemd unit of the agent; empty for none, None if no agent runs or it cannot be known."""
+        cgroup = system.read_proc(str(self.serving[0]), "cgroup") if self.serving else ""
+        return system.unit_of(cgroup) if cgroup else None
 
     @cached_property
     def storing(self) -> list[int]:
         """The processes that hold the store's lock."""
-        return flock_holders(self.locks, node_at(self._store_lock))
+        return system.flock_holders(self.locks, system.node_at(self._store_lock))
 
     @cached_property
     def storing_at(self) -> str:
         """The socket that the agent with the store says it serves; empty if it does not say."""
         holder = holder_of(self._store_lock)
         return "" if holder is None else holder.socket_path
-
-    @property
-    def _store_lock(self) -> Path:
-        return self.settings.store_path / "agentd.lock"
 
     @cached_property
     def listeners(self) -> int:
@@ -144,8 +134,7 @@ class Installation:
     def unit_folders(self) -> list[Path]:
         """Where the user's manager searches for units, in order of precedence (systemd.unit(5))."""
         config_home = Path(paths.config_path(self.environ)).parent.parent
-        system = (Path(folder) / "systemd" / "user" for folder in ("/etc", "/usr/local/lib", "/usr/lib"))
-        return [config_home / "systemd" / "user", *system]
+        return [base / "systemd" / "user" for base in (config_home, *map(Path, _SYSTEM_WIDE))]
 
     @cached_property
     def is_enabled(self) -> bool:
@@ -170,34 +159,16 @@ class Installation:
     @cached_property
     def store(self) -> StoreFacts:
         """The store, examined without a lock; its values are opened if there is a key for it."""
-        if node_at(self.settings.store_path / "data.mdb").kind is None:
+        if system.node_at(self.settings.store_path / "data.mdb").kind is None:
             return StoreFacts()
+        keys, sealed = None, None
         try:
-            with read_only_keys(self.settings.keys_path, self._passphrase) as keys:
-                return StoreFacts(
-                    check_offline(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS)
-                )
-        except AgentdError as failure:  # of the key file; `check_offline` returns its own
-            sealed, is_refused = failure.sentence, isinstance(failure, PassphraseError)
+            with ExitStack() as opened:
+                try:
+                    keys = opened.enter_context(read_only_keys(self.settings.keys_path, self._passphrase))
+                except AgentdError as failure:
+                    sealed = failure
+                found = check_offline(self.settings.store_path, keys, newest_below=TIMESTAMPED_FOLDERS)
         except OSError as failure:
             return StoreFacts(failure=f"{failure.filename}: {failure.strerror}")
-        try:
-            found = check_offline(self.settings.store_path, None, newest_below=TIMESTAMPED_FOLDERS)
-        except OSError as failure:
-            return StoreFacts(failure=f"{failure.filename}: {failure.strerror}")
-        return StoreFacts(found, sealed=sealed, is_passphrase_refused=is_refused)
-
-
-class Check(msgspec.Struct, frozen=True):
-    """The facts about one subject, and what they mean. `NAMES` are those of the findings."""
-
-    NAMES: ClassVar[tuple[str, ...]]
-
-    @classmethod
-    def gather(cls, installation: Installation) -> Self:
-        """Read the facts. It judges nothing, and whatever it meets there, it raises nothing."""
-        raise NotImplementedError
-
-    def judge(self) -> Iterable[Finding]:
-        """The findings. Pure, so that tests can give it any facts."""
-        raise NotImplementedError
+        return StoreFacts(found, sealed=sealed)

@@ -2,53 +2,119 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
-from msgspec.structs import replace
 
-from agentd.doctor.agent import RunningAgent, SocketPlace
-from agentd.doctor.system import FILE, FOLDER, SOCKET, Node
-from tests.doctor.judging import OPEN, STATUS, judged
+from agentd.doctor.agent import check_agent, check_socket
+from agentd.doctor.installation import Answer
+from tests.doctor.judging import STATUS, judged, with_facts
 
-LISTENING = SocketPlace(
-    "/r/agent.sock", Node("/r", FOLDER, 0o700), Node("/r/agent.sock", SOCKET, 0o600), 1, [7], True, False
-)
+
+@pytest.fixture
+def bound(tmp_path):
+    """A socket at the agent's path."""
+    tmp_path.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "agent.sock"))
+        (tmp_path / "agent.sock").chmod(0o600)
+        yield tmp_path
+
+
+def judged_socket(folder, **facts) -> dict[str, str]:
+    nobody = {"listeners": 0, "serving": [], "is_taken": None, "is_enabled": False}
+    return judged(check_socket(with_facts(folder, **nobody | facts)))
+
+
+LISTENING = {"listeners": 1, "serving": [7], "is_taken": True}
+
+
+def test_a_socket_with_a_listener(bound):
+    assert judged_socket(bound, **LISTENING) == {
+        "socket.path": "ok",
+        "socket.folder": "ok",
+        "socket.file": "ok",
+        "socket.listener": "ok",
+    }
+
+
+@pytest.mark.parametrize(("bytes_", "severity"), [(108, "error"), (107, "ok")])
+def test_the_length_of_the_path(tmp_path, bytes_, severity):
+    folder = tmp_path / ("x" * (bytes_ - len(f"{tmp_path}//agent.sock")))
+    found = judged_socket(folder)
+    assert (found["socket.path"], found["socket.folder"]) == (severity, "note")
 
 
 @pytest.mark.parametrize(
-    ("changed", "name", "severity"),
+    ("path", "mode", "name"), [(".", 0o755, "socket.folder"), ("agent.sock", 0o666, "socket.file")]
+)
+def test_what_is_open_to_others_is_an_error(bound, path, mode, name):
+    (bound / path).chmod(mode)
+    assert judged_socket(bound, **LISTENING)[name] == "error"
+
+
+def test_a_file_in_the_place_of_the_socket_is_an_error(tmp_path):
+    (tmp_path / "agent.sock").touch(0o600)
+    assert judged_socket(tmp_path, **LISTENING)["socket.file"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity"),
     [
-        ({}, "socket.listener", "ok"),
-        ({"path": "/" + "x" * 107}, "socket.path", "error"),
-        ({"path": "/" + "x" * 106}, "socket.path", "ok"),
-        ({"folder": Node("/r")}, "socket.folder", "note"),
-        ({"folder": Node("/r", FOLDER, 0o755, fault=OPEN)}, "socket.folder", "error"),
-        ({"file": Node("/s", SOCKET, 0o666, fault=OPEN)}, "socket.file", "error"),
-        ({"file": Node("/s", FILE, 0o600)}, "socket.file", "error"),
-        ({"listeners": 2}, "socket.listener", "error"),
-        ({"file": Node("/s")}, "socket.listener", "error"),
-        ({"file": Node("/s"), "listeners": 0, "serving": []}, "socket.listener", "note"),
-        ({"file": Node("/s"), "listeners": 0, "serving": [], "is_enabled": True}, "socket.listener", "note"),
-        ({"listeners": 0, "serving": [], "is_taken": False}, "socket.listener", "warning"),
-        ({"listeners": 0, "serving": []}, "socket.listener", "ok"),
-        ({"listeners": 0, "is_taken": False}, "socket.listener", "note"),
-        ({"listeners": 0, "is_taken": None}, "socket.listener", "note"),
+        (LISTENING, "error"),
+        ({"serving": [7]}, "error"),
+        ({}, "note"),
+        ({"is_enabled": True}, "note"),
     ],
 )
-def test_the_socket(changed, name, severity):
-    assert judged(replace(LISTENING, **changed))[name] == severity
+def test_without_a_socket_nobody_may_listen(tmp_path, facts, severity):
+    assert judged_socket(tmp_path, **facts)["socket.listener"] == severity
 
 
-AGENTS = RunningAgent("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", False)
+@pytest.mark.parametrize(
+    ("changed", "severity"),
+    [
+        ({"listeners": 2}, "error"),
+        ({"listeners": 0, "serving": [], "is_taken": False}, "warning"),
+        ({"listeners": 0, "serving": []}, "ok"),
+        ({"listeners": 0, "is_taken": False}, "note"),
+        ({"listeners": 0, "is_taken": None}, "note"),
+    ],
+)
+def test_who_listens_at_a_socket(bound, changed, severity):
+    assert judged_socket(bound, **LISTENING | changed)["socket.listener"] == severity
+
+
+@pytest.fixture
+def find(tmp_path):
+    """What is found of an agent that runs, with some facts changed."""
+
+    running = STATUS._replace(store_path=f"{tmp_path}/state/store")
+
+    def find(status=running, failure=None, **changed):
+        facts = {
+            "serving": [7],
+            "storing": [7],
+            "storing_at": "",
+            "unit": "",
+            "is_taken": False,
+            "is_enabled": False,
+            "answer": Answer(status, failure),
+        }
+        return list(check_agent(with_facts(tmp_path, **facts | changed)))
+
+    return find
+
+
+def test_an_agent_that_runs(find):
+    assert judged(find()) == dict.fromkeys(
+        ("agent.alone", "agent.answer", "agent.version", "agent.places", "agent.lock"), "ok"
+    )
 
 
 @pytest.mark.parametrize(
     ("changed", "name", "severity"),
     [
-        ({}, "agent.alone", "ok"),
-        ({}, "agent.answer", "ok"),
-        ({}, "agent.version", "ok"),
-        ({}, "agent.places", "ok"),
-        ({}, "agent.lock", "ok"),
         ({"status": STATUS._replace(locked=True, lock_reason="idle")}, "agent.lock", "note"),
         ({"storing": [8]}, "agent.alone", "error"),
         ({"serving": [], "storing": [8], "status": None}, "agent.alone", "error"),
@@ -60,12 +126,12 @@ AGENTS = RunningAgent("/r/agent.sock", "/s/store", [7], [7], STATUS, None, "", F
         ({"is_enabled": True, "unit": "session-3.scope"}, "agent.supervisor", "warning"),
     ],
 )
-def test_agents(changed, name, severity):
-    assert judged(replace(AGENTS, **changed))[name] == severity
+def test_agents(find, changed, name, severity):
+    assert judged(find(**changed))[name] == severity
 
 
-def test_two_agents_are_both_named():
-    found = next(iter(replace(AGENTS, storing=[8]).judge()))
+def test_two_agents_are_both_named(find):
+    found = find(storing=[8])[0]
     assert "process 7" in found.says
     assert "process 8" in found.says
     assert "`kill 7 8`" in found.remedy
@@ -76,15 +142,18 @@ def test_two_agents_are_both_named():
     [
         ({}, "`agentd serve` starts it"),
         ({"is_enabled": True}, "the first connection starts it"),
-        ({"is_awaited": True}, "the first connection starts it"),
+        ({"is_taken": True}, "the first connection starts it"),
     ],
 )
-def test_how_an_agent_that_does_not_run_is_started(changed, starts):
-    facts = replace(AGENTS, status=None, serving=[], storing=[], **changed)
-    assert [finding.says for finding in facts.judge()] == [f"no agent runs here; {starts}"]
+def test_how_an_agent_that_does_not_run_is_started(find, changed, starts):
+    found = find(status=None, serving=[], storing=[], unit=None, **changed)
+    assert [finding.says for finding in found] == [f"no agent runs here; {starts}"]
 
 
-def test_an_agent_without_a_supervisor_is_no_finding():
-    assert "agent.supervisor" not in judged(AGENTS)
-    assert "agent.supervisor" not in judged(replace(AGENTS, is_enabled=True, unit=None))
-    assert "agent.alone" not in judged(replace(AGENTS, storing=[]))
+def test_an_agent_without_a_supervisor_is_no_finding(find):
+    assert "agent.supervisor" not in judged(find())
+    assert "agent.supervisor" not in judged(find(is_enabled=True, unit=None))
+
+
+def test_that_it_is_alone_is_not_said_of_an_agent_without_a_store(find):
+    assert "agent.alone" not in judged(find(storing=[]))

@@ -5,37 +5,43 @@ from __future__ import annotations
 import os
 
 import pytest
-from msgspec.structs import replace
 
-from agentd.config import load
-from agentd.doctor.files import Folders, KeyFile, SettingsFile, Token
-from agentd.doctor.installation import Installation, Limits
-from agentd.doctor.system import FOLDER, Node
+from agentd.doctor.files import check_folders, check_key, check_settings, check_token, judge_form
 from agentd.keys import Cost, KeyFileForm
-from tests.doctor.judging import OPEN, judged
+from tests.doctor.judging import installation, judged
 from tests.other_user import NOBODY, needs_root
 
 MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("target", "failure", "severity"),
+    ("failure", "severity"),
     [
-        ("", None, "note"),
-        ("/c", None, "ok"),
-        ("/dotfiles/c", None, "ok"),
-        ("/c", "/c: there is no setting 'x'; the settings are …", "error"),
-        ("/c", "/c cannot be read: Permission denied", "error"),
+        (None, "ok"),
+        ("/c: there is no setting 'x'; the settings are …", "error"),
+        ("/c cannot be read: Permission denied", "error"),
     ],
 )
-def test_settings(target, failure, severity):
-    facts = SettingsFile("/c", target, failure)
-    assert judged(facts) == {"settings.file": severity}
+def test_settings(tmp_path, failure, severity):
+    made = installation(tmp_path)
+    made.config_path, made.config_failure = str(tmp_path / "c"), failure
+    (tmp_path / "c").touch()
+    assert judged(check_settings(made)) == {"settings.file": severity}
 
 
-def test_the_target_of_a_link_to_the_settings_is_named():
-    (finding,) = SettingsFile("/c", "/dotfiles/c", None).judge()
-    assert finding.says == "/c, a link to /dotfiles/c, can be used"
+def test_no_settings_file_is_a_note(tmp_path):
+    made = installation(tmp_path)
+    made.config_path = str(tmp_path / "c")
+    assert judged(check_settings(made)) == {"settings.file": "note"}
+
+
+def test_the_target_of_a_link_to_the_settings_is_named(tmp_path):
+    made = installation(tmp_path)
+    made.config_path = str(tmp_path / "c")
+    (tmp_path / "dotfiles").touch()
+    (tmp_path / "c").symlink_to(tmp_path / "dotfiles")
+    (finding,) = check_settings(made)
+    assert finding.says == f"{tmp_path}/c, a link to {tmp_path}/dotfiles, can be used"
 
 
 @pytest.fixture
@@ -48,13 +54,8 @@ def state(tmp_path):
     return state
 
 
-def with_state(state) -> Installation:
-    settings = load(os.devnull, socket_path="/s", state_path=str(state))
-    return Installation(settings, config_path=os.devnull, config_failure=None, limits=Limits(None, None))
-
-
 def judged_folders(state) -> dict[str, str]:
-    return judged(Folders.gather(with_state(state)))
+    return judged(check_folders(installation(state.parent)))
 
 
 ALL_PRIVATE = dict.fromkeys(("state.folder", "keys.folder", "store.folder", "store.files"), "ok")
@@ -111,50 +112,70 @@ def form(memory_bytes: int | None, *leftovers: str) -> KeyFileForm:
 
 
 @pytest.mark.parametrize(
-    ("key_form", "refusal", "expected"),
+    ("key_form", "expected"),
     [
-        (None, None, {"key.file": "note"}),
-        (None, "k is refused: it has 3 bytes; restore it", {"key.file": "error"}),
-        (form(None), None, {"key.file": "ok", "key.passphrase": "note"}),
-        (form(256 * MIB), None, {"key.file": "ok", "key.passphrase": "ok"}),
-        (form(32 * MIB), None, {"key.file": "ok", "key.passphrase": "note"}),
-        (form(256 * MIB, ".root.key.0"), None, {"key.file": "ok", "key.passphrase": "ok", "key.leftovers": "warning"}),
+        (form(None), {"key.file": "ok", "key.passphrase": "note"}),
+        (form(256 * MIB), {"key.file": "ok", "key.passphrase": "ok"}),
+        (form(32 * MIB), {"key.file": "ok", "key.passphrase": "note"}),
+        (form(256 * MIB, ".root.key.0"), {"key.file": "ok", "key.passphrase": "ok", "key.leftovers": "warning"}),
     ],
 )  # fmt: skip
-def test_the_key_file(key_form, refusal, expected):
-    assert judged(KeyFile("/k/root.key", key_form, refusal)) == expected
+def test_the_form_of_a_key_file(key_form, expected):
+    assert judged(judge_form("/k/root.key", key_form)) == expected
+
+
+def test_the_key_file(state):
+    (state / "store" / "data.mdb").unlink()
+    assert judged(check_key(installation(state.parent))) == {"key.file": "note"}
+    (state / "keys" / "root.key").write_text("abc")
+    (state / "keys" / "root.key").chmod(0o600)
+    assert judged(check_key(installation(state.parent))) == {"key.file": "error"}
 
 
 def test_a_store_without_its_key_file_is_an_error(state):
-    assert judged(KeyFile.gather(with_state(state))) == {"key.file": "error"}
+    assert judged(check_key(installation(state.parent))) == {"key.file": "error"}
 
 
 def test_the_parameters_of_a_passphrase_are_shown():
-    _, passphrase = KeyFile("k", form(256 * MIB), None).judge()
+    _, passphrase = judge_form("k", form(256 * MIB))
     assert "Argon2id, 256 MiB, 3 passes" in passphrase.says
 
 
-TOKEN = Token("/r/session-token", True, None, Node("/r", FOLDER, 0o700), None, None)
+@pytest.fixture
+def token(tmp_path):
+    """A token file as `agentctl login` leaves it."""
+    tmp_path.chmod(0o700)
+    path = tmp_path / "session-token"
+    path.touch(0o600)
+    path.write_text("a-token")
+    return path
 
 
-@pytest.mark.parametrize(
-    ("changed", "name", "severity"),
-    [
-        ({}, "token.file", "ok"),
-        ({"has_token": False}, "token.file", "note"),
-        (
-            {"refusal": "token file is refused: others have rights to it; run `chmod 600`"},
-            "token.file",
-            "error",
-        ),
-        ({"folder_fault": OPEN}, "token.folder", "warning"),
-        ({}, "token.folder", "ok"),
-        ({"variable": "AGENTD_TOKEN"}, "token.environment", "note"),
-    ],
-)
-def test_the_token_file(changed, name, severity):
-    assert judged(replace(TOKEN, **changed))[name] == severity
+def judged_token(token, **environ: str) -> dict[str, str]:
+    return judged(
+        check_token(installation(token.parent, {"AGENTD_SESSION_TOKEN_PATH": str(token)} | environ))
+    )
 
 
-def test_a_token_in_a_descriptor_is_no_finding():
-    assert "token.environment" not in judged(replace(TOKEN, variable="AGENTD_TOKEN_FD"))
+def test_a_private_token_file_is_fine(token):
+    assert judged_token(token) == {"token.file": "ok", "token.folder": "ok"}
+
+
+def test_no_token_is_a_note(token):
+    token.unlink()
+    assert judged_token(token) == {"token.file": "note", "token.folder": "ok"}
+
+
+def test_a_token_file_that_others_can_read_is_an_error(token):
+    token.chmod(0o644)
+    assert judged_token(token) == {"token.file": "error", "token.folder": "ok"}
+
+
+def test_a_token_file_that_others_can_replace_is_a_warning(token):
+    token.parent.chmod(0o777)
+    assert judged_token(token)["token.folder"] == "warning"
+
+
+def test_a_token_in_the_environment_is_a_note_and_one_in_a_descriptor_no_finding(token):
+    assert judged_token(token, AGENTD_TOKEN="a-token")["token.environment"] == "note"
+    assert "token.environment" not in judged_token(token, AGENTD_TOKEN_FD="3")

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
 
-from agentd.doctor.command import CHECKS
+from agentd import doctor
 from agentd.doctor.findings import (
     Severity,
     as_json,
@@ -17,6 +18,7 @@ from agentd.doctor.findings import (
     warning,
     worst,
 )
+from tests.doctor.judging import documented
 
 ALL = [
     ok("a.fine", "fine"),
@@ -67,15 +69,11 @@ def test_a_refusal_is_split_into_reason_and_remedy():
     assert refused("n", "it is gone") == error("n", "it is gone", "fix that")
 
 
-def test_the_names_of_the_checks_are_different():
-    names = [name for check in CHECKS for name in check.NAMES]
-    assert len(set(names)) == len(names)
-
-
 def test_the_manual_lists_every_finding():
-    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    table = manual.partition("## The doctor")[2].partition("\n## ")[0]
-    listed = set(
-        re.findall(r"`((?:\w+)\.(?:\w+))`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
-    )
-    assert listed == {name for check in CHECKS for name in check.NAMES}
+    named = set()
+    for module in Path(doctor.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            match node:
+                case ast.Call(args=[ast.Constant(value=str(name)), *_]) if re.fullmatch(r"\w+\.\w+", name):
+                    named.add(name)
+    assert documented() == named

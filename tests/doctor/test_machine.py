@@ -3,70 +3,108 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
-from msgspec.structs import replace
 
-from agentd.doctor.installation import Limits
-from agentd.doctor.machine import Clocks, Memory, may_lock
+from agentd.doctor.installation import Answer
+from agentd.doctor.machine import (
+    check_memory,
+    judge_clocks,
+    judge_cores,
+    judge_lock,
+    judge_process,
+    judge_secret,
+    judge_swap,
+    may_lock,
+)
 from agentd.sessions import Instant
-from tests.doctor.judging import NOW, STATUS, judged
+from tests.doctor.judging import NOW, STATUS, judged, with_facts
 
-CALM = Memory(Limits(8 << 20, 0), None, False, True, None, [], "core", None)
+UNLOCKED = STATUS._replace(memory_locked=False)
+NOT_SECRET = STATUS._replace(memory_secret=False)
 
 
 @pytest.mark.parametrize(
-    ("changed", "name", "severity"),
+    ("status", "limit", "may_lock_all", "severity"),
     [
-        ({}, "memory.lock", "ok"),
-        ({"limits": Limits(4096, 0)}, "memory.lock", "warning"),
-        ({"limits": Limits(4096, 0), "unlimited": True}, "memory.lock", "ok"),
-        ({"limits": Limits(4096, 0), "status": STATUS}, "memory.lock", "ok"),
-        ({"status": STATUS._replace(memory_locked=False)}, "memory.lock", "warning"),
-        ({}, "memory.secret", "ok"),
-        ({"has_secret": False}, "memory.secret", "note"),
-        ({"status": STATUS._replace(memory_secret=True), "has_secret": False}, "memory.secret", "ok"),
-        ({"status": STATUS._replace(memory_secret=False)}, "memory.secret", "note"),
-        ({"status": STATUS._replace(memory_secret=False), "has_secret": False}, "memory.secret", "note"),
-        ({}, "memory.swap", "ok"),
-        ({"swap": ["/dev/sda2"]}, "memory.swap", "ok"),
-        ({"swap": ["/dev/sda2"], "limits": Limits(0, 0)}, "memory.swap", "warning"),
-        ({"swap": ["/dev/sda2"], "status": STATUS._replace(memory_locked=False)}, "memory.swap", "warning"),
-        ({}, "memory.cores", "ok"),
-        ({"limits": Limits(8 << 20, math.inf)}, "memory.cores", "note"),
-        ({"core_pattern": "|/usr/lib/systemd/systemd-coredump %P"}, "memory.cores", "note"),
-        ({"agent_limits": Limits(8 << 20, 0), "is_closed": True}, "memory.process", "ok"),
-        ({"agent_limits": Limits(8 << 20, 0)}, "memory.process", "ok"),
-        ({"agent_limits": Limits(8 << 20, 1), "is_closed": True}, "memory.process", "warning"),
-        ({"agent_limits": Limits(8 << 20, 0), "is_closed": False}, "memory.process", "warning"),
+        (None, 8 << 20, False, "ok"),
+        (None, 4096, False, "warning"),
+        (None, 4096, True, "ok"),
+        (STATUS, 4096, False, "ok"),
+        (UNLOCKED, 8 << 20, True, "warning"),
     ],
 )
-def test_memory(changed, name, severity):
-    assert judged(replace(CALM, **changed))[name] == severity
+def test_locked_memory(status, limit, may_lock_all, severity):
+    assert judged([judge_lock(status, limit, may_lock_all)]) == {"memory.lock": severity}
+
+
+@pytest.mark.parametrize(
+    ("status", "has_secret", "severity"),
+    [
+        (None, True, "ok"),
+        (None, False, "note"),
+        (STATUS._replace(memory_secret=True), False, "ok"),
+        (NOT_SECRET, True, "note"),
+        (NOT_SECRET, False, "note"),
+    ],
+)
+def test_secret_memory(status, has_secret, severity):
+    assert judged(judge_secret(status, has_secret)) == {"memory.secret": severity}
 
 
 def test_an_agent_that_does_not_say_whether_its_memory_is_secret_is_an_older_one():
-    assert "memory.secret" not in judged(replace(CALM, status=STATUS))
+    assert list(judge_secret(STATUS, True)) == []
 
 
-def test_whether_the_unit_or_the_kernel_refuses_secret_memory_is_named():
-    def says(**changed: object) -> str:
-        facts = replace(CALM, status=STATUS._replace(memory_secret=False), **changed)
-        return next(finding.says for finding in facts.judge() if finding.name == "memory.secret")
-
-    assert "because its unit refuses it" in says()
-    assert "because this kernel or a limit refuses it" in says(has_secret=False)
+@pytest.mark.parametrize(("has_secret", "refuser"), [(True, "its unit"), (False, "this kernel or a limit")])
+def test_whether_the_unit_or_the_kernel_refuses_secret_memory_is_named(has_secret, refuser):
+    (found,) = judge_secret(NOT_SECRET, has_secret)
+    assert f"because {refuser} refuses it" in found.says
 
 
-def test_a_hidden_process_is_no_finding():
-    assert "memory.process" not in judged(replace(CALM, agent_limits=Limits(None, None)))
-    assert "memory.process" not in judged(CALM)
+@pytest.mark.parametrize(
+    ("swap", "is_locked", "severity"),
+    [([], False, "ok"), (["/dev/sda2"], True, "ok"), (["/dev/sda2"], False, "warning")],
+)
+def test_swap(swap, is_locked, severity):
+    assert judged([judge_swap(swap, is_locked)]) == {"memory.swap": severity}
+
+
+COREDUMP = "|/usr/lib/systemd/systemd-coredump %P"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "limit", "severity"),
+    [("core", 0, "ok"), ("core", math.inf, "note"), (COREDUMP, 0, "note")],
+)
+def test_cores(pattern, limit, severity):
+    assert judged([judge_cores(pattern, limit)]) == {"memory.cores": severity}
 
 
 def test_where_cores_go_is_named_without_arguments():
-    facts = replace(CALM, core_pattern="|/usr/lib/systemd/systemd-coredump %P")
-    (says,) = (finding.says for finding in facts.judge() if finding.name == "memory.cores")
-    assert says.endswith("go to /usr/lib/systemd/systemd-coredump")
+    assert judge_cores(COREDUMP, 0).says.endswith("go to /usr/lib/systemd/systemd-coredump")
+
+
+@pytest.mark.parametrize(
+    ("core_limit", "is_closed", "expected"),
+    [
+        (0, True, {"memory.process": "ok"}),
+        (0, None, {"memory.process": "ok"}),
+        (1, True, {"memory.process": "warning"}),
+        (0, False, {"memory.process": "warning"}),
+        (None, None, {}),
+    ],
+)
+def test_the_process_of_the_agent(core_limit, is_closed, expected):
+    assert judged(judge_process(core_limit, is_closed)) == expected
+
+
+def test_memory_is_judged_whether_or_not_an_agent_runs(tmp_path):
+    names = {"memory.lock", "memory.secret", "memory.swap", "memory.cores"}
+    assert set(judged(check_memory(with_facts(tmp_path, serving=[])))) == names
+    running = with_facts(tmp_path, serving=[os.getpid()], answer=Answer(NOT_SECRET))
+    assert set(judged(check_memory(running))) == names | {"memory.process"}
 
 
 def test_the_right_to_lock_memory_is_read_from_the_capabilities():
@@ -75,7 +113,7 @@ def test_the_right_to_lock_memory_is_read_from_the_capabilities():
     assert not may_lock("")
 
 
-TIME = Clocks(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
+TIME = {"now": Instant(NOW, 100.0, "boot"), "newest": NOW - 10, "status": STATUS}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +136,8 @@ TIME = Clocks(Instant(NOW, 100.0, "boot"), NOW - 10, STATUS)
     ],
 )
 def test_the_clock(changed, name, severity):
-    assert judged(replace(TIME, **changed))[name] == severity
+    assert judged(judge_clocks(**TIME | changed))[name] == severity
 
 
 def test_without_agent_and_store_the_clock_has_two_findings():
-    assert judged(replace(TIME, newest=None, status=None)) == {"clock.year": "ok", "clock.boot": "ok"}
+    assert judged(judge_clocks(TIME["now"], None, None)) == {"clock.year": "ok", "clock.boot": "ok"}

@@ -7,28 +7,42 @@ import os
 import pytest
 from msgspec.structs import replace
 
-from agentd.doctor.start import Start, obstacle
-from tests.doctor.judging import judged
+from agentd.doctor.start import check_start, obstacle
+from tests.doctor.judging import installation, judged
 from tests.other_user import NOBODY, as_user, needs_root
 
-FINE = Start("/s", None, "/r/s", None, "", None, "", None)
+FINE = {"start.state": "ok", "start.socket": "ok"}
+
+
+def test_a_start_that_works(tmp_path):
+    tmp_path.chmod(0o700)
+    (tmp_path / "v").mkdir(0o711)
+    (tmp_path / "passphrase").touch(0o600)
+    (tmp_path / "passphrase").write_text("long enough to be taken")
+    made = installation(tmp_path)
+    assert judged(check_start(made)) == FINE
+    made.settings = replace(
+        made.settings, verify_socket_path=f"{tmp_path}/v/s", passphrase_file=f"{tmp_path}/passphrase"
+    )
+    assert judged(check_start(made)) == FINE | {"start.verify": "ok", "start.passphrase": "ok"}
 
 
 @pytest.mark.parametrize(
-    ("changed", "expected"),
+    ("setting", "value", "name"),
     [
-        ({}, {}),
-        ({"state": "/s cannot be written; do"}, {"start.state": "error"}),
-        ({"socket": "/r cannot be written; do"}, {"start.socket": "error"}),
-        ({"verify_path": "/v"}, {"start.verify": "ok"}),
-        ({"verify_path": "/v", "verify": "no group; do"}, {"start.verify": "error"}),
-        ({"passphrase_file": "/p"}, {"start.passphrase": "ok"}),
-        ({"passphrase_file": "/p", "passphrase": "none; do"}, {"start.passphrase": "error"}),
+        ("state_path", "/open/state", "start.state"),
+        ("socket_path", "/open/s", "start.socket"),
+        ("verify_socket_path", "/open/v", "start.verify"),
+        ("passphrase_file", "/nothing", "start.passphrase"),
     ],
 )
-def test_each_obstacle_is_an_error_and_says_what_to_do(changed, expected):
-    facts = replace(FINE, **changed)
-    assert judged(facts) == {"start.state": "ok", "start.socket": "ok"} | expected
+def test_each_obstacle_is_an_error_and_says_what_to_do(tmp_path, setting, value, name):
+    tmp_path.chmod(0o700)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    made = installation(tmp_path)
+    made.settings = replace(made.settings, **{setting: f"{tmp_path}{value}"})
+    assert judged(check_start(made)) == FINE | {name: "error"}
 
 
 def test_with_no_obstacle_nothing_is_created(tmp_path):

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
 
-from agentd.doctor.units import Units, program_of
-from tests.doctor.judging import judged
+from agentd.doctor.units import check_units, judge_lingering, program_of
+from tests.doctor.judging import installation, judged
 
 SERVICE = 'ExecStart="/v/bin/python" -I -m agentd serve\nReadWritePaths="-/s/agentd" "-%t/agentd"\n'
-UNITS = Units(
-    {"agentd.socket": "", "agentd.service": SERVICE},
-    True, "/v/bin/python", True, "/s/agentd", {"agentd": "/b/agentd", "agentctl": "/b/agentctl"}, True,
-)  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with both units, the socket enabled, and both commands."""
+    units, commands = tmp_path / "systemd" / "user", tmp_path / "bin"
+    (units / "sockets.target.wants").mkdir(parents=True)
+    commands.mkdir()
+    for command in ("agentd", "agentctl", "python"):
+        (commands / command).touch(0o755)
+    for name in ("agentd.socket", "sockets.target.wants/agentd.socket"):
+        (units / name).touch()
+    write_service(tmp_path, f"{tmp_path}/state")
+    return tmp_path
+
+
+def write_service(home, state: str) -> None:
+    text = f'ExecStart="{home}/bin/python" -I -m agentd serve\nReadWritePaths="-{state}" "-%t/agentd"\n'
+    (home / "systemd" / "user" / "agentd.service").write_text(text)
+
+
+def judged_units(home, **settings: str) -> dict[str, str]:
+    made = installation(home, {"PATH": f"{home}/bin"}, **settings)
+    made.unit_folders = [home / "nothing", home / "systemd" / "user"]
+    found = judged(check_units(made))
+    found.pop("user.lingering", None)
+    return found
+
+
+FINE = dict.fromkeys(("path.commands", "units.files", "units.enabled", "units.program", "units.state"), "ok")
+
+
+def test_units_as_they_are_installed(home):
+    assert judged_units(home) == FINE
 
 
 @pytest.mark.parametrize(
-    ("changed", "name", "severity"),
+    ("removed", "changed"),
     [
-        ({}, "units.files", "ok"),
-        ({"units": {}}, "units.files", "note"),
-        ({"units": {"agentd.socket": ""}}, "units.files", "error"),
-        ({}, "units.enabled", "ok"),
-        ({"is_enabled": False}, "units.enabled", "warning"),
-        ({}, "units.program", "ok"),
-        ({"has_program": False}, "units.program", "error"),
-        ({"has_program": False, "program": ""}, "units.program", "error"),
-        ({}, "units.state", "ok"),
-        ({"state_path": "/t/agentd"}, "units.state", "error"),
-        ({"state_path": "/s"}, "units.state", "error"),
-        ({}, "user.lingering", "ok"),
-        ({"lingers": False}, "user.lingering", "note"),
-        ({}, "path.commands", "ok"),
-        ({"commands": {"agentd": "/b/agentd", "agentctl": None}}, "path.commands", "warning"),
+        ("systemd/user/sockets.target.wants/agentd.socket", {"units.enabled": "warning"}),
+        ("bin/python", {"units.program": "error"}),
+        ("bin/agentctl", {"path.commands": "warning"}),
     ],
 )
-def test_units(changed, name, severity):
-    assert judged(replace(UNITS, **changed))[name] == severity
+def test_what_is_missing_is_found(home, removed, changed):
+    (home / removed).unlink()
+    assert judged_units(home) == FINE | changed
+
+
+def test_a_program_without_the_right_to_execute_it_is_an_error(home):
+    (home / "bin" / "python").chmod(0o644)
+    assert judged_units(home) == FINE | {"units.program": "error"}
+
+
+def test_a_service_that_starts_nothing_is_an_error(home):
+    service = home / "systemd" / "user" / "agentd.service"
+    service.write_text(service.read_text().partition("\n")[2])
+    assert judged_units(home) == FINE | {"units.program": "error"}
+
+
+def test_one_unit_without_the_other_is_an_error_and_none_a_note(home):
+    (home / "systemd" / "user" / "agentd.service").unlink()
+    assert judged_units(home) == {"path.commands": "ok", "units.files": "error"}
+    (home / "systemd" / "user" / "agentd.socket").unlink()
+    assert judged_units(home) == {"path.commands": "ok", "units.files": "note"}
+
+
+@pytest.mark.parametrize("state", ["/t/agentd", "/s"])
+def test_a_state_folder_that_the_service_may_not_write_to_is_an_error(home, state):
+    write_service(home, "/s/agentd")
+    assert judged_units(home, state_path="/s/agentd") == FINE
+    assert judged_units(home, state_path=state) == FINE | {"units.state": "error"}
+
+
+def test_a_state_folder_with_characters_that_systemd_escapes_is_found(home):
+    write_service(home, '/s/100%% \\"a\\"')
+    assert judged_units(home, state_path='/s/100% "a"') == FINE
+
+
+def test_lingering():
+    assert judged([judge_lingering(True)]) == {"user.lingering": "ok"}
+    assert judged([judge_lingering(False)]) == {"user.lingering": "note"}
 
 
 def test_the_program_of_a_unit_is_read_as_systemd_reads_it():
@@ -44,13 +97,3 @@ def test_the_program_of_a_unit_is_read_as_systemd_reads_it():
     assert program_of("ExecStart=/v/bin/python -I\n") == "/v/bin/python"
     assert program_of('ExecStart="/of 100%% & co/\\"x\\"/\\\\y" -I\n') == '/of 100% & co/"x"/\\y'
     assert program_of("[Service]\n") == ""
-
-
-def test_without_systemd_lingering_means_nothing():
-    assert "user.lingering" not in judged(replace(UNITS, lingers=None))
-
-
-def test_a_state_folder_with_characters_that_systemd_escapes_is_found():
-    service = SERVICE.replace("/s/agentd", '/s/100%% \\"a\\"')
-    facts = replace(UNITS, units=UNITS.units | {"agentd.service": service}, state_path='/s/100% "a"')
-    assert judged(facts)["units.state"] == "ok"
