@@ -37,17 +37,8 @@ class _Given(NamedTuple):
     log_level: str | None
     log_format: str | None
 
-    def settings(
-        self, socket_path: str | None, state_path: str | None, passphrase_file: str | None = None
-    ) -> Settings:
-        return load(
-            self.config_path,
-            socket_path=socket_path,
-            state_path=state_path,
-            passphrase_file=passphrase_file,
-            log_level=self.log_level,
-            log_format=self.log_format,
-        )
+    def settings(self, **flags: str | None) -> Settings:
+        return load(self.config_path, log_level=self.log_level, log_format=self.log_format, **flags)
 
 
 @click.group(
@@ -99,20 +90,14 @@ def _with_passphrase(command: Callable[..., R]) -> Callable[..., R]:
 @agentd.command()
 @_with_paths
 @_with_passphrase
-def serve(
-    given: _Given,
-    socket_path: str | None,
-    state_path: str | None,
-    passphrase_file: str | None,
-    passphrase_descriptor: int | None,
-) -> None:
+def serve(given: _Given, passphrase_descriptor: int | None, **flags: str | None) -> None:
     """Serve in the foreground until SIGTERM, SIGINT or SIGHUP.
 
     The first start makes a key file and a store, and says where. If the key file has a passphrase, the agent
     starts locked, unless it gets the passphrase from one of these options, from `passphrase_file` in the
     settings, or from the systemd credential agentd.passphrase. SIGUSR1 locks it.
     """
-    settings = given.settings(socket_path, state_path, passphrase_file)
+    settings = given.settings(**flags)
     from . import main, process  # trio, lmdb and libsodium, which `agentd --help` does not need
 
     if systemd.watchdog_seconds() is not None:
@@ -129,20 +114,18 @@ def serve(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def init(
     given: _Given,
-    socket_path: str | None,
-    state_path: str | None,
-    passphrase_file: str | None,
     passphrase_descriptor: int | None,
     fresh: bool,
     wants_passphrase: bool,
     yes: bool,
+    **flags: str | None,
 ) -> None:
     """Make the key file and the store, without serving.
 
     What exists stays. A passphrase protects a new key file; `agentctl passwd` sets, changes or removes one
     later.
     """
-    settings = given.settings(socket_path, state_path, passphrase_file)
+    settings = given.settings(**flags)
     if fresh and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--fresh deletes every session; confirm with --yes.")
@@ -165,11 +148,10 @@ _DOCTOR_EXIT_CODES = "\b\nExit codes, beside those of `agentd --help`:\n" + "\n"
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(
     given: _Given,
-    socket_path: str | None,
-    state_path: str | None,
     passphrase_file: str | None,
     passphrase_descriptor: int | None,
     as_json: bool,
+    **flags: str | None,
 ) -> int:
     """Find problems on this system, and say what to do about them.
 
@@ -185,10 +167,10 @@ def doctor(
         raise click.UsageError("give --passphrase-file or --passphrase-fd, not both")
     config_path, failure = given.config_path or paths.config_path(), None
     try:
-        settings = given.settings(socket_path, state_path)
+        settings = given.settings(**flags)
     except ConfigError as error:
         failure = error.sentence
-        settings = load(os.devnull, socket_path=socket_path, state_path=state_path)
+        settings = load(os.devnull, **flags)
     from .doctor import command
 
     _collect_garbage()

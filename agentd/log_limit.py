@@ -48,22 +48,6 @@ class _Subject:
         self.suppressed = 0
         self.logger, self.level, self.message = "", logging.NOTSET, ""
 
-    def count(self, record: logging.LogRecord, message: str) -> None:
-        self.suppressed += 1
-        self.logger, self.level, self.message = record.name, record.levelno, message
-
-    def sum_up(self, template: str) -> logging.LogRecord | None:
-        """The line with the count; None if nothing was left out."""
-        if not self.suppressed:
-            return None
-        text = template.format(self.message, self.suppressed)
-        self.suppressed, self.message = 0, ""
-        return logging.LogRecord(self.logger, self.level, "", 0, text, None, None)
-
-    def wait_longer(self, now: float) -> None:
-        self.interval = min(self.interval * 2, MAX_INTERVAL_SECONDS)
-        self.until = now + self.interval
-
 
 class _Kind:
     """The lines of one template."""
@@ -81,19 +65,22 @@ class _Kind:
             return True
         if subject is None:
             subject = self.subjects.setdefault(_OTHERS, _Subject(now))
-        subject.count(record, text)
+        subject.suppressed += 1
+        subject.logger, subject.level, subject.message = record.name, record.levelno, text
         return False
 
     def sum_up(self, now: float) -> Iterator[logging.LogRecord]:
         for text, subject in list(self.subjects.items()):
             if subject.until > now:
                 continue
-            summary = subject.sum_up(_OTHER if text is _OTHERS else _SAME)
-            if summary is None:
+            if not subject.suppressed:
                 del self.subjects[text]
-            else:
-                subject.wait_longer(now)
-                yield summary
+                continue
+            line = (_OTHER if text is _OTHERS else _SAME).format(subject.message, subject.suppressed)
+            yield logging.LogRecord(subject.logger, subject.level, "", 0, line, None, None)
+            subject.suppressed, subject.message = 0, ""
+            subject.interval = min(subject.interval * 2, MAX_INTERVAL_SECONDS)
+            subject.until = now + subject.interval
 
     def is_idle(self, now: float) -> bool:
         """Whether it can be dropped: a new one would behave the same."""

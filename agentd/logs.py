@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from io import UnsupportedOperation
 from typing import TextIO
 
@@ -47,8 +48,7 @@ class LogWriter:
     Args:
         stream: written to through its descriptor, if it has one.
         describe_loss: returns the line that says how many are missing.
-        between_lines: called in the thread before it waits; returns the seconds until it wants to be called
-            again, or None.
+        between_lines: called in the thread before it waits; returns the seconds until the next call, or None.
     """
 
     def __init__(
@@ -109,7 +109,11 @@ class LogWriter:
                 text, lines = self._waiting.popleft()
                 self._characters -= len(text) - 1
                 self._is_writing = True
-            is_written = self._try_to_write(text)
+            is_written = True
+            try:
+                self._write(text)
+            except (OSError, ValueError):  # no reader, a full disk, a closed stream
+                is_written = False
             with self._changed:
                 self._is_writing = False
                 if not is_written:
@@ -117,13 +121,6 @@ class LogWriter:
                 elif not self._waiting:
                     self._append_loss()
                 self._changed.notify_all()
-
-    def _try_to_write(self, text: str) -> bool:
-        try:
-            self._write(text)
-        except (OSError, ValueError):  # no reader, a full disk, a closed stream
-            return False
-        return True
 
 
 def _writing_to(stream: TextIO) -> Callable[[str], object]:
@@ -187,10 +184,8 @@ class LogHandler(logging.Handler):
             if self._limit.admits(record, time.monotonic()):
                 self._writer.put(self.format(record))
         except Exception:  # arguments that do not fit the template; logging itself would print that, and wait
-            template = f"a log record could not be formatted: {record.msg!s}"
-            self._writer.put(
-                self.format(logging.LogRecord(record.name, record.levelno, "", 0, template, None, None))
-            )
+            text = f"a log record could not be formatted: {record.msg!s}"
+            self._writer.put(self.format(_record(text, record.levelno, record.name)))
 
     def say(self, text: str) -> None:
         """Write text as it is, after everything logged before, even if the queue is full."""
@@ -198,30 +193,30 @@ class LogHandler(logging.Handler):
 
     def finish(self, seconds: float) -> None:
         """Write what is queued and what was counted, in that many seconds at most."""
-        self.acquire()
-        try:
-            for record in self._limit.due(math.inf):
-                self._writer.put(self.format(record))
-        finally:
-            self.release()
+        self._put_due(math.inf)
         self._writer.flush(seconds)
 
-    def _sum_up(self) -> float | None:
+    def _put_due(self, now: float) -> float:
+        """Write the counts that are due; returns when the next are."""
         self.acquire()
         try:
-            now = time.monotonic()
             for record in self._limit.due(now):
                 self._writer.put(self.format(record))
-            due = self._limit.next_due() - now
-        except RuntimeError:  # a garbage collection happened here and logged something
-            return 1.0
+            return self._limit.next_due()
         finally:
             self.release()
-        return None if due == math.inf else due
+
+    def _sum_up(self) -> float | None:
+        now = time.monotonic()
+        try:
+            due = self._put_due(now)
+        except RuntimeError:  # a garbage collection happened here and logged something
+            return 1.0
+        return None if due == math.inf else due - now
 
     def _describe_loss(self, lines: int) -> str:
         text = f"log: {lines} lines are missing here: they could not be written"
-        return self.format(logging.LogRecord(LOGGER.name, logging.WARNING, "", 0, text, None, None))
+        return self.format(_record(text, logging.WARNING))
 
 
 def configure(level: str, form: str = "auto") -> logging.Logger:
@@ -260,11 +255,14 @@ def log_fatal(sentence: str, trace: str = "") -> None:
             if trace:
                 handler.say(trace)
             if isinstance(handler.formatter, JsonFormatter | JournalFormatter):
-                record = logging.LogRecord(LOGGER.name, logging.ERROR, "", 0, sentence, None, None)
-                handler.say(handler.format(record))
+                handler.say(handler.format(_record(sentence, logging.ERROR)))
             else:
                 handler.say(f"agentd: {sentence}")
     finish()
+
+
+def _record(text: str, level: int, name: str = LOGGER.name) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, text, None, None)
 
 
 def _log_unraisable(unraisable: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> None:
@@ -279,14 +277,8 @@ def _handler(form: str) -> logging.Handler:
         return logging.NullHandler()
     if form == "json":
         return LogHandler(sys.stderr, JsonFormatter())
-    if _is_journal(sys.stderr):
-        return LogHandler(sys.stderr, JournalFormatter("%(message)s"))
+    with suppress(OSError):  # the embedding program replaced standard error
+        if systemd.is_journal(sys.stderr.fileno()):
+            return LogHandler(sys.stderr, JournalFormatter("%(message)s"))
     readable = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
     return LogHandler(sys.stderr, readable)
-
-
-def _is_journal(stream: TextIO) -> bool:
-    try:
-        return systemd.is_journal(stream.fileno())
-    except OSError:  # the embedding program replaced standard error
-        return False
