@@ -55,7 +55,6 @@ SELDOM = {
 SELDOM |= {
     f"agentd_client.{name}"
     for name in (
-        "transport.attempts",
         "transport.repeating",
         "file_locks",
         "token_file.folder",

@@ -15,7 +15,7 @@ from agentd_client.errors import (
 )
 from agentd_client.protocol import methods
 from agentd_client.protocol.wire import Method
-from agentd_client.transport.attempts import Attempts
+from agentd_client.transport.repeating import Attempts
 
 EVERY_METHOD = [found for found in vars(methods).values() if isinstance(found, Method)]
 CHANGES = [method for method in EVERY_METHOD if not method.repeatable]

@@ -22,8 +22,8 @@ from agentd_client.errors import (
     RequestError,
 )
 from agentd_client.transport import repeating
+from agentd_client.transport.connection import MAX_CONNECTIONS
 from agentd_client.transport.events import Events
-from agentd_client.transport.pool import MAX_CONNECTIONS
 from tests.client.flavours import run
 from tests.client.scripted import STATUS, Peer, ScriptedAgent
 

@@ -52,10 +52,7 @@ SLOW |= {"socket", "subprocess", "tempfile", "threading", "typing", "urllib"}
 FOR_SESSIONS = {"contextlib", "enum", "functools"}
 
 # What a call needs that meets no trouble, and what a session needs that is read.
-TROUBLE = {
-    f"agentd_client.{name}"
-    for name in ("transport.attempts", "transport.repeating", "versions", "file_locks")
-}
+TROUBLE = {f"agentd_client.{name}" for name in ("transport.repeating", "versions", "file_locks")}
 TROUBLE |= {
     "agentd_client.token_file.renewal",
     "agentd_client.transport.events",

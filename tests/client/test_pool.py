@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agentd_client.errors import ClientClosedError
-from agentd_client.transport.attempts import Attempts
-from agentd_client.transport.connection import Connection
-from agentd_client.transport.pool import MAX_CONNECTIONS, Pool, ProcessPools, Waiter
+from agentd_client.transport.connection import MAX_CONNECTIONS, Connection
+from agentd_client.transport.pool import Pool, ProcessPools, Waiter
+from agentd_client.transport.repeating import Attempts
 from tests.calls import calls
 from tests.client.scripted import ScriptedAgent
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentd_client import Client
 from agentd_client.aio import AsyncClient
-from agentd_client.transport.pool import MAX_CONNECTIONS
+from agentd_client.transport.connection import MAX_CONNECTIONS
 from tests.client.flavours import BACKENDS
 from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent, answers
 from tests.forking import in_child

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ..protocol.exchange import Answer
     from ..protocol.wire import Call
-    from .attempts import Attempts
+    from .repeating import Attempts
 
     T = TypeVar("T")
 
@@ -53,6 +53,10 @@ else:
 
 INTRODUCTION = HELLO.call(client=f"agentd-client {__version__}", protocol=PROTOCOL_VERSION)
 """How the client introduces itself."""
+
+MAX_CONNECTIONS = 16
+"""Per client and process, so that as many threads can call in parallel. The agent takes 256 from all its
+peers, and 32 from one other user at the verify socket."""
 
 _PEERCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 

@@ -17,7 +17,7 @@ from ..protocol.exchange import Exchange
 from ..protocol.wire import error_from_wire
 from .connection import Connection
 from .pool import Pool
-from .repeating import carry_out, run
+from .repeating import Attempts, carry_out, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..protocol.exchange import Answer
     from ..protocol.results import Event
     from ..protocol.wire import Call
-    from .attempts import Attempts
     from .connection import Steps
 
     T = TypeVar("T")

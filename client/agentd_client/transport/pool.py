@@ -12,18 +12,14 @@ from time import monotonic
 
 from .. import paths
 from ..errors import ClientClosedError, LocalParamsError
-from .connection import Connection
+from .connection import MAX_CONNECTIONS, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ..protocol.wire import Method
-    from .attempts import Attempts
-
-MAX_CONNECTIONS = 16
-"""Per client and process, so that as many threads can call in parallel. The agent takes 256 from all its
-peers, and 32 from one other user at the verify socket."""
+    from .repeating import Attempts
 
 MAX_UID = 2**32 - 2
 """uid_t has 32 bits, and chown(2) gives the last one another meaning."""
@@ -260,15 +256,14 @@ class ClientBase:
     def _attempts(
         self, method: Method[Any] | None, timeout: float | None = None, began: float | None = None
     ) -> Attempts:
-        from .attempts import Attempts  # only needed to connect, or when something goes wrong
+        from .repeating import Attempts  # only needed to connect, or when something goes wrong
 
-        timeout = self._timeout if timeout is None else timeout
         return Attempts(
             self.socket_path,
             method,
             now=monotonic() if began is None else began,
-            timeout=timeout,
-            patience=timeout if self._patience is None else self._patience,
+            timeout=self._timeout if timeout is None else timeout,
+            patience=self._patience,
         )
 
 
