@@ -9,7 +9,7 @@ import pytest
 from agentd import agent, config, log_limit, logs
 from agentd.doctor import installation
 from agentd.keys import throttle
-from agentd.locking import logind_watch
+from agentd.locking import logind
 from agentd.server import outbox, socket_file
 from agentd.sessions import journal, rules, verifier
 from agentd.store import offline_check
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
         ("operations.md", "of more than {:.0f} MiB", [offline_check.MAX_COPIED_BYTES / MIB]),
         ("operations.md", "Up to {:,} values are all opened", [offline_check.MAX_OPENED]),
         ("operations.md", "for up to `drain_seconds` ({:g} by default)", [config.DEFAULT_DRAIN_SECONDS]),
-        ("operations.md", "waits up to {:g} s until the keys are gone", [logind_watch.LOCK_SECONDS]),
+        ("operations.md", "waits up to {:g} s until the keys are gone", [logind.LOCK_SECONDS]),
         ("operations.md", "waits 1, 2, 4 … {:g} s before", [throttle.MAX_DELAY_SECONDS]),
         ("operations.md", "every process waits up to {:g} s.", [throttle.MAX_PAUSE_SECONDS]),
         ("operations.md", "{:.0f} KiB wait in memory", [logs.MAX_WAITING_CHARACTERS / 1024]),

@@ -5,8 +5,18 @@ gone.
 """
 
 from .lock_mark import LockMark
-from .logind import watch_logind
-from .triggers import ASKED, IDLE, SCREEN_LOCK, SIGNAL, START, SUSPEND, IdleTimer, Lock, watch_signal
+from .triggers import (
+    ASKED,
+    IDLE,
+    SCREEN_LOCK,
+    SIGNAL,
+    START,
+    SUSPEND,
+    IdleTimer,
+    Lock,
+    watch_logind,
+    watch_signal,
+)
 
 __all__ = [
     "ASKED",

@@ -63,9 +63,15 @@ class BusConnection:
             with trio.fail_after(ANSWER_SECONDS):
                 await self._send(message.serialise(serial))
                 await answer.came.wait()
-            return answer.body()
+            if answer.message is None:
+                raise trio.BrokenResourceError("the bus hung up")
+            body: tuple[Any, ...] = unwrap_msg(answer.message)
+            return body
+        except DBusErrorResponse as error:
+            _close(answer.descriptors)
+            raise RefusedError(str(error.name), str(error.data[0]) if error.data else "") from None
         except BaseException:
-            answer.close()  # the reply may have arrived at the moment of a cancellation
+            _close(answer.descriptors)  # the reply may have arrived at the moment of a cancellation
             raise
         finally:
             del self._answers[serial]
@@ -100,7 +106,9 @@ class BusConnection:
             if header.message_type in _REPLIES:
                 answer = self._answers.get(header.fields.get(HeaderFields.reply_serial))
                 if answer is not None and not answer.came.is_set():
-                    answer.take(Message.from_buffer(content, fds=descriptors), descriptors)
+                    answer.message = Message.from_buffer(content, fds=descriptors)
+                    answer.descriptors = descriptors
+                    answer.came.set()
                     return True
             # A signal without a destination was routed by a match rule, which names a sender that the bus
             # guarantees. Anyone can send a look-alike to a destination (D-Bus specification, "Message Bus
@@ -133,34 +141,14 @@ class BusConnection:
             content += piece
         return content
 
-    def _end(self) -> None:
-        for answer in self._answers.values():
-            answer.came.set()
-
 
 class _Answer:
-    """The reply that a call waits for; empty if the connection ended first."""
+    """The reply that a call waits for; there is no message if the connection ended first."""
 
     def __init__(self) -> None:
         self.came = trio.Event()
-        self._message: Message | None = None
-        self._descriptors: list[FileDescriptor] = []
-
-    def take(self, message: Message, descriptors: list[FileDescriptor]) -> None:
-        self._message, self._descriptors = message, descriptors
-        self.came.set()
-
-    def body(self) -> tuple[Any, ...]:
-        if self._message is None:
-            raise trio.BrokenResourceError("the bus hung up")
-        try:
-            body: tuple[Any, ...] = unwrap_msg(self._message)
-        except DBusErrorResponse as error:
-            raise RefusedError(str(error.name), str(error.data[0]) if error.data else "") from None
-        return body
-
-    def close(self) -> None:
-        _close(self._descriptors)
+        self.message: Message | None = None
+        self.descriptors: list[FileDescriptor] = []
 
 
 @asynccontextmanager
@@ -184,7 +172,8 @@ async def connected(address: str) -> AsyncIterator[BusConnection]:
                 nursery.cancel_scope.cancel()
     finally:
         # Ends calls of other tasks that are waiting; later ones find the socket closed.
-        connection._end()
+        for answer in connection._answers.values():
+            answer.came.set()
 
 
 async def _authenticate(stream: trio.SocketStream) -> None:

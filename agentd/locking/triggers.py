@@ -1,7 +1,8 @@
-"""Why an agent is locked, and the triggers that need no system bus: idleness and a signal."""
+"""Why an agent is locked, and what locks it automatically: idleness, a signal, suspend and screen lock."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -92,3 +93,28 @@ async def watch_signal(lock: Lock, signals: AsyncIterator[int]) -> None:
     """
     async for _ in signals:
         await lock(SIGNAL)
+
+
+async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, logger: logging.Logger) -> None:
+    """Lock the agent at logind's signals, until cancelled; reconnects when the bus goes away.
+
+    Without a bus, logind or jeepney the agent runs all the same, and its log says once that suspend and
+    screen lock do not lock it. Returns if there is nothing to wait for: both are off, or jeepney is missing.
+
+    Args:
+        lock: locks the agent. What it raises is logged, and the machine sleeps all the same.
+        on_suspend: whether to lock before the machine sleeps, and to delay the suspend for that.
+        on_screen_lock: whether to lock when one of this user's sessions is locked.
+        logger: says what is missing.
+    """
+    if not (on_suspend or on_screen_lock):
+        return
+    try:
+        from .logind import watch  # jeepney is optional
+    except ImportError as error:
+        logger.warning(
+            "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
+            error.name,
+        )
+        return
+    await watch(lock, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)

@@ -20,7 +20,7 @@ from agentd.config import load
 from agentd.keys import Cost, KeyRing, throttle
 from agentd.keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from agentd.locking import LockMark
-from agentd.locking.logind_watch import LOCK_SECONDS
+from agentd.locking.logind import LOCK_SECONDS
 from agentd.main import running_core
 from agentd.sessions import Subscribers
 from agentd.sessions.records import ACTIONS_PATH, AuditRecord

@@ -10,7 +10,7 @@ from tests.agentctl.running import without_coverage
 SERVING = "import trio, agentd.__main__, agentd.cli, agentd.main"
 NEEDED_LATER = {
     "agentd.doctor",
-    "agentd.locking.logind_watch",
+    "agentd.locking.logind",
     "agentd_client.blocking",
     "asyncio",
     "cffi",

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-import agentd.locking.logind as logind
-from agentd.locking import SCREEN_LOCK, SUSPEND, logind_watch, watch_logind
+from agentd.locking import SCREEN_LOCK, SUSPEND, logind, watch_logind
 from tests.locking.cancelling import CancelAt
 
 OURS = [("sleep", "agentd", "wipe keys before sleep", "delay")]
@@ -241,13 +240,13 @@ async def test_after_a_connection_that_lasted_the_pauses_are_short_again(
     pauses = recorded_pauses(monkeypatch)
 
     @asynccontextmanager
-    async def lost_after_a_while():
+    async def lost_after_a_while(address):
         if len(pauses) in (3, 5):
             await trio.sleep_until(trio.current_time() + {3: 59, 5: 61}[len(pauses)])
         raise trio.BrokenResourceError
         yield
 
-    monkeypatch.setattr(logind_watch, "system_bus", lost_after_a_while)
+    monkeypatch.setattr(logind, "connected", lost_after_a_while)
     await attempts(lock, logger, 200.0)
     assert pauses[:8] == [1, 2, 4, 8, 16, 1, 2, 4]
 
@@ -298,7 +297,7 @@ async def test_connecting_to_a_broken_bus_is_retried_with_growing_pauses(
 
 async def test_without_jeepney_it_logs_that_and_returns(lock, logger, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "jeepney", None)
-    for name in ("logind_watch", "bus_connection"):
+    for name in ("logind", "bus_connection"):
         monkeypatch.delitem(sys.modules, f"agentd.locking.{name}", raising=False)
     await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
     assert [record.getMessage() for record in caplog.records] == [

@@ -7,17 +7,26 @@ import os
 
 import pytest
 import trio
+from jeepney import DBusAddress, HeaderFields, Message, new_signal
 
 from agentd.locking import SCREEN_LOCK, SUSPEND
 from agentd.locking.bus_connection import RefusedError
-from agentd.locking.logind_watch import OPERATION_IN_PROGRESS, LogindWatch, Name, Signal
+from agentd.locking.logind import OPERATION_IN_PROGRESS, LogindWatch, Name
 from agentd_client.errors import StoreError
 
 LOCK_SECONDS = 4  # promised in docs/security.md, so it is not imported
 
-SLEEP = Signal("/org/freedesktop/login1", Name.MANAGER, "PrepareForSleep", (True,))
-AWAKE = SLEEP._replace(body=(False,))
-SCREEN = Signal("/org/freedesktop/login1/session/c1", "org.freedesktop.login1.Session", "Lock", ())
+
+def signal(interface: str, member: str, *body: object, path: str = "/org/freedesktop/login1") -> Message:
+    message = new_signal(DBusAddress(path, interface=interface), member)
+    message.body = body
+    return message
+
+
+SLEEP = signal(Name.MANAGER, "PrepareForSleep", True)
+AWAKE = signal(Name.MANAGER, "PrepareForSleep", False)
+SESSION = "/org/freedesktop/login1/session/c1"
+SCREEN = signal("org.freedesktop.login1.Session", "Lock", path=SESSION)
 
 
 class FakeInhibitor:
@@ -28,33 +37,33 @@ class FakeInhibitor:
 
 
 class FakeBus:
+    """A connection to a bus with logind on it."""
+
     def __init__(self) -> None:
-        self.say, self._signals = trio.open_memory_channel[Signal](math.inf)
+        self.say, self._signals = trio.open_memory_channel[Message](math.inf)
         self.inhibitors: list[FakeInhibitor] = []
         self.refusal: Exception | None = None
         self.uid: int | None = None
 
-    async def subscribe(self, *, on_suspend, on_screen_lock):
+    async def call(self, message: Message) -> tuple[object, ...]:
         await trio.lowlevel.checkpoint()
+        match message.header.fields[HeaderFields.member]:
+            case "AddMatch":
+                return ()
+            case "NameHasOwner":
+                return (True,)
+            case "Inhibit":
+                if self.refusal is not None:
+                    raise self.refusal
+                self.inhibitors.append(FakeInhibitor())
+                return (self.inhibitors[-1],)
+            case "Get":
+                if self.uid is None:
+                    raise trio.BrokenResourceError
+                return (("(uo)", (self.uid, "/org/freedesktop/login1/user/_0")),)
+        raise AssertionError(message)
 
-    async def has_logind(self):
-        await trio.lowlevel.checkpoint()
-        return True
-
-    async def inhibit(self):
-        await trio.lowlevel.checkpoint()
-        if self.refusal is not None:
-            raise self.refusal
-        self.inhibitors.append(FakeInhibitor())
-        return self.inhibitors[-1]
-
-    async def uid_of(self, session_path):
-        await trio.lowlevel.checkpoint()
-        if self.uid is None:
-            raise trio.BrokenResourceError
-        return self.uid
-
-    async def next_signal(self):
+    async def next_signal(self) -> Message:
         return await self._signals.receive()
 
 
@@ -129,11 +138,11 @@ async def test_other_signals_are_ignored(bus, watch, lock):
     await watch()
     await say(
         bus,
-        SLEEP._replace(body=()),
-        SLEEP._replace(body=("yes",)),
-        SLEEP._replace(member="PrepareForShutdown"),
-        SCREEN._replace(member="Unlock"),
-        Signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", ()),
+        signal(Name.MANAGER, "PrepareForSleep"),
+        signal(Name.MANAGER, "PrepareForSleep", "yes"),
+        signal(Name.MANAGER, "PrepareForShutdown", True),
+        signal("org.freedesktop.login1.Session", "Unlock", path=SESSION),
+        signal("org.freedesktop.DBus", "NameOwnerChanged", path="/org/freedesktop/DBus"),
     )
     assert lock.reasons == []
     await say(bus, SLEEP)
