@@ -16,13 +16,13 @@ import trio
 
 from agentd_client.errors import KeyFileError, NoPassphraseError, PassphraseError
 from agentd_client.passphrase_input import (
-    READ_FLAGS,
     check_regular,
     failed,
     passphrase_of_descriptor,
     passphrase_of_file,
     read_passphrase,
 )
+from agentd_client.private import READ_FLAGS
 
 from .config import Settings
 from .keys import KEY_FILE, Cost, PassphraseText, change_passphrase, is_protected

@@ -8,27 +8,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers know it by its name; importing `typing` takes too long
 if TYPE_CHECKING:
-    # isort: off
-    # Isort would write one import statement for each name.
     from .blocking import Client as Client
     from .errors import *  # noqa: F403 - each error is declared there and nowhere else
     from .lifecycle import LifecycleEvent as LifecycleEvent
     from .protocol.methods import NEVER as NEVER
-    from .protocol.results import (
-        AuditEntry as AuditEntry,
-        AuditPage as AuditPage,
-        CreatedToken as CreatedToken,
-        Event as Event,
-        Hello as Hello,
-        LockState as LockState,
-        PeerIdentity as PeerIdentity,
-        Protection as Protection,
-        SessionInfo as SessionInfo,
-        SessionPage as SessionPage,
-        Status as Status,
-        Verdict as Verdict,
-        Verification as Verification,
-    )
+    from .protocol.results import *  # noqa: F403 - those in its __all__
     from .session import Session as Session
 
 __version__ = "0.1.0"
@@ -38,26 +22,25 @@ _MODULES = {
     "LifecycleEvent": "lifecycle",
     "NEVER": "protocol.methods",
     "Session": "session",
-    **dict.fromkeys(("AuditEntry", "AuditPage", "CreatedToken", "Event", "Hello"), "protocol.results"),
-    **dict.fromkeys(
-        ("LockState", "PeerIdentity", "Protection", "SessionInfo", "SessionPage"), "protocol.results"
-    ),
-    **dict.fromkeys(("Status", "Verdict", "Verification"), "protocol.results"),
 }
-"""The module of each public name; all others are errors."""
+"""The modules of public names; all others are errors and results, which those modules declare."""
 
 if not TYPE_CHECKING:
 
     def __getattr__(name):
         if name == "__all__":
             errors = _import("errors").ERRORS.values()
-            found = sorted(["ERRORS", "__version__", *_MODULES, *(error.__name__ for error in errors)])
+            results = _import("protocol.results").__all__
+            names = ["ERRORS", "__version__", *_MODULES, *results, *(error.__name__ for error in errors)]
+            found = sorted(names)
         elif name in ("blocking", "errors", "lifecycle", "session"):
             return _import(name)
         elif name in _MODULES:
             found = getattr(_import(_MODULES[name]), name)
         elif name == "ERRORS" or (name.endswith("Error") and hasattr(_import("errors"), name)):
             found = getattr(_import("errors"), name)
+        elif name[:1].isupper() and name in _import("protocol.results").__all__:
+            found = getattr(_import("protocol.results"), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return globals().setdefault(name, found)

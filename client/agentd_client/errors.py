@@ -101,37 +101,35 @@ class AgentStoppingError(RequestError, code="STOPPING", exit_code=EX_UNAVAILABLE
 # --- sessions ---------------------------------------------------------------------------------------
 
 
-class InvalidExpiryError(
-    AgentdError, ValueError, code="INVALID_EXPIRY", number=INVALID, exit_code=EX_DATAERR
-):
+class _InvalidValueError(AgentdError, ValueError, number=INVALID, exit_code=EX_DATAERR):
+    """A value that is never accepted."""
+
+
+class InvalidExpiryError(_InvalidValueError, code="INVALID_EXPIRY"):
     """An expiry is a whole number of seconds from 0 to 100 years, or NEVER."""
 
 
-class InvalidLabelError(AgentdError, ValueError, code="INVALID_LABEL", number=INVALID, exit_code=EX_DATAERR):
+class InvalidLabelError(_InvalidValueError, code="INVALID_LABEL"):
     """A label is one line of printable text, at most 200 characters."""
 
 
-class InvalidTokenError(AgentdError, ValueError, code="INVALID_TOKEN", number=INVALID, exit_code=EX_DATAERR):
+class InvalidTokenError(_InvalidValueError, code="INVALID_TOKEN"):
     """That is not a session token: one line of visible ASCII characters, at most 8 KiB."""
 
 
-class InvalidScopesError(
-    AgentdError, ValueError, code="INVALID_SCOPES", number=INVALID, exit_code=EX_DATAERR
-):
+class InvalidScopesError(_InvalidValueError, code="INVALID_SCOPES"):
     """Scopes are at most 16 different names of visible ASCII characters, each at most 64 long."""
 
 
-class InvalidAudienceError(
-    AgentdError, ValueError, code="INVALID_AUDIENCE", number=INVALID, exit_code=EX_DATAERR
-):
+class InvalidAudienceError(_InvalidValueError, code="INVALID_AUDIENCE"):
     """An audience is at most 8 different names of visible ASCII characters, each at most 128 long."""
 
 
-class InvalidUsesError(AgentdError, ValueError, code="INVALID_USES", number=INVALID, exit_code=EX_DATAERR):
+class InvalidUsesError(_InvalidValueError, code="INVALID_USES"):
     """A use limit is a whole number from 1 to 2147483647."""
 
 
-class InvalidGraceError(AgentdError, ValueError, code="INVALID_GRACE", number=INVALID, exit_code=EX_DATAERR):
+class InvalidGraceError(_InvalidValueError, code="INVALID_GRACE"):
     """A grace period is a whole number of seconds from 0 to 604800 (a week)."""
 
 

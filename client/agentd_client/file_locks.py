@@ -19,7 +19,7 @@ import time
 
 from . import paths
 from .errors import AgentdError
-from .private import FILE_MODE
+from .private import FILE_MODE, READ_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _LOCK = r"^\d+: FLOCK +\w+ +\w+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) "
 _MAX_BYTES = 512
 """A pid, and a path of at most 107 bytes."""
 
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STORE_LOCK = ("store", "agentd.lock")
 
@@ -168,7 +167,7 @@ def sign(descriptor: int, socket_path: str) -> None:
 def holder_of(path: str | os.PathLike[str]) -> Holder | None:
     """Who holds that lock file; None if nobody does or if it is not known."""
     try:
-        descriptor = os.open(path, _READ_FLAGS)
+        descriptor = os.open(path, READ_FLAGS)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():

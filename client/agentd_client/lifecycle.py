@@ -112,19 +112,14 @@ class Lifecycle:
 
     def stopping(self) -> _Change:
         """Wrap a stop; yields False if it is not running."""
-        if self._state is State.DESTROYED:
-            return self._nothing()
-        return self._change(State.STOPPED, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED, always=True)
+        to = State.DESTROYED if self._state is State.DESTROYED else State.STOPPED
+        return self._change(to, LifecycleEvent.STOPPING, LifecycleEvent.STOPPED, always=True)
 
     def destroying(self) -> _Change:
         """Wrap a destroy; yields False if it is destroyed already."""
         if self._state is State.RUNNING:
             raise self._running_error
         return self._change(State.DESTROYED, LifecycleEvent.DESTROYING, LifecycleEvent.DESTROYED)
-
-    @contextmanager
-    def _nothing(self) -> Iterator[bool]:
-        yield False
 
     @contextmanager
     def _change(

@@ -11,12 +11,9 @@ import os
 import stat
 
 from .errors import PassphraseError
-from .private import folders_fault, private_fault
+from .private import READ_FLAGS, folders_fault, private_fault
 from .protocol.limits import MAX_PASSPHRASE_BYTES
 from .protocol.passphrases import BYTE_ORDER_MARK, EMPTY, HAS_NUL, LINE_ENDING, TOO_LONG, bounds
-
-# O_NONBLOCK: opening a FIFO would block until a writer comes. O_NOFOLLOW: no symbolic links.
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _MOST_BYTES = len(BYTE_ORDER_MARK) + MAX_PASSPHRASE_BYTES + len(LINE_ENDING)
 

@@ -27,6 +27,9 @@ else:
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""To open what may be no file at all: waits for no writer of a FIFO and follows no symbolic link."""
+
 OTHERS = 0o077
 """All permissions of the group and of others."""
 

@@ -12,6 +12,23 @@ if TYPE_CHECKING:
 else:
     from ..light_typing import NamedTuple
 
+__all__ = [
+    "AuditEntry",
+    "AuditPage",
+    "CreatedToken",
+    "Event",
+    "Hello",
+    "LockState",
+    "PeerIdentity",
+    "Protection",
+    "SessionInfo",
+    "SessionPage",
+    "Status",
+    "Verdict",
+    "Verification",
+]
+"""What `agentd_client` exports."""
+
 
 class Hello(NamedTuple):
     """The agent's version, the protocol's, and what this agent can do beyond the first methods."""

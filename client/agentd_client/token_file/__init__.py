@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from ..errors import TokenFileBusyError, TokenFileError
 from ..paths import TOKEN_PATH_VARIABLE
-from ..private import folders_fault, private_fault
+from ..private import READ_FLAGS, folders_fault, private_fault
 from ..protocol.methods import stripped_token, token_text
 
 TYPE_CHECKING = False
@@ -32,9 +32,6 @@ FOLDERS_CHECKED_SECONDS = 1.0
 """How long a check of the folders counts for a file that is read again and again."""
 
 _ELSEWHERE = f"choose another path ({TOKEN_PATH_VARIABLE})"
-
-# O_NONBLOCK: opening a FIFO would block until a writer comes. O_NOFOLLOW: no symbolic links.
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class TokenFile:
@@ -61,7 +58,7 @@ class TokenFile:
         with self._translated("read"):
             self._check_folders()
             try:
-                descriptor = os.open(self.path, _READ_FLAGS)
+                descriptor = os.open(self.path, READ_FLAGS)
             except FileNotFoundError:
                 return None
             try:
@@ -160,7 +157,7 @@ class TokenFile:
 
     def _check_target(self, folder: TokenFolder) -> None:
         try:
-            descriptor = folder.open(self._name, _READ_FLAGS)
+            descriptor = folder.open(self._name, READ_FLAGS)
         except FileNotFoundError:
             return
         try:
