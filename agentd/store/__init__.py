@@ -1,13 +1,11 @@
 """The store: sealed values under key paths, in one LMDB environment with one committing thread."""
 
 from .db import DB
-from .files import check_folder
+from .entries import Entry, KeyPath, KeyRing
+from .folder import check_folder
 from .growth import MIN_GROWTH_BYTES
-from .keypath import Entry, KeyPath
 from .offline_check import OfflineCheck, Seals, check_offline
-from .sealing import KeyRing
-from .transaction import Transaction
-from .view import View
+from .view import Transaction, View
 
 __all__ = [
     "DB",

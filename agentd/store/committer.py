@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -22,17 +22,6 @@ class Operation(Generic[T]):
     is_awaited: whether a caller receives its error; otherwise the error is logged.
     on_durable: called on the event loop's thread once it is durable, whether or not the caller still waits.
     """
-
-    __slots__ = (
-        "error",
-        "function",
-        "is_awaited",
-        "is_over",
-        "may_use_reserve",
-        "on_durable",
-        "result",
-        "waiter",
-    )
 
     result: T
 
@@ -80,9 +69,8 @@ class Operation(Generic[T]):
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-class _Job(NamedTuple):
-    work: Callable[[], Any]
-    then: Callable[[Any, BaseException | None], None]
+_Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
+"""Work for the thread, and what its outcome is reported to."""
 
 
 class Committer:
@@ -104,7 +92,7 @@ class Committer:
 
     def run(self, work: Callable[[], T], then: Callable[[T | None, BaseException | None], None]) -> None:
         """Run `work` in the thread, then call `then` with its outcome on the event loop's thread."""
-        self._jobs.put(_Job(work, then))
+        self._jobs.put((work, then))
 
     def run_soon(self, function: Callable[[], object]) -> None:
         """Call a function in a later turn of the event loop."""
@@ -130,9 +118,10 @@ class Committer:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
+            work, then = job
             result, failure = None, None
             try:
-                result = job.work()
+                result = work()
             except BaseException as error:  # of any kind: a caller waits for the outcome
                 failure = error
-            self.run_soon(partial(job.then, result, failure))
+            self.run_soon(partial(then, result, failure))

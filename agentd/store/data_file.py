@@ -1,4 +1,4 @@
-"""Checks of the data file before LMDB maps it.
+"""Checks of the data file: its meta pages and structure before LMDB maps it, then whose store it is.
 
 LMDB trusts its file: a page that is not what its parent says ends the process, by an assertion or SIGSEGV.
 py-lmdb's verifier walks the whole structure without LMDB (some 1.6 s per million sessions). A clean stop
@@ -7,6 +7,10 @@ file that is older than the mark is refused, because sessions that have ended wo
 
 The mark is sealed, so a damaged one counts as none. It does not detect a whole folder, mark included, put
 back.
+
+The header record holds the store's format and the id of the agent it belongs to. It is the first value sealed
+into a new store and the first one opened at every start, so a store sealed with another root key is refused
+before anything is written to it.
 """
 
 from __future__ import annotations
@@ -17,12 +21,17 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from agentd_client.errors import StoreDamagedError
+from agentd_client.errors import StoreDamagedError, StoreError, StoreKeyMismatchError
 
+from .entries import HEADER, STOP, KeyRing, ReadOnlyKeys, seal, unseal
 from .errors import RESTORE
-from .files import STOP_MARK_NAME
-from .keypath import STOP
-from .sealing import Sealer, Unsealer
+
+STOP_MARK_NAME = "stopped"
+
+FORMAT_VERSION = 1
+"""Incremented by any change that an older agentd would misread."""
+
+_FORMAT = f"agentd store {FORMAT_VERSION}"
 
 _PAGE = struct.Struct("=Q2xH4x")  # PAGE NUMBER, pad, FLAGS, bounds
 # magic, version, address, map size, PAGE SIZE (md_pad of the first database), rest of both databases,
@@ -116,12 +125,12 @@ def _parse(name: str, head: bytes, number: int, offset: int) -> Meta:
     return Meta(page_bytes, last_page, transaction)
 
 
-def verify_data_file(data_file: Path, mark: StopMark | None, logger: logging.Logger) -> None:
+def verify_data_file(data_file: Path, keys: ReadOnlyKeys, logger: logging.Logger) -> None:
     """Refuse a data file that would crash LMDB, or that has lost commits since the last clean stop.
 
     Args:
         data_file: no other process may write to it.
-        mark: of the last clean stop, if there is one.
+        keys: open the mark of that stop.
         logger: says when a file is too large to be verified.
 
     Raises:
@@ -131,8 +140,8 @@ def verify_data_file(data_file: Path, mark: StopMark | None, logger: logging.Log
     with open(data_file, "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         meta = newest_meta(str(data_file), file.read(HEAD_BYTES), size_bytes)
-    check_not_older(data_file, mark, meta.transaction)
-    if mark == mark_of(data_file, meta.transaction):
+    mark = check_not_older(data_file, keys, meta.transaction)
+    if mark == _mark_of(data_file, meta.transaction):
         return
     if meta.last_page >= MAX_VERIFIED_PAGES:
         logger.warning("%s is too large to be verified after a stop that was not clean", data_file)
@@ -152,23 +161,29 @@ def structural_problems(path: str) -> list[str]:
         return [f"{error}"]
 
 
-def mark_of(data_file: Path, transaction: int) -> StopMark:
-    """The mark of a data file that no process is writing to."""
-    found = os.lstat(data_file)
-    return StopMark(
-        transaction, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
-    )
+def check_not_older(data_file: Path, keys: ReadOnlyKeys, transaction: int) -> StopMark | None:
+    """Refuse a data file that has lost commits since the last clean stop; returns the mark of that stop."""
+    mark = _read_mark(data_file, keys)
+    if mark is not None and transaction < mark.transaction:
+        raise StoreDamagedError(
+            f"{data_file} is older than when the agent last stopped (commit {transaction} of "
+            f"{mark.transaction}), so sessions that have ended would be valid again; restore the whole "
+            "folder, start over with `agentd init --fresh`, or, to use it all the same, delete "
+            f"{data_file.with_name(STOP_MARK_NAME)}"
+        )
+    return mark
 
 
-def write_mark(folder: Path, mark: StopMark, sealer: Sealer) -> None:
+def write_mark(data_file: Path, transaction: int, key_ring: KeyRing) -> None:
     """Write the mark of a clean stop, unsynced: a mark that is lost or torn costs only a verification.
 
     Raises:
         OSError: for example on a full disk.
     """
-    sealed = sealer.seal(STOP, " ".join(map(str, mark)).encode())
+    mark = _mark_of(data_file, transaction)
+    sealed = seal(key_ring, STOP, " ".join(map(str, mark)).encode())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(folder / STOP_MARK_NAME, flags, 0o600)
+    fd = os.open(data_file.with_name(STOP_MARK_NAME), flags, 0o600)
     try:
         os.fchmod(fd, 0o600)
         os.write(fd, sealed)
@@ -176,26 +191,52 @@ def write_mark(folder: Path, mark: StopMark, sealer: Sealer) -> None:
         os.close(fd)
 
 
-def read_mark(folder: Path, sealer: Unsealer) -> StopMark | None:
-    """The mark of the last clean stop; None unless it is there and genuine."""
+def _mark_of(data_file: Path, transaction: int) -> StopMark:
+    found = os.lstat(data_file)
+    return StopMark(
+        transaction, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+    )
+
+
+def _read_mark(data_file: Path, keys: ReadOnlyKeys) -> StopMark | None:
     try:
-        fd = os.open(folder / STOP_MARK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(data_file.with_name(STOP_MARK_NAME), flags)
     except OSError:
         return None
     try:
-        return StopMark(*map(int, sealer.open(STOP, os.read(fd, _MAX_MARK_BYTES)).split()))
+        return StopMark(*map(int, unseal(keys, STOP, os.read(fd, _MAX_MARK_BYTES)).split()))
     except (OSError, StoreDamagedError):
         return None
     finally:
         os.close(fd)
 
 
-def check_not_older(data_file: Path, mark: StopMark | None, transaction: int) -> None:
-    """Refuse a data file that has lost commits since the last clean stop; the error names the remedies."""
-    if mark is not None and transaction < mark.transaction:
-        raise StoreDamagedError(
-            f"{data_file} is older than when the agent last stopped (commit {transaction} of "
-            f"{mark.transaction}), so sessions that have ended would be valid again; restore the whole "
-            "folder, start over with `agentd init --fresh`, or, to use it all the same, delete "
-            f"{data_file.parent / STOP_MARK_NAME}"
-        )
+def new_header(key_ring: KeyRing) -> bytes:
+    """The sealed header of a new store."""
+    return seal(key_ring, HEADER, f"{_FORMAT}\n{key_ring.agent_id}".encode())
+
+
+def check_header(path: Path, sealed: bytes | None, keys: ReadOnlyKeys) -> None:
+    """Check that this agent can use the store in the folder `path`.
+
+    Raises:
+        StoreDamagedError: there is no header.
+        StoreKeyMismatchError: it was sealed with another root key.
+        StoreError: it has another format version.
+    """
+    if sealed is None:
+        raise StoreDamagedError(f"{path} holds a data file without a header; {RESTORE}")
+    mismatch = StoreKeyMismatchError(
+        f"{path} was sealed with another root key; put back the key file it was created with, "
+        "or start over with `agentd init --fresh`"
+    )
+    try:
+        header = unseal(keys, HEADER, sealed)
+    except StoreDamagedError:
+        raise mismatch from None
+    described, _, owner = header.decode(errors="replace").partition("\n")
+    if described != _FORMAT:
+        raise StoreError(f"{path} has a format unknown to this agentd ({described!r}); update agentd")
+    if owner != keys.agent_id:
+        raise mismatch

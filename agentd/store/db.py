@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Self, TypeVar
 import trio
 
 from agentd_client.errors import (
-    AgentdError,
     DBDestroyedError,
     DBNotRunningError,
     DBRunningError,
@@ -23,24 +21,24 @@ from agentd_client.errors import (
 )
 
 from ..lifecycle import Component, EventLoop, LoopLifecycle
-from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES, Environment
-from .files import StoreFolder
-from .keypath import (
+from .entries import (
     Entry,
     EntryPath,
     KeyPath,
+    KeyRing,
     check_limit,
+    checked_value,
     count_key,
     decode_key,
     encode_path,
     encode_prefix,
     key_range,
+    unseal,
+    unseal_count,
 )
-from .on_disk import OnDiskStore
-from .reader import Reader
-from .sealing import KeyRing, Sealer, checked_value
-from .transaction import DEFAULT_MAX_LIFE_SECONDS, Transaction
-from .view import View
+from .environment import DEFAULT_MAP_BYTES, MAX_MAP_BYTES
+from .folder import StoreFolder
+from .view import DEFAULT_MAX_LIFE_SECONDS, Transaction, View
 from .writer import Writer
 
 T = TypeVar("T")
@@ -62,7 +60,6 @@ class DB(Component):
         logger: receives failures of background writes; never a value.
         map_bytes: the initial map and disk space.
         max_map_bytes: how far the map may grow.
-        clock: monotonic seconds; limits how often a full disk is asked for space.
         served_at: the agent's socket, shown to another agent that finds the store in use.
     """
 
@@ -74,21 +71,23 @@ class DB(Component):
         *,
         map_bytes: int = DEFAULT_MAP_BYTES,
         max_map_bytes: int = MAX_MAP_BYTES,
-        clock: Callable[[], float] = time.monotonic,
         served_at: str = "",
     ) -> None:
         self.path = Path(db_path)
         self._log = logger or logging.getLogger("agentd.store")
-        self._sealer = Sealer(key_ring)
-        self._folder = StoreFolder(self.path, served_at)
-        self._on_disk = OnDiskStore(self._folder, key_ring, map_bytes, max_map_bytes, clock, self._log)
+        self._key_ring = key_ring
+        self._folder = StoreFolder(
+            self.path,
+            key_ring,
+            map_bytes=map_bytes,
+            max_map_bytes=max_map_bytes,
+            served_at=served_at,
+            logger=self._log,
+        )
         self._lifecycle = LoopLifecycle(
             "the store", running=DBRunningError, destroyed=DBDestroyedError, not_running=DBNotRunningError
         )
-        self._environment: Environment | None = None
         self._writer: Writer | None = None
-        self._open_reader: Reader | None = None  # also None after a fatal failure
-        self._has_failed = trio.Event()
 
     # --- life cycle ---
 
@@ -123,11 +122,11 @@ class DB(Component):
         async with self._lifecycle.start() as needed:
             if needed:
                 # Not abandoned on cancellation, so an opened environment is always closed.
-                environment = await trio.to_thread.run_sync(self._on_disk.open, fresh)
+                environment = await trio.to_thread.run_sync(self._folder.open, fresh)
                 try:
-                    self._begin(environment)
+                    self._writer = Writer(environment, self._key_ring, self._log)
                 except BaseException:
-                    self._on_disk.close(environment, is_clean=False)
+                    self._folder.close(environment, is_clean=False)
                     raise
 
     async def stop(self) -> None:
@@ -138,13 +137,13 @@ class DB(Component):
         """
         async with self._lifecycle.stop() as needed:
             if needed:
-                assert self._writer is not None
-                assert self._environment is not None
-                await self._writer.stop()
-                environment = self._environment
-                close = partial(self._on_disk.close, environment, is_clean=self.failed is None)
-                # First, so that there are no reads while the worker thread unmaps the file.
-                self._open_reader = self._writer = self._environment = None
+                writer = self._writer
+                assert writer is not None
+                await writer.stop()
+                self._writer = (
+                    None  # first, so that there are no reads while the worker thread unmaps the file
+                )
+                close = partial(self._folder.close, writer.environment, is_clean=writer.failed is None)
                 await trio.to_thread.run_sync(close)
 
     async def destroy(self) -> None:
@@ -156,7 +155,7 @@ class DB(Component):
         """
         async with self._lifecycle.destroy() as needed:
             if needed:
-                await trio.to_thread.run_sync(self._on_disk.remove)
+                await trio.to_thread.run_sync(self._folder.remove)
 
     @property
     def failed(self) -> StoreError | None:
@@ -166,9 +165,11 @@ class DB(Component):
     async def failure(self) -> StoreError:
         """Wait until the open store fails; returns the error."""
         self._lifecycle.require_running()
-        await self._has_failed.wait()
-        assert self.failed is not None
-        return self.failed
+        writer = self._writer
+        assert writer is not None
+        await writer.has_failed.wait()
+        assert writer.failed is not None
+        return writer.failed
 
     @property
     def size_bytes(self) -> int:
@@ -192,13 +193,14 @@ class DB(Component):
         Nobody else can write, because the folder is locked. While a commit is in progress, reads see the
         previous state, and this is its revision.
         """
-        return None if self._open_reader is None or self._writer is None else self._writer.revision
+        writer = self._writer
+        return None if writer is None or writer.failed is not None else writer.revision
 
     def get(self, path: KeyPath) -> bytes | None:
         """The value, or None if there is none."""
         key = encode_path(path)
-        (sealed,) = self._reader().get((key,))
-        return None if sealed is None else self._sealer.open(key, sealed)
+        (sealed,) = self._running().environment.get((key,))
+        return None if sealed is None else unseal(self._key_ring, key, sealed)
 
     def iterate(
         self,
@@ -210,28 +212,32 @@ class DB(Component):
     ) -> list[Entry]:
         """See `View.iterate`; all from one snapshot. Blocks the event loop: page with `limit` and `after`."""
         check_limit(limit)
-        pairs = self._reader().scan(key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit)
-        return [(decode_key(key), self._sealer.open(key, sealed)) for key, sealed in pairs]
+        pairs = self._running().environment.scan(
+            key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit
+        )
+        return [(decode_key(key), unseal(self._key_ring, key, sealed)) for key, sealed in pairs]
 
     def paths(self, prefix: KeyPath = (), *, limit: int) -> list[EntryPath]:
         """The first paths at and below `prefix`; their values are not opened."""
         check_limit(limit)
-        return [decode_key(key) for key, _ in self._reader().scan(key_range(prefix), limit=limit)]
+        return [
+            decode_key(key) for key, _ in self._running().environment.scan(key_range(prefix), limit=limit)
+        ]
 
     def count(self, parent: KeyPath = ()) -> int:
         """The number of entries exactly one part below `parent`, in constant time."""
-        key = count_key(encode_prefix(parent))
-        reader, counts = self._reader(), self._running_writer().counts
-        known = counts.known(key)
-        return counts.read(key, *reader.get((key,))) if known is None else known
+        key = count_key(parent)
+        writer = self._running()
+        known = writer.counts.get(key)
+        return unseal_count(self._key_ring, key, *writer.environment.get((key,))) if known is None else known
 
     def sealed(self, *paths: KeyPath) -> list[bytes | None]:
         """The stored bytes, still sealed, all from one snapshot: equal bytes mean an unchanged value."""
-        return self._reader().get(map(encode_path, paths))
+        return self._running().environment.get(map(encode_path, paths))
 
     def unseal(self, path: KeyPath, sealed: bytes) -> bytes:
         """Open what `sealed` returned for a path."""
-        return self._sealer.open(encode_path(path), sealed)
+        return unseal(self._key_ring, encode_path(path), sealed)
 
     # --- writes ---
 
@@ -297,7 +303,7 @@ class DB(Component):
         on_durable: Callable[[], object] | None = None,
     ) -> None:
         """Like `write` without waiting; a failure is logged. `is_next`: before all waiting operations."""
-        self._running_writer().submit(function, is_next=is_next, on_durable=on_durable)
+        self._running().submit(function, is_next=is_next, on_durable=on_durable)
 
     def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
         """A transaction to be entered with `async with`.
@@ -307,7 +313,9 @@ class DB(Component):
         """
         if not (math.isfinite(max_life_seconds) and max_life_seconds > 0):
             raise ValueError(f"a maximum life is a number of seconds above 0: {max_life_seconds!r}")
-        return Transaction(self, self._reader, self._sealer, self._running_writer, max_life_seconds)
+        return Transaction(
+            self, lambda: self._running().environment, self._key_ring, self.write, max_life_seconds
+        )
 
     def require_own(self, tran: Transaction) -> None:
         """Check that a transaction belongs to this store and is open; call it before using one.
@@ -318,39 +326,22 @@ class DB(Component):
         """
         if not isinstance(tran, Transaction):
             raise TypeError(f"a transaction comes from `DB.transaction()`, not a {type(tran).__name__}")
-        if not tran.is_of(self):
+        if tran.owner is not self:
             raise ForeignTransactionError("the transaction belongs to another store; nothing was written")
         tran.require_open()
 
     # --- inside ---
 
-    def _reader(self) -> Reader:
-        self._lifecycle.require_running()
-        if self._open_reader is None:
-            raise self._not_running()
-        return self._open_reader
-
     def _writer_here(self) -> Writer:
         EventLoop.here()  # on the right thread, this may still not be a trio task
-        return self._running_writer()
+        return self._running()
 
-    def _running_writer(self) -> Writer:
+    def _running(self) -> Writer:
         self._lifecycle.require_running()
-        if self._writer is None or self._writer.failed is not None:
-            raise self._not_running()
-        return self._writer
-
-    def _not_running(self) -> AgentdError:
-        failed = self.failed
-        # A new one each time: a shared exception would collect the traceback of every caller.
-        return DBNotRunningError() if failed is None else type(failed)(failed.sentence)
-
-    def _begin(self, environment: Environment) -> None:
-        self._has_failed = trio.Event()
-        reader = environment.reader()
-        writer = Writer(environment, reader, self._sealer, on_failure=self._stop_reading, logger=self._log)
-        self._environment, self._writer, self._open_reader = environment, writer, reader
-
-    def _stop_reading(self) -> None:
-        self._open_reader = None
-        self._has_failed.set()
+        writer = self._writer
+        if writer is None:
+            raise DBNotRunningError
+        if writer.failed is not None:
+            # A new one each time: a shared exception would collect the traceback of every caller.
+            raise type(writer.failed)(writer.failed.sentence)
+        return writer

@@ -1,4 +1,4 @@
-"""The LMDB environment, its write transactions (`Batch`), and growing its map.
+"""The LMDB environment: reads, write transactions (`Batch`), and growing its map.
 
 While it is open, everything runs on the event loop's thread except what waits for the disk: `Batch.commit`
 and `Environment.prepare_growth` may run in another. LMDB's lock table is not used: the folder lock keeps
@@ -10,18 +10,16 @@ child shares the parent's map and file descriptors.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import lmdb
 
-from agentd_client.errors import StoreFullError
-
+from .entries import KeyRange
 from .errors import MapFull, lmdb_errors_translated, store_error
-from .files import DATA_NAME
-from .growth import Growth, reserve, reserve_for_new
-from .reader import Reader
+from .growth import Growth, reserve_for_existing, reserve_for_new
+
+DATA_NAME = "data.mdb"  # LMDB's own name
 
 DEFAULT_MAP_BYTES = 16 * 1024 * 1024
 """The first map, and the disk space of a new store: some 30,000 sessions."""
@@ -51,6 +49,9 @@ _PAGES_PER_CHANGE = 16
 merged, and the next two levels of the list of free pages."""
 
 _PAGE_HEAD_BYTES = 16  # LMDB 0.9: before the value on its first page
+
+Pair = tuple[bytes, bytes]
+"""A stored key and its sealed value."""
 
 SealedWrite = tuple[bytes, bytes | None]
 """A stored key and its sealed value; None removes the entry."""
@@ -175,7 +176,7 @@ class Environment:
         map_bytes: the initial map; larger if the file is larger.
         max_map_bytes: where growth stops.
         is_new: the data file is empty, for LMDB to fill.
-        clock: monotonic seconds.
+        logger: says if the disk has no room for the initial map.
 
     Raises:
         StoreDamagedError: LMDB finds the data file damaged.
@@ -184,18 +185,12 @@ class Environment:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        map_bytes: int,
-        max_map_bytes: int,
-        is_new: bool,
-        clock: Callable[[], float],
-        logger: logging.Logger,
+        self, folder: Path, *, map_bytes: int, max_map_bytes: int, is_new: bool, logger: logging.Logger
     ) -> None:
         data_file = folder / DATA_NAME
-        self._growth = Growth(data_file, max_map_bytes, clock)
-        self.map_bytes = map_bytes if is_new else _reserved_map(data_file, map_bytes, logger)
+        self._growth = Growth(data_file, max_map_bytes)
+        self.map_bytes = map_bytes if is_new else reserve_for_existing(data_file, map_bytes, logger)
+        self._pinned: lmdb.Transaction[bytes] | None = None
         with lmdb_errors_translated():
             self._lmdb = lmdb.open(
                 str(folder),
@@ -224,36 +219,65 @@ class Environment:
         with lmdb_errors_translated():
             return int(self._lmdb.info()["last_txnid"])
 
-    def reader(self) -> Reader:
-        """A reader of this environment."""
-        return Reader(self._lmdb)
+    # --- reads: each in a transaction that ends within the call, or in the pinned one ---
+
+    def pin(self) -> None:
+        """Read the present snapshot until `unpin`, whatever is committed meanwhile.
+
+        A commit writes to no page of the snapshot before it, so that can be read during the commit. It has to
+        be released before the next write transaction begins, which may reuse its pages.
+        """
+        self._pinned = self._begin_read()
+
+    def unpin(self) -> None:
+        """Read the latest commit again."""
+        pinned, self._pinned = self._pinned, None
+        if pinned is not None:
+            pinned.abort()
+
+    def get(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The sealed values of some keys, all from one snapshot."""
+        # Every verification passes here: no context manager, no frame for each key.
+        txn = self._pinned or self._begin_read()
+        try:
+            return list(map(txn.get, keys))
+        except lmdb.Error as error:
+            raise store_error(error) from error
+        finally:
+            if txn is not self._pinned:
+                txn.abort()
+
+    def scan(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """What is stored in a range, all from one snapshot."""
+        txn = self._pinned or self._begin_read()
+        try:
+            return scan(txn, keys, reverse, limit)
+        except lmdb.Error as error:
+            raise store_error(error) from error
+        finally:
+            if txn is not self._pinned:
+                txn.abort()
+
+    def _begin_read(self) -> lmdb.Transaction[bytes]:
+        try:
+            return self._lmdb.begin()
+        except lmdb.Error as error:
+            raise store_error(error) from error
+
+    # --- writes ---
 
     def begin(self) -> Batch:
         """Begin a write transaction; the previous one must have ended."""
-        with lmdb_errors_translated():
+        try:
             pages = self.map_bytes // self._page_bytes
             return Batch(self._lmdb, pages, pages - 1 - self._lmdb.info()["last_pgno"], self._page_bytes)
+        except lmdb.Error as error:
+            raise store_error(error) from error
 
     def write_first(self, key: bytes, sealed: bytes) -> None:
         """Write one key, durably, in the calling thread."""
         with lmdb_errors_translated(), self._lmdb.begin(write=True) as txn:
             txn.put(key, sealed)
-
-    def begin_recycling(self, key: bytes) -> Batch:
-        """A batch that only rewrites the value of `key`: its commit makes the pages freed before it usable.
-
-        LMDB reuses a freed page only in the second transaction after the one that freed it.
-
-        Raises:
-            MapFull: there is not even room for that.
-        """
-        batch = self.begin()
-        try:
-            batch.rewrite(key)
-        except BaseException:
-            batch.abort()
-            raise
-        return batch
 
     def prepare_growth(self) -> int:
         """Reserve the disk space of a larger map, and return its size; see `Growth.take`."""
@@ -270,13 +294,22 @@ class Environment:
         self.map_bytes = map_bytes
 
 
-def _reserved_map(data_file: Path, map_bytes: int, logger: logging.Logger) -> int:
-    """The map of an existing store: as configured, or on a full disk no more than the file already holds."""
-    size_bytes = os.lstat(data_file).st_size
-    try:
-        reserve(data_file, max(map_bytes, size_bytes))
-    except StoreFullError as error:
-        # A store on a full disk must open all the same: its sessions can be read, and ended.
-        logger.warning("%s", error.sentence)
-        return size_bytes
-    return max(map_bytes, size_bytes)
+def scan(txn: lmdb.Transaction[bytes], keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+    """The stored keys of a range and their sealed values, in the direction asked for."""
+    pairs: list[Pair] = []
+    if limit == 0 or keys.low >= keys.high:
+        return pairs
+    with txn.cursor() as cursor:
+        if reverse:
+            found = cursor.prev() if cursor.set_range(keys.high) else cursor.last()
+        else:
+            found = cursor.set_range(keys.low)
+        while found:
+            pair = cursor.item()
+            if pair[0] not in keys:
+                break
+            pairs.append(pair)
+            if len(pairs) == limit:
+                break
+            found = cursor.prev() if reverse else cursor.next()
+    return pairs

@@ -7,9 +7,10 @@ copy on write (btrfs, ZFS) cannot guarantee that.
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from agentd_client.errors import StoreFullError
 
@@ -69,19 +70,32 @@ def reserve_for_new(data_file: Path, map_bytes: int) -> int:
             return map_bytes
 
 
+def reserve_for_existing(data_file: Path, map_bytes: int, logger: logging.Logger) -> int:
+    """Reserve the blocks of an existing store, all of its file included; returns how many bytes.
+
+    On a full disk, no more than the file already holds: its sessions can still be read, and ended.
+    """
+    size_bytes = os.lstat(data_file).st_size
+    wanted_bytes = max(map_bytes, size_bytes)
+    try:
+        reserve(data_file, wanted_bytes)
+    except StoreFullError as error:
+        logger.warning("%s", error.sentence)
+        return size_bytes
+    return wanted_bytes
+
+
 class Growth:
     """Reserves disk space for larger maps.
 
     Args:
         data_file: to reserve blocks for.
         max_map_bytes: where growth ends.
-        clock: monotonic seconds.
     """
 
-    def __init__(self, data_file: Path, max_map_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, data_file: Path, max_map_bytes: int) -> None:
         self._data_file = data_file
         self._max_map_bytes = max_map_bytes
-        self._clock = clock
         self._not_before: float | None = None
 
     def take(self, map_bytes: int) -> int:
@@ -95,7 +109,7 @@ class Growth:
         if step <= 0:
             raise StoreFullError(f"the store has reached its limit of {self._max_map_bytes} bytes")
         step = self._affordable(step)
-        now = self._clock()
+        now = monotonic()
         if step <= 0 or (self._not_before is not None and now < self._not_before):
             raise StoreFullError(f"{self._data_file}: no room to grow; free some disk space")
         target = map_bytes + step
@@ -109,18 +123,12 @@ class Growth:
 
     def _affordable(self, step: int) -> int:
         """`step`, or less to leave half of the free space to other programs; 0 if that is too little."""
-        free = _free_bytes(self._data_file)
-        if free is None or step <= free // 2:
+        with os_errors_translated():
+            found = os.statvfs(self._data_file)
+        if not found.f_blocks:  # tmpfs without a limit, and some file systems over a network
             return step
-        least = min(step, MIN_GROWTH_BYTES)
-        affordable = free // 2 // _PAGE_ALIGNMENT * _PAGE_ALIGNMENT
-        return affordable if affordable >= least else 0
-
-
-def _free_bytes(data_file: Path) -> int | None:
-    """What the file system has left for this user; None if it does not say."""
-    with os_errors_translated():
-        found = os.statvfs(data_file)
-    if not found.f_blocks:
-        return None  # tmpfs without a limit, and some file systems over a network
-    return (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize
+        half = (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize // 2
+        if step <= half:
+            return step
+        affordable = half // _PAGE_ALIGNMENT * _PAGE_ALIGNMENT
+        return affordable if affordable >= min(step, MIN_GROWTH_BYTES) else 0

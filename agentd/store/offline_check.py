@@ -24,14 +24,10 @@ import lmdb
 
 from agentd_client.errors import StoreDamagedError, StoreError
 
-from .data_file import HEAD_BYTES, Meta, check_not_older, newest_meta, read_mark, structural_problems
-from .environment import ENGINE
+from .data_file import HEAD_BYTES, Meta, check_header, check_not_older, newest_meta, structural_problems
+from .entries import HEADER, EntryPath, KeyPath, ReadOnlyKeys, decode_key, key_range, readable, unseal
+from .environment import DATA_NAME, ENGINE, scan
 from .errors import RESTORE, lmdb_errors_translated
-from .files import DATA_NAME
-from .keypath import HEADER, EntryPath, KeyPath, decode_key, key_range, readable
-from .on_disk import check_header
-from .reader import scan
-from .sealing import ReadOnlyKeys, Unsealer
 
 MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Of memory, for some half a million sessions; copying them takes a few hundred milliseconds at most."""
@@ -137,16 +133,15 @@ def _check_values(
 ) -> OfflineCheck:
     if keys is None or found.meta is None:
         return found
-    sealer = Unsealer(keys)
     try:
-        check_header(folder, txn.get(HEADER), sealer, keys.agent_id)
-        check_not_older(folder / DATA_NAME, read_mark(folder, sealer), found.meta.transaction)
+        check_header(folder, txn.get(HEADER), keys)
+        check_not_older(folder / DATA_NAME, keys, found.meta.transaction)
     except StoreError as error:
         return found._replace(key_error=error)
-    return found._replace(seals=_check_seals(txn, sealer, max_opened))
+    return found._replace(seals=_check_seals(txn, keys, max_opened))
 
 
-def _check_seals(txn: lmdb.Transaction[bytes], sealer: Unsealer, max_opened: int) -> Seals:
+def _check_seals(txn: lmdb.Transaction[bytes], keys: ReadOnlyKeys, max_opened: int) -> Seals:
     of = txn.stat()["entries"]
     sample = set(random.sample(range(of), max_opened)) if of > max_opened else range(of)
     broken = 0
@@ -154,7 +149,7 @@ def _check_seals(txn: lmdb.Transaction[bytes], sealer: Unsealer, max_opened: int
     for number, (key, sealed) in enumerate(txn.cursor()):
         if number in sample:
             try:
-                sealer.open(key, sealed)
+                unseal(keys, key, sealed)
             except StoreDamagedError:
                 broken += 1
                 if len(examples) < MAX_EXAMPLES:

@@ -7,15 +7,32 @@ transaction can live across awaits.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
 import lmdb
+import trio
 
-from agentd_client.errors import TransactionEndedError
+from agentd_client.errors import TransactionConflictError, TransactionEndedError, WrongLoopError
 
+from .entries import (
+    Entry,
+    KeyPath,
+    KeyRange,
+    KeyRing,
+    check_limit,
+    checked_value,
+    decode_key,
+    encode_path,
+    key_range,
+    readable,
+    unseal,
+)
+from .environment import Environment, Pair, scan
 from .errors import store_error
-from .keypath import Entry, KeyPath, KeyRange, check_limit, decode_key, encode_path, key_range
-from .reader import Pair, scan
-from .sealing import Sealer, checked_value
+
+DEFAULT_MAX_LIFE_SECONDS = 60.0
+"""Longer than any request may take; a transaction that is older belongs to a task that hangs or forgot it."""
 
 
 class View(ABC):
@@ -29,8 +46,8 @@ class View(ABC):
         TransactionEndedError: the view is used after its end.
     """
 
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
+    def __init__(self, key_ring: KeyRing) -> None:
+        self._key_ring = key_ring
         self.writes: dict[bytes, bytes | None] = {}
 
     @abstractmethod
@@ -57,7 +74,7 @@ class View(ABC):
         if key in self.writes:
             return self.writes[key]
         sealed = self.stored(key)
-        return None if sealed is None else self._sealer.open(key, sealed)
+        return None if sealed is None else unseal(self._key_ring, key, sealed)
 
     def sealed(self, path: KeyPath) -> bytes | None:
         """The stored bytes, still sealed: equal bytes mean an unchanged value.
@@ -113,7 +130,7 @@ class View(ABC):
         self.require_open()
         check_limit(limit)
         return [
-            (decode_key(key), self._sealer.open(key, data) if is_sealed else data)
+            (decode_key(key), unseal(self._key_ring, key, data) if is_sealed else data)
             for key, data, is_sealed in self._merged(
                 key_range(prefix, after, reverse=reverse), reverse=reverse, limit=limit
             )
@@ -145,8 +162,8 @@ class WriteView(View):
     `failure` is the first error of LMDB: the batch must then be aborted, even if the operation caught it.
     """
 
-    def __init__(self, txn: lmdb.Transaction[bytes], sealer: Sealer) -> None:
-        super().__init__(sealer)
+    def __init__(self, txn: lmdb.Transaction[bytes], key_ring: KeyRing) -> None:
+        super().__init__(key_ring)
         self._txn: lmdb.Transaction[bytes] | None = txn
         self.failure: lmdb.Error | None = None
 
@@ -182,3 +199,116 @@ class WriteView(View):
     def _failed(self, error: lmdb.Error) -> Exception:
         self.failure = self.failure or error
         return store_error(error)
+
+
+class Transaction(View):
+    """An optimistic transaction: pending writes, and everything that was read to decide on them.
+
+    No LMDB transaction is open behind one, so it may live across awaits; `DB.transaction` makes it. Its
+    writes are visible through it only. At its end the writer compares what it read with what is stored then,
+    and writes all of it or nothing.
+
+    `async with` commits at the end; an exception rolls back. If two transactions write the same path and
+    neither read it, the last one wins. A transaction that only read is not validated: each of its reads was
+    true when it was made. Cancelled before its end, it is rolled back; cancelled during the commit, it
+    commits and only the waiting ends.
+
+    Raises:
+        TransactionConflictError: at the end; something it read has changed since, and nothing was written.
+        TransactionEndedError: used before its beginning, after its end, past its maximum life, or after the
+            store was stopped and started again.
+        DBNotRunningError: the store is not open.
+        WrongLoopError: used from another event loop than the store's.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        environment: Callable[[], Environment],
+        key_ring: KeyRing,
+        write: Callable[..., Coroutine[Any, Any, None]],
+        max_life_seconds: float,
+    ) -> None:
+        super().__init__(key_ring)
+        self.owner = owner
+        self._current_environment = environment
+        self._environment: Environment | None = None  # of the run of the store in which it began
+        self._write = write
+        self._on_durable: list[Callable[[], object]] = []
+        self._max_life_seconds = max_life_seconds
+        self._deadline = 0.0
+        self._ended = False
+        self._reads: dict[bytes, bytes | None] = {}  # as first seen, sealed
+        self._ranges: list[tuple[KeyRange, list[Pair]]] = []
+
+    async def __aenter__(self) -> Self:
+        if self._environment is not None:
+            raise TransactionEndedError("a transaction can be entered only once; begin another")
+        self._environment = self._current_environment()  # raises if the store is not open
+        self._deadline = trio.current_time() + self._max_life_seconds
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_here = True
+        try:
+            if kind is None:
+                self.require_open()
+        except WrongLoopError:
+            is_here = False  # it stays open on its own event loop
+            raise
+        finally:
+            self._ended = self._ended or is_here
+        if kind is None and self.writes:
+            await self._write(self._commit, on_durable=self._call_on_durable)
+
+    def on_durable(self, function: Callable[[], object]) -> None:
+        """Call a function on the event loop's thread once this is committed, and only then.
+
+        It is called even if the committing task was cancelled meanwhile. It must not block.
+        """
+        self.require_open()
+        self._on_durable.append(function)
+
+    def require_open(self) -> None:
+        """Raise, as listed above, unless it can be used now."""
+        if self._ended:
+            raise TransactionEndedError("the transaction is over; begin another")
+        if self._environment is None:
+            raise TransactionEndedError("the transaction has not begun; use `async with`")
+        if self._current_environment() is not self._environment:
+            raise TransactionEndedError(
+                "the store was started again since the transaction began; begin another"
+            )
+        if trio.current_time() >= self._deadline:
+            raise TransactionEndedError(
+                f"the transaction outlived its {self._max_life_seconds:g} seconds; nothing was written"
+            )
+
+    def stored(self, key: bytes) -> bytes | None:
+        """See `View.stored`; each key is read once, and validated at the commit."""
+        if key not in self._reads:
+            (self._reads[key],) = self._current_environment().get((key,))
+        return self._reads[key]
+
+    def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
+        """See `View.stored_in`."""
+        return self._current_environment().scan(keys, reverse=reverse, limit=limit)
+
+    def _on_range_read(self, keys: KeyRange, seen: list[Pair]) -> None:
+        self._ranges.append((keys, seen))
+
+    def _call_on_durable(self) -> None:
+        for function in self._on_durable:
+            function()
+
+    def _commit(self, view: WriteView) -> None:
+        """Validate and apply; may run more than once, because it changes only the view."""
+        for key, sealed in self._reads.items():
+            if view.stored(key) != sealed:
+                raise TransactionConflictError(f"{readable(key)} was changed meanwhile; nothing was written")
+        for keys, seen in self._ranges:
+            if view.stored_in(keys) != seen:
+                raise TransactionConflictError(
+                    f"entries from {readable(keys.low) or 'the first'} on were changed meanwhile"
+                )
+        view.writes.update(self.writes)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
@@ -20,12 +20,9 @@ import trio
 from agentd_client.errors import AgentdError, DBNotRunningError, StoreDamagedError, StoreError, StoreFullError
 
 from .committer import Committer, Operation
-from .counts import Counts
+from .entries import HEADER, KeyRing, parent_count_key, readable, seal, seal_count, unseal_count
 from .environment import Batch, Environment
-from .errors import STORE_FULL, MapFull, store_error
-from .keypath import HEADER, parent_count_key
-from .reader import Reader
-from .sealing import Sealer
+from .errors import RESTORE, STORE_FULL, MapFull, lmdb_errors_translated, store_error
 from .view import WriteView
 
 T = TypeVar("T")
@@ -42,44 +39,32 @@ _revisions = itertools.count()
 class _CountsError(Exception):
     """A count is damaged: only operations that change it are refused."""
 
-    def __init__(self, damage: StoreDamagedError) -> None:
-        super().__init__()
-        self.damage = damage
-
 
 class Writer:
     """Carries out operations on the event loop's thread, from its construction until `stop`.
 
-    `revision` changes with every commit, and no two writers of a process share one. `commits` counts batches
-    that were made durable. `failed` is the error after which nothing is carried out any more; `on_failure` is
-    called when that happens.
+    revision: changes with every commit; no two writers of a process share one.
+    commits: batches that were made durable.
+    counts: how many entries there are exactly one part below a path, by the stored key of that count. Each is
+        a small sealed record, written once for each batch that changes it. Those that have changed stay here,
+        as the last commit left them, except those that are 0.
+    failed: the error after which nothing is carried out any more; `has_failed` is set then.
     """
 
-    def __init__(
-        self,
-        environment: Environment,
-        reader: Reader,
-        sealer: Sealer,
-        *,
-        on_failure: Callable[[], None],
-        logger: logging.Logger,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._environment = environment
-        self._reader = reader
-        self._sealer = sealer
-        self._on_failure = on_failure
+    def __init__(self, environment: Environment, key_ring: KeyRing, logger: logging.Logger) -> None:
+        self.environment = environment
+        self._key_ring = key_ring
         self._log = logger
-        self._clock = clock
         self._committer = Committer(logger)
-        self.counts = Counts(sealer)
         self._waiting: deque[Operation[Any]] = deque()
         self._alone: deque[Operation[Any]] = deque()  # each in a batch of its own, before those waiting
         self._is_busy = False  # a batch is being carried out or committed
         self._is_recycled = False  # no pages were freed since the last recycling commit
         self._may_log_full = True  # that the map cannot grow is logged once
         self._stopped: trio.Event | None = None
+        self.counts: dict[bytes, int] = {}
         self.failed: StoreError | None = None
+        self.has_failed = trio.Event()
         self.commits = 0
         self.revision = next(_revisions)
 
@@ -158,16 +143,10 @@ class Writer:
             operations: the first ones of the batch.
             is_open: whether waiting operations may be added.
         """
-        if self.failed is not None:
-            operations.extend(self._waiting)
-            self._waiting.clear()
-            self._fail(operations, self.failed)
-            return False
         batch: Batch | None = None
         try:
-            batch = self._environment.begin()
-            changes = self._fill(batch, operations, is_open)
-            counts = self._count(batch, changes)
+            batch = self.environment.begin()
+            counts = self._count(batch, self._fill(batch, operations, is_open))
             batch.check_reserve()
             if not batch.is_empty:
                 self._commit(batch, partial(self._end_batch, operations, counts))
@@ -185,25 +164,25 @@ class Writer:
         changes: defaultdict[bytes, int] = defaultdict(int)
         for operation in operations:
             self._run_operation(batch, operation, changes)
-        end = self._clock() + TURN_SECONDS
+        end = perf_counter() + TURN_SECONDS
         while is_open and self._waiting and len(operations) < MAX_BATCH_OPERATIONS:
             operation = self._waiting.popleft()
             operations.append(operation)
             self._run_operation(batch, operation, changes)
-            is_open = self._clock() < end
+            is_open = perf_counter() < end
         return changes
 
     def _run_operation(
         self, batch: Batch, operation: Operation[Any], changes: defaultdict[bytes, int]
     ) -> None:
         operation.error = None  # of an earlier attempt
-        seal = self._sealer.seal
-        view = WriteView(batch.txn, self._sealer)
+        view = WriteView(batch.txn, self._key_ring)
         try:
             operation.result = operation.function(view)
             # Everything is sealed before the first write: a value that cannot be sealed undoes only this one.
             sealed = [
-                (key, None if value is None else seal(key, value)) for key, value in view.writes.items()
+                (key, None if value is None else seal(self._key_ring, key, value))
+                for key, value in view.writes.items()
             ]
         except BaseException as error:  # of the function itself: the caller's to handle
             operation.error = error
@@ -220,23 +199,40 @@ class Writer:
                 changes[parent_count_key(key)] -= 1
 
     def _count(self, batch: Batch, changes: dict[bytes, int]) -> dict[bytes, int]:
-        try:
-            counts = self.counts.changed(batch.txn, changes)
-        except StoreDamagedError as error:
-            raise _CountsError(error) from error
+        """Write the counts that change; returns their new values, to be kept once they are committed."""
+        counts = {}
+        for key, change in changes.items():
+            if change:
+                before = self.counts.get(key)
+                if before is None:
+                    before = self._stored_count(batch, key)
+                if before + change < 0:
+                    raise _CountsError(f"{readable(key)} is lower than what was removed; {RESTORE}")
+                counts[key] = before + change
         # A count may always use the reserve, or an operation that may could still fail.
-        batch.apply(self.counts.sealed(counts), may_use_reserve=True)
+        batch.apply(
+            [(key, seal_count(self._key_ring, key, count)) for key, count in counts.items()],
+            may_use_reserve=True,
+        )
         return counts
+
+    def _stored_count(self, batch: Batch, key: bytes) -> int:
+        with lmdb_errors_translated():
+            sealed = batch.txn.get(key)
+        try:
+            return unseal_count(self._key_ring, key, sealed)
+        except StoreDamagedError as error:
+            raise _CountsError(error.sentence) from error
 
     def _commit(self, batch: Batch, then: Callable[[BaseException | None], None]) -> None:
         """Hand a batch over. Readers see the previous commit until `then` is called.
 
         Raises if the previous commit cannot be pinned; the batch is then still the caller's.
         """
-        self._reader.pin()
+        self.environment.pin()
 
         def committed(_: None, error: BaseException | None) -> None:
-            self._reader.unpin()
+            self.environment.unpin()
             # Before callers are answered, so that the revision has changed when they read again.
             self.revision = next(_revisions)
             then(error)
@@ -249,7 +245,11 @@ class Writer:
         if error is None:
             self._is_recycled = False
             self.commits += 1
-            self.counts.keep(counts)
+            for key, count in counts.items():
+                if count:
+                    self.counts[key] = count
+                else:
+                    self.counts.pop(key, None)
             self._answer(operations)
             self._proceed()
         elif not self._handle_failure(operations, error):
@@ -265,15 +265,25 @@ class Writer:
                 # only those that change it.
                 self._alone.extendleft(reversed(operations))
             else:
-                self._fail(operations, error.damage if isinstance(error, _CountsError) else error)
+                self._fail(
+                    operations, StoreDamagedError(str(error)) if isinstance(error, _CountsError) else error
+                )
             return False
         # Fatal, because nothing after it can be trusted: LMDB itself goes on after a failed sync as if the
         # pages had reached the disk.
-        self.failed = _fatal(error)
+        kind, sentence = StoreError, type(error).__name__
+        if isinstance(error, StoreError):
+            kind, sentence = type(error), error.sentence
+        failed = kind(f"{sentence}; the store accepts nothing more until the agent is restarted")
+        failed.__cause__ = error
+        self.failed = failed
         traceback = None if isinstance(error, StoreError) else error  # our own errors explain themselves
-        self._log.error("the store's writer failed: %s", self.failed.sentence, exc_info=traceback)
-        self._on_failure()
-        self._fail(operations, self.failed)
+        self._log.error("the store's writer failed: %s", failed.sentence, exc_info=traceback)
+        self.has_failed.set()
+        refused = [*operations, *self._alone, *self._waiting]
+        self._alone.clear()
+        self._waiting.clear()
+        self._fail(refused, failed)
         return False
 
     # --- room ---
@@ -284,16 +294,17 @@ class Writer:
             self._is_recycled = True
             batch: Batch | None = None
             try:
-                batch = self._environment.begin_recycling(HEADER)
+                # LMDB reuses a freed page only in the second transaction after the one that freed it.
+                batch = self.environment.begin()
+                batch.rewrite(HEADER)
                 self._commit(batch, partial(self._recycled, operations))
                 return True
-            except MapFull:
-                pass
             except BaseException as error:
                 if batch is not None:
                     batch.abort()
-                return self._handle_failure(operations, error)
-        self._committer.run(self._environment.prepare_growth, partial(self._grow, operations))
+                if not isinstance(error, MapFull):
+                    return self._handle_failure(operations, error)
+        self._committer.run(self.environment.prepare_growth, partial(self._grow, operations))
         return True
 
     def _recycled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
@@ -309,7 +320,7 @@ class Writer:
             assert target is not None
             try:
                 # No transaction is open now: there is no batch, and reads end within one call of this thread.
-                self._environment.grow(target)
+                self.environment.grow(target)
             except BaseException as failure:
                 error = failure
             else:
@@ -340,29 +351,14 @@ class Writer:
     def _answer(self, operations: Sequence[Operation[Any]]) -> None:
         for operation in operations:
             if operation.error is None and operation.on_durable is not None:
-                self._call(operation.on_durable)
+                try:
+                    operation.on_durable()
+                except Exception:  # must not end the event loop, and the others still have to be answered
+                    self._log.exception("a callback after a write failed")
             operation.end()
-            if operation.error is not None and not operation.is_awaited:
-                self._log_failure(operation.error)
-
-    def _call(self, on_durable: Callable[[], object]) -> None:
-        try:
-            on_durable()
-        except Exception:  # must not end the event loop, and the other operations still have to be answered
-            self._log.exception("a callback after a write failed")
-
-    def _log_failure(self, error: BaseException) -> None:
-        if isinstance(error, AgentdError):  # our own errors explain themselves
-            self._log.error("background write failed: %s", error.sentence)
-        else:
-            self._log.error("background write failed", exc_info=error)
-
-
-def _fatal(error: BaseException) -> StoreError:
-    kind = type(error) if isinstance(error, StoreError) else StoreError
-    found = kind(
-        f"{error.sentence if isinstance(error, StoreError) else type(error).__name__}; "
-        "the store accepts nothing more until the agent is restarted"
-    )
-    found.__cause__ = error
-    return found
+            if operation.error is None or operation.is_awaited:
+                continue
+            if isinstance(operation.error, AgentdError):  # our own errors explain themselves
+                self._log.error("background write failed: %s", operation.error.sentence)
+            else:
+                self._log.error("background write failed", exc_info=operation.error)

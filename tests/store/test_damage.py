@@ -8,15 +8,14 @@ import lmdb
 import pytest
 
 from agentd.store import DB
-from agentd.store.keypath import HEADER, count_key, encode_path, encode_prefix
-from agentd.store.sealing import Sealer
+from agentd.store.entries import HEADER, count_key, encode_path, seal
 from agentd_client.errors import StoreDamagedError, StoreError, StoreKeyMismatchError
 from agentd_client.lifecycle import State
 
 from .fakes import FakeKeyRing
 
 A, B = encode_path(("sessions", "a")), encode_path(("sessions", "b"))
-COUNT = count_key(encode_prefix("sessions"))
+COUNT = count_key("sessions")
 
 
 def tamper(store_path: Path, change: Callable[[lmdb.Transaction[bytes]], object]) -> None:
@@ -145,7 +144,7 @@ async def test_fresh_empties_a_store_that_was_sealed_with_another_key(
 
 async def test_a_store_of_an_unknown_format_is_refused(store_path: Path, key_ring: FakeKeyRing) -> None:
     db = await make(store_path, key_ring)
-    newer = Sealer(key_ring).seal(HEADER, b"agentd store 2\nagent-1")
+    newer = seal(key_ring, HEADER, b"agentd store 2\nagent-1")
     tamper(store_path, lambda txn: txn.put(HEADER, newer))
     with pytest.raises(StoreError, match=r"'agentd store 2'.*update agentd"):
         await db.start()

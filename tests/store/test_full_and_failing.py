@@ -36,9 +36,12 @@ def no_file_grows_past(size_bytes: int) -> Iterator[None]:
 
 
 @pytest.fixture
-async def small(store_path: Path, key_ring: FakeKeyRing) -> AsyncIterator[DB]:
+async def small(
+    store_path: Path, key_ring: FakeKeyRing, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DB]:
     seconds = count(step=growth.RETRY_SECONDS)  # as if each call of the clock took that long
-    db = DB(store_path, key_ring, map_bytes=64 * KIB, max_map_bytes=1024 * KIB, clock=lambda: next(seconds))
+    monkeypatch.setattr(growth, "monotonic", lambda: next(seconds))
+    db = DB(store_path, key_ring, map_bytes=64 * KIB, max_map_bytes=1024 * KIB)
     await db.start()
     async with db:
         yield db
@@ -55,8 +58,8 @@ async def test_the_map_grows_with_writes_and_keeps_its_size(small: DB) -> None:
     await small.start()
     assert small.count("big") == 20
     assert small.size_bytes == grown
-    assert small._environment is not None
-    assert small._environment.map_bytes == grown
+    assert small._writer is not None
+    assert small._writer.environment.map_bytes == grown
 
 
 async def test_one_operation_may_need_several_doublings_and_runs_again_each_time(small: DB) -> None:
@@ -307,12 +310,11 @@ async def test_damage_that_an_operation_swallows_ends_the_writing_too(db: DB) ->
 
 async def test_use_after_closing_is_refused(store_path: Path, key_ring: FakeKeyRing) -> None:
     db = await DB.create_db(db_path=store_path, key_ring=key_ring)
-    environment = db._environment
-    assert environment is not None
-    reader = environment.reader()
+    assert db._writer is not None
+    environment = db._writer.environment
     await db.stop()
     with pytest.raises(StoreError, match="closed"):
-        reader.get((b"d",))
+        environment.get((b"d",))
     with pytest.raises(StoreError, match="closed"):
         environment.begin()
 

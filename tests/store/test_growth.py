@@ -54,7 +54,7 @@ def data_file(tmp_path: Path) -> Path:
 
 
 def growing(data_file: Path, max_map_bytes: int = 1 << 40) -> Growth:
-    return Growth(data_file, max_map_bytes, lambda: 0.0)
+    return Growth(data_file, max_map_bytes)
 
 
 def test_a_map_doubles_if_that_leaves_half_of_the_disk(disk: Disk, data_file: Path) -> None:
@@ -86,9 +86,12 @@ def test_a_disk_that_says_that_it_is_full_is_not_asked_for_blocks(disk: Disk, da
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_refused_allocation_is_retried_after_a_while(disk: Disk, data_file: Path, refusal: int) -> None:
+def test_a_refused_allocation_is_retried_after_a_while(
+    disk: Disk, data_file: Path, refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [100.0]
-    full = Growth(data_file, 1 << 40, lambda: now[0])
+    monkeypatch.setattr(growth, "monotonic", lambda: now[0])
+    full = growing(data_file)
     disk.refusal = refusal
     for seconds, asked in [(0.0, 1), (RETRY_SECONDS / 2, 1), (RETRY_SECONDS, 2), (0.0, 2)]:
         now[0] += seconds

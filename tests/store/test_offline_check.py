@@ -10,7 +10,7 @@ import pytest
 
 from agentd.store import DB, OfflineCheck, check_offline, offline_check
 from agentd.store.data_file import structural_problems
-from agentd.store.keypath import HEADER
+from agentd.store.entries import HEADER
 from agentd.store.offline_check import snapshot
 from agentd_client.errors import StoreDamagedError, StoreKeyMismatchError
 
@@ -138,13 +138,13 @@ async def test_a_copy_beside_which_one_commit_was_made_counts_and_after_two_anot
 ):
     await db.put("a", b"before")
     copied, copies, commits = offline_check._copy, [], [2, 1]
-    (header,) = db._reader().get((HEADER,))
+    (header,) = db._writer.environment.get((HEADER,))
 
     def overtaken(live, copy, head, meta):
         copied(live, copy, head, meta)
         copies.append(meta.transaction)
         for _ in range(commits[len(copies) - 1]):
-            db._environment.write_first(HEADER, header)
+            db._writer.environment.write_first(HEADER, header)
 
     monkeypatch.setattr(offline_check, "_copy", overtaken)
     monkeypatch.setattr(offline_check, "PAUSE_SECONDS", 0)
@@ -158,10 +158,10 @@ async def test_a_copy_is_of_the_commit_that_was_examined_if_another_is_made_befo
 ):
     await db.put("a", b"before")
     copied = offline_check._copy
-    (header,) = db._reader().get((HEADER,))
+    (header,) = db._writer.environment.get((HEADER,))
 
     def late(live, copy, head, meta):
-        db._environment.write_first(HEADER, header)
+        db._writer.environment.write_first(HEADER, header)
         copied(live, copy, head, meta)
 
     monkeypatch.setattr(offline_check, "_copy", late)

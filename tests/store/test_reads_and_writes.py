@@ -127,7 +127,7 @@ async def test_count_follows_every_put_delete_clear_and_rollback(db: DB) -> None
     await db.clear()
     assert [db.count(parent) for parent in ((), "a", ("a", "y"), "b")] == [0, 0, 0, 0]
     assert db._writer is not None
-    assert not db._writer.counts._known, "what is gone takes no memory"
+    assert not db._writer.counts, "what is gone takes no memory"
 
 
 async def test_counts_and_the_header_are_hidden_from_reading_and_clearing(db: DB) -> None:

@@ -11,8 +11,9 @@ import trio.testing
 
 from agentd.store import DB, View
 from agentd.store.db import CLEAR_STEP
+from agentd.store.entries import HEADER
+from agentd.store.environment import Batch
 from agentd.store.errors import MapFull
-from agentd.store.keypath import HEADER
 from agentd_client.errors import StoreFullError
 from tests.disk import hold_commits
 
@@ -230,8 +231,8 @@ async def test_after_the_reserve_is_used_up_everything_is_refused_until_there_is
     limited: DB,
 ) -> None:
     await limited.put("kept", VALUE)
-    assert limited._environment is not None
-    foreign = limited._environment._lmdb
+    assert limited._writer is not None
+    foreign = limited._writer.environment._lmdb
     page = bytes(4000)
     names: list[bytes] = []
     for pages in (256, 16, 4, 1, 1, 1):
@@ -256,8 +257,8 @@ async def test_making_freed_pages_usable_needs_a_page_itself_and_says_so(
     limited: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = await fill(limited, "many")
-    environment = limited._environment
-    assert environment is not None
+    assert limited._writer is not None
+    environment = limited._writer.environment
     batch = environment.begin()
     try:
         for number in range(300):
@@ -271,11 +272,11 @@ async def test_making_freed_pages_usable_needs_a_page_itself_and_says_so(
     finally:
         batch.abort()
 
-    def no_room(key: bytes) -> None:
+    def no_room(batch: Batch, key: bytes) -> None:
         raise MapFull
 
     await limited.delete(keys[0])
-    monkeypatch.setattr(environment, "begin_recycling", no_room)
+    monkeypatch.setattr(Batch, "rewrite", no_room)
     for _ in range(2):
         with pytest.raises(StoreFullError):
             await limited.put("too large", bytes(2000 * KIB))

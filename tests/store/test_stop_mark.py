@@ -11,8 +11,7 @@ import pytest
 
 from agentd.store import DB
 from agentd.store import data_file as checks
-from agentd.store.data_file import HEAD_BYTES, mark_of, newest_meta, write_mark
-from agentd.store.sealing import Sealer
+from agentd.store.data_file import HEAD_BYTES, newest_meta, write_mark
 from agentd_client.errors import StoreDamagedError
 
 from .fakes import FakeKeyRing
@@ -72,7 +71,7 @@ async def test_a_file_that_is_as_it_was_left_is_not_verified(store_path: Path, k
     data_file = store_path / "data.mdb"
     transaction = newest_meta("it", data_file.read_bytes()[:HEAD_BYTES], data_file.stat().st_size).transaction
     break_a_page_head(data_file)
-    write_mark(store_path, mark_of(data_file, transaction), Sealer(key_ring))
+    write_mark(data_file, transaction, key_ring)
     assert await found(store_path, key_ring) == b"1"
 
 

@@ -10,8 +10,7 @@ import trio
 import trio.testing
 
 from agentd.store import DB, View, writer
-from agentd.store.environment import Batch
-from agentd.store.reader import Reader
+from agentd.store.environment import Batch, Environment
 from agentd.store.writer import MAX_BATCH_OPERATIONS
 from agentd_client.errors import KeyRingNotRunningError, StoreError
 from tests.disk import hold_commits
@@ -45,7 +44,7 @@ async def test_a_batch_takes_a_bounded_part_of_the_event_loops_time(
 ) -> None:
     seconds = count()
     monkeypatch.setattr(writer, "TURN_SECONDS", 3)
-    monkeypatch.setattr(db._writer, "_clock", lambda: next(seconds))
+    monkeypatch.setattr(writer, "perf_counter", lambda: next(seconds))
     gate = await hold_commits(db)
     for number in range(11):
         db.submit(lambda view, number=number: view.put(("many", str(number)), b"1"))  # type: ignore[misc]
@@ -216,18 +215,16 @@ def test_an_event_loop_that_ends_without_a_stop_ends_the_writer_quietly(
     assert inner is not None
     inner._committer.stop()
     assert "the event loop ended before the store was stopped" in caplog.text
-    environment = kept[0]._environment
-    assert environment is not None
-    kept[0]._on_disk.close(environment, is_clean=False)
+    kept[0]._folder.close(inner.environment, is_clean=False)
 
 
 async def test_a_snapshot_that_cannot_be_had_beside_a_commit_fails_the_store_and_not_the_event_loop(
     db: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(reader: Reader) -> None:
+    def no_memory(environment: Environment) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Reader, "pin", no_memory)
+    monkeypatch.setattr(Environment, "pin", no_memory)
     with pytest.raises(StoreError, match="MemoryError; the store accepts nothing more"):
         await db.put("a", b"1")
     assert db.failed is not None

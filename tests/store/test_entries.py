@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.store.keypath import (
+from agentd.store.entries import (
     MAX_KEY_BYTES,
     check_limit,
     count_key,
@@ -46,7 +46,7 @@ def test_a_prefix_matches_whole_parts_only(prefix: tuple[bytes, ...], path: tupl
 
 @given(PATH)
 def test_an_entry_is_counted_under_its_path_without_the_last_part(path: tuple[bytes, ...]) -> None:
-    assert parent_count_key(encode_path(path)) == count_key(encode_prefix(path[:-1]))
+    assert parent_count_key(encode_path(path)) == count_key(path[:-1])
 
 
 def test_text_counts_as_its_utf_8_bytes_and_a_lone_text_as_one_part() -> None:
@@ -92,8 +92,8 @@ def test_the_longest_path_takes_511_bytes_once_encoded() -> None:
 
 def test_every_path_has_a_readable_form() -> None:
     assert readable(encode_path(("sessions", b"\xff", "a\nb"))) == "sessions/0xff/0x610a62"
-    assert readable(count_key(encode_prefix("sessions"))) == "the count of sessions"
-    assert readable(count_key(encode_prefix(()))) == "the count of the whole store"
+    assert readable(count_key("sessions")) == "the count of sessions"
+    assert readable(count_key(())) == "the count of the whole store"
     assert readable(b"h") == "the header record"
 
 

@@ -1,4 +1,4 @@
-"""Key paths: the names of entries, their encoding as stored keys, and ranges of those.
+"""Entries as they are stored: the encoding of key paths, ranges of stored keys, and sealed values.
 
 A stored key is one byte for the kind of record, then each part of the path, escaped and terminated by 0x00.
 0x00 is escaped as 01 01 and 0x01 as 01 02, so a part never holds a bare 0x00. It follows that
@@ -8,15 +8,21 @@ A stored key is one byte for the kind of record, then each part of the path, esc
   before anything that continues it);
 - a prefix is safe: the entries below a path are exactly those that begin with its bytes, and ("a",) never
   matches ("ab",).
+
+A value is sealed with a fixed domain and its stored key as associated data, so one that was moved, swapped or
+forged does not open. Not detected: an earlier value of the same path, or a whole earlier store, put back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-from agentd_client.errors import InvalidPathError
+from agentd_client.errors import InvalidPathError, StoreDamagedError
+
+from ..crypto import SealError
+from .errors import RESTORE
 
 KeyPath = str | Sequence[str | bytes]
 """The parts of a path; a lone `str` is a path of one part. Text stands for its UTF-8 bytes."""
@@ -42,6 +48,11 @@ STOP = b"s"  # sealed like a record, kept in a file of its own
 
 _SINGLE = {HEADER: "the header record", STOP: "the mark of the last stop"}
 
+_DOMAIN = b"agentd store 1\0"
+_COUNT_BYTES = 8
+
+# --- keys ---
+
 
 def encode_path(path: KeyPath) -> bytes:
     """The stored key of an entry.
@@ -58,13 +69,12 @@ def encode_path(path: KeyPath) -> bytes:
 
 def encode_prefix(path: KeyPath) -> bytes:
     """The prefix of the stored keys of a path and of everything below it; `()` is the root."""
-    try:
-        return _encode(path)
-    except TypeError:
-        return _encode(_hashable(path))
+    return _encode(_hashable(path))
 
 
-def _hashable(path: Any) -> tuple[str | bytes, ...]:
+def _hashable(path: KeyPath) -> KeyPath:
+    if isinstance(path, str):
+        return path
     try:
         parts = tuple(path)
         hash(parts)
@@ -113,9 +123,9 @@ def decode_key(key: bytes) -> EntryPath:
     return tuple(part.replace(b"\1\1", b"\0").replace(b"\1\2", b"\1") for part in key[1:].split(b"\0")[:-1])
 
 
-def count_key(prefix: bytes) -> bytes:
-    """The stored key of the number of entries exactly one part below an encoded prefix."""
-    return COUNT + prefix[1:]
+def count_key(parent: KeyPath) -> bytes:
+    """The stored key of the number of entries exactly one part below a path."""
+    return COUNT + encode_prefix(parent)[1:]
 
 
 def parent_count_key(key: bytes) -> bytes:
@@ -156,11 +166,7 @@ class KeyRange(NamedTuple):
 
 
 def key_range(prefix: KeyPath, after: KeyPath | None = None, *, reverse: bool = False) -> KeyRange:
-    """A prefix itself and everything below it, strictly past `after` in the direction of reading.
-
-    Raises:
-        InvalidPathError: either path is not one.
-    """
+    """A prefix itself and everything below it, strictly past `after` in the direction of reading."""
     low = encode_prefix(prefix)
     # The last byte is 0x00 or the kind's letter, so adding one never overflows.
     high = low[:-1] + bytes([low[-1] + 1])
@@ -178,3 +184,60 @@ def check_limit(limit: int | None) -> None:
     """Raise ValueError unless a limit is a count or None."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise ValueError(f"a limit is a whole number from 0, or None: {limit!r}")
+
+
+# --- values ---
+
+
+class ReadOnlyKeys(Protocol):
+    """What reading the store takes: `agentd.keys.ReadOnlyKeys`, or a key ring. Callable from any thread."""
+
+    @property
+    def agent_id(self) -> str:
+        """Public; the same for the life of a root key."""
+        ...
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Open what `KeyRing.seal` made; raises `SealError` for anything else."""
+        ...
+
+
+class KeyRing(ReadOnlyKeys, Protocol):
+    """What the store uses of `agentd.keys.KeyRing`; callable from any thread."""
+
+    def seal(self, value: bytes, context: bytes) -> bytes:
+        """Seal under a fresh nonce: no two results are alike."""
+        ...
+
+
+def seal(key_ring: KeyRing, key: bytes, value: bytes) -> bytes:
+    """The bytes to store under `key`."""
+    return key_ring.seal(value, _DOMAIN + key)
+
+
+def unseal(keys: ReadOnlyKeys, key: bytes, sealed: bytes) -> bytes:
+    """The value stored under `key`; raises `StoreDamagedError`, which names the path but no value."""
+    try:
+        return keys.open(sealed, _DOMAIN + key)
+    except SealError:
+        raise StoreDamagedError(
+            f"the store is damaged at {readable(key)}: its value was not sealed there by this agent; "
+            + RESTORE
+        ) from None
+
+
+def seal_count(key_ring: KeyRing, key: bytes, count: int) -> bytes | None:
+    """The record of a count; 0 has none."""
+    return seal(key_ring, key, count.to_bytes(_COUNT_BYTES, "big")) if count else None
+
+
+def unseal_count(keys: ReadOnlyKeys, key: bytes, sealed: bytes | None) -> int:
+    """The number in the record of a count; 0 if there is none."""
+    return 0 if sealed is None else int.from_bytes(unseal(keys, key, sealed), "big")
+
+
+def checked_value(value: object) -> bytes:
+    """The value itself; TypeError unless it is exactly `bytes`."""
+    if type(value) is not bytes:
+        raise TypeError(f"a value is bytes, not {type(value).__name__}")
+    return value

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agentd.store import DB
+from agentd.store import DB, check_folder
 from agentd.store.errors import os_errors_translated
-from agentd.store.files import StoreFolder
+from agentd.store.folder import lock_folder
 from agentd_client.errors import StoreError, StoreFullError, StoreInUseError
 
 from .fakes import FakeKeyRing
@@ -136,14 +136,12 @@ async def test_a_lock_file_that_was_replaced_while_it_was_opened_is_not_enough(
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", lose_the_race)
-    folder = StoreFolder(store_path)
-    with folder.locked():
-        assert len(calls) == 3
-        with pytest.raises(StoreInUseError):
-            StoreFolder(store_path).acquire()
-    folder.release()
-    with StoreFolder(store_path).locked():
-        pass
+    lock = lock_folder(store_path)
+    assert len(calls) == 3
+    with pytest.raises(StoreInUseError):
+        check_folder(store_path)
+    os.close(lock)
+    check_folder(store_path)
 
 
 async def test_a_folder_that_is_destroyed_again_and_again_is_given_up(
@@ -158,7 +156,7 @@ async def test_a_folder_that_is_destroyed_again_and_again_is_given_up(
 
     monkeypatch.setattr(os, "open", destroy_first)
     with pytest.raises(StoreInUseError, match="removed again and again"):
-        StoreFolder(store_path).acquire()
+        check_folder(store_path)
 
 
 async def test_a_failing_lock_closes_its_file(
@@ -170,7 +168,7 @@ async def test_a_failing_lock_closes_its_file(
     monkeypatch.setattr(fcntl, "flock", fail)
     before = open_descriptors()
     with pytest.raises(StoreError, match="No locks available"):
-        StoreFolder(store_path).acquire()
+        check_folder(store_path)
     assert open_descriptors() == before
 
 
@@ -183,7 +181,7 @@ def test_a_full_disk_is_distinguished_from_other_failures(code: int) -> None:
 async def test_a_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="Not a directory"):
-        StoreFolder(tmp_path / "file" / "store").acquire()
+        check_folder(tmp_path / "file" / "store")
 
 
 async def test_a_folder_that_cannot_be_removed_says_why_and_can_be_destroyed_again(
