@@ -36,6 +36,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
+# The frameworks that agentd_client.ext is for. They are many and large, so `make test` does without.
+$(VENV)/.integrations: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --group integrations
+	@touch $@
+
 run: $(VENV)/.runtime
 	@echo 'In a second shell, in this folder:'
 	@echo '    $(BIN)/agentctl login      open a session'
@@ -47,17 +52,17 @@ run: $(VENV)/.runtime
 PARALLEL = --numprocesses auto --dist worksteal
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not serial' $(ARGS)
-	@echo '`make test-all` adds the fault suites, the random histories, the units under systemd, and branch coverage.'
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not serial' --ignore tests/integrations $(ARGS)
+	@echo '`make test-all` adds the fault suites, the random histories, the frameworks, the units under systemd, and branch coverage.'
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.integrations
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(PARALLEL) -m 'not serial' $(ARGS)
 	@$(BIN)/coverage run -m pytest -m serial $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-check: $(VENV)/.dev
+check: $(VENV)/.integrations
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
 	@$(BIN)/mypy

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from .results import SessionInfo
     from .wire import ResultT
 
 
@@ -48,12 +49,17 @@ def _verdict(answer: Any) -> Verdict:
     return found if found.valid else found._replace(audience=None, scopes=None)
 
 
+def _admission(answer: Any) -> tuple[Verdict, SessionInfo | None]:
+    return _verdict(answer), from_wire(Verification, answer).session
+
+
 HELLO = Method("hello", _result(Hello))
 GET_STATUS = Method("getStatus", _result(Status))
 CREATE_TOKEN = Method("createToken", _result(CreatedToken), repeatable=False)
 VERIFY_TOKEN = Method("verifyToken", _result(Verification))
 IS_VALID = Method("verifyToken", lambda answer: from_wire(Verification, answer).valid)
 JUDGE_TOKEN = Method("verifyToken", _verdict)
+ADMIT_TOKEN = Method("verifyToken", _admission)
 INSPECT_TOKEN = Method("inspectToken", _result(Verification))
 REVOKE_TOKEN = Method("revokeToken", lambda answer: from_wire(Revocation, answer).revoked, repeatable=False)
 RENEW_TOKEN = Method("renewToken", _result(CreatedToken))

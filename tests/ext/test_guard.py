@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import weakref
+
+import pytest
+
+from agentd_client import Client, Event, InvalidScopesError
+from agentd_client.ext import cache as caching
+from agentd_client.ext.bearer import Denied
+from agentd_client.ext.cache import Cache
+from agentd_client.ext.guard import Guard
+from tests.forking import in_child
+
+LONG_SECONDS = 60.0
+
+
+def wait_until(condition) -> None:
+    until = time.monotonic() + LONG_SECONDS
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def guard(agent):
+    guard = Guard(cache=True)
+    yield guard
+    guard.close()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls that the agent got."""
+    made: list[str] = []
+    carry_out = Client._carry_out
+
+    def counted(self, call, *args):
+        made.append(call.method.name)
+        return carry_out(self, call, *args)
+
+    monkeypatch.setattr(Client, "_carry_out", counted)
+    return made
+
+
+def made_live(guard: Guard) -> Cache:
+    cache = guard._cache()
+    assert cache is not None
+    wait_until(lambda: cache._is_live)
+    return cache
+
+
+def reason(guard: Guard, token: str) -> str | None:
+    with pytest.raises(Denied) as raised:
+        guard.admit_token(token)
+    return raised.value.reason
+
+
+def test_a_yes_is_kept_and_its_end_is_noticed(agent, guard, calls):
+    made_live(guard)
+    created = agent.create_token()
+    for _ in range(3):
+        assert guard.admit_token(created.token).session_id == created.id
+    assert calls.count("verifyToken") == 1
+    agent.client.revoke_token(id=created.id)
+    cache = guard._cache()
+    wait_until(lambda: not cache._kept)
+    assert reason(guard, created.token) == "REVOKED"
+
+
+@pytest.mark.parametrize("end", ["parent", "key", "renewal", "lock", "stop", "expiry"])
+def test_whatever_ends_a_session_is_noticed(agent, guard, end):
+    cache = made_live(guard)
+    parent = agent.create_token()
+    created = agent.create_token(expiry=600, parent=parent.token)
+    assert guard.admit_token(created.token)
+    assert cache._kept
+    match end:
+        case "parent":
+            agent.revoke(parent)
+        case "key":
+            agent.client.reset_key()
+        case "renewal":
+            agent.client.renew_token(created.token)
+        case "lock":
+            agent.lock()
+        case "stop":
+            agent.stop()
+        case "expiry":
+            agent.advance(700)
+            agent.create_token()  # the agent's clock is ahead; this one's own stands for it
+    if end == "expiry":
+        return
+    wait_until(lambda: not cache._kept)
+    if end != "renewal":
+        assert reason(guard, created.token) in {"REVOKED", "KEY_RESET", "LOCKED", "AGENT_UNREACHABLE"}
+
+
+def test_a_kept_yes_ends_with_its_session_by_the_clock(agent, guard, monkeypatch, calls):
+    made_live(guard)
+    created = agent.create_token(expiry=600)
+    guard.admit_token(created.token)
+    monkeypatch.setattr(caching.time, "time", lambda: created.expires_at)
+    guard.admit_token(created.token)
+    assert calls.count("verifyToken") == 2
+
+
+def test_the_agent_is_asked_again_after_a_while(agent, guard, monkeypatch, calls):
+    made_live(guard)
+    token = agent.create_token().token
+    guard.admit_token(token)
+    now = caching._boottime()
+    monkeypatch.setattr(caching, "_boottime", lambda: now + caching.LONGEST_SECONDS)
+    guard.admit_token(token)
+    assert calls.count("verifyToken") == 2
+
+
+def test_without_events_nothing_is_kept(agent, guard, monkeypatch, calls):
+    cache = made_live(guard)
+    token = agent.create_token().token
+    guard.admit_token(token)
+    agent.stop()
+    wait_until(lambda: not cache._is_live)
+    monkeypatch.setattr(cache, "_subscribe", lambda: pytest.fail("never"))
+    agent.start()
+    for _ in range(3):
+        guard.admit_token(token)
+    assert calls.count("verifyToken") == 4
+    assert not cache._kept
+
+
+def test_an_answer_that_was_on_its_way_when_something_ended_is_not_kept(agent, guard):
+    cache = made_live(guard)
+    token = agent.create_token().token
+    admission = guard.admit_token(token)
+    key = cache.key(token, None, ())
+    epoch = cache.epoch
+    agent.revoke(agent.create_token())
+    wait_until(lambda: cache.epoch != epoch)
+    cache.keep(key, admission, epoch)
+    assert cache.get(key) is None
+    cache.keep(key, admission, cache.epoch)
+    assert cache.get(key) == admission
+
+
+def test_events_that_were_missed_count_as_any_end(agent, guard, monkeypatch):
+    cache = made_live(guard)
+    guard.admit_token(agent.create_token().token)
+    assert cache._kept
+    feed = cache._events
+    cache._read([Event("created", 1.0, None, "", None, None, missed=1)])
+    assert not cache._kept
+    cache._events = feed
+
+
+def test_limited_uses_and_refusals_are_never_kept(agent, guard, calls):
+    made_live(guard)
+    limited = agent.create_token(max_uses=2).token
+    guard.admit_token(limited)
+    guard.admit_token(limited)
+    assert reason(guard, limited) == "USED_UP"
+    assert reason(guard, "v4.local.x") == "MALFORMED"
+    assert reason(guard, "v4.local.x") == "MALFORMED"
+    assert calls.count("verifyToken") == 5
+
+
+def test_a_yes_for_one_question_is_none_for_another(agent, guard):
+    made_live(guard)
+    token = agent.create_token(scopes=["read"], audience=["notes"]).token
+    guard.admit_token(token, scopes=["read"], audience="notes")
+    with pytest.raises(Denied):
+        guard.admit_token(token, scopes=["write"], audience="notes")
+    with pytest.raises(Denied):
+        guard.admit_token(token, scopes=["read"], audience="mail")
+    with pytest.raises(Denied):
+        guard.admit_token(token, scopes=["read"])
+
+
+def test_the_cache_is_bounded_and_holds_no_token(agent, guard, monkeypatch):
+    monkeypatch.setattr(caching, "MOST_ENTRIES", 2)
+    cache = made_live(guard)
+    tokens = [agent.create_token().token for _ in range(3)]
+    for token in tokens:
+        guard.admit_token(token)
+    assert len(cache._kept) == 2
+    assert not any(token in repr(cache._kept) for token in tokens)
+
+
+def test_a_forked_child_asks_for_itself(agent, guard):
+    token = agent.create_token().token
+    made_live(guard)
+    guard.admit_token(token)
+
+    def child() -> None:
+        assert guard.admit_token(token)
+        made_live(guard)
+        assert guard.admit_token(token)
+
+    in_child(child)
+    assert guard.admit_token(token), "the parent's connections are its own"
+
+
+def test_a_guard_that_nobody_uses_leaves_no_thread(agent):
+    guard = Guard(cache=True)
+    made_live(guard)
+    gone = weakref.ref(guard)
+    del guard
+    gc.collect()
+    assert gone() is None
+    wait_until(lambda: not any(thread.name == "agentd-guard-events" for thread in threading.enumerate()))
+
+
+def test_a_closed_guard_admits_nobody(agent, guard):
+    token = agent.create_token().token
+    made_live(guard)
+    guard.admit_token(token)
+    guard.close()
+    assert reason(guard, token) == "CLIENT_CLOSED"
+
+
+async def test_it_asks_without_blocking_the_event_loop_as_well(agent, guard):
+    token = agent.create_token(label="desk").token
+    assert (await guard.admit_async([f"Bearer {token}"])).label == "desk"
+    with pytest.raises(Denied) as raised:
+        await guard.admit_async([])
+    assert raised.value.status == 401
+
+
+def test_the_servers_own_mistake_is_no_answer_to_a_peer(agent):
+    token = agent.create_token().token
+    with pytest.raises(InvalidScopesError):
+        Guard(scopes=["two words"]).admit_token(token)
+    with pytest.raises(TypeError, match="not one string"):
+        Guard(scopes="read")
+
+
+def test_requirements_of_the_guard_and_of_the_request_add_up(agent):
+    guard = Guard(scopes=["read"])
+    token = agent.create_token(scopes=["read"]).token
+    assert guard.admit_token(token, scopes=["read"])
+    with pytest.raises(Denied) as raised:
+        guard.admit_token(token, scopes=["write"])
+    assert 'scope="read write"' in dict(raised.value.headers)["WWW-Authenticate"]
+
+
+def test_the_verify_socket_tells_scopes_but_no_session_and_nothing_is_kept(agent, calls):
+    guard = Guard(cache=True, socket_path=agent.verify_socket_path, agent_uid=os.getuid())
+    token = agent.create_token(scopes=["read"], label="desk").token
+    for _ in range(2):
+        admission = guard.admit_token(token, scopes=["read"])
+        assert (list(admission.scopes), admission.session, admission.label) == (["read"], None, "")
+    assert calls.count("verifyToken") == 2
