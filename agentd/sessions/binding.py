@@ -15,14 +15,21 @@ from agentd_client.errors import AgentdError, CannotBindError
 from agentd_client.protocol.reasons import PROCESS_ENDED
 
 from ..process_identity import Process, completed, is_alive
-from .live_sessions import find_live_session, find_path, read_session
-from .records import BOUND_PATH, SessionPath, SessionRecord, session_path
+from .records import (
+    BOUND_PATH,
+    SessionPath,
+    SessionRecord,
+    find_live_session,
+    find_path,
+    read_session,
+    session_path,
+)
 
 if TYPE_CHECKING:
     from ..store import View
     from .clock import Clock
+    from .manager_lifecycle import Context
     from .revoker import Revoker
-    from .verifier import Context
 
 MAX_WATCHED = 512
 """Processes watched at a time. Each takes a file descriptor; together with the most connections there may be

@@ -20,8 +20,15 @@ from agentd_client.protocol.results import CREATED, RENEWED, CreatedToken, PeerI
 
 from ..crypto import random_bytes
 from ..process_identity import identify
-from .live_sessions import find_live_session
-from .records import RANDOM_BYTES, KeyRecord, SessionRecord, bound_path, session_id, session_path
+from .records import (
+    RANDOM_BYTES,
+    KeyRecord,
+    SessionRecord,
+    bound_path,
+    find_live_session,
+    session_id,
+    session_path,
+)
 from .rules import Grant, earliest, ends_after, grant_within, renewed, to_milliseconds
 
 if TYPE_CHECKING:
@@ -30,9 +37,9 @@ if TYPE_CHECKING:
     from ..process_identity import Process
     from ..store import View
     from .binding import Binder
-    from .cached_token import CachedToken
     from .clock import Instant
-    from .verifier import Context
+    from .manager_lifecycle import Context
+    from .verifier import CachedToken
 
 
 class SessionRequest(NamedTuple):

@@ -20,8 +20,7 @@ from agentd_client.protocol.results import REFUSED, AuditEntry, AuditPage, Event
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
-from .clock import CHUNK_RECORDS, Slices
-from .listing import checked_audit_cursor, checked_limit, checked_since
+from .listing import CHUNK_RECORDS, Slices, checked_audit_cursor, checked_limit, checked_since
 from .records import ACTIONS_PATH, AUDIT_TIME_BYTES, REJECTIONS_PATH, AuditRecord
 from .rejected_tokens import COUNTED_SECONDS, AuditPath, RejectedTokens
 

@@ -1,7 +1,9 @@
-"""Listing: which sessions a caller selects, and pages of them."""
+"""Listing: which sessions a caller selects, pages of them, and how long scans share the event loop."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,17 +13,52 @@ from agentd_client.errors import InvalidParamsError
 from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_SESSIONS
 from agentd_client.protocol.results import ACTIVE, EXPIRED, SessionInfo, SessionPage
 
-from .clock import CHUNK_RECORDS, Slices
-from .live_sessions import accepted_key_ids, find_live_session
-from .records import SessionPath, SessionRecord, session_path, sessions_of_key
+from .records import (
+    SessionPath,
+    SessionRecord,
+    accepted_key_ids,
+    find_live_session,
+    session_path,
+    sessions_of_key,
+)
 
 if TYPE_CHECKING:
     from ..store import DB
     from .clock import Clock, Instant
     from .verifier import Verifier
 
+SLICE_SECONDS = 0.001
+"""How long a scan may hold the event loop. It is a time and not a number of records, because one record takes
+from ten to two hundred microseconds, depending on its ancestors and on the label pattern."""
+
+CHUNK_RECORDS = 16
+"""Records read from the store at once; within a chunk the time is not checked."""
+
 _MAX_CURSOR_CHARACTERS = 128
 _MAX_SECONDS = 2**63  # neither infinite nor beyond the range of a float
+
+
+class Slices:
+    """One scan's share of the event loop. Create it after a checkpoint, where its first slice begins.
+
+    Args:
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._until = clock() + SLICE_SECONDS
+
+    async def pause_if_over(self) -> bool:
+        """If the slice is used up, yield to other tasks and begin another; whether it did.
+
+        After a pause, what was read from the store may be out of date, and the store may be closed.
+        """
+        if self._clock() < self._until:
+            return False
+        await checkpoint()
+        self._until = self._clock() + SLICE_SECONDS
+        return True
 
 
 class LabelPattern:

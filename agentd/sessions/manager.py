@@ -10,9 +10,8 @@ from agentd_client.protocol import reasons
 
 from .issuer import NotRenewedError, SessionRequest
 from .listing import checked_selection, session_page
-from .live_sessions import accepted_key_ids
 from .manager_lifecycle import ManagerLifecycle
-from .records import sessions_of_key
+from .records import accepted_key_ids, sessions_of_key
 from .revoker import check_token_or_id
 from .rules import checked_audience, checked_grace, checked_grant, checked_label, checked_scopes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import trio
 
@@ -26,7 +26,7 @@ from .revoker import Revoker
 from .rules import Lifetimes, checked_ttl
 from .session_keys import SessionKeys
 from .sweeper import Sweeper
-from .verifier import Context, Verifier
+from .verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,6 +39,16 @@ WRITE_INTERVAL_SECONDS = 60.0
 """How often last uses and counted rejections, which are noted in memory, are written."""
 
 STOP_WRITE_SECONDS = 2.0  # the most that a stop waits for its last writes
+
+
+class Context(NamedTuple):
+    """What every operation on sessions works with."""
+
+    db: DB
+    keys: SessionKeys
+    verifier: Verifier
+    journal: Journal
+    clock: Clock
 
 
 class ManagerLifecycle(Component):

@@ -12,16 +12,25 @@ from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
 from agentd_client.protocol.methods import token_text
 from agentd_client.protocol.results import KEY_RESET, REVOKED, PeerIdentity, Verification
 
-from .clock import Slices
-from .listing import Selection, state_of
-from .live_sessions import Readable, accepted_key_ids, find_path, read_session
-from .records import KeyRecord, SessionPath, SessionRecord, bound_path, session_path, sessions_of_key
+from .listing import Selection, Slices, state_of
+from .records import (
+    KeyRecord,
+    Readable,
+    SessionPath,
+    SessionRecord,
+    accepted_key_ids,
+    bound_path,
+    find_path,
+    read_session,
+    session_path,
+    sessions_of_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..store import Entry, Transaction, View
-    from .verifier import Context
+    from .manager_lifecycle import Context
 
 T = TypeVar("T")
 

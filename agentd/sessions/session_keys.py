@@ -13,7 +13,6 @@ from agentd_client.protocol.results import CreatedToken
 from ..crypto import SealError, random_bytes
 from ..tokens import Claims, SealedToken, TokenError, open_token, seal_token
 from ..tokens.paseto import NONCE_BYTES
-from .live_sessions import read_key_record
 from .records import (
     KEY_PATH,
     KEY_RANDOM_BYTES,
@@ -21,6 +20,7 @@ from .records import (
     SessionRecord,
     is_of_another_agent,
     key_id,
+    read_key_record,
 )
 from .rules import is_in_grace
 

@@ -14,14 +14,22 @@ import trio
 
 from agentd_client.protocol.results import SESSION_EXPIRED
 
-from .clock import Slices
-from .live_sessions import Readable, accepted_key_ids, read_key_record
-from .records import SESSIONS_PATH, SessionPath, SessionRecord, bound_path, session_path
+from .listing import Slices
+from .records import (
+    SESSIONS_PATH,
+    Readable,
+    SessionPath,
+    SessionRecord,
+    accepted_key_ids,
+    bound_path,
+    read_key_record,
+    session_path,
+)
 from .rules import has_expired, is_in_grace
 
 if TYPE_CHECKING:
     from ..store import Entry, View
-    from .verifier import Context
+    from .manager_lifecycle import Context
 
 STEP_RECORDS = 64
 """Records examined, in slices, before those that have ended are deleted in one write."""

@@ -15,8 +15,7 @@ from msgspec.structs import replace
 
 from agentd_client.errors import AgentdError
 
-from .live_sessions import read_session
-from .records import SessionPath, SessionRecord
+from .records import SessionPath, SessionRecord, read_session
 from .rules import supersede_previous
 
 if TYPE_CHECKING:

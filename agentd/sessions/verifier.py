@@ -8,18 +8,35 @@ transaction, and their bytes compared. So no revoke, reset or change can be miss
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_TOKEN_CHARACTERS
-from agentd_client.protocol.results import EXPIRED, SESSION_EXPIRED, SessionInfo, Verification
+from agentd_client.protocol.results import (
+    EXPIRED,
+    SESSION_EXPIRED,
+    CachedVerification,
+    SessionInfo,
+    Verification,
+)
 
 from ..tokens import Claims, SealedToken, TokenError, parse_token
-from .cached_token import ANSWER_SECONDS, CachedToken, session_info
-from .live_sessions import Readable, accepted_key_ids, find_live_session, find_path, read_key_record
-from .records import KEY_PATH, SessionPath, SessionRecord, session_path
+from .records import (
+    KEY_PATH,
+    Readable,
+    SessionPath,
+    SessionRecord,
+    accepted_key_ids,
+    find_live_session,
+    find_path,
+    read_key_record,
+    session_info,
+    session_path,
+)
 from .rules import EXPIRY_LEEWAY_SECONDS, denial_reason, has_expired, is_superseded, supersede_previous
 from .uses import Uses
 
@@ -32,9 +49,61 @@ if TYPE_CHECKING:
 MAX_CACHED_TOKENS = 4096
 """About 1 KiB each; the oldest is dropped first."""
 
+ANSWER_SECONDS = 1.0
+"""How long verifications return the same object, with the `last_used_at` of the first one. Creating and
+encoding a new one each time would cost more than the rest of a verification."""
+
 _MALFORMED = Verification(False, reasons.MALFORMED, None)
 _KEY_RESET = Verification(False, reasons.KEY_RESET, None)
 _OTHER_AGENT = Verification(False, reasons.OTHER_AGENT, None)
+
+
+class CachedToken(Struct, eq=False):
+    """A genuine token: its claims, and what is known of its session at a revision of the store.
+
+    record: None if the session is not live.
+    sealed: the stored bytes of the session's record and its ancestors', to notice a change.
+    cacheable: nothing but a commit can change what is known, so it holds for the whole revision.
+    fast_path: only time can make the token invalid, and there is nothing to note beyond its last use.
+    answer, answered_at: what verifications return, and the wall time for which it was made.
+    """
+
+    key_id: str
+    claims: Claims
+    path: SessionPath
+    revision: int | None = None
+    ancestor_paths: list[SessionPath] = []
+    sealed: list[bytes | None] = []
+    record: SessionRecord | None = None
+    answer: CachedVerification | None = None
+    answered_at: float = math.inf
+    cacheable: bool = False
+    fast_path: bool = False
+
+    def update(self, record: SessionRecord, *, is_under_current_key: bool) -> None:
+        """Take over the record of a live session."""
+        self.record, self.ancestor_paths = record, []
+        self.cacheable = is_under_current_key
+        self.answered_at = math.inf
+        self.fast_path = (
+            is_under_current_key
+            and record.generation == self.claims.gen
+            and (record.generation == 0 or record.superseded_at is not None)
+            and (record.audience, record.scopes, record.uses_left) == (None, None, None)
+            and not record.ancestors
+        )
+
+    def mark_gone(self, *, is_under_current_key: bool) -> None:
+        """The session is not live any more. Ids are never reused, so this is final."""
+        self.sealed, self.record, self.ancestor_paths = [], None, []
+        self.cacheable, self.fast_path = is_under_current_key, False
+
+    def make_answer(self, wall: float) -> CachedVerification:
+        """A new answer, for a verification at this time."""
+        assert self.record is not None
+        self.answer = CachedVerification(True, None, session_info(self.record, wall))
+        self.answered_at = wall
+        return self.answer
 
 
 class Verifier:
@@ -75,9 +144,9 @@ class Verifier:
             if rejection is not None:
                 return rejection
             assert record is not None
-            denial = self._denial(cached.path, record, audience, scopes)
+            denial = denial_reason(record, audience, scopes)
             if denial is not None:
-                return denial
+                return Verification(False, denial, self.describe(cached.path, record))
             if record.uses_left is not None:
                 return None
             self.uses.note(cached.path, record, cached.claims.gen, now)
@@ -108,9 +177,9 @@ class Verifier:
         record = self.live_record(view, opened)
         if isinstance(record, Verification):
             return record
-        denial = self._denial(opened.path, record, audience, scopes)
+        denial = denial_reason(record, audience, scopes)
         if denial is not None:
-            return denial
+            return Verification(False, denial, self.describe(opened.path, record))
         uses_left = record.uses_left
         if uses_left is not None:
             now = self._clock.read()
@@ -147,8 +216,7 @@ class Verifier:
         record = self.live_record(tran, opened)
         if isinstance(record, Verification):
             return record
-        denial = self._denial(opened.path, record, None, None)
-        return denial or Verification(True, None, self.describe(opened.path, record))
+        return self._permission(opened.path, record, None, None)
 
     def live_record(self, view: Readable, opened: CachedToken) -> Verification | SessionRecord:
         """The record of a token that is valid as an operation sees it, or why it is not."""
@@ -269,7 +337,7 @@ class Verifier:
 
     def _opened(self, key: SessionKey, sealed: SealedToken) -> CachedToken | None:
         claims = self._keys.open_token(key, sealed)
-        return None if claims is None else CachedToken(key.id, claims)
+        return None if claims is None else CachedToken(key.id, claims, session_path(key.id, claims.jti))
 
     def _without_key(self, token: SealedToken) -> Verification:
         return _OTHER_AGENT if self._keys.is_of_another_agent(token.key_id) else _KEY_RESET
@@ -289,8 +357,7 @@ class Verifier:
         if rejection is not None:
             return rejection
         assert record is not None
-        denial = self._denial(path, record, audience, scopes)
-        return denial or Verification(True, None, self.describe(path, record))
+        return self._permission(path, record, audience, scopes)
 
     def _rejection(
         self,
@@ -313,12 +380,12 @@ class Verifier:
             return Verification(False, reasons.SUPERSEDED, self.describe(path, record))
         return None
 
-    def _denial(
+    def _permission(
         self, path: SessionPath, record: SessionRecord, audience: str | None, scopes: list[str] | None
-    ) -> Verification | None:
-        """Why the session does not permit this use; None if it does."""
+    ) -> Verification:
+        """Whether a session permits this use."""
         reason = denial_reason(record, audience, scopes)
-        return None if reason is None else Verification(False, reason, self.describe(path, record))
+        return Verification(reason is None, reason, self.describe(path, record))
 
 
 def _parsed(token: object) -> SealedToken | None:
@@ -329,13 +396,3 @@ def _parsed(token: object) -> SealedToken | None:
         return parse_token(token)
     except TokenError:
         return None
-
-
-class Context(NamedTuple):
-    """What every operation on sessions works with."""
-
-    db: DB
-    keys: SessionKeys
-    verifier: Verifier
-    journal: Journal
-    clock: Clock

@@ -9,8 +9,7 @@ import trio
 import trio.testing
 
 from agentd.keys import KeyRing
-from agentd.sessions import Subscribers, journal, rejected_tokens
-from agentd.sessions import clock as clock_module
+from agentd.sessions import Subscribers, journal, listing, rejected_tokens
 from agentd.sessions.journal import Journal
 from agentd.sessions.records import ACTIONS_PATH, REJECTIONS_PATH, AuditRecord
 from agentd.store import DB, environment
@@ -235,7 +234,7 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
         clock.advance(0.5)
         await put(db, log, CREATED)
     monkeypatch.setattr(journal, "MAX_EXAMINED", 16)
-    monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    monkeypatch.setattr(listing.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     later = clock.wall + rejected_tokens.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
     turns, scope = 0, trio.CancelScope()
 

@@ -8,7 +8,6 @@ import re
 import pytest
 import trio
 
-from agentd.sessions import clock as clock_module
 from agentd.sessions import listing
 from agentd.sessions.records import SESSIONS_PATH, SessionRecord
 from agentd_client import PeerIdentity
@@ -284,11 +283,11 @@ class TurnCounter:
 
         def counting(stored):
             self.looked_at[-1] += 1
-            self._seconds += clock_module.SLICE_SECONDS / 4
+            self._seconds += listing.SLICE_SECONDS / 4
             return decode(stored)
 
         monkeypatch.setattr(SessionRecord, "decode", counting)
-        monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (lambda: self._seconds,))
+        monkeypatch.setattr(listing.Slices.__init__, "__defaults__", (lambda: self._seconds,))
 
     async def run(self, scope):
         with scope:
@@ -299,8 +298,8 @@ class TurnCounter:
 
 async def test_after_a_pause_a_whole_slice_begins():
     now = 0.0
-    slices = clock_module.Slices(lambda: now)
-    now = clock_module.SLICE_SECONDS
+    slices = listing.Slices(lambda: now)
+    now = listing.SLICE_SECONDS
     assert await slices.pause_if_over()
     assert not await slices.pause_if_over()
 
@@ -345,8 +344,8 @@ async def test_patterns_are_not_cached(manager, clock):
 
 
 async def test_a_page_fails_when_the_store_stops_meanwhile(manager, clock, monkeypatch):
-    monkeypatch.setattr(clock_module.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
+    monkeypatch.setattr(listing.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
     await opened(manager, clock, 5)
-    monkeypatch.setattr(clock_module, "checkpoint", manager._db.stop)  # while it yields to other tasks
+    monkeypatch.setattr(listing, "checkpoint", manager._db.stop)  # while it yields to other tasks
     with pytest.raises(LifecycleError):
         await manager.list_sessions()
