@@ -48,61 +48,41 @@ _DELAY = ("sleep", "agentd", "wipe keys before sleep", "delay")
 """Arguments of Inhibit: logind delays a suspend until the result is closed, or until its own time limit."""
 
 
-async def watch(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, logger: logging.Logger) -> NoReturn:
-    """Lock the agent at logind's signals; connects again when the bus goes away. See `watch_logind`."""
-    async with trio.open_nursery() as locks:
-        logind = LogindWatch(lock, locks, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)
-        pause_seconds = FIRST_PAUSE_SECONDS
-        while True:
-            began = trio.current_time()
-            try:
-                async with connected(get_bus("SYSTEM")) as bus:
-                    await logind.run(bus)
-            # No failure of the bus may end the agent.
-            except* Exception as errors:
-                logind.log_state(
-                    logging.WARNING,
-                    "no system bus: until there is one, suspend and screen lock do not lock the agent",
-                    _first(errors),
-                )
-            if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was connected
-                pause_seconds = FIRST_PAUSE_SECONDS
-            await trio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
-
-
-def _first(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
-
-
 class LogindWatch:
-    """Locks at logind's signals; see `watch_logind`.
+    """Locks the agent at logind's signals; the arguments are those of `watch_logind`."""
 
-    Args:
-        locks: runs the locks. It outlives the connection, because losing the bus must not interrupt a lock.
-    """
-
-    def __init__(
-        self,
-        lock: Lock,
-        locks: trio.Nursery,
-        *,
-        on_suspend: bool,
-        on_screen_lock: bool,
-        logger: logging.Logger,
-    ) -> None:
+    def __init__(self, lock: Lock, *, on_suspend: bool, on_screen_lock: bool, logger: logging.Logger) -> None:
         self._lock = lock
-        self._locks = locks
+        # Runs the locks. It outlives a connection, because losing the bus must not interrupt a lock.
+        self._locks: trio.Nursery
         self._on_suspend = on_suspend
         self._on_screen_lock = on_screen_lock
         self._log = logger
         self._state = ""
         self._inhibitor: Inhibitor | None = None
 
-    async def run(self, bus: BusConnection) -> None:
-        """Lock at the signals of this connection, until cancelled; raises what the bus raises."""
+    async def run(self) -> NoReturn:
+        """Lock until cancelled; connects again when the bus goes away."""
+        async with trio.open_nursery() as self._locks:
+            pause_seconds = FIRST_PAUSE_SECONDS
+            while True:
+                began = trio.current_time()
+                try:
+                    async with connected(get_bus("SYSTEM")) as bus:
+                        await self._follow(bus)
+                # No failure of the bus may end the agent.
+                except* Exception as errors:
+                    self._log_state(
+                        logging.WARNING,
+                        "no system bus: until there is one, suspend and screen lock do not lock the agent",
+                        _first(errors),
+                    )
+                if trio.current_time() - began > MAX_PAUSE_SECONDS:  # it was connected
+                    pause_seconds = FIRST_PAUSE_SECONDS
+                await trio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+
+    async def _follow(self, bus: BusConnection) -> None:
         try:
             # Subscribed first, so that a logind that starts after the question is not missed.
             for rule in self._rules():
@@ -127,8 +107,7 @@ class LogindWatch:
             hint.add_arg_condition(0, Name.SESSION)
             yield hint
 
-    def log_state(self, level: int, state: str, reason: str = "") -> None:
-        """Log a state with its reason, unless it was the last one logged."""
+    def _log_state(self, level: int, state: str, reason: str = "") -> None:
         if state != self._state:
             self._state = state
             self._log.log(level, "%s%s", state, f" ({reason})" if reason else "")
@@ -150,12 +129,12 @@ class LogindWatch:
 
     async def _on_presence(self, bus: BusConnection, is_running: bool) -> None:
         if not is_running:
-            self.log_state(
+            self._log_state(
                 logging.WARNING, "there is no logind: suspend and screen lock do not lock the agent"
             )
             return
         events = [SUSPEND] * self._on_suspend + [SCREEN_LOCK] * self._on_screen_lock
-        self.log_state(logging.INFO, f"logind locks the agent on {' and '.join(events)}")
+        self._log_state(logging.INFO, f"logind locks the agent on {' and '.join(events)}")
         if self._on_suspend:
             # logind keeps inhibitors over a restart, but not over a crash; a second one does no harm.
             await self._inhibit(bus)
@@ -220,3 +199,9 @@ class LogindWatch:
 
 def _signal(sender: str, interface: str, member: str, **more: str) -> MatchRule:
     return MatchRule(type="signal", sender=sender, interface=interface, member=member, **more)
+
+
+def _first(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

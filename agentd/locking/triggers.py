@@ -110,11 +110,11 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
     if not (on_suspend or on_screen_lock):
         return
     try:
-        from .logind import watch  # jeepney is optional
+        from .logind import LogindWatch  # jeepney is optional
     except ImportError as error:
         logger.warning(
             "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
             error.name,
         )
         return
-    await watch(lock, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger)
+    await LogindWatch(lock, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger).run()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from jeepney import DBusAddress, HeaderFields, Message, new_signal
 
-from agentd.locking import SCREEN_LOCK, SUSPEND
+from agentd.locking import SCREEN_LOCK, SUSPEND, logind, watch_logind
 from agentd.locking.bus_connection import RefusedError
-from agentd.locking.logind import OPERATION_IN_PROGRESS, LogindWatch, Name
+from agentd.locking.logind import OPERATION_IN_PROGRESS, Name
 from agentd_client.errors import StoreError
 
 LOCK_SECONDS = 4  # promised in docs/security.md, so it is not imported
@@ -68,16 +69,31 @@ class FakeBus:
 
 
 @pytest.fixture
-def bus():
-    return FakeBus()
+def bus(monkeypatch):
+    bus = FakeBus()
+
+    @asynccontextmanager
+    async def connected(address):
+        yield bus
+
+    monkeypatch.setattr(logind, "connected", connected)
+    return bus
 
 
 @pytest.fixture
 def watch(bus, lock, logger, nursery):
-    def begin():
-        watch = LogindWatch(lock, nursery, on_suspend=True, on_screen_lock=True, logger=logger)
-        nursery.start_soon(watch.run, bus)
-        return trio.testing.wait_all_tasks_blocked()
+    """Start watching; returns a function that stops it."""
+
+    async def begin():
+        scope = trio.CancelScope()
+
+        async def run():
+            with scope:
+                await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        return scope.cancel
 
     return begin
 
@@ -149,13 +165,12 @@ async def test_other_signals_are_ignored(bus, watch, lock):
     assert lock.finished == [SUSPEND]
 
 
-async def test_there_is_one_inhibitor_at_a_time_and_none_at_the_end(bus, lock, logger, nursery):
-    watch = LogindWatch(lock, nursery, on_suspend=True, on_screen_lock=True, logger=logger)
-    async with trio.open_nursery() as connection:
-        connection.start_soon(watch.run, bus)
-        await say(bus, AWAKE, AWAKE)
-        assert [inhibitor.is_closed for inhibitor in bus.inhibitors] == [True, True, False]
-        connection.cancel_scope.cancel()
+async def test_there_is_one_inhibitor_at_a_time_and_none_at_the_end(bus, watch):
+    end = await watch()
+    await say(bus, AWAKE, AWAKE)
+    assert [inhibitor.is_closed for inhibitor in bus.inhibitors] == [True, True, False]
+    end()
+    await trio.testing.wait_all_tasks_blocked()
     assert bus.inhibitors[-1].is_closed
 
 
