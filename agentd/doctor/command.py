@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from agentd_client.cli.output import colour, is_terminal, printable, show_line
 from agentd_client.cli.table import terminal_width
@@ -56,11 +55,19 @@ def carry_out(
         OSError: standard output cannot be written.
     """
     process.harden()
-    with _passphrase(passphrase_file, passphrase_descriptor) as passphrase:
-        installation = Installation(
-            settings, config_path=config_path, config_failure=config_failure, passphrase=passphrase
-        )
+    passphrase = None
+    if passphrase_file is not None:
+        passphrase = passphrase_of_file(passphrase_file)
+    elif passphrase_descriptor is not None:
+        passphrase = passphrase_from_descriptor(passphrase_descriptor)
+    installation = Installation(
+        settings, config_path=config_path, config_failure=config_failure, passphrase=passphrase
+    )
+    try:
         findings = [finding for check in CHECKS for finding in check(installation)]
+    finally:
+        if passphrase is not None:
+            wipe(passphrase)
     if json:
         show_line(as_json(findings))
     else:
@@ -68,17 +75,3 @@ def carry_out(
             shown = printable(line)
             show_line(shown if severity not in _COLOURS else colour(shown, _COLOURS[severity]))
     return exit_status(findings)
-
-
-@contextmanager
-def _passphrase(path: str | None, descriptor: int | None) -> Iterator[bytearray | None]:
-    passphrase = None
-    if path is not None:
-        passphrase = passphrase_of_file(path)
-    elif descriptor is not None:
-        passphrase = passphrase_from_descriptor(descriptor)
-    try:
-        yield passphrase
-    finally:
-        if passphrase is not None:
-            wipe(passphrase)

@@ -121,12 +121,8 @@ def _wrapped(text: str, width: int | None, indent: int) -> list[str]:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """One object: the worst severity, and the findings in the order of the checks."""
-    return json.dumps(
-        {
-            "severity": worst(findings).word,
-            "findings": [
-                finding._asdict() | {"severity": finding.severity.word, "remedy": finding.remedy or None}
-                for finding in findings
-            ],
-        }
-    )
+    shown = [
+        finding._asdict() | {"severity": finding.severity.word, "remedy": finding.remedy or None}
+        for finding in findings
+    ]
+    return json.dumps({"severity": worst(findings).word, "findings": shown})
