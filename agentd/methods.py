@@ -225,16 +225,16 @@ class _Handlers:
         asked["parent"] = _text(params.parent)
         asked["bound"] = params.bound is True
         return await self._agent.manager.open_session(
-            **asked, opened_by=caller.described(), process=caller.peer.process
+            **asked, opened_by=caller.described, process=caller.peer.process
         )
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
-        return await self._agent.manager.renew_token(params.token.text, by=caller.described())
+        return await self._agent.manager.renew_token(params.token.text, by=caller.described)
 
     async def revoke_token(self, params: RevokeTokenParams, caller: Caller) -> Revocation:
         if (params.token is None) == (params.id is None):
             raise InvalidParamsError("revokeToken takes either token or id")
-        token, by = _text(params.token), caller.described()
+        token, by = _text(params.token), caller.described
         return Revocation(await self._agent.manager.revoke_token(token, id=params.id, by=by))
 
     async def revoke_sessions(self, params: SelectionParams, caller: Caller) -> Revocations:
@@ -243,14 +243,14 @@ class _Handlers:
         if all(condition is None for condition in selected.values()):
             # Otherwise a client that leaves the conditions out by mistake would end everything.
             raise InvalidParamsError("revokeSessions takes at least one of state, label, pid and parent")
-        return Revocations(await self._agent.manager.revoke_sessions(**selected, by=caller.described()))
+        return Revocations(await self._agent.manager.revoke_sessions(**selected, by=caller.described))
 
     async def list_sessions(self, params: ListSessionsParams, caller: Caller) -> SessionPage:
         _check_state("listSessions", params)
         return await self._agent.manager.list_sessions(**msgspec.structs.asdict(params))
 
     async def reset_key(self, params: ResetKeyParams, caller: Caller) -> KeyReset:
-        by = caller.described()
+        by = caller.described
         return KeyReset(await self._agent.manager.reset_key(grace_seconds=params.grace_seconds, by=by))
 
     async def list_audit(self, params: ListAuditParams, caller: Caller) -> AuditPage:
@@ -261,12 +261,12 @@ class _Handlers:
         return Subscribed(True)
 
     async def lock(self, params: Params, caller: Caller) -> LockState:
-        await self._agent.lock(by=caller.described())
+        await self._agent.lock(by=caller.described)
         return LockState(True)
 
     async def unlock(self, params: UnlockParams, caller: Caller) -> LockState:
         await self._agent.unlock(
-            params.passphrase.bytes, caller.described(), caller.peer.process, caller.hang_up_scope()
+            params.passphrase.bytes, caller.described, caller.peer.process, caller.hang_up_scope()
         )
         return LockState(False)
 
@@ -274,7 +274,7 @@ class _Handlers:
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
         return Protection(
             await self._agent.change_passphrase(
-                old, new, caller.described(), caller.peer.process, caller.hang_up_scope()
+                old, new, caller.described, caller.peer.process, caller.hang_up_scope()
             )
         )
 

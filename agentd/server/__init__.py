@@ -1,15 +1,20 @@
 """The server: sockets, peers, connections and the table of methods. It knows the protocol and no method."""
 
 from .admission import Admission, any_user, owner_only, require_own_uid
-from .caller import Caller
-from .dispatch import Dispatch
+from .dispatch import (
+    Dispatch,
+    FairQueue,
+    Params,
+    ParamsWithSecrets,
+    PassphraseBytes,
+    TokenText,
+    presented_token,
+)
 from .log import Traffic
-from .parameters import Params, ParamsWithSecrets, PassphraseBytes, TokenText, presented_token
-from .peer import Peer
+from .peer import Caller, Peer
 from .server import serve_connections
 from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prepare_folder
 from .startup_failure import report_startup_failure
-from .turn import FairQueue
 
 __all__ = [
     "MAX_PATH_BYTES",

@@ -16,9 +16,8 @@ from agentd_client.protocol.limits import (
 from agentd_client.user_namespace import own_uid_fault
 
 from ..process_identity import Process
-from .connection import Connection
+from .connection import SLICE_SECONDS, Connection
 from .peer import Peer
-from .turn import SLICE_SECONDS
 
 Key = TypeVar("Key")
 

@@ -10,23 +10,21 @@ import contextlib
 import math
 import select
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
 from agentd_client.errors import AgentdError, InvalidMessageError
 from agentd_client.protocol.codec import Message, Notification, RefusedRequest, Request
-from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS
+from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES
 from agentd_client.protocol.results import Event
 
-from .caller import Caller
-from .dispatch import Dispatch
+from .dispatch import AnyRequest, Dispatch, FairQueue, PlainRequest, RequestDecoder
 from .log import PeerLog, Reason
 from .outbox import Outbox
-from .peer import Peer
-from .requests import AnyRequest, PlainRequest, RequestDecoder
-from .turn import Turn, Turns
+from .peer import Caller, Peer
 
 HANG_UP_SECONDS = 1.0
 """How often to check for a hang-up when the peer sends no more but requests are under way."""
@@ -34,7 +32,86 @@ HANG_UP_SECONDS = 1.0
 REPLIES_AT_ONCE = 16
 """Replies that are sent together. A peer that sent more requests at once works on these meanwhile."""
 
+SLICE_SECONDS = 0.001
+"""Enough for some dozens of verifications. A time and not a number of messages, because a message costs from
+one microsecond to some hundreds."""
+
+BUSY_READ_BYTES = 2 * 1024
+"""One read of a connection that sends more than fits its slices. A read is decoded as a whole, which takes at
+most half a millisecond if it is filled with the smallest messages."""
+
 UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
+
+
+class Turns:
+    """The time slices of all connections of one socket.
+
+    A connection handles what it reads at once, for at most a slice. One that needs more is busy until it has
+    caught up with its peer. In each turn of the event loop one of the busy ones has a slice, process by
+    process. So peers that send as fast as they can, on however many connections, take one slice of each turn
+    together, which is what another peer's request waits for.
+
+    Args:
+        slice_seconds: how long a slice is.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self, slice_seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.slice_seconds = slice_seconds
+        self.clock = clock
+        self.busy = FairQueue(1)
+
+
+class Turn:
+    """One connection's share of them.
+
+    If it `is_busy`, call `take_place` first. Then `begin`, read `read_bytes`, handle them until `clock()`
+    reaches `until`, then `leave` and `resume`. If it is busy then, call `end` once the read is handled. A
+    connection that is not busy and sends one request at a time needs none of this, which would slow down a
+    verification.
+    """
+
+    def __init__(self, turns: Turns, process: Hashable) -> None:
+        self.clock = turns.clock
+        self.until = 0.0
+        self.read_bytes = READ_BYTES
+        self._seconds = turns.slice_seconds
+        self.is_busy = False
+        self._busy = turns.busy
+        self._process = process
+        self._has_place = False
+
+    def begin(self) -> None:
+        """Begin a slice."""
+        self.until = self.clock() + self._seconds
+
+    def leave(self) -> None:
+        """Let another connection go on."""
+        if self._has_place:
+            self._has_place = False
+            self._busy.give_back()
+
+    async def resume(self) -> None:
+        """Wait for this connection's turn, and begin another slice for what was read."""
+        self.is_busy = True
+        await self.take_place()
+        self.begin()
+
+    def end(self, read: int) -> None:
+        """A read of so many bytes is handled. If it was not full, the peer has sent nothing more."""
+        self.leave()
+        if self.is_busy and read < self.read_bytes:
+            self.is_busy = False
+        self.read_bytes = BUSY_READ_BYTES if self.is_busy else READ_BYTES
+
+    async def take_place(self) -> None:
+        """Wait until this is the busy connection that has a slice in this turn of the loop."""
+        await self._busy.take(self._process)
+        self._has_place = True
+        # A place that is free may have been used in this very turn of the loop.
+        await checkpoint()
 
 
 class Connection:
@@ -68,7 +145,7 @@ class Connection:
         # Where the reader waits until the peer has read its replies or a request has ended.
         self._held = ParkingLot()
         self._outbox = Outbox(sock, peer, log, self._held)
-        self._caller = Caller(peer, self._outbox)
+        self._caller = Caller(peer, self._outbox.subscribe)
         self._unfinished_until = math.inf
         # What the peer is told at the end, with the msgid that it is about.
         self._closing_error: tuple[int, AgentdError] | None = None

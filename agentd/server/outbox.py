@@ -19,12 +19,7 @@ from agentd_client.protocol.results import MISSED, Event
 from agentd_client.protocol.wire import to_wire
 
 from .log import PeerLog, Reason
-from .peer import Peer
-
-Subscriber = Callable[[Event], None]
-"""Called with each event, on the event loop's thread. It neither waits nor raises."""
-
-Unsubscribe = Callable[[], None]
+from .peer import Peer, Subscriber, Unsubscribe
 
 LAST_EVENTS_SECONDS = 1.0
 """For a subscriber to read the events that are queued when its connection ends."""

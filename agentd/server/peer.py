@@ -6,13 +6,23 @@ import os
 import socket
 import struct
 import unicodedata
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakSet
+
+import trio
 
 from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
-from agentd_client.protocol.results import PeerIdentity
+from agentd_client.protocol.results import Event, PeerIdentity
 from agentd_client.shown_text import UNSHOWN_CATEGORIES
 
 from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
+
+Subscriber = Callable[[Event], None]
+"""Called with each event, on the event loop's thread. It neither waits nor raises."""
+
+Unsubscribe = Callable[[], None]
 
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
 _INTERPRETERS = frozenset(
@@ -43,6 +53,45 @@ class Peer(NamedTuple):
     def pid(self) -> int:
         """For display."""
         return self.process.pid
+
+
+class Caller:
+    """The peer of one connection, as methods see it.
+
+    peer: its user and process. identity: the same for the audit log and events, without the executable.
+    subscribe: sends the peer every event of a source after the replies so far. Once subscribed, a no-op.
+    """
+
+    def __init__(self, peer: Peer, subscribe: Callable[[Callable[[Subscriber], Unsubscribe]], None]) -> None:
+        self.peer = peer
+        self.identity = PeerIdentity(peer.uid, peer.pid)
+        self.subscribe = subscribe
+        self._has_hung_up = False
+        self._hang_up_scopes: WeakSet[trio.CancelScope] | None = None
+
+    @cached_property
+    def described(self) -> PeerIdentity:
+        """The peer with its executable and unit, which are read the first time."""
+        return describe_peer(self.peer)
+
+    def hang_up_scope(self) -> trio.CancelScope:
+        """A scope that is cancelled once the peer has closed the connection.
+
+        For waiting that only concerns the peer. Work that has begun goes on, even if nobody hears the answer.
+        """
+        scope = trio.CancelScope()
+        if self._has_hung_up:
+            scope.cancel()
+        if self._hang_up_scopes is None:
+            self._hang_up_scopes = WeakSet()
+        self._hang_up_scopes.add(scope)
+        return scope
+
+    def hang_up(self) -> None:
+        """The peer has closed the connection: cancel what waits for it."""
+        self._has_hung_up = True
+        for scope in self._hang_up_scopes or ():
+            scope.cancel()
 
 
 def peer_of(connection: socket.socket) -> Peer:

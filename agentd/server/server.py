@@ -14,11 +14,10 @@ from trio.lowlevel import wait_readable
 from agentd_client.protocol.results import STOPPING, Event
 
 from .admission import ADMITTED, Admission, Decision, OpenConnections, owner_only
-from .connection import Connection
+from .connection import Connection, Turns
 from .dispatch import Dispatch
 from .log import PeerLog, Reason, describe_failure
 from .peer import peer_of
-from .turn import Turns
 
 DRAIN_SECONDS = 5.0
 """For the requests under way when the agent stops. Service managers wait far longer before they kill."""

@@ -15,9 +15,8 @@ import trio
 from agentd_client.errors import StartError
 
 from .admission import Admission, any_user, owner_only
-from .caller import Caller
-from .dispatch import Dispatch
-from .requests import AnyRequest
+from .dispatch import AnyRequest, Dispatch
+from .peer import Caller
 from .server import serve_connections
 
 ANSWER_SECONDS = 1.0

@@ -13,12 +13,10 @@ import trio
 
 from agentd.methods import agent_dispatch
 from agentd.process_identity import Process
-from agentd.server.connection import Connection
+from agentd.server.connection import Connection, Turns
 from agentd.server.dispatch import Dispatch
 from agentd.server.log import PeerLog, Traffic
-from agentd.server.outbox import Subscriber, Unsubscribe
-from agentd.server.peer import Peer, peer_of
-from agentd.server.turn import Turns
+from agentd.server.peer import Peer, Subscriber, Unsubscribe, peer_of
 from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
     AuditEntry,
@@ -188,12 +186,9 @@ class FakeCaller:
 
     def __init__(self) -> None:
         self.peer = Peer(1000, 100, Process(42, 1, "boot"))
-        self.identity = PeerIdentity(1000, 42)
+        self.identity, self.described = PeerIdentity(1000, 42), FULL
         self.sources: list[object] = []
         self.waiting: list[trio.CancelScope] = []
-
-    def described(self) -> PeerIdentity:
-        return FULL
 
     def hang_up_scope(self) -> trio.CancelScope:
         self.waiting.append(trio.CancelScope())

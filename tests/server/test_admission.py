@@ -14,9 +14,9 @@ from agentd.methods import verify_dispatch
 from agentd.process_identity import Process
 from agentd.server import any_user, owner_only, serve_connections, server
 from agentd.server.admission import VERIFY_SLICE_SECONDS, Admission
+from agentd.server.connection import SLICE_SECONDS
 from agentd.server.log import Traffic
 from agentd.server.peer import Peer
-from agentd.server.turn import SLICE_SECONDS
 from agentd_client.protocol.limits import (
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,

@@ -10,12 +10,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server import caller
-from agentd.server.caller import Caller
-from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, Connection
+from agentd.server import peer
+from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, SLICE_SECONDS, Connection, Turns
 from agentd.server.log import PeerLog, Traffic
-from agentd.server.peer import describe_peer, peer_of
-from agentd.server.turn import SLICE_SECONDS, Turns
+from agentd.server.peer import Caller, describe_peer, peer_of
 from agentd_client.protocol import limits
 from agentd_client.protocol.wire import to_wire
 from tests.server.talk import (
@@ -127,10 +125,10 @@ async def test_a_connection_without_a_task_ends_with_its_peer_and_where_it_is_ab
 async def test_its_peer_is_described_once(resting, monkeypatch):
     _, connection = resting
     by = Caller(connection.peer, None)
-    first = by.described()
+    first = by.described
     assert first == describe_peer(connection.peer)
-    monkeypatch.setattr(caller, "describe_peer", None)
-    assert by.described() is first
+    monkeypatch.setattr(peer, "describe_peer", None)
+    assert by.described is first
 
 
 async def test_a_connection_that_was_abandoned_before_its_task_began_ends(resting):

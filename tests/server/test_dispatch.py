@@ -8,8 +8,7 @@ import pytest
 import trio
 
 from agentd.server import Caller, dispatch
-from agentd.server.dispatch import Dispatch
-from agentd.server.parameters import Params
+from agentd.server.dispatch import Dispatch, Params
 from agentd_client.errors import AgentLockedError, StoreFullError
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import CachedVerification, KeyReset, Revocation

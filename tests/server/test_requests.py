@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.server import requests
-from agentd.server.requests import PlainRequest, RequestDecoder
+from agentd.server import dispatch
+from agentd.server.dispatch import PlainRequest, RequestDecoder
 from agentd_client.protocol import limits
 from agentd_client.protocol.codec import Decoder, Request, whole_messages
 from tests.protocol.test_codec import (
@@ -166,7 +166,7 @@ def test_hostile_bytes_are_read_as_the_decoder_reads_them(pieces):
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 32, 300])
 def test_plain_requests_need_no_decoder_however_many_come_in_one_read(count, monkeypatch):
-    monkeypatch.setattr(requests, "Decoder", None)
+    monkeypatch.setattr(dispatch, "Decoder", None)
     params = {"a": "b", "c": 1, "d": None, "e": ["f", "g"], "h": [], "i": True, "j": 0.5}
     data = b"".join(pack(0, msgid, "m", [params]) for msgid in range(count))
     found = RequestDecoder().receive(data)

@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentd.server.turn import BUSY_READ_BYTES, SLICE_SECONDS, FairQueue, Turn, Turns
+from agentd.server.connection import BUSY_READ_BYTES, SLICE_SECONDS, Turn, Turns
+from agentd.server.dispatch import FairQueue
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, READ_BYTES
 from tests.server.talk import connected, create, msgids, request, verify
 
