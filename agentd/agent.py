@@ -162,30 +162,30 @@ class Agent:
             KeyFileError, StoreError: the core cannot be started.
             PassphraseError: a passphrase was given, and the key file has none.
         """
-        if await self.passphrase_state.refresh():
+        why = None
+        has_passphrase = await self.passphrase_state.refresh()
+        if has_passphrase:
             if locked:
                 why = "start_locked is set"
             elif await trio.to_thread.run_sync(self._mark.is_set):
                 why = "it was locked on purpose before it was restarted"
             elif passphrase is None:
                 why = "its key file has a passphrase"
+        if why is None:
+            try:
+                await self._open(passphrase)
+            except PassphraseError as error:
+                if not has_passphrase:
+                    raise
+                why = f"the passphrase for the start was refused: {error.sentence}"
             else:
-                try:
-                    await self._open(passphrase)
-                    return
-                except PassphraseError as error:
-                    why = f"the passphrase for the start was refused: {error.sentence}"
-            self._stay_locked(why)
-            return
-        await self._open(passphrase)
-        self.passphrase_state.set(passphrase is not None)
-        if locked and self.passphrase_state:  # its key file was made just now
-            await self._close()
-            self._stay_locked("start_locked is set")
-
-    def _stay_locked(self, why: str) -> None:
-        self.locked_at, self.lock_reason = self._clock.read().wall, START
-        self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
+                self.passphrase_state.set(passphrase is not None)
+                if locked and self.passphrase_state:  # its key file was made just now
+                    await self._close()
+                    why = "start_locked is set"
+        if why is not None:
+            self.locked_at, self.lock_reason = self._clock.read().wall, START
+            self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the standing tasks of each core; reports started once those of the present one run."""
@@ -282,8 +282,6 @@ class Agent:
             Passphrase.check_new(new)  # before it waits, and not as an attempt
         await self._throttle.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
         return bool(self.passphrase_state)
-
-    # --- inside ---
 
     async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from threading import get_ident
 from typing import Self
 
@@ -101,9 +101,7 @@ class LoopLifecycle(Lifecycle):
             if needed:
                 ...   # shielded, so every wait needs a deadline; releases everything
 
-    Args:
-        name: of the object in errors: "the store".
-        running, destroyed, not_running: see `Lifecycle`.
+    `name` is that of the object in errors: "the store".
     """
 
     def __init__(
@@ -143,26 +141,17 @@ class LoopLifecycle(Lifecycle):
         self.require_home()
         return super().observe(observer)
 
-    @asynccontextmanager
-    async def start(self) -> AsyncIterator[bool]:
+    def start(self) -> AbstractAsyncContextManager[bool]:
         """Wrap a start; see `Lifecycle.starting`."""
-        async with self._turn():
-            with self.starting() as needed:
-                yield needed
+        return self._in_turn(self.starting)
 
-    @asynccontextmanager
-    async def stop(self) -> AsyncIterator[bool]:
+    def stop(self) -> AbstractAsyncContextManager[bool]:
         """Wrap a stop; see `Lifecycle.stopping`. Any loop can do it if the object's own has ended."""
-        async with self._turn(is_stop=True):
-            with self.stopping() as needed:
-                yield needed
+        return self._in_turn(self.stopping, is_stop=True)
 
-    @asynccontextmanager
-    async def destroy(self) -> AsyncIterator[bool]:
+    def destroy(self) -> AbstractAsyncContextManager[bool]:
         """Wrap a destroy, which continues an interrupted one; see `Lifecycle.destroying`."""
-        async with self._turn():
-            with self.destroying() as needed:
-                yield needed
+        return self._in_turn(self.destroying)
 
     def _reach(self, state: State) -> None:
         super()._reach(state)
@@ -183,17 +172,10 @@ class LoopLifecycle(Lifecycle):
         return self._not_running_error()  # pragma: no cover - its thread has just stopped it
 
     @asynccontextmanager
-    async def _turn(self, *, is_stop: bool = False) -> AsyncIterator[None]:
-        home = self._enter(EventLoop.here(), is_stop)
-        try:
-            # A stop is shielded: a task that is being cancelled stops what it leaves behind.
-            with trio.CancelScope(shield=is_stop):
-                async with home.turns:
-                    yield
-        finally:
-            self._leave(home)
-
-    def _enter(self, here: EventLoop, is_stop: bool) -> _Home:
+    async def _in_turn(
+        self, change: Callable[[], AbstractContextManager[bool]], *, is_stop: bool = False
+    ) -> AsyncIterator[bool]:
+        here = EventLoop.here()
         with self._guard:
             home = self._home
             if home is None or home.loop is not here:
@@ -202,13 +184,17 @@ class LoopLifecycle(Lifecycle):
                 # No task of an earlier loop is left, so none has a turn.
                 home = self._home = _Home(here)
             home.changing += 1
-            return home
-
-    def _leave(self, home: _Home) -> None:
-        with self._guard:
-            home.changing -= 1
-            if self._home is home and not home.changing and not self.is_running:
-                self._home = None  # any loop may start it next
+        try:
+            # A stop is shielded: a task that is being cancelled stops what it leaves behind.
+            with trio.CancelScope(shield=is_stop):
+                async with home.turns:
+                    with change() as needed:
+                        yield needed
+        finally:
+            with self._guard:
+                home.changing -= 1
+                if self._home is home and not home.changing and not self.is_running:
+                    self._home = None  # any loop may start it next
 
 
 def _nothing() -> None:
