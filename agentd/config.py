@@ -114,14 +114,9 @@ _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fi
 
 
 def load(config_path: str | None = None, **flags: str | None) -> Settings:
-    """Read the settings.
+    """Read the settings; ConfigError if the file cannot be read, or a setting is unknown or malformed.
 
-    Args:
-        config_path: of the file; None for the usual one, which need not exist.
-        flags: settings that were given on the command line, by name; None if they were not.
-
-    Raises:
-        ConfigError: the file cannot be read, or a setting is unknown or has the wrong form.
+    Without `config_path` the file is the usual one, which need not exist. A flag that is None was not given.
     """
     file = config_path or paths.config_path()
     given: dict[str, Any] = {}

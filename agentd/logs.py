@@ -41,9 +41,8 @@ class LogWriter:
     """A bounded queue of text, and a thread that writes it, so that no reader delays the event loop.
 
     Text that finds no room in the queue, or cannot be written, is counted; the count is written in its place
-    as soon as writing works again. Any thread may `put`, and none of them waits. The writing thread starts
-    with the first text and does not keep the process alive: it is a daemon, and writes to the descriptor,
-    because the interpreter would wait at exit for the lock of a stream in use.
+    as soon as writing works again. Any thread may `put`, and none of them waits. The writing thread is a
+    daemon and writes to the descriptor: the interpreter would wait at exit for the lock of a stream in use.
 
     Args:
         stream: written to through its descriptor, if it has one.

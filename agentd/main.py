@@ -19,11 +19,10 @@ from agentd_client.protocol.results import Status
 from . import __version__, systemd
 from .agent import Agent, Core
 from .config import Settings
-from .crypto import wipe
 from .keys import KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch
-from .passphrase import new_passphrase, unattended_passphrase
+from .passphrase import new_passphrase, unattended_passphrase, wiping
 from .server import (
     SocketFile,
     Traffic,
@@ -54,13 +53,7 @@ async def running_core(
     subscribers: Subscribers | None = None,
     on_use: Callable[[], None] | None = None,
 ) -> AsyncIterator[Core]:
-    """Start key ring, store and manager, and stop them in reverse order.
-
-    Raises:
-        KeyFileError: there is a store and its key file is gone; no new key is made beside it.
-        AgentLockedError, PassphraseError: the key file has a passphrase, and none or a wrong one was given.
-        StoreError: the store is in use, damaged, or sealed with another key.
-    """
+    """Start key ring, store and manager, raising what starting them raises; stop them in reverse order."""
     check_key_file(settings)
     keys_log, store_log, sessions_log = map(logger.getChild, ("keys", "store", "sessions"))
     async with (
@@ -105,17 +98,17 @@ async def init(
         await trio.to_thread.run_sync(prepare_state, settings)
         # Before anything is deleted, and on the main thread, which handles signals: the terminal must show
         # again what is typed. Nothing else waits for this event loop.
-        passphrase = new_passphrase(settings, passphrase_descriptor, ask=wants_passphrase)
-        try:
+        with wiping(new_passphrase(settings, passphrase_descriptor, ask=wants_passphrase)) as passphrase:
             if fresh:
                 if passphrase is not None:
                     Passphrase.check_new(passphrase)  # before anything is deleted
-                await _delete_everything(settings)
+                key_ring = KeyRing(settings.keys_path)
+                # The store first: deleting it fails if another agent has it, and then the key must stay.
+                await DB(settings.store_path, key_ring).destroy()
+                await key_ring.destroy()
+                LockMark(settings.lock_mark_path).clear()
             async with running_core(settings, logger, SystemClock(), passphrase) as core:
                 return core.key_ring.agent_id
-        finally:
-            if passphrase is not None:
-                wipe(passphrase)
 
 
 async def serve(
@@ -166,7 +159,10 @@ async def serve(
             logger=logger,
             on_unlock=idle.touch,
         )
-        await _start(agent, settings, passphrase_descriptor)
+        with wiping(
+            await trio.to_thread.run_sync(unattended_passphrase, settings, passphrase_descriptor)
+        ) as passphrase:
+            await agent.start(passphrase, locked=settings.start_locked)
         try:
             traffic = Traffic()
             dispatch = agent_dispatch(
@@ -207,15 +203,6 @@ async def serve(
     if agent.failure is not None:
         raise agent.failure
     logger.info("stopped")
-
-
-async def _start(agent: Agent, settings: Settings, descriptor: int | None) -> None:
-    passphrase = await trio.to_thread.run_sync(unattended_passphrase, settings, descriptor)
-    try:
-        await agent.start(passphrase, locked=settings.start_locked)
-    finally:
-        if passphrase is not None:
-            wipe(passphrase)
 
 
 def _stop_signals() -> list[signal.Signals]:
@@ -346,11 +333,3 @@ async def _stop_on_failure(agent: Agent, stop: trio.Event) -> None:
     # flight get its error.
     await agent.failed.wait()
     stop.set()
-
-
-async def _delete_everything(settings: Settings) -> None:
-    key_ring = KeyRing(settings.keys_path)
-    # The store first: deleting it fails if another agent has it, and then the key must stay.
-    await DB(settings.store_path, key_ring).destroy()
-    await key_ring.destroy()
-    LockMark(settings.lock_mark_path).clear()

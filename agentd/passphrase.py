@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -25,6 +25,7 @@ from agentd_client.passphrase_input import (
 from agentd_client.private import READ_FLAGS
 
 from .config import Settings
+from .crypto import wipe
 from .keys import KEY_FILE, Cost, PassphraseText, change_passphrase, is_protected
 
 CREDENTIAL = "agentd.passphrase"
@@ -84,6 +85,16 @@ class PassphraseState:
                     watching.start_soon(watch)
                 await self._changed.wait()
                 watching.cancel_scope.cancel()
+
+
+@contextmanager
+def wiping(passphrase: bytearray | None) -> Iterator[bytearray | None]:
+    """Lend the passphrase for the duration of a `with`, then wipe it."""
+    try:
+        yield passphrase
+    finally:
+        if passphrase is not None:
+            wipe(passphrase)
 
 
 def unattended_passphrase(settings: Settings, descriptor: int | None) -> bytearray | None:

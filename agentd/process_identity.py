@@ -23,9 +23,8 @@ class Process(NamedTuple):
     started: in clock ticks since boot. None if the process had ended by then, if the agent cannot see it in
     /proc, or if the serial is enough (see `completed`).
     boot_id: of the boot that `started` counts from, random(4).
-    serial: the inode of its pidfd, which Linux 6.9 and later give to only one process per boot. It also
-    distinguishes processes without a pid here, as in another PID namespace. None if it was not read. Earlier
-    kernels have the same inode for all processes, which is useless and harmless.
+    serial: the inode of its pidfd, which Linux 6.9 and later give to only one process per boot, also in
+    another PID namespace; earlier kernels give the same to all. None if it was not read.
     """
 
     pid: int
@@ -66,10 +65,7 @@ def is_alive(process: Process) -> bool:
 
 
 def completed(process: Process) -> Process | None:
-    """The process with its start, which the store needs because serials end with the boot.
-
-    None if it has ended, or cannot be seen in /proc.
-    """
+    """The process with its start, for the store; None if it has ended, or cannot be seen in /proc."""
     if process.started is not None:
         return process
     found = identify(process.pid)
@@ -80,12 +76,10 @@ def completed(process: Process) -> Process | None:
 def identify_peer(connection: socket.socket, pid: int) -> Process:
     """The process that connected a Unix socket, with its pid by SO_PEERCRED.
 
-    By now that process may have ended, a child may have its connection, and another process its pid. If the
-    kernel has SO_PEERPIDFD, the descriptor is that of the process that connected, and so is its serial.
-    Without serials, what /proc shows for the pid belongs to that process if it is still alive afterwards. The
-    descriptor is closed at once: serial or start time identify the process from then on, without a descriptor
-    for every connection. Kernels without SO_PEERPIDFD leave the moment between connect(2) and accept(2) in
-    which the pid may be reused.
+    By now that process may have ended, a child may have its connection, and another process its pid. The
+    descriptor of SO_PEERPIDFD, and its serial, are those of the process that connected. Without serials, what
+    /proc shows for the pid belongs to that process if it is still alive afterwards. Kernels without
+    SO_PEERPIDFD leave the moment between connect(2) and accept(2) in which the pid may be reused.
     """
     try:
         pidfd = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)

@@ -10,8 +10,7 @@ from agentd_client.passphrase_input import passphrase_of_file
 
 from .. import process
 from ..config import Settings
-from ..crypto import wipe
-from ..passphrase import passphrase_from_descriptor
+from ..passphrase import passphrase_from_descriptor, wiping
 from .agent import check_agent, check_socket
 from .files import check_folders, check_key, check_settings, check_token
 from .findings import Finding, Severity, as_json, as_lines, exit_status
@@ -63,11 +62,8 @@ def carry_out(
     installation = Installation(
         settings, config_path=config_path, config_failure=config_failure, passphrase=passphrase
     )
-    try:
+    with wiping(passphrase):
         findings = [finding for check in CHECKS for finding in check(installation)]
-    finally:
-        if passphrase is not None:
-            wipe(passphrase)
     if json:
         show_line(as_json(findings))
     else:
