@@ -111,11 +111,6 @@ def view_of_memory(address: int, size: int, release: Callable[[], object]) -> me
     return memoryview(ffi.buffer(owner, size))
 
 
-def equal(left: bytes, right: bytes) -> bool:
-    """Compare in constant time."""
-    return len(left) == len(right) and lib.sodium_memcmp(left, right, len(left)) == 0
-
-
 def _key(key: Buffer) -> object:
     size = len(memoryview(key))
     if size != KEY_BYTES:

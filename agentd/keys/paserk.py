@@ -12,6 +12,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..crypto import (
@@ -19,7 +20,6 @@ from ..crypto import (
     NONCE_BYTES,
     SALT_BYTES,
     argon2id_into,
-    equal,
     hash_into,
     keyed_hash,
     wipe,
@@ -116,7 +116,7 @@ def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
     cost = wrapped.cost.check()
     authenticated = wrapped.salt + _COST.pack(*cost) + wrapped.nonce + wrapped.ciphertext
     with _keys(passphrase, wrapped.salt, cost) as (encryption_key, authentication_key):
-        if not equal(wrapped.tag, _tag(authentication_key, authenticated)):
+        if not compare_digest(wrapped.tag, _tag(authentication_key, authenticated)):
             raise NotGenuineError
         xchacha20_into(encryption_key, wrapped.nonce, wrapped.ciphertext, target)
 

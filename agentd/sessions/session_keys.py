@@ -11,8 +11,7 @@ from agentd_client.errors import KeyUnavailableError, SessionManagerNotRunningEr
 from agentd_client.protocol.results import CreatedToken
 
 from ..crypto import SealError, random_bytes
-from ..tokens import Claims, SealedToken, TokenError, open_token, seal_token
-from ..tokens.paseto import NONCE_BYTES
+from ..tokens import NONCE_BYTES, Claims, SealedToken, TokenError, open_token, seal_token
 from .records import (
     KEY_PATH,
     KEY_RANDOM_BYTES,

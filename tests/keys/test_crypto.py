@@ -75,13 +75,6 @@ def test_derived_keys_depend_on_key_and_purpose_and_on_nothing_else():
     assert len({derived(KEY, b"a"), derived(KEY, b"b"), derived(bytes(32), b"a"), bytes(32)}) == 4
 
 
-def test_random_bytes_differ_and_equal_compares():
-    assert len({crypto.random_bytes(16) for _ in range(1000)}) == 1000
-    assert crypto.equal(b"same", b"same")
-    assert not crypto.equal(b"same", b"sane")
-    assert not crypto.equal(b"same", b"sam")
-
-
 def test_random_bytes_are_as_many_as_asked_for_and_never_the_same_in_two_threads_or_processes():
     sizes = [0, 1, 16, 24, 32, 1023, 1024, 1025, 5000]
     assert [len(crypto.random_bytes(size)) for size in sizes] == sizes

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.tokens import Claims, TokenError, footer_for, open_token, parse_token, seal_token
-from agentd.tokens.paseto import encrypt
+from agentd.tokens import Claims, TokenError, encrypt, footer_for, open_token, parse_token, seal_token
 
 KEY = bytes(range(32))
 KEY_ID = "A" * 22

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd.tokens import TokenError
-from agentd.tokens.paseto import decode, decrypt, encrypt, split
+from agentd.tokens import TokenError, decode, decrypt, encrypt, split
 from tests.vectors import official
 
 FIELDS = {

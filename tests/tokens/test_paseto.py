@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.tokens import TokenError
-from agentd.tokens.paseto import HEADER, decode, decrypt, encrypt, pre_authentication_encoding, split
+from agentd.tokens import HEADER, TokenError, decode, decrypt, encrypt, pre_authentication_encoding, split
 
 KEY = bytes(range(32))
 ROUND_TRIPS = 10_000

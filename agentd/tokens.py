@@ -1,16 +1,23 @@
-"""PASETO v4.local, after "Version4" of the PASETO specification.
+"""Session tokens: PASETO v4.local ("Version4" of the PASETO specification) and the claims inside.
 
-Stricter in one way: only canonical base64url is accepted, so that every token has exactly one encoding.
+Pure: keys, nonces and times are arguments. Stricter than the specification in one way: only canonical
+base64url is accepted, so that every token has exactly one encoding.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from binascii import a2b_base64, b2a_base64
+from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from ..crypto import KEY_BYTES, equal, xchacha20
+import msgspec
+
+from .crypto import KEY_BYTES, xchacha20
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -26,6 +33,10 @@ _TAG_DOMAIN = b"paseto-auth-key-for-aead"
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_STANDARD = bytes.maketrans(b"+/", b"-_")
 _length = struct.Struct("<Q").pack
+
+# The footer is read before it is authenticated, so it is matched with a pattern and not parsed as JSON.
+_FOOTER = re.compile(rb'\{"kid":"([A-Za-z0-9_-]{22}(?:[A-Za-z0-9_-]{2})?)"\}')
+_CACHED_FOOTERS = 8  # all tokens of a key have the same
 
 
 class TokenError(Exception):
@@ -100,6 +111,93 @@ def decrypt(key: Buffer, body: bytes, footer: bytes, *, implicit: bytes = b"") -
         raise TokenError("too short")
     nonce, ciphertext, tag = body[:NONCE_BYTES], body[NONCE_BYTES:-_TAG_BYTES], body[-_TAG_BYTES:]
     stream_key, stream_nonce, tag_key = _derive(key, nonce)
-    if not equal(tag, _tag(tag_key, nonce, ciphertext, footer, implicit)):
+    if not compare_digest(tag, _tag(tag_key, nonce, ciphertext, footer, implicit)):
         raise TokenError("not made with this key")
     return xchacha20(stream_key, stream_nonce, ciphertext)
+
+
+class Claims(NamedTuple):
+    """The registered claims of one token, and `gen`, the session's generation.
+
+    Times are in seconds since 1970; `exp` is None for never. The agent decides by the record in the store:
+    `iat` and `exp` are there for readers that have only the token.
+    """
+
+    iss: str
+    sub: str
+    jti: str
+    iat: float
+    exp: float | None
+    gen: int
+
+
+class SealedToken(NamedTuple):
+    """The parts of a token, not authenticated yet; `key_id` is of the key that it claims to be made with."""
+
+    key_id: str
+    footer: bytes
+    body: bytes
+
+
+class _Payload(msgspec.Struct):
+    """The claims as encoded in JSON."""
+
+    iss: str
+    sub: str
+    jti: str
+    iat: Annotated[datetime, msgspec.Meta(tz=True)]
+    gen: int
+    exp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+_decode_payload = msgspec.json.Decoder(_Payload).decode
+
+
+def _to_rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def footer_for(key_id: str) -> bytes:
+    """The footer of a token made with this key."""
+    return b'{"kid":"%s"}' % key_id.encode("ascii")
+
+
+def seal_token(key: Buffer, key_id: str, claims: Claims, *, implicit: bytes, nonce: bytes) -> str:
+    """Make a token with these claims."""
+    payload: dict[str, object] = {
+        "iss": claims.iss,
+        "sub": claims.sub,
+        "jti": claims.jti,
+        "iat": _to_rfc3339(claims.iat),
+    }
+    if claims.exp is not None:
+        payload["exp"] = _to_rfc3339(claims.exp)
+    payload["gen"] = claims.gen
+    text = msgspec.json.encode(payload)
+    return encrypt(key, text, nonce=nonce, footer=footer_for(key_id), implicit=implicit)
+
+
+def parse_token(token: str) -> SealedToken:
+    """The parts of a token; `TokenError` if it is malformed or names no key."""
+    body, footer = split(token)
+    return SealedToken(*_decoded_footer(footer), decode(body))
+
+
+@lru_cache(_CACHED_FOOTERS)
+def _decoded_footer(text: str) -> tuple[str, bytes]:
+    footer = decode(text)
+    found = _FOOTER.fullmatch(footer)
+    if found is None:
+        raise TokenError("no key id in the footer")
+    return found[1].decode("ascii"), footer
+
+
+def open_token(key: Buffer, token: SealedToken, *, implicit: bytes) -> Claims:
+    """The claims of a genuine token; `TokenError` for anything else."""
+    text = decrypt(key, token.body, token.footer, implicit=implicit)
+    try:
+        found = _decode_payload(text)
+    except ValueError as error:  # msgspec's own, and UnicodeDecodeError
+        raise TokenError("claims of an unknown form") from error
+    exp = None if found.exp is None else found.exp.timestamp()
+    return Claims(found.iss, found.sub, found.jti, found.iat.timestamp(), exp, found.gen)
