@@ -3,8 +3,7 @@
 from .argon2 import Cost
 from .key_file import is_protected
 from .key_ring import KeyRing
-from .memory import SecretKey, SecretMemory
-from .pages import new_pages
+from .memory import SecretKey, SecretMemory, new_pages
 from .passphrase import Passphrase, PassphraseText
 from .readonly import KeyFileForm, key_file_form, read_only_keys
 from .root_key import KEY_FILE, change_passphrase

@@ -124,15 +124,18 @@ def unwrap_into(wrapped: Wrapped, passphrase: Buffer, target: Buffer) -> None:
 @contextmanager
 def _keys(passphrase: Buffer, salt: bytes, cost: Cost) -> Iterator[tuple[memoryview, memoryview]]:
     """The encryption key and the authentication key for the duration of a `with`."""
-    with SecretMemory().allocated(1 + 3 * KEY_BYTES) as buffer:
-        hashed, keys = buffer[: 1 + KEY_BYTES], buffer[1 + KEY_BYTES :]
-        encryption_key, authentication_key = keys[:KEY_BYTES], keys[KEY_BYTES:]
+    buffer = SecretMemory().allocate(1 + 3 * KEY_BYTES)
+    hashed, keys = buffer[: 1 + KEY_BYTES], buffer[1 + KEY_BYTES :]
+    encryption_key, authentication_key = keys[:KEY_BYTES], keys[KEY_BYTES:]
+    try:
         argon2id_into(passphrase, salt, passes=cost.passes, memory_bytes=cost.memory_bytes, target=hashed[1:])
         for domain, key in (_FOR_ENCRYPTION, encryption_key), (_FOR_AUTHENTICATION, authentication_key):
             hashed[0] = domain
             hash_into(hashed, key)
         wipe(hashed)
         yield encryption_key, authentication_key
+    finally:
+        wipe(buffer)
 
 
 def _tag(key: memoryview, authenticated: bytes) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.keys import SecretMemory, pages
+from agentd.keys import SecretMemory, memory
 from agentd_client.errors import KeyUnavailableError
 from tests.keys.ordinary_memory import HAS_SECRET_MEMORY, KINDS, python
 
@@ -155,8 +155,8 @@ def test_secret_memory_that_the_kernel_cannot_give_after_all_is_not_used(monkeyp
         refused.append(len(buffers[0]))
         raise OSError(errno.EFAULT, "Bad address")
 
-    monkeypatch.setattr(pages.os, "readv", readv)
-    assert pages.new_pages(1)[1:] == (False, True)
+    monkeypatch.setattr(memory.os, "readv", readv)
+    assert memory.new_pages(1)[1:] == (False, True)
     assert refused == ([1] if HAS_SECRET_MEMORY else [])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentd.keys import KeyRing, argon2, change_passphrase, is_protected, key_file, pages, paserk, root_key
+from agentd.keys import KeyRing, argon2, change_passphrase, is_protected, key_file, memory, paserk, root_key
 from agentd.keys.argon2 import Cost
 from agentd.keys.passphrase import Passphrase, PassphraseText
 from agentd_client.errors import AgentLockedError, KeyFileError, PassphraseError
@@ -357,7 +357,7 @@ class Failing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int | None, fault: str) -> None:
         self.count, self._at, self._fault, self._is_dead = 0, at, fault, False
         monkeypatch.setattr(
-            pages, "_secret_view", lambda size: None
+            memory, "_secret_view", lambda size: None
         )  # its system calls are not part of the change
         for step in STEPS:
             monkeypatch.setattr(os, step, self._watched(getattr(os, step), step))
