@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -16,7 +15,6 @@ from agentd_client.errors import AgentdError
 from agentd_client.file_locks import holder_of
 from agentd_client.protocol.results import Status
 
-from .. import process
 from ..config import Settings
 from ..keys import PassphraseText, read_only_keys
 from ..sessions.records import TIMESTAMPED_FOLDERS
@@ -32,13 +30,6 @@ START_SECONDS = 1.0
 SOCKET_UNIT, SERVICE_UNIT = "agentd.socket", "agentd.service"
 _ENABLED_LINK = f"sockets.target.wants/{SOCKET_UNIT}"
 _SYSTEM_WIDE = ("/etc", "/usr/local/lib", "/usr/lib")
-
-
-class Limits(NamedTuple):
-    """Soft limits of a process, in bytes; infinite for unlimited."""
-
-    memlock: float
-    core: float
 
 
 class Answer(NamedTuple):
@@ -86,12 +77,6 @@ class Installation:
         self.environ = environ
         self._passphrase = passphrase
         self._store_lock = settings.store_path / "agentd.lock"
-
-    @cached_property
-    def limits(self) -> Limits:
-        """Of the shell that started the doctor."""
-        found = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], process.core_limit_of_caller()
-        return Limits(*(float("inf") if soft == resource.RLIM_INFINITY else soft for soft in found))
 
     @cached_property
     def locks(self) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from agentd_client.durations import format_duration
 from agentd_client.protocol.results import Status
 
+from .. import process
 from ..keys import new_pages
 from ..sessions import Instant, SystemClock
 from ..sessions.records import timestamp_in_path
 from .findings import Finding, Severity, error, note, ok, warning
 from .installation import Installation
-from .system import PROC, read_proc, soft_limit, swap_devices
+from .system import read_proc, swap_devices
 
 NEEDED_BYTES = 32 * 1024
 """Some pages for keys, and those for a passphrase in use."""
@@ -34,29 +35,29 @@ _MAX_SECONDS = 253_402_300_799.0  # the end of the year 9999, the last of dateti
 
 def check_memory(installation: Installation) -> Iterator[Finding]:
     """What could carry keys out of memory: of the agent if it runs, otherwise of one started from here."""
-    status, limits = installation.answer.status, installation.limits
-    lock = judge_lock(status, limits.memlock, may_lock(read_proc("self", "status")))
+    status = installation.answer.status
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    lock = judge_lock(status, limit, may_lock(read_proc("self", "status")))
     yield lock
     yield from judge_secret(status, new_pages(1).is_secret)
     yield judge_swap(swap_devices(read_proc("swaps")), lock.severity is Severity.OK)
-    yield judge_cores(read_proc("sys", "kernel", "core_pattern").strip(), limits.core)
+    yield judge_cores(read_proc("sys", "kernel", "core_pattern").strip(), process.core_limit_of_caller())
     if installation.serving:
-        pid = str(installation.serving[0])
-        core_limit = soft_limit(read_proc(pid, "limits"), "Max core file size")
-        yield from judge_process(core_limit, _is_closed(PROC / pid))
+        pid = installation.serving[0]
+        yield from judge_process(_core_limit(pid), _is_closed(pid))
 
 
-def judge_lock(status: Status | None, limit: float, may_lock_all: bool) -> Finding:
+def judge_lock(status: Status | None, limit: int, may_lock_all: bool) -> Finding:
     """Whether keys are in locked memory. The limit, in bytes, is that of a process started from here."""
     raising = "raise `ulimit -l`, or `LimitMEMLOCK=` in the unit (`systemctl --user edit agentd.service`)"
     if status is not None:
         if status.memory_locked:
             return ok("memory.lock", "the agent's keys are in locked memory")
         says = "the agent's keys are not in locked memory: the system refused it"
-    elif may_lock_all or limit >= NEEDED_BYTES:
+    elif may_lock_all or limit == resource.RLIM_INFINITY or limit >= NEEDED_BYTES:
         return ok("memory.lock", "an agent started from here can lock the memory of its keys")
     else:
-        says = f"an agent started from here may lock {limit:.0f} bytes of memory, less than it needs"
+        says = f"an agent started from here may lock {limit} bytes of memory, less than it needs"
     return warning("memory.lock", says, raising)
 
 
@@ -96,7 +97,7 @@ def judge_swap(swap: list[str], is_locked: bool) -> Finding:
     )
 
 
-def judge_cores(pattern: str, limit: float) -> Finding:
+def judge_cores(pattern: str, limit: int) -> Finding:
     """Whether programs started from here leave cores, by the system's core(5) pattern and their limit."""
     # A pattern that begins with | is a program, and gets cores regardless of the limit.
     is_piped = pattern.startswith("|")
@@ -110,7 +111,7 @@ def judge_cores(pattern: str, limit: float) -> Finding:
     )
 
 
-def judge_process(core_limit: float | None, is_closed: bool | None) -> Iterator[Finding]:
+def judge_process(core_limit: int | None, is_closed: bool | None) -> Iterator[Finding]:
     """Whether other processes of its user can read the agent's memory; None is not known.
 
     No finding if nothing is known, because /proc hides it (hidepid= of proc(5)).
@@ -135,12 +136,19 @@ def may_lock(status: str) -> bool:
     return False
 
 
-def _is_closed(process: Path) -> bool | None:
+def _core_limit(pid: int) -> int | None:
+    try:
+        return resource.prlimit(pid, resource.RLIMIT_CORE)[0]
+    except OSError:
+        return None
+
+
+def _is_closed(pid: int) -> bool | None:
     # The kernel gives the files of a process that is not dumpable to root (proc(5)); root's own show nothing.
     if os.geteuid() == _ROOT:
         return None
     try:
-        return os.stat(process / "environ").st_uid == _ROOT
+        return os.stat(f"/proc/{pid}/environ").st_uid == _ROOT
     except OSError:
         return None
 

@@ -6,7 +6,6 @@ Nothing here opens the agent's files, takes a lock or connects to a socket, whic
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import stat
@@ -23,6 +22,7 @@ from .findings import Finding, error, ok
 # --- files ---
 
 FOLDER, FILE, SOCKET, OTHER = "folder", "regular file", "socket", "something else"
+_KINDS = {stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE, stat.S_IFSOCK: SOCKET}
 
 
 class Node(NamedTuple):
@@ -60,8 +60,8 @@ def node_at(path: str | os.PathLike[str], *, follow: bool = False) -> Node:
         return Node(name)
     except OSError as failure:
         return Node(name, OTHER, unreadable=failure.strerror or "unknown error")
-    mode, fault = stat.S_IMODE(found.st_mode), private_fault(name, found)
-    return Node(name, _kind(found.st_mode), mode, found.st_dev, found.st_ino, fault=fault)
+    kind, mode = _KINDS.get(stat.S_IFMT(found.st_mode), OTHER), stat.S_IMODE(found.st_mode)
+    return Node(name, kind, mode, found.st_dev, found.st_ino, fault=private_fault(name, found))
 
 
 def nodes_in(folder: Path) -> list[Node]:
@@ -78,13 +78,6 @@ def nearest(path: str | os.PathLike[str]) -> str:
     while not os.path.lexists(name):
         name = os.path.dirname(name)
     return name
-
-
-def _kind(mode: int) -> str:
-    for is_kind, kind in ((stat.S_ISDIR, FOLDER), (stat.S_ISREG, FILE), (stat.S_ISSOCK, SOCKET)):
-        if is_kind(mode):
-            return kind
-    return OTHER
 
 
 # --- locks and processes, in /proc ---
@@ -115,15 +108,6 @@ def unit_of(cgroup: str) -> str:
         if (line.startswith("0::") or ":name=systemd:" in line) and last.endswith((".service", ".scope")):
             return last
     return ""
-
-
-def soft_limit(limits: str, title: str) -> float | None:
-    """A soft limit in the text of /proc/PID/limits, infinite for unlimited; None if it is not there."""
-    for line in limits.split("\n"):
-        if line.startswith(title):
-            soft = line[len(title) :].split()[0]
-            return int(soft) if soft.isdecimal() else math.inf
-    return None
 
 
 def swap_devices(swaps: str) -> list[str]:

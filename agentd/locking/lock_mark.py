@@ -33,10 +33,7 @@ class LockMark:
         self._boot_id = (current_boot_id() if boot_id is None else boot_id) or _UNKNOWN
 
     def set(self) -> None:
-        """Mark the agent as locked in this boot; durable on return.
-
-        Raises OSError if it cannot be written; an earlier mark then stays.
-        """
+        """Mark the agent as locked; durable on return. Raises OSError, and an earlier mark then stays."""
         new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         new.symlink_to(self._boot_id)
         try:
@@ -47,10 +44,7 @@ class LockMark:
         sync_folder(self._path.parent)
 
     def clear(self) -> None:
-        """Remove the mark, if there is one, after the agent was unlocked with the passphrase.
-
-        Raises OSError if it cannot be removed.
-        """
+        """Remove the mark, if there is one, after an unlock with the passphrase. Raises OSError."""
         try:
             self._path.unlink()
         except FileNotFoundError:
@@ -58,10 +52,7 @@ class LockMark:
         sync_folder(self._path.parent)
 
     def is_set(self) -> bool:
-        """Whether the agent was locked in this boot.
-
-        Also True if the mark cannot be read, or if either boot id is unknown.
-        """
+        """Whether the agent was locked in this boot; also if the mark or either boot id cannot be known."""
         try:
             marked = os.readlink(self._path)
         except FileNotFoundError:

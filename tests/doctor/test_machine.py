@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
+import resource
+import subprocess
 
 import pytest
 
@@ -31,6 +32,7 @@ NOT_SECRET = STATUS._replace(memory_secret=False)
         (None, 8 << 20, False, "ok"),
         (None, 4096, False, "warning"),
         (None, 4096, True, "ok"),
+        (None, resource.RLIM_INFINITY, False, "ok"),
         (STATUS, 4096, False, "ok"),
         (UNLOCKED, 8 << 20, True, "warning"),
     ],
@@ -76,7 +78,7 @@ COREDUMP = "|/usr/lib/systemd/systemd-coredump %P"
 
 @pytest.mark.parametrize(
     ("pattern", "limit", "severity"),
-    [("core", 0, "ok"), ("core", math.inf, "note"), (COREDUMP, 0, "note")],
+    [("core", 0, "ok"), ("core", resource.RLIM_INFINITY, "note"), (COREDUMP, 0, "note")],
 )
 def test_cores(pattern, limit, severity):
     assert judged([judge_cores(pattern, limit)]) == {"memory.cores": severity}
@@ -92,6 +94,7 @@ def test_where_cores_go_is_named_without_arguments():
         (0, True, {"memory.process": "ok"}),
         (0, None, {"memory.process": "ok"}),
         (1, True, {"memory.process": "warning"}),
+        (resource.RLIM_INFINITY, True, {"memory.process": "warning"}),
         (0, False, {"memory.process": "warning"}),
         (None, None, {}),
     ],
@@ -105,6 +108,17 @@ def test_memory_is_judged_whether_or_not_an_agent_runs(tmp_path):
     assert set(judged(check_memory(with_facts(tmp_path, serving=[])))) == names
     running = with_facts(tmp_path, serving=[os.getpid()], answer=Answer(NOT_SECRET))
     assert set(judged(check_memory(running))) == names | {"memory.process"}
+
+
+@pytest.mark.parametrize(("limit", "severity"), [(0, "ok"), (4096, "warning")])
+def test_the_core_limit_of_the_agent_is_that_of_its_process(tmp_path, limit, severity):
+    if 0 <= resource.getrlimit(resource.RLIMIT_CORE)[1] < limit:
+        pytest.skip("no process may leave a core here")
+    with subprocess.Popen(["sleep", "60"]) as child:
+        resource.prlimit(child.pid, resource.RLIMIT_CORE, (limit, limit))
+        found = judged(check_memory(with_facts(tmp_path, serving=[child.pid], answer=Answer(STATUS))))
+        child.kill()
+    assert found["memory.process"] == severity
 
 
 def test_the_right_to_lock_memory_is_read_from_the_capabilities():

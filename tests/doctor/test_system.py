@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import socket
 
@@ -138,16 +137,6 @@ def test_reading_proc_keeps_carriage_returns(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "PROC", tmp_path)
     (tmp_path / "file").write_bytes(b"a\rb\r\nc\xff")
     assert read_proc("file") == "a\rb\r\nc\udcff"
-
-
-def test_limits():
-    text = "Limit                     Soft Limit           Hard Limit           Units\n"
-    text += "Max core file size        0                    unlimited            bytes\n"
-    text += "Max locked memory         unlimited            unlimited            bytes\n"
-    assert system.soft_limit(text, "Max core file size") == 0
-    assert system.soft_limit(text, "Max locked memory") == math.inf
-    assert system.soft_limit(text, "Max pending signals") is None
-    assert system.soft_limit(read_proc("self", "limits"), "Max open files")
 
 
 def test_zram_is_not_swap_on_a_disk():
