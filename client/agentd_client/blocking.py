@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .protocol.exchange import Answer
     from .protocol.results import AuditPage, CreatedToken, Hello, LockState, Protection, SessionPage, Status
+    from .protocol.wire import Method
     from .session import Session
     from .transport.events import Events
 
@@ -44,9 +45,6 @@ class Client(ClientBase):
     - `InvalidParamsError`: an argument has the wrong type or is out of range.
     - `AgentLockedError`: the agent is locked and cannot answer.
     - `ClientClosedError`: this client was closed.
-
-    `timeout` is the seconds for a whole call, including connecting and repeating, and `patience` how many of
-    them to wait for an agent that is not there (None: all). Both may be changed at any time.
     """
 
     @classmethod
@@ -62,8 +60,9 @@ class Client(ClientBase):
 
         Args:
             socket_path: the agent's socket; None means the user's own (`agentd_client.paths.socket_path`).
-            timeout: seconds for each call.
-            patience: seconds to wait for an agent that is not there, as it may be starting.
+            timeout: seconds for a whole call, including connecting and repeating; may be set at any time.
+            patience: how many of them to wait for an agent that is not there, as it may be starting; None
+                means all. May be set at any time.
             agent_uid: the user whose agent is trusted, if it is another user's; nothing is sent to anybody
                 else who listens there. None means this process's own user.
 
@@ -152,21 +151,12 @@ class Client(ClientBase):
         """Whether this is the token of a live session; False for anything else.
 
         What cannot be a token is False without asking the agent. A session with an audience verifies only
-        for a member of it, and only for scopes that it has.
-
-        Args:
-            token: anything.
-            audience: who asks.
-            scopes: the scopes that are needed.
+        for a member of it (`audience`: who asks), and only for scopes that it has (`scopes`: those needed).
         """
         text = token_text(token)
         if text is None:
             return False
-        if audience is None and scopes is None:  # as nearly always
-            return self._carry_out(Call(methods.IS_VALID, {"token": text}))
-        return self._carry_out(
-            methods.IS_VALID.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
-        )
+        return self._carry_out(_question(methods.IS_VALID, text, audience, scopes))
 
     def check_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -175,9 +165,7 @@ class Client(ClientBase):
         text = token_text(token)
         if text is None:
             return Verification(valid=False, reason=MALFORMED, session=None)
-        return self._carry_out(
-            methods.VERIFY_TOKEN.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
-        )
+        return self._carry_out(_question(methods.VERIFY_TOKEN, text, audience, scopes))
 
     def judge_token(
         self, token: object, *, audience: str | None = None, scopes: Sequence[str] | None = None
@@ -189,9 +177,7 @@ class Client(ClientBase):
         text = token_text(token)
         if text is None:
             return Verdict(valid=False, reason=MALFORMED, audience=None, scopes=None)
-        return self._carry_out(
-            methods.JUDGE_TOKEN.call(token=text, audience=audience, scopes=sendable_scopes(scopes))
-        )
+        return self._carry_out(_question(methods.JUDGE_TOKEN, text, audience, scopes))
 
     def check_session(
         self,
@@ -207,13 +193,7 @@ class Client(ClientBase):
         new token written to the file, by one process at a time. If that fails, the answer is still that of
         the old token, and a later use tries again. If the token is not valid and was replaced in the file
         meanwhile, the answer is about the new one. If the file holds no token, `reason` is "NOT_LOGGED_IN",
-        a code of the client.
-
-        Args:
-            session: the session; it may be running or not.
-            audience: who asks.
-            scopes: the scopes that are needed.
-            clock: returns the time in seconds since 1970.
+        a code of the client. The session need not be running. `clock` returns seconds since 1970.
 
         Raises:
             TokenFileError: the token file cannot be read.
@@ -299,12 +279,9 @@ class Client(ClientBase):
     def list_audit(
         self, *, since: float | None = None, after: str | None = None, limit: int | None = None
     ) -> AuditPage:
-        """A page of the audit log, newest first.
+        """A page of the audit log, newest first, without entries older than `since` (seconds since 1970).
 
-        Args:
-            since: seconds since 1970; older entries are left out.
-            after: the `next` of the previous page.
-            limit: at most so many, from 1 to 32 (the default).
+        `after` is the `next` of the previous page, and `limit` at most 32 (the default).
         """
         return self._carry_out(methods.LIST_AUDIT.call(since=since, after=after, limit=limit))
 
@@ -358,13 +335,9 @@ class Client(ClientBase):
     def change_passphrase(
         self, old: PassphraseText | None = None, new: PassphraseText | None = None
     ) -> Protection:
-        """Set, change or remove the key file's passphrase. The agent stays locked or unlocked.
+        """Set, change or remove the key file's passphrase; None stands for a key file without one.
 
-        It takes some seconds, and waits as `unlock` does.
-
-        Args:
-            old: the present passphrase; None if there is none.
-            new: the new passphrase; None for a key file without one.
+        The agent stays locked or unlocked. It takes some seconds, and waits as `unlock` does.
 
         Raises:
             PassphraseError: the old one is wrong or missing, or one of them cannot be a passphrase.
@@ -416,6 +389,12 @@ class Client(ClientBase):
         from .transport.repeating import carry_out, run
 
         return run(carry_out(pool, call, self._attempts(call.method, timeout, began), connection, answer))
+
+
+def _question(method: Method[T], token: str, audience: str | None, scopes: Sequence[str] | None) -> Call[T]:
+    if audience is None and scopes is None:  # as nearly always
+        return Call(method, {"token": token})
+    return method.call(token=token, audience=audience, scopes=sendable_scopes(scopes))
 
 
 def _token_or_id(method: str, token: str | None, session_id: str | None) -> dict[str, str | None]:
