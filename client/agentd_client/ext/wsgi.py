@@ -1,0 +1,64 @@
+"""A guard in front of any WSGI application: `SessionMiddleware`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from .guard import Admission, Denied, Guard, GuardOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from typing import Unpack
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+ENVIRON_KEY = "agentd.session"
+"""Where the application finds the `Admission` of a request, in its environment."""
+
+
+class SessionMiddleware:
+    """Lets in requests that belong to a session; the application never sees the others.
+
+    Args:
+        app: the application.
+        guard: the guard; None makes one of the options.
+        exempt: paths that need no session, such as a health check.
+        options: the arguments of `Guard`.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        guard: Guard | None = None,
+        exempt: Collection[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._app = app
+        self._guard = Guard(**options) if guard is None else guard
+        self._exempt = frozenset(exempt)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as PEP 3333 has it."""
+        if environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") not in self._exempt:
+            try:
+                environ[ENVIRON_KEY] = admit(self._guard, environ)
+            except Denied as denied:
+                status = f"{denied.status} {HTTPStatus(denied.status).phrase}"
+                start_response(status, [*denied.headers, ("Content-Length", str(len(denied.body)))])
+                return [denied.body]
+        return self._app(environ, start_response)
+
+
+def admit(guard: Guard, environ: WSGIEnvironment, *, scopes: Sequence[str] = ()) -> Admission:
+    """The `Admission` of a request by its environment, for these scopes as well; raises `Denied`.
+
+    Servers join headers that come twice with a comma, which no token has: they end in a 400.
+    """
+    header, cookie = environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_COOKIE")
+    return guard.admit(
+        [] if header is None else [header],
+        [] if cookie is None else [cookie],
+        environ.get("QUERY_STRING", ""),
+        scopes=scopes,
+    )
