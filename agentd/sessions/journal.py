@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trio.lowlevel import checkpoint
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_AUDIT
-from agentd_client.protocol.results import REFUSED, AuditEntry, AuditPage, Event, PeerIdentity
+from agentd_client.protocol.results import REFUSED, Event, PeerIdentity
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
-from .listing import CHUNK_RECORDS, Slices, checked_audit_cursor, checked_limit, checked_since
-from .records import ACTIONS_PATH, AUDIT_TIME_BYTES, REJECTIONS_PATH, AuditRecord
-from .rejected_tokens import COUNTED_SECONDS, AuditPath, RejectedTokens
+from .records import ACTIONS_PATH, AUDIT_RANDOM_BYTES, AUDIT_TIME_BYTES, REJECTIONS_PATH, AuditRecord
 
 if TYPE_CHECKING:
     from agentd_client.protocol.results import Verification
@@ -34,15 +33,31 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 4096
 """About 1 MB, and weeks of one person's sessions."""
 
+CHUNK_RECORDS = 16
+"""Records that a scan reads from the store at once."""
+
 TRIM_EVERY = 64
 """How many entries are written between checks of the log's size."""
 
 MAX_TRIMMED = 512
 """Entries deleted at a time: more than one batch of the store can add."""
 
+COUNTED_SECONDS = 600.0
+"""Rejections of one peer for one reason share an entry for this long."""
+
+MAX_NEW = 64
+"""Entries begun within `COUNTED_SECONDS`, because a program can connect from ever new processes. Rejections
+beyond that are counted in one entry that names no process."""
+
+MAX_PENDING = 256
+"""Entries in memory, of a few hundred bytes each: those still counting, and those that were not written."""
+
 _REJECTIONS_SHARE = 4  # one rejection is kept for this many actions
-_RANDOM_BYTES = 8
-_STEP = 16  # deleted at once: a full store has room for a few changed pages only
+_STEP = 16  # written or deleted at once: a full store has room for a few changed pages only
+
+AuditPath = tuple[str, str, bytes]
+_Peer = tuple[int | None, int | None, str]
+_ANYONE = None
 
 Subscriber = Callable[[Event], None]
 """Called on the event loop's thread; it neither waits nor raises."""
@@ -103,12 +118,7 @@ class Journal:
       entry and calls `missed`, which logs it.
     - Rejections stay counted in memory until the next `flush`. A kill loses what was counted since the last.
 
-    Args:
-        db: the store.
-        clock: where to read the time.
-        logger: for what could not be written.
-        subscribers: to events.
-        max_entries: actions to keep, at least 1, `MAX_ENTRIES` if None; a quarter as many rejections.
+    It keeps `max_entries` actions, and a quarter as many rejections.
     """
 
     def __init__(
@@ -148,15 +158,9 @@ class Journal:
         reason: str | None = None,
         times: int = 1,
     ) -> None:
-        """Put an audit entry into the transaction it describes.
+        """Put an audit entry, one of `EVENT_KINDS`, into the transaction it describes.
 
-        Args:
-            view: the transaction.
-            kind: one of `EVENT_KINDS`.
-            record: the session's; None if the entry is about all sessions, or about none.
-            by: the peer; None if the agent did it, or a program that embeds it.
-            reason: why.
-            times: how often.
+        `record` is None if it is about all sessions or about none, `by` if the agent or its embedder did it.
         """
         now = self._clock.read()
         session_id, label = (None, "") if record is None else (record.session_id, record.label)
@@ -199,16 +203,6 @@ class Journal:
             pid = None if by is None else by.pid
             self.subscribers.publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
 
-    @property
-    def needs_trim(self) -> bool:
-        """Whether to call `trim`; checks the log's size once in `TRIM_EVERY` entries."""
-        if self._written < TRIM_EVERY:
-            return False
-        if any(self._excess(folder) > 0 for folder in self._most):
-            return True
-        self._written = 0
-        return False
-
     def _trim_soon(self) -> None:
         """If it is time, have the oldest entries beyond the limits deleted, without waiting."""
         commits = self._db.commits
@@ -239,39 +233,10 @@ class Journal:
                 trimmed += await self._db.write(partial(_delete_all, paths=oldest))
         return trimmed
 
-    async def page(self, since: object = None, after: object = None, limit: object = None) -> AuditPage:
-        """Some entries, newest first; counted rejections are listed by the time of the first.
-
-        It examines a limited number of entries, in slices, and may return fewer than asked for and a cursor.
-
-        Args:
-            since: seconds since 1970; entries that ended before are left out. None for all.
-            after: the `next` of the previous page; None to begin.
-            limit: from 1 to `MAX_PAGE_AUDIT`, which is the default.
-
-        Raises:
-            InvalidParamsError: an argument is unusable; says which.
-            StoreError: the store failed, or an entry is damaged.
-        """
-        most, earliest = checked_limit(limit, MAX_PAGE_AUDIT), checked_since(since)
-        cursor = checked_audit_cursor(after, AUDIT_TIME_BYTES + _RANDOM_BYTES)
-        await checkpoint()
-        slices = Slices()
-        entries: list[AuditEntry] = []
-        last = b""
-        folders = [self._newest_first(folder, cursor) for folder in self._most]
-        newest_first = heapq.merge(*folders, key=lambda entry: entry[0], reverse=True)
-        for examined, (key, record) in enumerate(newest_first):
-            if len(entries) == most or examined >= MAX_EXAMINED:
-                return AuditPage(entries, last.hex())
-            # The key's time is never before the entry's `at`: all further entries ended before `since`.
-            if earliest is not None and _seconds(key) < earliest - COUNTED_SECONDS:
-                break
-            last = key
-            if earliest is None or record.until >= earliest:
-                entries.append(AuditEntry._make(getattr(record, field) for field in AuditEntry._fields))
-            await slices.pause_if_over()
-        return AuditPage(entries, None)
+    def newest_first(self, after: bytes | None) -> Iterator[tuple[bytes, AuditRecord]]:
+        """Every entry and its key, from the one after that key on; counts in memory are up to date."""
+        folders = [self._newest_first(folder, after) for folder in self._most]
+        return heapq.merge(*folders, key=lambda entry: entry[0], reverse=True)
 
     def _newest_first(
         self, folder: tuple[str, str], cursor: bytes | None
@@ -289,15 +254,159 @@ class Journal:
         # Rounded up: never before the entry's own time.
         self._newest = max(self._newest + 1, int(now.wall * 1_000_000) + 1)
         self._written += 1
-        return (*folder, self._newest.to_bytes(AUDIT_TIME_BYTES, "big") + random_bytes(_RANDOM_BYTES))
+        return (*folder, self._newest.to_bytes(AUDIT_TIME_BYTES, "big") + random_bytes(AUDIT_RANDOM_BYTES))
 
     def _excess(self, folder: tuple[str, str]) -> int:
         return self._db.count(folder) - self._most[folder]
 
 
-def _seconds(key: bytes) -> float:
-    return int.from_bytes(key[:AUDIT_TIME_BYTES], "big") / 1_000_000
+class _Entry(Struct, eq=False):
+    peer: _Peer | None
+    path: AuditPath
+    record: AuditRecord
+    began: float  # on the boot clock
+    saved_times: int = 0  # the `times` known to be in the store
+
+    def covers(self, now: Instant) -> bool:
+        # By both clocks, so that `at` and `until` of an entry are never further apart.
+        return (
+            0 <= now.boot - self.began < COUNTED_SECONDS and 0 <= now.wall - self.record.at < COUNTED_SECONDS
+        )
+
+
+class RejectedTokens:
+    """Counts rejected tokens by peer and reason, so that they cannot push the audit log's history out.
+
+    An entry is written when it begins; its count is written by `flush`.
+    """
+
+    def __init__(
+        self, db: DB, clock: Clock, logger: logging.Logger, new_path: Callable[[Instant], AuditPath]
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._log = logger
+        self._new_path = new_path
+        self._entries: dict[AuditPath, _Entry] = {}  # the oldest first
+        self._latest: dict[_Peer | None, _Entry] = {}
+        self._begun: deque[float] = deque(maxlen=MAX_NEW)
+        self._is_failing = False
+
+    def add(
+        self,
+        reason: str,
+        now: Instant,
+        *,
+        by: PeerIdentity | None,
+        session_id: str | None = None,
+        label: str = "",
+    ) -> None:
+        """Count a rejection. An entry names a session only if all its rejections are of that session."""
+        uid, pid, exe = (None, None, None) if by is None else (by.uid, by.pid, by.exe)
+        rejection = AuditRecord(REFUSED, now.wall, now.wall, session_id, label, reason, uid, pid, exe, 1)
+        peer: _Peer | None = (uid, pid, reason)
+        entry = self._counting(peer, now)
+        is_crowded = len(self._begun) >= MAX_NEW and 0 <= now.boot - self._begun[0] < COUNTED_SECONDS
+        if entry is None and is_crowded:
+            peer, rejection = _ANYONE, replace(rejection, peer_pid=None, peer_exe=None)
+            entry = self._counting(peer, now)
+        if entry is None:
+            self._begin(peer, rejection, now)
+        else:
+            entry.record = _merged(entry.record, rejection)
+
+    def pending(self, path: AuditPath) -> AuditRecord | None:
+        """The entry at that path if it is in memory, where its count is up to date."""
+        entry = self._entries.get(path)
+        return None if entry is None else entry.record
+
+    async def flush(self) -> None:
+        """Write the counts; what cannot be written stays in memory until the next call."""
+        try:
+            unsaved = [entry for entry in self._entries.values() if not self._is_saved(entry)]
+            for start in range(0, len(unsaved), _STEP):
+                step = unsaved[start : start + _STEP]
+                records = [entry.record for entry in step]  # some may count on during the write
+                values = [(entry.path, entry.record.encode()) for entry in step]
+                await self._db.write(partial(_put_all, values=values))
+                for entry, record in zip(step, records, strict=True):
+                    entry.saved_times = record.times
+        except AgentdError as error:
+            self._is_failing = True
+            self._log.warning(
+                "rejected tokens are missing from the audit log until it can be written: %s", error
+            )
+            return
+        self._is_failing = False
+        now = self._clock.read()
+        for entry in list(self._entries.values()):
+            if entry.saved_times == entry.record.times and not entry.covers(now):
+                self._drop(entry)
+
+    def _counting(self, peer: _Peer | None, now: Instant) -> _Entry | None:
+        entry = self._latest.get(peer)
+        return entry if entry is not None and entry.covers(now) else None
+
+    def _begin(self, peer: _Peer | None, rejection: AuditRecord, now: Instant) -> None:
+        if len(self._entries) >= MAX_PENDING:
+            self._evict(next(iter(self._entries.values())))
+        entry = _Entry(peer, self._new_path(now), rejection, now.boot)
+        self._entries[entry.path] = self._latest[peer] = entry
+        if peer is not _ANYONE:
+            self._begun.append(now.boot)
+        self._submit(entry)  # the next flush checks whether it was written
+
+    def _submit(self, entry: _Entry) -> bool:
+        if self._is_failing:  # every attempt would log another error
+            return False
+        value = (entry.path, entry.record.encode())
+        try:
+            self._db.submit(partial(_put_all, values=[value]))
+        except AgentdError:
+            return False
+        return True
+
+    def _evict(self, entry: _Entry) -> None:
+        self._drop(entry)
+        record = entry.record
+        if entry.saved_times != record.times and not self._submit(entry):
+            self._log.warning(
+                "missing from the audit log: %d tokens of uid=%s pid=%s rejected (%s)",
+                record.times - entry.saved_times,
+                record.peer_uid,
+                record.peer_pid,
+                record.reason,
+            )
+
+    def _drop(self, entry: _Entry) -> None:
+        del self._entries[entry.path]
+        if self._latest.get(entry.peer) is entry:
+            del self._latest[entry.peer]
+
+    def _is_saved(self, entry: _Entry) -> bool:
+        times = entry.record.times
+        if times == 1 and entry.saved_times == 0 and self._db.sealed(entry.path)[0] is not None:
+            entry.saved_times = 1
+        return entry.saved_times == times
+
+
+def _merged(first: AuditRecord, later: AuditRecord) -> AuditRecord:
+    # Values that differ are left out: the entry must not say of all what is true of the first.
+    return replace(
+        first,
+        until=max(first.until, later.until),
+        session_id=first.session_id if first.session_id == later.session_id else None,
+        label=first.label if first.label == later.label else "",
+        reason=first.reason if first.reason == later.reason else None,
+        peer_uid=first.peer_uid if first.peer_uid == later.peer_uid else None,
+        times=first.times + 1,
+    )
 
 
 def _delete_all(view: View, paths: Sequence[KeyPath]) -> int:
     return sum(view.delete(path) for path in paths)
+
+
+def _put_all(view: View, values: Sequence[tuple[AuditPath, bytes]]) -> None:
+    for path, value in values:
+        view.put(path, value)

@@ -1,4 +1,4 @@
-"""Listing: which sessions a caller selects, pages of them, and how long scans share the event loop."""
+"""Listing sessions and the audit log in pages, by scans that share the event loop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from trio.lowlevel import checkpoint
 
 from agentd_client.errors import InvalidParamsError
-from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_SESSIONS
-from agentd_client.protocol.results import ACTIVE, EXPIRED, SessionInfo, SessionPage
+from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_AUDIT, MAX_PAGE_SESSIONS
+from agentd_client.protocol.results import ACTIVE, EXPIRED, AuditEntry, AuditPage, SessionInfo, SessionPage
 
+from .journal import CHUNK_RECORDS, COUNTED_SECONDS
 from .records import (
+    AUDIT_RANDOM_BYTES,
+    AUDIT_TIME_BYTES,
     SessionPath,
     SessionRecord,
     accepted_key_ids,
     find_live_session,
+    seconds_of_entry,
     session_path,
     sessions_of_key,
 )
@@ -25,14 +29,12 @@ from .records import (
 if TYPE_CHECKING:
     from ..store import DB
     from .clock import Clock, Instant
+    from .journal import Journal
     from .verifier import Verifier
 
 SLICE_SECONDS = 0.001
 """How long a scan may hold the event loop. It is a time and not a number of records, because one record takes
 from ten to two hundred microseconds, depending on its ancestors and on the label pattern."""
-
-CHUNK_RECORDS = 16
-"""Records read from the store at once; within a chunk the time is not checked."""
 
 _MAX_CURSOR_CHARACTERS = 128
 _MAX_SECONDS = 2**63  # neither infinite nor beyond the range of a float
@@ -134,7 +136,7 @@ def checked_selection(state: object, label: object, pid: object, parent: object)
     return Selection(None if state is None else str(state), pattern, pid, parent)
 
 
-def checked_limit(limit: object, most: int) -> int:
+def _checked_limit(limit: object, most: int) -> int:
     """The length of a page, `most` if None; or `InvalidParamsError`."""
     if limit is None:
         return most
@@ -143,7 +145,7 @@ def checked_limit(limit: object, most: int) -> int:
     return limit
 
 
-def checked_since(since: object) -> float | None:
+def _checked_since(since: object) -> float | None:
     """A time in seconds since 1970, or `InvalidParamsError`."""
     if since is None:
         return None
@@ -152,13 +154,12 @@ def checked_since(since: object) -> float | None:
     raise InvalidParamsError("since is a number of seconds since 1970")
 
 
-def checked_audit_cursor(after: object, length: int) -> bytes | None:
-    """The name of the audit entry after which a page begins, or `InvalidParamsError`."""
+def _checked_audit_cursor(after: object) -> bytes | None:
     if after is None:
         return None
     with suppress(ValueError):
         key = bytes.fromhex(after) if isinstance(after, str) else b""
-        if len(key) == length:
+        if len(key) == AUDIT_TIME_BYTES + AUDIT_RANDOM_BYTES:
             return key
     raise InvalidParamsError("after is the `next` of the previous page")
 
@@ -189,7 +190,7 @@ async def session_page(
 
     It examines a limited number of records, in slices, and may return fewer than asked for and a cursor.
     """
-    most = checked_limit(limit, MAX_PAGE_SESSIONS)
+    most = _checked_limit(limit, MAX_PAGE_SESSIONS)
     place = _checked_cursor(after)
     await checkpoint()
     slices = Slices()
@@ -225,3 +226,29 @@ async def session_page(
 
 def _is_live(db: DB, path: SessionPath, record: SessionRecord, now: Instant) -> bool:
     return not record.ancestors or find_live_session(db, path, now) is not None
+
+
+async def audit_page(
+    journal: Journal, since: object = None, after: object = None, limit: object = None
+) -> AuditPage:
+    """Some entries that ended no earlier than `since`, newest first; counted rejections by the first's time.
+
+    Like `session_page`, it may return fewer than asked for and a cursor.
+    """
+    most, earliest = _checked_limit(limit, MAX_PAGE_AUDIT), _checked_since(since)
+    cursor = _checked_audit_cursor(after)
+    await checkpoint()
+    slices = Slices()
+    entries: list[AuditEntry] = []
+    last = b""
+    for examined, (key, record) in enumerate(journal.newest_first(cursor)):
+        if len(entries) == most or examined >= MAX_EXAMINED:
+            return AuditPage(entries, last.hex())
+        # The key's time is never before the entry's `at`: all further entries ended before `since`.
+        if earliest is not None and seconds_of_entry(key) < earliest - COUNTED_SECONDS:
+            break
+        last = key
+        if earliest is None or record.until >= earliest:
+            entries.append(AuditEntry._make(getattr(record, field) for field in AuditEntry._fields))
+        await slices.pause_if_over()
+    return AuditPage(entries, None)

@@ -9,7 +9,7 @@ import trio
 from agentd_client.protocol import reasons
 
 from .issuer import NotRenewedError, SessionRequest
-from .listing import checked_selection, session_page
+from .listing import audit_page, checked_selection, session_page
 from .manager_lifecycle import ManagerLifecycle
 from .records import accepted_key_ids, sessions_of_key
 from .revoker import check_token_or_id
@@ -330,9 +330,15 @@ class SessionManager(ManagerLifecycle):
     async def list_audit(
         self, *, since: object = None, after: object = None, limit: object = None
     ) -> AuditPage:
-        """Some entries of the audit log, newest first; see `Journal.page`."""
+        """Some entries of the audit log, newest first.
+
+        Args:
+            since: seconds since 1970; entries that ended before are left out.
+            after: the `next` of the previous page.
+            limit: the length of the page.
+        """
         self._lifecycle.require_running()
-        return await self._journal.page(since, after, limit)
+        return await audit_page(self._journal, since, after, limit)
 
     def _require_usable(self, tran: Transaction | None) -> None:
         self._lifecycle.require_running()

@@ -272,5 +272,4 @@ class ManagerLifecycle(Component):
         await self._journal.rejected_tokens.flush()
         await self._verifier.uses.write_last_uses()
         await self._verifier.uses.drop_persisted_first_uses()
-        if self._journal.needs_trim:
-            await self._journal.trim()
+        await self._journal.trim()

@@ -41,7 +41,8 @@ Sessions are grouped by key id first, so the last session is the newest of one k
 entry for every session that was opened.
 """
 
-AUDIT_TIME_BYTES = 8  # an audit entry's name: microseconds since 1970, then random bytes
+AUDIT_TIME_BYTES, AUDIT_RANDOM_BYTES = 8, 8
+"""An audit entry's name: microseconds since 1970, then random bytes."""
 _MILLISECOND_SHIFT = 80  # in a UUID of version 7
 _VERSION = 7
 
@@ -107,6 +108,11 @@ def bound_path(path: SessionPath) -> tuple[str, str, str]:
     return ("bound", *path[1:])
 
 
+def seconds_of_entry(name: bytes) -> float:
+    """The time in an audit entry's name, seconds since 1970."""
+    return int.from_bytes(name[:AUDIT_TIME_BYTES], "big") / 1_000_000
+
+
 def timestamp_in_path(path: tuple[bytes, ...]) -> float | None:
     """The time in a stored path under `TIMESTAMPED_FOLDERS`, seconds since 1970; None if it has none.
 
@@ -116,7 +122,7 @@ def timestamp_in_path(path: tuple[bytes, ...]) -> float | None:
 
     name = path[-1]
     if path[0] == ACTIONS_PATH[0].encode():
-        return int.from_bytes(name[:AUDIT_TIME_BYTES], "big") / 1_000_000
+        return seconds_of_entry(name)
     try:
         found = uuid.UUID(name.decode("ascii"))
     except ValueError:

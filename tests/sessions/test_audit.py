@@ -9,8 +9,9 @@ import trio
 import trio.testing
 
 from agentd.keys import KeyRing
-from agentd.sessions import Subscribers, journal, listing, rejected_tokens
+from agentd.sessions import Subscribers, journal, listing
 from agentd.sessions.journal import Journal
+from agentd.sessions.listing import audit_page
 from agentd.sessions.records import ACTIONS_PATH, REJECTIONS_PATH, AuditRecord
 from agentd.store import DB, environment
 from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
@@ -92,10 +93,10 @@ async def written(db: DB) -> None:
 async def entries(log: Journal, **arguments: object) -> list[AuditEntry]:
     """The entries of all pages."""
     found = []
-    page = await log.page(**arguments)  # type: ignore[arg-type]
+    page = await audit_page(log, **arguments)  # type: ignore[arg-type]
     found += page.entries
     while page.next is not None:
-        page = await log.page(**{**arguments, "after": page.next})  # type: ignore[arg-type]
+        page = await audit_page(log, **{**arguments, "after": page.next})  # type: ignore[arg-type]
         found += page.entries
     return found
 
@@ -112,7 +113,7 @@ async def test_an_entry_records_operation_session_and_peer(db, log, clock):
     await put(db, log, CREATED, session_id=SESSION, label="deploy", by=PEER)
     clock.advance(1.5)
     await put(db, log, KEY_RESET, reason="why")
-    assert (await log.page()) == (
+    assert (await audit_page(log)) == (
         [
             AuditEntry(clock.wall, clock.wall, KEY_RESET, None, "", "why", None, None, None, 1),
             AuditEntry(
@@ -178,21 +179,21 @@ async def test_pages_list_actions_and_rejections_in_one_order(db, log, clock, li
         expected.insert(0, str(number))
     await written(db)
     assert [entry.label for entry in (await entries(log, limit=limit))] == expected
-    assert len((await log.page(limit=limit)).entries) == min(20, limit or MAX_PAGE_AUDIT)
-    assert (await log.page(limit=20)).next is None
+    assert len((await audit_page(log, limit=limit)).entries) == min(20, limit or MAX_PAGE_AUDIT)
+    assert (await audit_page(log, limit=20)).next is None
 
 
 async def test_a_page_continues_after_the_previous_one_despite_writes_and_trimming(db, new_log, clock):
     log = new_log(max_entries=4)
     for number in range(6):
         await put(db, log, CREATED, label=str(number))
-    page = await log.page(limit=2)
+    page = await audit_page(log, limit=2)
     assert [entry.label for entry in page.entries] == ["5", "4"]
     for number in range(6, 8):
         await put(db, log, CREATED, label=str(number))
-    assert [entry.label for entry in (await log.page(after=page.next)).entries] == ["3", "2", "1", "0"]
+    assert [entry.label for entry in (await audit_page(log, after=page.next)).entries] == ["3", "2", "1", "0"]
     await log.trim()
-    assert (await log.page(after=page.next)).entries == []
+    assert (await audit_page(log, after=page.next)).entries == []
 
 
 async def test_since_includes_counted_rejections(db, log, clock):
@@ -225,7 +226,7 @@ async def test_since_does_not_read_all_older_entries(db, log, clock):
         return found
 
     db.iterate = counting
-    assert len((await log.page(since=clock.wall, limit=2)).entries) == 1
+    assert len((await audit_page(log, since=clock.wall, limit=2)).entries) == 1
     assert len(looked_at) < 20
 
 
@@ -233,9 +234,9 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
     for _ in range(40):
         clock.advance(0.5)
         await put(db, log, CREATED)
-    monkeypatch.setattr(journal, "MAX_EXAMINED", 16)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 16)
     monkeypatch.setattr(listing.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
-    later = clock.wall + rejected_tokens.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
+    later = clock.wall + journal.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
     turns, scope = 0, trio.CancelScope()
 
     async def count_turns() -> None:
@@ -247,10 +248,10 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count_turns)
-        page, pages = await log.page(since=later), 1
+        page, pages = await audit_page(log, since=later), 1
         while page.next is not None:
             assert page.entries == []
-            page, pages = await log.page(since=later, after=page.next), pages + 1
+            page, pages = await audit_page(log, since=later, after=page.next), pages + 1
         scope.cancel()
     assert pages == 3
     assert turns >= 40, "a slice has one entry here"
@@ -281,13 +282,13 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
 )
 async def test_an_unusable_limit_cursor_or_time_is_refused_by_name(log, arguments, name):
     with pytest.raises(InvalidParamsError, match=name):
-        (await log.page(**arguments))
+        (await audit_page(log, **arguments))
 
 
 @pytest.mark.parametrize("since", [1e18, 2**62, -1e18, -(2**62)])
 async def test_distant_times_are_accepted(db, log, clock, since):
     await put(db, log, CREATED)
-    assert len((await log.page(since=since)).entries) == (since < 0)
+    assert len((await audit_page(log, since=since)).entries) == (since < 0)
 
 
 async def test_the_largest_page_fits_into_one_message(db, log, clock):
@@ -298,7 +299,7 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
             db, log, REVOKED, session_id=SESSION, label=wide * MAX_LABEL_CHARACTERS, by=by,
             reason=max(reasons.SENTENCES, key=len),
         )  # fmt: skip
-    page = await log.page()
+    page = await audit_page(log)
     assert len(page.entries) == MAX_PAGE_AUDIT
     assert len(Encoder().result(1, to_wire(page))) <= MAX_MESSAGE_BYTES
 
@@ -306,14 +307,14 @@ async def test_the_largest_page_fits_into_one_message(db, log, clock):
 async def test_a_damaged_entry_is_an_error(db, log, clock):
     await db.put((*ACTIONS_PATH, bytes(16)), AuditRecord.__name__.encode())
     with pytest.raises(StoreDamagedError):
-        (await log.page())
+        (await audit_page(log))
 
 
 # --- bounds ---
 
 
 async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatch):
-    monkeypatch.setattr(rejected_tokens, "MAX_NEW", 1000)
+    monkeypatch.setattr(journal, "MAX_NEW", 1000)
     log = new_log(max_entries=40)
     for number in range(100):
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
@@ -336,29 +337,19 @@ async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatc
     assert (db.count(ACTIONS_PATH), db.count(REJECTIONS_PATH)) == (40, 10)
 
 
-async def test_the_size_is_checked_only_every_so_many_entries(db, new_log, clock, monkeypatch):
-    await put(db, new_log(), CREATED)
-    await put(db, new_log(), CREATED)
-    log = new_log(max_entries=1)
-    assert log.needs_trim  # an earlier process may have left too many
-    assert log.needs_trim
-    await log.trim()
+async def test_publishing_checks_the_size_only_every_so_many_entries(db, log, monkeypatch):
     asked, count = [], db.count
     monkeypatch.setattr(db, "count", lambda path: asked.append(path) or count(path))
+    log.publish(CREATED)
+    assert asked, "an earlier process may have left too many"
+    asked.clear()
     for _ in range(journal.TRIM_EVERY - 1):
         await put(db, log, CREATED)
-        assert not log.needs_trim
+        log.publish(CREATED)
     assert asked == []
     await put(db, log, CREATED)
-    assert log.needs_trim
-    assert await log.trim() == journal.TRIM_EVERY
-    assert not log.needs_trim
-
-
-async def test_a_log_within_its_limits_is_not_checked_repeatedly(db, log, clock, monkeypatch):
-    assert not log.needs_trim
-    monkeypatch.setattr(db, "count", lambda path: pytest.fail("asked"))
-    assert not log.needs_trim
+    log.publish(CREATED)
+    assert asked
 
 
 async def test_publishing_deletes_a_bounded_number_of_the_oldest_entries_ahead_of_what_waits(
@@ -456,7 +447,7 @@ async def test_another_peer_or_reason_has_another_entry(db, log, clock):
 @pytest.mark.parametrize("is_set_back", [False, True])
 async def test_a_peer_gets_a_new_entry_after_ten_minutes(db, log, clock, is_set_back):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
-    clock.advance(rejected_tokens.COUNTED_SECONDS - 1)
+    clock.advance(journal.COUNTED_SECONDS - 1)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     if is_set_back:
         clock.set_wall(clock.wall - 3600)
@@ -465,9 +456,7 @@ async def test_a_peer_gets_a_new_entry_after_ten_minutes(db, log, clock, is_set_
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 2]
-    assert all(
-        0 <= entry.until - entry.at < rejected_tokens.COUNTED_SECONDS for entry in (await entries(log))
-    )
+    assert all(0 <= entry.until - entry.at < journal.COUNTED_SECONDS for entry in (await entries(log)))
 
 
 async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock):
@@ -477,10 +466,10 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
         )
     await log.rejected_tokens.flush()
     others, *named = await entries(log)
-    assert len(named) == rejected_tokens.MAX_NEW
+    assert len(named) == journal.MAX_NEW
     assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
     assert (others.times, others.reason, others.session_id) == (
-        1000 - rejected_tokens.MAX_NEW,
+        1000 - journal.MAX_NEW,
         reasons.EXPIRED,
         SESSION,
     )
@@ -488,9 +477,9 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # this one has an entry
     await log.rejected_tokens.flush()
     others, *named = await entries(log)
-    assert (others.times, others.reason, others.peer_uid) == (1001 - rejected_tokens.MAX_NEW, None, None)
+    assert (others.times, others.reason, others.peer_uid) == (1001 - journal.MAX_NEW, None, None)
     assert named[-1].times == 2
-    clock.advance(rejected_tokens.COUNTED_SECONDS)
+    clock.advance(journal.COUNTED_SECONDS)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
     assert (await entries(log))[0].peer_pid == 5000  # there is room for new entries again
@@ -505,26 +494,24 @@ async def test_new_entries_are_limited_in_any_ten_minutes(db, log, clock):
     await log.rejected_tokens.flush()
     named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
     for at in named:
-        begun = max(begun, sum(at <= other < at + rejected_tokens.COUNTED_SECONDS for other in named))
-    assert begun == rejected_tokens.MAX_NEW
+        begun = max(begun, sum(at <= other < at + journal.COUNTED_SECONDS for other in named))
+    assert begun == journal.MAX_NEW
     assert sum(entry.times for entry in (await entries(log))) == 360
 
 
 async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dropped(
     db, log, clock, monkeypatch
 ):
-    monkeypatch.setattr(rejected_tokens, "MAX_NEW", 10_000)
-    for pid in range(rejected_tokens.MAX_PENDING + 5):
+    monkeypatch.setattr(journal, "MAX_NEW", 10_000)
+    for pid in range(journal.MAX_PENDING + 5):
         for _ in range(3):
             log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
-    assert (
-        len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == rejected_tokens.MAX_PENDING
-    )
+    assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == journal.MAX_PENDING
     await written(db)
     assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
     await log.rejected_tokens.flush()
     assert {record.times for record in stored(db)} == {3}
-    clock.advance(rejected_tokens.COUNTED_SECONDS)
+    clock.advance(journal.COUNTED_SECONDS)
     await log.rejected_tokens.flush()
     assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == 0
 
@@ -580,7 +567,7 @@ async def test_rejections_stay_counted_while_the_store_is_full(db, log, clock, f
         await written(db)
         assert caplog.records == []  # one line per flush, not per rejection
     assert (await entries(log)) == []
-    clock.advance(5 * rejected_tokens.COUNTED_SECONDS)
+    clock.advance(5 * journal.COUNTED_SECONDS)
     await log.rejected_tokens.flush()
     full(False)
     await log.rejected_tokens.flush()
@@ -603,7 +590,7 @@ async def test_counting_on_in_an_existing_entry_fits_into_a_full_store(db, log, 
 
 
 async def test_entries_that_exceed_memory_are_logged(db, log, clock, full, caplog, monkeypatch):
-    monkeypatch.setattr(rejected_tokens, "MAX_PENDING", 2)
+    monkeypatch.setattr(journal, "MAX_PENDING", 2)
     full(True)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
     await log.rejected_tokens.flush()
@@ -631,7 +618,7 @@ async def test_rejecting_raises_nothing_if_the_store_is_not_open(db, log, clock)
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     await log.rejected_tokens.flush()
     with pytest.raises(DBNotRunningError):
-        (await log.page())
+        (await audit_page(log))
     await db.start()
     await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 1, 2]
