@@ -21,17 +21,16 @@ from agentd_client.errors import (
 )
 
 from ..lifecycle import Component, EventLoop, LoopLifecycle
+from .committer import Operation
 from .entries import (
     Entry,
     EntryPath,
     KeyPath,
     KeyRing,
     check_limit,
-    checked_value,
     count_key,
     decode_key,
     encode_path,
-    encode_prefix,
     key_range,
     unseal,
     unseal_count,
@@ -140,9 +139,7 @@ class DB(Component):
                 writer = self._writer
                 assert writer is not None
                 await writer.stop()
-                self._writer = (
-                    None  # first, so that there are no reads while the worker thread unmaps the file
-                )
+                self._writer = None  # so that nobody reads while the worker thread unmaps the file
                 close = partial(self._folder.close, writer.environment, is_clean=writer.failed is None)
                 await trio.to_thread.run_sync(close)
 
@@ -220,9 +217,8 @@ class DB(Component):
     def paths(self, prefix: KeyPath = (), *, limit: int) -> list[EntryPath]:
         """The first paths at and below `prefix`; their values are not opened."""
         check_limit(limit)
-        return [
-            decode_key(key) for key, _ in self._running().environment.scan(key_range(prefix), limit=limit)
-        ]
+        pairs = self._running().environment.scan(key_range(prefix), limit=limit)
+        return [decode_key(key) for key, _ in pairs]
 
     def count(self, parent: KeyPath = ()) -> int:
         """The number of entries exactly one part below `parent`, in constant time."""
@@ -243,14 +239,11 @@ class DB(Component):
 
     async def put(self, path: KeyPath, value: bytes) -> None:
         """Set a value."""
-        encode_path(path)
-        checked_value(value)
-        await self._writer_here().write(lambda view: view.put(path, value))
+        await self.write(lambda view: view.put(path, value))
 
     async def delete(self, path: KeyPath) -> bool:
         """Remove an entry; whether there was one."""
-        encode_path(path)
-        return await self._writer_here().write(lambda view: view.delete(path))
+        return await self.write(lambda view: view.delete(path))
 
     async def clear(self, prefix: KeyPath = ()) -> int:
         """Remove the entry at `prefix` and all below it; how many there were.
@@ -258,10 +251,9 @@ class DB(Component):
         In steps, each durable by itself, so that any number of entries can be cleared within the reserve of a
         full store; a crash in between leaves the rest. `View.clear` is all or nothing.
         """
-        encode_prefix(prefix)
         cleared = 0
         while True:
-            step = await self._writer_here().write(lambda view: view.clear(prefix, CLEAR_STEP))
+            step = await self.write(lambda view: view.clear(prefix, CLEAR_STEP))
             cleared += step
             if step < CLEAR_STEP:
                 return cleared
@@ -293,7 +285,12 @@ class DB(Component):
             StoreError: the commit failed.
             DBNotRunningError: the store is not open, or is stopping.
         """
-        return await self._writer_here().write(function, may_use_reserve=reserved, on_durable=on_durable)
+        EventLoop.here()  # on the right thread, this may still not be a trio task
+        writer = self._running()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        operation = Operation(function, is_awaited=True, may_use_reserve=reserved, on_durable=on_durable)
+        writer.hand_over(operation)
+        return await operation.durable()
 
     def submit(
         self,
@@ -303,7 +300,8 @@ class DB(Component):
         on_durable: Callable[[], object] | None = None,
     ) -> None:
         """Like `write` without waiting; a failure is logged. `is_next`: before all waiting operations."""
-        self._running().submit(function, is_next=is_next, on_durable=on_durable)
+        operation = Operation(function, is_awaited=False, on_durable=on_durable)
+        self._running().hand_over(operation, is_next=is_next)
 
     def transaction(self, *, max_life_seconds: float = DEFAULT_MAX_LIFE_SECONDS) -> Transaction:
         """A transaction to be entered with `async with`.
@@ -331,10 +329,6 @@ class DB(Component):
         tran.require_open()
 
     # --- inside ---
-
-    def _writer_here(self) -> Writer:
-        EventLoop.here()  # on the right thread, this may still not be a trio task
-        return self._running()
 
     def _running(self) -> Writer:
         self._lifecycle.require_running()

@@ -64,18 +64,16 @@ class Batch:
 
     Args:
         environment: LMDB's.
-        map_pages: the size of the map.
-        untouched_pages: pages at the end of the map that no transaction has used yet.
-        page_bytes: the size of a page.
+        map_bytes: the size of its map.
+        page_bytes: the size of its pages.
     """
 
-    def __init__(
-        self, environment: lmdb.Environment, map_pages: int, untouched_pages: int, page_bytes: int
-    ) -> None:
+    def __init__(self, environment: lmdb.Environment, map_bytes: int, page_bytes: int) -> None:
+        pages = map_bytes // page_bytes
         self._environment = environment
-        self._reserve_pages = min(RESERVE_PAGES, map_pages // RESERVE_SHARE)
-        self._untouched_pages = untouched_pages
         self._page_bytes = page_bytes
+        self._reserve_pages = min(RESERVE_PAGES, pages // RESERVE_SHARE)
+        self._untouched_pages = pages - 1 - environment.info()["last_pgno"]
         self._pages_to_leave = 0
         self.is_empty = True
         self.txn = environment.begin(write=True)
@@ -269,8 +267,7 @@ class Environment:
     def begin(self) -> Batch:
         """Begin a write transaction; the previous one must have ended."""
         try:
-            pages = self.map_bytes // self._page_bytes
-            return Batch(self._lmdb, pages, pages - 1 - self._lmdb.info()["last_pgno"], self._page_bytes)
+            return Batch(self._lmdb, self.map_bytes, self._page_bytes)
         except lmdb.Error as error:
             raise store_error(error) from error
 

@@ -157,42 +157,33 @@ class View(ABC):
 
 
 class WriteView(View):
-    """A view of the batch in progress, for one operation; it ends with the operation.
+    """A view of the batch in progress, for one operation, until that `is_over`.
 
     `failure` is the first error of LMDB: the batch must then be aborted, even if the operation caught it.
     """
 
     def __init__(self, txn: lmdb.Transaction[bytes], key_ring: KeyRing) -> None:
         super().__init__(key_ring)
-        self._txn: lmdb.Transaction[bytes] | None = txn
+        self._txn = txn
+        self.is_over = False
         self.failure: lmdb.Error | None = None
-
-    def close(self) -> None:
-        """End the view; it refuses every use from now on."""
-        self._txn = None
 
     def require_open(self) -> None:
         """Raise `TransactionEndedError` once its operation is over."""
-        self._open_txn()
-
-    def _open_txn(self) -> lmdb.Transaction[bytes]:
-        if self._txn is None:
+        if self.is_over:
             raise TransactionEndedError("the operation that this view belonged to is over")
-        return self._txn
 
     def stored(self, key: bytes) -> bytes | None:
         """See `View.stored`; includes the writes of earlier operations in the batch."""
-        txn = self._open_txn()
         try:
-            return txn.get(key)
+            return self._txn.get(key)
         except lmdb.Error as error:
             raise self._failed(error) from error
 
     def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
         """See `View.stored_in`; includes the writes of earlier operations in the batch."""
-        txn = self._open_txn()
         try:
-            return scan(txn, keys, reverse, limit)
+            return scan(self._txn, keys, reverse, limit)
         except lmdb.Error as error:
             raise self._failed(error) from error
 

@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
@@ -24,8 +24,6 @@ from .entries import HEADER, KeyRing, parent_count_key, readable, seal, seal_cou
 from .environment import Batch, Environment
 from .errors import RESTORE, STORE_FULL, MapFull, lmdb_errors_translated, store_error
 from .view import WriteView
-
-T = TypeVar("T")
 
 MAX_BATCH_OPERATIONS = 256
 """Operations in one batch; far fewer already share the cost of syncing."""
@@ -79,36 +77,8 @@ class Writer:
             await self._stopped.wait()
         self._committer.stop()
 
-    async def write(
-        self,
-        function: Callable[[WriteView], T],
-        *,
-        may_use_reserve: bool = False,
-        on_durable: Callable[[], object] | None = None,
-    ) -> T:
-        """Carry out an operation and wait until it is durable.
-
-        Cancelled before it is handed over, nothing happens; after that, the operation is carried out all the
-        same and only its result is dropped.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        operation = Operation(
-            function, is_awaited=True, may_use_reserve=may_use_reserve, on_durable=on_durable
-        )
-        self._hand_over(operation)
-        return await operation.durable()
-
-    def submit(
-        self,
-        function: Callable[[WriteView], object],
-        *,
-        is_next: bool,
-        on_durable: Callable[[], object] | None = None,
-    ) -> None:
-        """Hand over an operation without waiting; a failure is logged."""
-        self._hand_over(Operation(function, is_awaited=False, on_durable=on_durable), is_next=is_next)
-
-    def _hand_over(self, operation: Operation[Any], *, is_next: bool = False) -> None:
+    def hand_over(self, operation: Operation[Any], *, is_next: bool = False) -> None:
+        """Carry out an operation after those that wait, or before them; raises once it is stopping."""
         if self._stopped is not None:
             raise DBNotRunningError
         if is_next:
@@ -124,20 +94,22 @@ class Writer:
         """Carry out the next batch, if there is one."""
         self._is_busy = True
         if self._alone:
-            is_committing = self._run_batch([self._alone.popleft()], is_open=False)
+            self._run_batch([self._alone.popleft()], is_open=False)
+        elif self._waiting:
+            self._run_batch([], is_open=True)
         else:
-            is_committing = bool(self._waiting) and self._run_batch([], is_open=True)
-        if is_committing:
-            return
+            self._is_busy = False
+            if self._stopped is not None:
+                self._stopped.set()
+
+    def _proceed_later(self) -> None:
         if self._alone or self._waiting:
             self._committer.run_soon(self._proceed)  # after other tasks had a turn
-            return
-        self._is_busy = False
-        if self._stopped is not None:
-            self._stopped.set()
+        else:
+            self._proceed()
 
-    def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool) -> bool:
-        """Carry out a batch. True if it is with the committing thread now, False if it has been answered.
+    def _run_batch(self, operations: list[Operation[Any]], *, is_open: bool) -> None:
+        """Carry out a batch; one that writes nothing is answered at once.
 
         Args:
             operations: the first ones of the batch.
@@ -150,17 +122,18 @@ class Writer:
             batch.check_reserve()
             if not batch.is_empty:
                 self._commit(batch, partial(self._end_batch, operations, counts))
-                return True
+                return
+            batch.abort()
         except BaseException as error:
             if batch is not None:
                 batch.abort()
-            return self._handle_failure(operations, error)
-        batch.abort()
-        self._answer(operations)
-        return False
+            self._handle_failure(operations, error)
+        else:
+            self._answer(operations)
+            self._proceed_later()
 
     def _fill(self, batch: Batch, operations: list[Operation[Any]], is_open: bool) -> dict[bytes, int]:
-        """Run the operations; returns by how much each count changes."""
+        """Run operations; returns by how much each count changes."""
         changes: defaultdict[bytes, int] = defaultdict(int)
         for operation in operations:
             self._run_operation(batch, operation, changes)
@@ -188,7 +161,7 @@ class Writer:
             operation.error = error
             sealed = []
         finally:
-            view.close()
+            view.is_over = True
         if view.failure is not None:
             raise store_error(view.failure) from view.failure
         if sealed:
@@ -252,13 +225,14 @@ class Writer:
                     self.counts.pop(key, None)
             self._answer(operations)
             self._proceed()
-        elif not self._handle_failure(operations, error):
-            self._proceed()
+        else:
+            self._handle_failure(operations, error)
 
-    def _handle_failure(self, operations: list[Operation[Any]], error: BaseException) -> bool:
-        """Make room for a batch, or answer it. True if the committing thread works on it now."""
+    def _handle_failure(self, operations: list[Operation[Any]], error: BaseException) -> None:
+        """Make room for a batch, have its operations carried out one by one, or refuse it."""
         if isinstance(error, MapFull):
-            return self._make_room(operations)
+            self._make_room(operations)
+            return
         if isinstance(error, (StoreFullError, _CountsError)):
             if len(operations) > 1:
                 # One by one: some need less room, some may use the reserve, and a damaged count concerns
@@ -268,7 +242,8 @@ class Writer:
                 self._fail(
                     operations, StoreDamagedError(str(error)) if isinstance(error, _CountsError) else error
                 )
-            return False
+            self._proceed_later()
+            return
         # Fatal, because nothing after it can be trusted: LMDB itself goes on after a failed sync as if the
         # pages had reached the disk.
         kind, sentence = StoreError, type(error).__name__
@@ -284,11 +259,11 @@ class Writer:
         self._alone.clear()
         self._waiting.clear()
         self._fail(refused, failed)
-        return False
+        self._proceed_later()
 
     # --- room ---
 
-    def _make_room(self, operations: list[Operation[Any]]) -> bool:
+    def _make_room(self, operations: list[Operation[Any]]) -> None:
         """Make freed pages usable; if that is done already, grow the map. The batch is then run again."""
         if not self._is_recycled:
             self._is_recycled = True
@@ -298,46 +273,44 @@ class Writer:
                 batch = self.environment.begin()
                 batch.rewrite(HEADER)
                 self._commit(batch, partial(self._recycled, operations))
-                return True
+                return
             except BaseException as error:
                 if batch is not None:
                     batch.abort()
                 if not isinstance(error, MapFull):
-                    return self._handle_failure(operations, error)
+                    self._handle_failure(operations, error)
+                    return
         self._committer.run(self.environment.prepare_growth, partial(self._grow, operations))
-        return True
 
     def _recycled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
         if error is None or isinstance(error, (MapFull, StoreFullError)):
             self._run_again(operations)
-        elif not self._handle_failure(operations, error):
-            self._proceed()
+        else:
+            self._handle_failure(operations, error)
 
     def _grow(
         self, operations: list[Operation[Any]], target: int | None, error: BaseException | None
     ) -> None:
-        if error is None:
-            assert target is not None
+        if target is not None:
             try:
                 # No transaction is open now: there is no batch, and reads end within one call of this thread.
                 self.environment.grow(target)
             except BaseException as failure:
-                error = failure
+                self._handle_failure(operations, failure)
             else:
                 self._may_log_full = True
                 self._run_again(operations)
-                return
-        elif isinstance(error, StoreError):
+            return
+        if isinstance(error, StoreError):
             if self._may_log_full:
                 self._log.warning("the store cannot grow: %s", error.sentence)
             self._may_log_full = False
             error = StoreFullError(STORE_FULL)
-        if not self._handle_failure(operations, error):
-            self._proceed()
+        assert error is not None
+        self._handle_failure(operations, error)
 
     def _run_again(self, operations: list[Operation[Any]]) -> None:
-        if not self._run_batch(operations, is_open=len(operations) > 1):
-            self._proceed()
+        self._run_batch(operations, is_open=len(operations) > 1)
 
     # --- answers ---
 
