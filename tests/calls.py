@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentd_client import Client
-from agentd_client.protocol.wire import Call
+from agentd_client.protocol.methods import Call
 
 
 class _Calls(Client):

@@ -11,7 +11,7 @@ import pytest
 from agentd_client import errors
 from agentd_client.protocol import limits, methods, reasons, results
 from agentd_client.protocol.codec import Decoder, Notification, Request, Response
-from agentd_client.protocol.wire import camel
+from agentd_client.protocol.methods import camel
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "client" / "README.md"]

@@ -31,8 +31,8 @@ from agentd_client.protocol.limits import (
     MAX_MSGID,
     MAX_PASSPHRASE_BYTES,
 )
+from agentd_client.protocol.methods import Method, error_to_wire, to_wire
 from agentd_client.protocol.results import CachedVerification
-from agentd_client.protocol.wire import Method, error_to_wire, to_wire
 
 from .log import Traffic, describe_failure
 from .peer import Caller

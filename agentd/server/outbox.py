@@ -14,9 +14,8 @@ from trio.lowlevel import ParkingLot, wait_writable
 
 from agentd_client.protocol.codec import Encoder
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING, REPLY_SECONDS
-from agentd_client.protocol.methods import EVENT
+from agentd_client.protocol.methods import EVENT, to_wire
 from agentd_client.protocol.results import MISSED, Event
-from agentd_client.protocol.wire import to_wire
 
 from .log import PeerLog, Reason
 from .peer import Peer, Subscriber, Unsubscribe

@@ -28,8 +28,8 @@ from .transport.repeating import carry_out, connect
 if TYPE_CHECKING:
     from .lifecycle import Observer, State
     from .protocol.exchange import Answer
+    from .protocol.methods import Call
     from .protocol.results import Event, Verification
-    from .protocol.wire import Call
     from .session import Logger
     from .token_file.renewal import CheckSteps
     from .transport.connection import Steps, Wait

@@ -7,10 +7,9 @@ import time
 
 from .errors import LocalParamsError
 from .protocol import methods
-from .protocol.methods import sendable_audience, sendable_scopes, sendable_token, token_text
+from .protocol.methods import Call, sendable_audience, sendable_scopes, sendable_token, token_text
 from .protocol.reasons import MALFORMED
 from .protocol.results import Verdict, Verification
-from .protocol.wire import Call
 from .transport.connection import INTRODUCTION
 from .transport.pool import ClientBase
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar
 
     from .protocol.exchange import Answer
+    from .protocol.methods import Method
     from .protocol.results import AuditPage, CreatedToken, Hello, LockState, Protection, SessionPage, Status
-    from .protocol.wire import Method
     from .session import Session
     from .transport.events import Events
 

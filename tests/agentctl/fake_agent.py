@@ -16,6 +16,7 @@ import msgpack
 from agentd_client.errors import AgentdError, ParentNotValidError, TokenNotValidError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Decoder, Encoder
+from agentd_client.protocol.methods import error_to_wire, to_wire
 from agentd_client.protocol.results import (
     AuditEntry,
     AuditPage,
@@ -33,7 +34,6 @@ from agentd_client.protocol.results import (
     Subscribed,
     Verification,
 )
-from agentd_client.protocol.wire import error_to_wire, to_wire
 from tests.agentctl.fake_locking import FakeLocking
 
 NOW = 1_750_000_000.0  # 2025-06-15 15:06:40 UTC

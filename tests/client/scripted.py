@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from agentd_client import CreatedToken, Hello, SessionInfo, Status, Verification
 from agentd_client.protocol.codec import Decoder, Encoder, Request
-from agentd_client.protocol.methods import EVENT
+from agentd_client.protocol.methods import EVENT, to_wire
 from agentd_client.protocol.results import (
     Counters,
     Event,
@@ -21,7 +21,6 @@ from agentd_client.protocol.results import (
     Revocation,
     Subscribed,
 )
-from agentd_client.protocol.wire import to_wire
 
 PATIENCE_SECONDS = 60  # a bound for a test that hangs; no test waits for it to pass
 

@@ -14,7 +14,7 @@ from agentd_client.errors import (
     ProtocolError,
 )
 from agentd_client.protocol import methods
-from agentd_client.protocol.wire import Method
+from agentd_client.protocol.methods import Method
 from agentd_client.transport.repeating import Attempts
 
 EVERY_METHOD = [found for found in vars(methods).values() if isinstance(found, Method)]

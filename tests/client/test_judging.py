@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentd_client import ProtocolError, SessionInfo, Verdict, Verification
-from agentd_client.protocol.wire import to_wire
+from agentd_client.protocol.methods import to_wire
 from tests.client.flavours import run
 from tests.client.scripted import Peer, ScriptedAgent
 

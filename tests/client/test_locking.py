@@ -12,7 +12,7 @@ from agentd_client import LockState, NoPassphraseError, PassphraseError, Protect
 from agentd_client.errors import AgentLockedError, OutcomeUnknownError
 from agentd_client.protocol.codec import Decoder
 from agentd_client.protocol.exchange import Exchange
-from agentd_client.protocol.wire import error_to_wire
+from agentd_client.protocol.methods import error_to_wire
 from tests.calls import calls
 from tests.client.flavours import run
 from tests.client.scripted import STATUS, Peer, ScriptedAgent

@@ -22,7 +22,7 @@ from agentd_client import errors
 from agentd_client.protocol import methods
 from agentd_client.protocol.codec import Decoder, Encoder, Response
 from agentd_client.protocol.exchange import Exchange
-from agentd_client.protocol.wire import Call
+from agentd_client.protocol.methods import Call
 from tests.calls import calls
 from tests.e2e.daemon import Home, serving
 

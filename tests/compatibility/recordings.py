@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from agentd_client.protocol import methods
-from agentd_client.protocol.wire import Call
+from agentd_client.protocol.methods import Call
 from tests.calls import calls
 
 

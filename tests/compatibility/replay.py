@@ -13,7 +13,7 @@ import msgpack
 
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Decoder, Request
-from agentd_client.protocol.wire import error_to_wire
+from agentd_client.protocol.methods import error_to_wire
 from tests.compatibility.recordings import Recording
 
 Change = Callable[[str, Any], Any]

@@ -9,7 +9,7 @@ from agentd.methods import verify_dispatch
 from agentd_client import errors
 from agentd_client.protocol import methods
 from agentd_client.protocol.codec import Decoder, Notification, Request
-from agentd_client.protocol.wire import error_from_wire, to_wire
+from agentd_client.protocol.methods import error_from_wire, to_wire
 from tests.calls import calls
 from tests.compatibility.recordings import CALLS, RECORDING, Exchange
 from tests.server.talk import LOGGER, FakeAgent, FakeCaller, FakeSessions, dispatch_of

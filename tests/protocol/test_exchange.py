@@ -11,8 +11,8 @@ from agentd_client.errors import AgentStoppingError, ProtocolError
 from agentd_client.protocol import exchange
 from agentd_client.protocol.codec import Decoder, Encoder
 from agentd_client.protocol.exchange import Exchange
+from agentd_client.protocol.methods import error_to_wire, to_wire
 from agentd_client.protocol.results import SessionInfo, Verification
-from agentd_client.protocol.wire import error_to_wire, to_wire
 from tests.calls import calls
 
 VALID = to_wire(Verification(True, None, SessionInfo("s-1", "", 1.0, None, None, scopes=["read"])))

@@ -8,6 +8,7 @@ from agentd_client import errors
 from agentd_client.errors import AgentdError, ProtocolError, RequestError
 from agentd_client.protocol import limits, methods, results
 from agentd_client.protocol.codec import Decoder, Encoder
+from agentd_client.protocol.methods import camel, error_from_wire, error_to_wire, from_wire, to_wire
 from agentd_client.protocol.results import (
     AuditEntry,
     AuditPage,
@@ -29,7 +30,6 @@ from agentd_client.protocol.results import (
     Verdict,
     Verification,
 )
-from agentd_client.protocol.wire import camel, error_from_wire, error_to_wire, from_wire, to_wire
 
 COUNTERS = Counters(1, 2, 3, 4, 5, 6, 7)
 EXAMPLES = [

@@ -15,7 +15,7 @@ from agentd.server.connection import HANG_UP_SECONDS, REPLIES_AT_ONCE, SLICE_SEC
 from agentd.server.log import PeerLog, Traffic
 from agentd.server.peer import Caller, describe_peer, peer_of
 from agentd_client.protocol import limits
-from agentd_client.protocol.wire import to_wire
+from agentd_client.protocol.methods import to_wire
 from tests.server.talk import (
     LOGGER,
     VALID,

@@ -11,8 +11,8 @@ from agentd.server import Caller, dispatch
 from agentd.server.dispatch import Dispatch, Params
 from agentd_client.errors import AgentLockedError, StoreFullError
 from agentd_client.protocol.codec import Request
+from agentd_client.protocol.methods import Method
 from agentd_client.protocol.results import CachedVerification, KeyReset, Revocation
-from agentd_client.protocol.wire import Method
 from tests.server.talk import LOGGER, FakeCaller
 
 CALLER = FakeCaller()

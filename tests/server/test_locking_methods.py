@@ -7,7 +7,7 @@ from agentd import methods
 from agentd.server import PassphraseBytes
 from agentd_client import errors
 from agentd_client.protocol.codec import Request
-from agentd_client.protocol.wire import error_from_wire
+from agentd_client.protocol.methods import error_from_wire
 from tests.server.talk import FULL, FakeCaller, FakeLocking, FakeSessions, dispatch_of
 
 SECRET = b"correct horse battery staple"

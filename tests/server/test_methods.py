@@ -7,6 +7,7 @@ from agentd.methods import agent_dispatch
 from agentd_client import errors
 from agentd_client.protocol import limits, methods
 from agentd_client.protocol.codec import Request
+from agentd_client.protocol.methods import error_from_wire, from_wire, to_wire
 from agentd_client.protocol.results import (
     CreatedToken,
     Hello,
@@ -17,7 +18,6 @@ from agentd_client.protocol.results import (
     Subscribed,
     Verification,
 )
-from agentd_client.protocol.wire import error_from_wire, from_wire, to_wire
 from tests.server.talk import (
     ENTRIES,
     FULL,

@@ -8,9 +8,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.server.outbox import LAST_EVENTS_SECONDS
 from agentd_client.protocol.limits import MAX_EVENTS_WAITING, REPLY_SECONDS
-from agentd_client.protocol.methods import read_event
+from agentd_client.protocol.methods import read_event, to_wire
 from agentd_client.protocol.results import Event
-from agentd_client.protocol.wire import to_wire
 from tests.server.talk import (
     FakeSessions,
     Talker,

@@ -23,8 +23,8 @@ from agentd_client.protocol.limits import (
     MAX_PAGE_AUDIT,
     MAX_SHOWN_CHARACTERS,
 )
+from agentd_client.protocol.methods import to_wire
 from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, PeerIdentity
-from agentd_client.protocol.wire import to_wire
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
 

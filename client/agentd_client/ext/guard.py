@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ..aio import AsyncClient
+    from ..protocol.methods import Call
     from ..protocol.results import SessionInfo, Verdict
-    from ..protocol.wire import Call
 
 __all__ = ["Admission", "Denied", "Guard", "GuardOptions", "Scopes"]
 

@@ -16,15 +16,14 @@ from ..errors import (
     ProtocolError,
 )
 from .codec import Decoder, Encoder, RefusedRequest, Request, Response
-from .methods import IS_VALID
-from .wire import error_from_wire
+from .methods import IS_VALID, error_from_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, NamedTuple, TypeVar
 
     from .codec import Message
-    from .wire import Call
+    from .methods import Call
 
     T = TypeVar("T")
 else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from typing import Any, NamedTuple
 
-    from ..protocol.wire import Call
+    from ..protocol.methods import Call
     from ..session import Session
     from . import TokenClaim
 else:

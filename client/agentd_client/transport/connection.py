@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import NamedTuple, Protocol, TypeVar
 
     from ..protocol.exchange import Answer
-    from ..protocol.wire import Call
+    from ..protocol.methods import Call
     from .repeating import Attempts
 
     T = TypeVar("T")

@@ -14,7 +14,7 @@ from ..errors import ProtocolError
 from ..protocol import methods
 from ..protocol.codec import Notification, RefusedRequest, Request, Response
 from ..protocol.exchange import Exchange
-from ..protocol.wire import error_from_wire
+from ..protocol.methods import error_from_wire
 from .connection import Connection
 from .pool import Pool
 from .repeating import Attempts, carry_out, run
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ..protocol.codec import Message
     from ..protocol.exchange import Answer
+    from ..protocol.methods import Call
     from ..protocol.results import Event
-    from ..protocol.wire import Call
     from .connection import Steps
 
     T = TypeVar("T")

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol.wire import Method
+    from ..protocol.methods import Method
     from .repeating import Attempts
 
 MAX_UID = 2**32 - 2

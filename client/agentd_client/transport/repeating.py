@@ -23,8 +23,7 @@ from ..errors import (
     ProtocolError,
     VersionsDifferError,
 )
-from ..protocol.methods import HELLO
-from ..protocol.wire import UnusableAnswerError
+from ..protocol.methods import HELLO, UnusableAnswerError
 from .connection import INTRODUCTION, MAX_CONNECTIONS, Connection, Wait
 
 TYPE_CHECKING = False
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..protocol.exchange import Answer
-    from ..protocol.wire import Call, Method
+    from ..protocol.methods import Call, Method
     from .connection import Steps
     from .pool import Pool
 

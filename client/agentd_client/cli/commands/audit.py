@@ -8,8 +8,8 @@ from functools import partial
 import click
 
 from ...protocol.limits import MAX_PAGE_AUDIT
+from ...protocol.methods import to_wire
 from ...protocol.results import AuditEntry
-from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import colour, printable, show, tab_separated
 from ..paging import newest

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import click
 
 from ...durations import format_duration
+from ...protocol.methods import to_wire
 from ...protocol.reasons import REVOKED, sentence
 from ...protocol.results import SessionInfo, Verification
-from ...protocol.wire import to_wire
 from ..current_token import require_token, stdin_or_id, token_from_stdin
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ...protocol.limits import MAX_PAGE_SESSIONS
+from ...protocol.methods import to_wire
 from ...protocol.results import PeerIdentity, SessionInfo
-from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show, tab_separated
 from ..paging import newest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...protocol.wire import to_wire
+from ...protocol.methods import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import show
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...protocol.methods import to_wire
 from ...protocol.results import Protection
-from ...protocol.wire import to_wire
 from ..confirmation import confirmed, yes_option
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings

@@ -10,10 +10,9 @@ from ... import __version__
 from ...blocking import Client
 from ...durations import format_duration
 from ...errors import AgentLockedError, TokenFileError
-from ...protocol.methods import token_text
+from ...protocol.methods import to_wire, token_text
 from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
-from ...protocol.wire import to_wire
 from ...versions import difference_from
 from ..current_token import current_token
 from ..options import AgentctlCommand, Settings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ...protocol.methods import to_wire
 from ...protocol.results import LockState
-from ...protocol.wire import to_wire
 from ..options import AgentctlCommand, Settings
 from ..output import show
 from ..passphrase.options import at_most_one, passphrase_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...protocol.wire import to_wire
+from ...protocol.methods import to_wire
 from ...transport.pool import MAX_UID
 from ..current_token import current_token, only_stdin, token_from_stdin
 from ..exit_codes import DONE, NO

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from ...errors import AgentUnreachableError
+from ...protocol.methods import to_wire
 from ...protocol.results import (
     CREATED,
     KEY_RESET,
@@ -20,7 +21,6 @@ from ...protocol.results import (
     UNLOCKED,
     Event,
 )
-from ...protocol.wire import to_wire
 from .. import interrupts
 from ..exit_codes import DONE
 from ..options import AgentctlCommand, Settings
