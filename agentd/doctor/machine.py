@@ -112,10 +112,7 @@ def judge_cores(pattern: str, limit: int) -> Finding:
 
 
 def judge_process(core_limit: int | None, is_closed: bool | None) -> Iterator[Finding]:
-    """Whether other processes of its user can read the agent's memory; None is not known.
-
-    No finding if nothing is known, because /proc hides it (hidepid= of proc(5)).
-    """
+    """Whether other processes of its user can read the agent's memory; no finding if neither is known."""
     if is_closed is False or core_limit:
         yield warning(
             "memory.process",

@@ -25,12 +25,11 @@ def check_start(installation: Installation) -> Iterator[Finding]:
     """What would keep the agent from starting: in the folders, and in each file that the settings name."""
     settings = installation.settings
     state, keys, store = Path(settings.state_path), settings.keys_path, settings.store_path
-    written = [settings.lock_mark_path, *(Path(node.path) for node in nodes_in(store))]
-    found = obstacle([state, keys, store], [keys / KEY_FILE], written)
+    stored = [Path(node.path) for node in nodes_in(store)]
+    found = obstacle([state, keys, store], [keys / KEY_FILE], stored)
     yield _judged("start.state", found, f"keys and store can be written in {settings.state_path}")
-    path = settings.socket_path
-    found = _socket_obstacle(path)
-    yield _judged("start.socket", found, f"a socket can be made at {path}")
+    found = _socket_obstacle(settings.socket_path)
+    yield _judged("start.socket", found, f"a socket can be made at {settings.socket_path}")
     if path := settings.verify_socket_path:
         found = _verify_obstacle(settings)
         yield _judged("start.verify", found, f"a verify socket can be made at {path}")
@@ -63,7 +62,7 @@ def obstacle(folders: list[Path], read: list[Path], written: list[Path]) -> str 
     for file in filter(os.path.lexists, read):
         if not _may(file, os.R_OK):
             return f"{file} cannot be read; see who owns it"
-    for file in filter(os.path.lexists, written):
+    for file in filter(os.path.exists, written):
         if not _may(file, os.R_OK | os.W_OK):
             return _not_writable(file)
     return None

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agentd.doctor.start import check_start, obstacle
+from agentd.locking import LockMark
 from tests.doctor.judging import installation, judged
 from tests.other_user import NOBODY, as_user, needs_root
 
@@ -25,6 +26,15 @@ def test_a_start_that_works(tmp_path):
         made.settings, verify_socket_path=f"{tmp_path}/v/s", passphrase_file=f"{tmp_path}/passphrase"
     )
     assert judged(check_start(made)) == FINE | {"start.verify": "ok", "start.passphrase": "ok"}
+
+
+def test_links_that_lead_nowhere_are_no_obstacle(tmp_path):
+    tmp_path.chmod(0o700)
+    made = installation(tmp_path)
+    made.settings.store_path.mkdir(0o700, parents=True)
+    (made.settings.store_path / "data.mdb").symlink_to("nothing")  # a finding of the files
+    LockMark(made.settings.lock_mark_path).set()
+    assert judged(check_start(made)) == FINE
 
 
 @pytest.mark.parametrize(
