@@ -85,13 +85,11 @@ def nearest(path: str | os.PathLike[str]) -> str:
 # Parsing is apart from reading. Lines end at line feeds only: the kernel lets nobody put these into the names
 # in such a file, but it allows other characters at which str.splitlines breaks a line (proc(5), cgroups(7)).
 
-PROC = Path("/proc")
-
 
 def read_proc(*parts: str) -> str:
     """The text of a file below /proc; empty if it cannot be read, or its process has ended."""
     try:
-        return PROC.joinpath(*parts).read_bytes().decode(errors="surrogateescape")
+        return Path("/proc", *parts).read_bytes().decode(errors="surrogateescape")
     except OSError:
         return ""
 

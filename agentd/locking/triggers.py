@@ -47,12 +47,12 @@ class IdleTimer:
     """Locks an agent that has not been used for some time, suspended time included.
 
     Args:
-        seconds: how long; None or 0 is never.
+        seconds: how long; None is never.
         now: seconds on a clock that cannot be set and that runs while the machine is suspended.
     """
 
     def __init__(self, seconds: float | None, *, now: Callable[[], float] = _boot_seconds) -> None:
-        self._seconds = seconds or None
+        self._seconds = seconds
         self._now = now
         self._touched = now()
         self._next_use: trio.Event | None = None
@@ -105,7 +105,7 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
         lock: locks the agent. What it raises is logged, and the machine sleeps all the same.
         on_suspend: whether to lock before the machine sleeps, and to delay the suspend for that.
         on_screen_lock: whether to lock when one of this user's sessions is locked.
-        logger: says what is missing.
+        logger: receives failures, and once each what is missing.
     """
     if not (on_suspend or on_screen_lock):
         return

@@ -133,10 +133,9 @@ def test_only_a_line_feed_ends_a_line(end):
     assert system.swap_devices(f"Filename\n/swap{end}/dev/sda2 x\n") == ["/swap"]
 
 
-def test_reading_proc_keeps_carriage_returns(tmp_path, monkeypatch):
-    monkeypatch.setattr(system, "PROC", tmp_path)
+def test_reading_proc_keeps_carriage_returns(tmp_path):
     (tmp_path / "file").write_bytes(b"a\rb\r\nc\xff")
-    assert read_proc("file") == "a\rb\r\nc\udcff"
+    assert read_proc(str(tmp_path / "file")) == "a\rb\r\nc\udcff"
 
 
 def test_zram_is_not_swap_on_a_disk():
