@@ -1,12 +1,10 @@
 """The key ring: the root key, the keys derived from it, and the memory that holds them."""
 
 from .argon2 import Cost
-from .key_file import is_protected
-from .key_ring import KeyRing
+from .key_file import KEY_FILE, KeyFileForm, change_passphrase, is_protected, key_file_form
+from .key_ring import KeyRing, read_only_keys
 from .memory import SecretKey, SecretMemory, new_pages
 from .passphrase import Passphrase, PassphraseText
-from .readonly import KeyFileForm, key_file_form, read_only_keys
-from .root_key import KEY_FILE, change_passphrase
 from .throttle import PassphraseThrottle
 
 __all__ = [

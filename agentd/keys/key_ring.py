@@ -4,7 +4,7 @@
              ── "store"      → seals every value of the store
              ── "session"    → seals session keys, which are then stored as values
 
-The root key itself is wiped as soon as the others are derived. With a passphrase on its file (`root_key.py`),
+The root key itself is wiped as soon as the others are derived. With a passphrase on its file (`key_file.py`),
 stopping the key ring takes the derived keys away, and only the passphrase brings them back.
 """
 
@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import trio
 
-from agentd_client.errors import KeyRingDestroyedError, KeyRingNotRunningError, KeyRingRunningError
+from agentd_client.errors import (
+    KeyFileError,
+    KeyRingDestroyedError,
+    KeyRingNotRunningError,
+    KeyRingRunningError,
+)
 
 from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
 from ..lifecycle import Component, LoopLifecycle
 from .argon2 import Cost, run_argon2
-from .key_file import remove_key
+from .key_file import KEY_FILE, load_root_key, read_root_key, remove_root_key
 from .memory import SecretKey, SecretMemory
 from .passphrase import Passphrase, PassphraseText
-from .root_key import KEY_FILE, load_root_key
 
 STORE = "store"
 SESSION = "session"
@@ -134,7 +140,7 @@ class KeyRing(Component):
         """Remove the key file: what was sealed with it can never be opened again."""
         async with self._lifecycle.destroy() as needed:
             if needed:
-                await trio.to_thread.run_sync(remove_key, self.path / KEY_FILE)
+                await trio.to_thread.run_sync(remove_root_key, self.path)
 
     def require_running(self) -> None:
         """Raise KeyRingNotRunningError unless it is running, WrongLoopError on another event loop."""
@@ -216,3 +222,39 @@ class KeyRing(Component):
         self._agent_id = agent_id_of(root)
         for purpose in (STORE, SESSION):
             self._derived[purpose] = derived_key(self._memory, root, purpose)
+
+
+class ReadOnlyKeys:
+    """The key of the store's values, for opening only; what `agentd.store.check_offline` takes."""
+
+    def __init__(self, key: SecretKey, agent_id: str) -> None:
+        self._key, self.agent_id = key, agent_id
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Like `KeyRing.open`."""
+        with self._key as key:
+            return open_sealed(key, sealed, context)
+
+
+@contextmanager
+def read_only_keys(keys_path: Path, passphrase: PassphraseText | None = None) -> Iterator[ReadOnlyKeys]:
+    """The store's key for the duration of a `with`, to check a store offline: changes nothing on the disk.
+
+    With a passphrase, deriving the key takes about half a second.
+
+    Raises:
+        KeyFileError: there is no key file, or it is refused.
+        AgentLockedError: it has a passphrase, and none was given.
+        PassphraseError: the passphrase is wrong, or the file has none.
+    """
+    memory = SecretMemory()
+    try:
+        root = memory.new_key()
+        with Passphrase.copy_of(passphrase) as secret, root as view:
+            if not read_root_key(keys_path / KEY_FILE, secret, view):
+                raise KeyFileError(f"{keys_path / KEY_FILE} does not exist")
+            keys = ReadOnlyKeys(derived_key(memory, view, STORE), agent_id_of(view))
+        root.wipe()
+        yield keys
+    finally:
+        memory.wipe()

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from agentd.crypto import SealError
-from agentd.keys import KeyRing, key_file, root_key
+from agentd.keys import KeyRing, key_file
 from agentd_client.errors import (
     KeyFileError,
     KeyRingDestroyedError,
@@ -205,7 +205,7 @@ async def test_a_key_file_of_another_user_is_refused(tmp_path, name):
 
 
 async def test_a_key_file_that_vanishes_while_it_is_made_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(root_key, "write_key", lambda file, content, replace: False)
+    monkeypatch.setattr(key_file, "write_key", lambda file, content, replace: False)
     with pytest.raises(KeyFileError, match="created and removed"):
         await make(tmp_path / "keys")
 

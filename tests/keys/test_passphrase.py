@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentd.keys import KeyRing, argon2, change_passphrase, is_protected, key_file, memory, paserk, root_key
+from agentd.keys import KeyRing, argon2, change_passphrase, is_protected, key_file, memory, paserk
 from agentd.keys.argon2 import Cost
 from agentd.keys.passphrase import Passphrase, PassphraseText
 from agentd_client.errors import AgentLockedError, KeyFileError, PassphraseError
@@ -54,7 +54,7 @@ async def test_the_form_of_a_file_is_known_without_a_passphrase(tmp_path):
 
 
 async def test_the_calibrated_cost_is_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr(root_key, "calibrated", lambda: Cost(20 * argon2.MIB, 3))
+    monkeypatch.setattr(key_file, "calibrated", lambda: Cost(20 * argon2.MIB, 3))
     await KeyRing.create_key_ring(keys_path=tmp_path / "keys", passphrase=OLD)
     assert paserk.parse((tmp_path / "keys" / "root.key").read_text().strip()).cost == (20 * argon2.MIB, 3, 1)
 
@@ -101,14 +101,14 @@ async def test_key_rings_made_at_once_with_a_passphrase_share_one_root_key(tmp_p
 
 
 async def test_of_two_first_starts_with_different_passphrases_one_is_refused(tmp_path, monkeypatch):
-    write = root_key.write_key
+    write = key_file.write_key
 
     def overtaken(file: Path, content: memoryview, *, replace: bool) -> bool:
         other = paserk.wrap(bytes(32), NEW.encode(), salt=bytes(16), nonce=bytes(24), cost=CHEAP)
         assert write(file, memoryview(other.encode() + b"\n"), replace=False)
         return write(file, content, replace=replace)
 
-    monkeypatch.setattr(root_key, "write_key", overtaken)
+    monkeypatch.setattr(key_file, "write_key", overtaken)
     with pytest.raises(PassphraseError):
         await make(tmp_path / "keys", OLD)
 
