@@ -3,6 +3,6 @@
 from .clock import Clock, Instant, SystemClock
 from .journal import Subscribers
 from .manager import SessionManager
-from .session_keys import SessionKey
+from .session_key import SessionKey
 
 __all__ = ["Clock", "Instant", "SessionKey", "SessionManager", "Subscribers", "SystemClock"]

@@ -1,45 +1,235 @@
-"""Issuing tokens: for a new session, and for a session's next generation."""
+"""The session keys in memory, and the tokens that are issued with them."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from agentd_client.errors import (
     CannotBindError,
+    KeyUnavailableError,
     NotWithinParentError,
     ParentNotValidError,
+    SessionManagerNotRunningError,
+    StoreDamagedError,
     StoreFullError,
-    TokenNotValidError,
 )
-from agentd_client.protocol import reasons
 from agentd_client.protocol.limits import MAX_DEPTH
 from agentd_client.protocol.reasons import sentence
-from agentd_client.protocol.results import CREATED, RENEWED, CreatedToken, PeerIdentity, Verification
+from agentd_client.protocol.results import CREATED, CreatedToken, PeerIdentity, Verification
 
-from ..crypto import random_bytes
+from ..crypto import SealError, random_bytes
 from ..process_identity import identify
+from ..tokens import NONCE_BYTES, Claims, SealedToken, TokenError, open_token, seal_token
 from .records import (
+    KEY_PATH,
+    KEY_RANDOM_BYTES,
     RANDOM_BYTES,
     KeyRecord,
     SessionRecord,
     bound_path,
-    find_live_session,
+    is_of_another_agent,
+    key_id,
+    read_key_record,
     session_id,
     session_path,
 )
-from .rules import Grant, earliest, ends_after, grant_within, renewed, to_milliseconds
+from .rules import Grant, child_of, ends_after, grant_within, is_in_grace, to_milliseconds
+from .session_key import SessionKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..keys import KeyRing
     from ..process_identity import Process
-    from ..store import View
+    from ..store import DB, View
     from .binding import Binder
-    from .clock import Instant
+    from .clock import Clock, Instant
     from .manager_lifecycle import Context
     from .verifier import CachedToken
+
+_MAX_KEYS = 8
+
+
+class SessionKeys:
+    """The session keys in memory, by id. Which one is current is decided by the store's record alone."""
+
+    def __init__(self, db: DB, key_ring: KeyRing, clock: Clock) -> None:
+        self._db = db
+        self._key_ring = key_ring
+        self._clock = clock
+        self._agent_id = key_ring.agent_id
+        # Bound into every token, so that no other agent opens it.
+        self._implicit = b"agentd:" + self._agent_id.encode()
+        self._subject = str(os.geteuid())
+        self._keys: dict[str, SessionKey] = {}
+        self._sealed: bytes | None = None
+        self._current: SessionKey | None = None
+        self._record: KeyRecord | None = None
+        self._is_open = False
+
+    def open(self) -> None:
+        """Allow keys in memory, until `close`."""
+        self._is_open = True
+
+    def close(self) -> None:
+        """Zero every key in memory, and allow none until `open`."""
+        self._is_open = False
+        for key in self._keys.values():
+            key.secret.wipe()
+        self._keys.clear()
+        self._sealed = self._current = self._record = None
+
+    # --- the record in the store ---
+
+    def ensure(self, view: View) -> KeyRecord:
+        """The current key's record; draws a key only if there is none."""
+        sealed = view.sealed(KEY_PATH)
+        if self._record is not None and sealed is not None and sealed == self._sealed:
+            return self._record  # equal bytes are the same record
+        return read_key_record(view) or self.replace(view)
+
+    def replace(self, view: View, grace_seconds: int = 0) -> KeyRecord:
+        """Draw a new session key and make it the current one.
+
+        With grace, tokens of the replaced key verify for that long. A key that was replaced earlier is gone.
+        """
+        new_id = key_id(random_bytes(KEY_RANDOM_BYTES), self._agent_id)
+        key = self._key_ring.new_key()
+        try:
+            wrapped = self._key_ring.wrap_key(key, new_id.encode())
+        finally:
+            key.wipe()
+        now = self._clock.read()
+        record = KeyRecord(new_id, wrapped, now.wall)
+        replaced = read_key_record(view) if grace_seconds else None
+        if replaced is not None:
+            record = replace(
+                record,
+                earlier_key_id=replaced.key_id,
+                earlier_wrapped=replaced.wrapped,
+                earlier_until=now.wall + grace_seconds,
+                earlier_boot_id=now.boot_id,
+                earlier_boot_until=now.boot + grace_seconds,
+            )
+        view.put(KEY_PATH, record.encode())
+        return record
+
+    def end_grace(self, view: View) -> None:
+        """Delete the earlier key from the record if its grace is over."""
+        record = read_key_record(view)
+        if record is None or not record.earlier_key_id:
+            return
+        if not is_in_grace(record, record.earlier_key_id, self._clock.read()):
+            view.put(KEY_PATH, KeyRecord(record.key_id, record.wrapped, record.created_at).encode())
+
+    # --- keys in memory ---
+
+    def current(self) -> SessionKey | None:
+        """The current key, by the record as it is now; None if there is none. Wipes a key it replaced."""
+        return self.current_for(self._db.sealed(KEY_PATH)[0])
+
+    def current_for(self, sealed: bytes | None) -> SessionKey | None:
+        """The key of the record with these stored bytes; None if there is no record.
+
+        Sealing is randomised, so equal bytes are the same record: the common case costs one comparison.
+        """
+        if sealed is not None and sealed == self._sealed:
+            return self._current
+        self._sealed, self._current, self._record = None, None, None
+        if sealed is None:
+            return None
+        record = KeyRecord.decode(self._db.unseal(KEY_PATH, sealed))
+        key = self.of(record)
+        # A different record: the key was reset, and the old one is no longer needed.
+        for replaced in [known for known in self._keys if known not in (key.id, record.earlier_key_id)]:
+            self._wipe(replaced)
+        self._sealed, self._current, self._record = sealed, key, record
+        return key
+
+    def accepted(self, key_id: str, now: Instant) -> SessionKey | None:
+        """The key with that id if its tokens verify, by the record last given to `current_for`."""
+        if not self._is_open:  # unknown, which is not a no
+            raise SessionManagerNotRunningError
+        return None if self._record is None else self.accepted_by(self._record, key_id, now)
+
+    def accepted_by(self, record: KeyRecord, key_id: str, now: Instant) -> SessionKey | None:
+        """The key with that id if its tokens verify, by a key record."""
+        if key_id == record.key_id:
+            return self.of(record)
+        if is_in_grace(record, key_id, now):
+            return self._unwrapped(key_id, record.earlier_wrapped)
+        if key_id in self._keys and key_id == record.earlier_key_id:
+            self._wipe(key_id)  # its grace is over
+        return None
+
+    def in_memory(self, key_id: str) -> SessionKey | None:
+        """The key with that id if it was used before; it may have been replaced since."""
+        return self._keys.get(key_id)
+
+    def of(self, record: KeyRecord) -> SessionKey:
+        """The key that a record makes the current one."""
+        return self._unwrapped(record.key_id, record.wrapped)
+
+    def is_of_another_agent(self, key_id: str) -> bool:
+        """Whether a key with that id belonged to another agent."""
+        return is_of_another_agent(key_id, self._agent_id)
+
+    # --- tokens ---
+
+    def make_token(self, key: SessionKey, record: SessionRecord) -> CreatedToken:
+        """A token of the record's newest generation; no two are alike."""
+        claims = Claims(
+            iss=self._agent_id,
+            sub=self._subject,
+            jti=record.session_id,
+            iat=record.created_at if record.renewed_at is None else record.renewed_at,
+            exp=record.expires_at,
+            gen=record.generation,
+        )
+        nonce = random_bytes(NONCE_BYTES)
+        with key.secret as secret:
+            token = seal_token(secret, key.id, claims, implicit=self._implicit, nonce=nonce)
+        return CreatedToken(token, record.session_id, record.expires_at)
+
+    def open_token(self, key: SessionKey, token: SealedToken) -> Claims | None:
+        """The claims of a token that was made with this key by this agent; None for any other."""
+        try:
+            with key.secret as secret:
+                return open_token(secret, token, implicit=self._implicit)
+        except TokenError:
+            return None
+
+    # --- inside ---
+
+    def _unwrapped(self, key_id: str, wrapped: bytes) -> SessionKey:
+        if not self._is_open:  # a task that was waiting for the store must not bring a key back
+            raise SessionManagerNotRunningError
+        known = self._keys.get(key_id)
+        if known is not None:
+            return known
+        if len(self._keys) >= _MAX_KEYS:
+            # Left by a transaction that was rolled back, or can be unsealed again; never the current one.
+            self._wipe(next(key.id for key in self._keys.values() if key is not self._current))
+        try:
+            secret = self._key_ring.unwrap_key(wrapped, key_id.encode())
+        except SealError as error:
+            raise StoreDamagedError("the session key's record is not genuine") from error
+        key = self._keys[key_id] = SessionKey(key_id, secret, self._require_current)
+        return key
+
+    def _wipe(self, key_id: str) -> None:
+        self._keys.pop(key_id).secret.wipe()
+
+    def _require_current(self, key: SessionKey) -> None:
+        """Refuse a handle whose key is no longer the current one.
+
+        This reads the store, so it refuses from the very commit that replaces the key.
+        """
+        if not self._is_open or self.current() is not key:
+            raise KeyUnavailableError
 
 
 class SessionRequest(NamedTuple):
@@ -55,32 +245,13 @@ class SessionRequest(NamedTuple):
     is_bound: bool
 
 
-class NotRenewedError(TokenNotValidError):
-    """A token that cannot be renewed, with the answer that a verification gives."""
-
-    def __init__(self, answer: Verification) -> None:
-        assert answer.reason is not None
-        super().__init__(f"{sentence(answer.reason)} ({answer.reason}); log in again")
-        self.answer = answer
-
-
 class Issuer:
-    """Issues tokens.
+    """Opens sessions and issues their tokens; calls `on_full` if the store has no room for a session."""
 
-    Args:
-        context: the parts it works with.
-        binder: watches the processes of bound sessions.
-        on_full: called if the store has no room for a session.
-        limit: no session lasts longer than this many seconds, renewed or not; None is without limit.
-    """
-
-    def __init__(
-        self, context: Context, binder: Binder, *, on_full: Callable[[], None], limit: int | None
-    ) -> None:
+    def __init__(self, context: Context, binder: Binder, *, on_full: Callable[[], None]) -> None:
         self._db, self._keys, self._verifier, self._journal, self._clock = context
         self._binder = binder
         self._on_full = on_full
-        self._limit = limit
 
     async def create(self, request: SessionRequest) -> CreatedToken:
         """Open a session; durable on return."""
@@ -117,7 +288,9 @@ class Issuer:
         The token is made in the same operation as its record and with the same key. So a reset comes before
         both, or after both and ends the session.
         """
-        parent = None if request.parent is None else self._open_parent(request.parent)
+        parent = None if request.parent is None else self._verifier.open(self._db, request.parent)
+        if isinstance(parent, Verification):
+            raise _parent_not_valid(parent)
 
         def create(view: View) -> tuple[CreatedToken, SessionRecord]:
             key = self._keys.ensure(view)
@@ -133,12 +306,6 @@ class Issuer:
             return created, stored
 
         return create
-
-    def _open_parent(self, token: object) -> CachedToken:
-        opened = self._verifier.open(self._db, token)
-        if isinstance(opened, Verification):
-            raise _parent_not_valid(opened)
-        return opened
 
     def _child(
         self,
@@ -160,27 +327,7 @@ class Issuer:
         if grant.uses is not None and parent.uses_left is not None:
             uses_left = parent.uses_left - grant.uses
             view.put(parent_token.path, replace(parent, uses_left=uses_left).encode())
-        is_same_boot = parent.boot_id == record.boot_id
-        expires_at = earliest(record.expires_at, parent.expires_at)
-        boot_expires = earliest(
-            record.boot_expires,
-            parent.boot_expires if is_same_boot else None,
-            None if expires_at is None else now.boot + max(0.0, expires_at - now.wall),
-        )
-        boot_max_expires = earliest(
-            record.boot_max_expires, parent.boot_max_expires if is_same_boot else None
-        )
-        return replace(
-            record,
-            expires_at=expires_at,
-            boot_expires=boot_expires,
-            max_expires_at=earliest(record.max_expires_at, parent.max_expires_at),
-            boot_max_expires=boot_max_expires,
-            audience=grant.audience,
-            scopes=grant.scopes,
-            uses_left=grant.uses,
-            ancestors=[*parent.ancestors, parent.session_id],
-        )
+        return child_of(parent, record, grant, now)
 
     def _bound(self, record: SessionRecord, request: SessionRequest) -> SessionRecord:
         if request.opened_by is None:
@@ -194,46 +341,6 @@ class Issuer:
             bound_started=process.started,
             bound_boot_id=process.boot_id,
         )
-
-    async def renew(self, token: object, by: PeerIdentity | None) -> CreatedToken:
-        """A token of the next generation; durable on return.
-
-        For the previous token, while it is valid, this makes the newest one again: a caller that lost the
-        answer repeats the call.
-
-        Raises:
-            NotRenewedError: the token is not valid, or its key was replaced with grace.
-        """
-        opened = self._verifier.open(self._db, token)
-        if isinstance(opened, Verification):
-            raise NotRenewedError(opened)
-
-        def renew_in(view: View) -> tuple[SessionRecord, bool]:
-            now = self._clock.read()
-            record = self._verifier.live_record(view, opened)
-            if isinstance(record, Verification):
-                raise NotRenewedError(record)
-            live = find_live_session(view, opened.path, now)
-            if live is None or not live.is_under_current_key:
-                info = self._verifier.describe(opened.path, record)
-                raise NotRenewedError(Verification(False, reasons.KEY_RESET, info))
-            if opened.claims.gen != record.generation:
-                return record, False
-            record = renewed(record, live.parent, now, self._limit)
-            view.put(opened.path, record.encode())
-            self._journal.write(view, RENEWED, record, by=by)
-            return record, True
-
-        record, is_new = await self._db.write(renew_in)
-        self._keys.current()
-        now = self._clock.read()
-        key = self._keys.accepted(opened.key_id, now)
-        if key is None:  # replaced since the write, so the session has ended
-            raise NotRenewedError(Verification(False, reasons.KEY_RESET, None))
-        if is_new:
-            self._verifier.uses.last_uses[opened.path] = now.wall
-            self._journal.publish(RENEWED, record, by=by)
-        return self._keys.make_token(key, record)
 
 
 def _parent_not_valid(answer: Verification) -> ParentNotValidError:

@@ -8,10 +8,11 @@ import trio
 
 from agentd_client.protocol import reasons
 
-from .issuer import NotRenewedError, SessionRequest
+from .issuer import SessionRequest
 from .listing import audit_page, checked_selection, session_page
 from .manager_lifecycle import ManagerLifecycle
 from .records import accepted_key_ids, sessions_of_key
+from .renewer import NotRenewedError
 from .revoker import check_token_or_id
 from .rules import checked_audience, checked_grace, checked_grant, checked_label, checked_scopes
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..process_identity import Process
     from ..store import Transaction
-    from .session_keys import SessionKey
+    from .session_key import SessionKey
 
 
 class SessionManager(ManagerLifecycle):
@@ -235,7 +236,7 @@ class SessionManager(ManagerLifecycle):
         """
         self._lifecycle.require_running()
         try:
-            renewed = await self._issuer.renew(token, by)
+            renewed = await self._renewer.renew(token, by)
         except NotRenewedError as error:
             self._rejected(error.answer, by)
             raise

@@ -19,12 +19,12 @@ from agentd_client.lifecycle import LifecycleEvent
 from ..lifecycle import Component, LoopLifecycle
 from .binding import Binder
 from .clock import Clock, SystemClock
-from .issuer import Issuer
+from .issuer import Issuer, SessionKeys
 from .journal import Journal, Subscribers
 from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
+from .renewer import Renewer
 from .revoker import Revoker
 from .rules import Lifetimes, checked_ttl
-from .session_keys import SessionKeys
 from .sweeper import Sweeper
 from .verifier import Verifier
 
@@ -93,9 +93,8 @@ class ManagerLifecycle(Component):
         self._revoker = Revoker(context)
         self._binder = Binder(context, self._revoker, self._log)
         self._sweeper = Sweeper(context)
-        self._issuer = Issuer(
-            context, self._binder, on_full=self._sweeper.want_room, limit=self._lifetimes.limit
-        )
+        self._issuer = Issuer(context, self._binder, on_full=self._sweeper.want_room)
+        self._renewer = Renewer(context, self._lifetimes.limit)
 
     @classmethod
     async def create_session_manager(

@@ -318,6 +318,28 @@ def grant_within(grant: Grant, parent: SessionRecord) -> Grant:
     )
 
 
+def child_of(parent: SessionRecord, record: SessionRecord, grant: Grant, now: Instant) -> SessionRecord:
+    """The record of a new session as a child: with this grant, and ending no later than its parent."""
+    is_same_boot = parent.boot_id == record.boot_id
+    expires_at = earliest(record.expires_at, parent.expires_at)
+    boot_expires = earliest(
+        record.boot_expires,
+        parent.boot_expires if is_same_boot else None,
+        None if expires_at is None else now.boot + max(0.0, expires_at - now.wall),
+    )
+    return replace(
+        record,
+        expires_at=expires_at,
+        boot_expires=boot_expires,
+        max_expires_at=earliest(record.max_expires_at, parent.max_expires_at),
+        boot_max_expires=earliest(record.boot_max_expires, parent.boot_max_expires if is_same_boot else None),
+        audience=grant.audience,
+        scopes=grant.scopes,
+        uses_left=grant.uses,
+        ancestors=[*parent.ancestors, parent.session_id],
+    )
+
+
 def denial_reason(record: SessionRecord, audience: str | None, scopes: list[str] | None) -> str | None:
     """Why a session does not permit this use; None if it does.
 

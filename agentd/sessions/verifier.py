@@ -37,14 +37,15 @@ from .records import (
     session_info,
     session_path,
 )
+from .renewer import Uses
 from .rules import EXPIRY_LEEWAY_SECONDS, denial_reason, has_expired, is_superseded, supersede_previous
-from .uses import Uses
 
 if TYPE_CHECKING:
     from ..store import DB, Transaction, View
     from .clock import Clock, Instant
+    from .issuer import SessionKeys
     from .journal import Journal
-    from .session_keys import SessionKey, SessionKeys
+    from .session_key import SessionKey
 
 MAX_CACHED_TOKENS = 4096
 """About 1 KiB each; the oldest is dropped first."""

@@ -1,7 +1,8 @@
-"""When sessions were used: noted in memory by each verification, written to the records now and then.
+"""Renewing sessions, and when they were used: the first use of a new token supersedes the previous one.
 
-A crash loses what is not written yet: a session then shows an older last use, and a superseded token is valid
-again until its successor is used once more.
+Verifications note uses in memory, which are written to the records now and then. A crash loses what is not
+written yet: a session then shows an older last use, and a superseded token is valid again until its successor
+is used once more.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
-from agentd_client.errors import AgentdError
+from agentd_client.errors import AgentdError, TokenNotValidError
+from agentd_client.protocol import reasons
+from agentd_client.protocol.reasons import sentence
+from agentd_client.protocol.results import RENEWED, CreatedToken, PeerIdentity, Verification
 
-from .records import SessionPath, SessionRecord, read_session
-from .rules import supersede_previous
+from .records import SessionPath, SessionRecord, find_live_session, read_session
+from .rules import renewed, supersede_previous
 
 if TYPE_CHECKING:
     from ..store import DB, View
     from .clock import Instant
+    from .manager_lifecycle import Context
 
 _STEP_RECORDS = 64
 """Records whose last use is written at once."""
@@ -93,3 +98,60 @@ def _write_last_uses(view: View, last_uses: dict[SessionPath, float]) -> None:
         record = read_session(view, path)
         if record is not None:
             view.put(path, replace(record, last_used_at=when).encode())
+
+
+class NotRenewedError(TokenNotValidError):
+    """A token that cannot be renewed, with the answer that a verification gives."""
+
+    def __init__(self, answer: Verification) -> None:
+        assert answer.reason is not None
+        super().__init__(f"{sentence(answer.reason)} ({answer.reason}); log in again")
+        self.answer = answer
+
+
+class Renewer:
+    """Renews sessions; none lasts longer than `limit` seconds from its opening, None is without limit."""
+
+    def __init__(self, context: Context, limit: int | None) -> None:
+        self._db, self._keys, self._verifier, self._journal, self._clock = context
+        self._limit = limit
+
+    async def renew(self, token: object, by: PeerIdentity | None) -> CreatedToken:
+        """A token of the next generation; durable on return.
+
+        For the previous token, while it is valid, this makes the newest one again: a caller that lost the
+        answer repeats the call.
+
+        Raises:
+            NotRenewedError: the token is not valid, or its key was replaced with grace.
+        """
+        opened = self._verifier.open(self._db, token)
+        if isinstance(opened, Verification):
+            raise NotRenewedError(opened)
+
+        def renew_in(view: View) -> tuple[SessionRecord, bool]:
+            now = self._clock.read()
+            record = self._verifier.live_record(view, opened)
+            if isinstance(record, Verification):
+                raise NotRenewedError(record)
+            live = find_live_session(view, opened.path, now)
+            if live is None or not live.is_under_current_key:
+                info = self._verifier.describe(opened.path, record)
+                raise NotRenewedError(Verification(False, reasons.KEY_RESET, info))
+            if opened.claims.gen != record.generation:
+                return record, False
+            record = renewed(record, live.parent, now, self._limit)
+            view.put(opened.path, record.encode())
+            self._journal.write(view, RENEWED, record, by=by)
+            return record, True
+
+        record, is_new = await self._db.write(renew_in)
+        self._keys.current()
+        now = self._clock.read()
+        key = self._keys.accepted(opened.key_id, now)
+        if key is None:  # replaced since the write, so the session has ended
+            raise NotRenewedError(Verification(False, reasons.KEY_RESET, None))
+        if is_new:
+            self._verifier.uses.last_uses[opened.path] = now.wall
+            self._journal.publish(RENEWED, record, by=by)
+        return self._keys.make_token(key, record)
