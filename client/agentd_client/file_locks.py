@@ -1,12 +1,9 @@
 """Lock files: taking an flock(2) with a deadline, and finding out who holds one.
 
-flock(2) has no timeout. Polling is unfair: where many processes write, the lock is free for microseconds,
-and a process that polls once a millisecond may never get it. So a thread waits in the kernel, which wakes
-waiters in turn; it is left behind when the time is up.
-
-The holder of a lock writes its pid and its socket into the file. That text outlives its writer, and pids are
-reused, so it counts only if /proc/locks names the same process. Reading /proc/locks takes no lock, so it
-cannot make another process's start fail. It lists the processes of this pid namespace only.
+flock(2) has no timeout, and polling is unfair: under load a lock is free for microseconds. So a thread waits
+in the kernel, which wakes waiters in turn; it is left behind when the time is up. The holder writes its pid
+and its socket into the file. That text outlives it, and pids are reused, so it counts only if /proc/locks
+names the same process. Reading that takes no lock, so it cannot make another process's start fail.
 """
 
 from __future__ import annotations

@@ -1,20 +1,14 @@
-"""Created, running, stopped, destroyed: the states and events that every long-lived object shares.
+"""Created, running, stopped, destroyed: the states and events that every long-lived object shares. Pure.
 
-Pure: no I/O, no lock, no event loop. The owner serialises its calls with a lock of its own kind
-(threading, trio, anyio) and wraps each change of state::
+The owner serialises its calls with a lock of its own kind and wraps each change of state::
 
     with self._lifecycle.starting() as needed:
         if needed:
             ...   # an exception leaves the state as it was, and no "-ed" event is sent
 
-A stop is different: its body releases everything however it ends, so the object is stopped afterwards, and an
-exception is passed on to the caller. No object is ever half stopped.
-
-An observer can veto a change: an exception that it raises at an "-ing" event ends the change. An "-ed" event
-reports what has happened and cannot be undone: every observer is called, the state stands, the change
-returns to its caller, and an observer's exception goes to `sys.excepthook`, which prints it.
-(`weakref.finalize` does the same, for the same reason: no caller expects the error, and it must not be
-lost.)
+After a stop the object is stopped, even if its body raised. An observer's exception at an "-ing" event ends
+the change. At an "-ed" event, which cannot be undone, it goes to `sys.excepthook`, as those of
+`weakref.finalize` do: no caller expects it, and it must not be lost.
 """
 
 from __future__ import annotations

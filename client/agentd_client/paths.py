@@ -1,12 +1,10 @@
-"""Default paths, and the environment variables that override them. The daemon uses this module too.
+"""Default paths, and the environment variables that override them, for client and agent.
 
 The rules are those of the XDG Base Directory Specification (an empty or relative value counts as unset).
-Without XDG_RUNTIME_DIR (a bare container, cron, root) it is /run/user/UID if that folder belongs to the
-user, else the state folder, so that client and daemon find the same place independently.
-
-A path that belongs to another user or depends on the current folder is refused, naming the variable: `sudo`
-and `su` pass on variables that were meant for somebody else, and files made there would be in their owner's
-way. Every function raises `EnvironmentVariableError` for that.
+Without XDG_RUNTIME_DIR it is /run/user/UID if that folder belongs to the user, else the state folder, so that
+client and daemon find the same place. Every function raises `EnvironmentVariableError` for a path that
+belongs to another user (`sudo` and `su` pass on variables that were meant for somebody else) or depends on
+the current folder.
 """
 
 from __future__ import annotations

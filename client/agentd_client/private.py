@@ -1,13 +1,9 @@
 """Files and folders that nobody else may read, change or replace, for client and agent.
 
-Whoever can rename a folder decides what is in it, so a private file is only as safe as every folder above
-it. The folders are checked as sshd's StrictModes checks those of authorized_keys: each belongs to this user
-or to root, and nobody else can write to it. A sticky folder such as /tmp passes, because nobody can rename
-or remove somebody else's files in it. Symbolic links are followed, and the folders of their targets are
-checked too.
-
-Nothing here raises an error of its own: what is wrong is returned as a `Fault`, and the caller turns it into
-the error that fits.
+Whoever can rename a folder decides what is in it, so every folder above a private file is checked, as sshd's
+StrictModes does: each belongs to this user or to root, and nobody else can write to it. A sticky folder such
+as /tmp passes. The folders of a symbolic link's target are checked too. What is wrong is returned as a
+`Fault`, which the caller turns into the error that fits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Whether a uid stands for one user, or for everybody who is not mapped in this user namespace."""
+"""Whether a uid stands for one user, or for everybody who is not mapped in this user namespace.
+
+Apart from `private`, which a client that only makes calls does not import.
+"""
 
 from __future__ import annotations
 

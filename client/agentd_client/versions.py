@@ -1,7 +1,7 @@
 """Whether an agent and this client have different versions, and what to do about it.
 
-The agent says its version in `hello`. Between an update and the next restart the two differ, and the older
-one may not have what the newer one asks for or sends. Pure: no socket.
+Between an update and the next restart the two differ, and the older one may not have what the newer one asks
+for or sends. A client imports this only when a call has failed.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
 """What a passphrase is, however it is given: the one set of rules for client and agent.
 
-It is one line of UTF-8. The line ending and a byte order mark are not part of it, so that a file written by
-an editor on any system, the output of `echo` and typed input mean the same. Nothing else is stripped or
-normalised.
-
-The first version took all bytes of a file except one newline. So the bytes as given are tried too
-(`meanings`), and the rules about the content apply only when a passphrase is set: nobody is locked out by one
-that could be set before.
-
+It is one line of UTF-8 without its line ending and byte order mark, so that an editor's file, the output of
+`echo` and typed input mean the same. The first version took all bytes of a file except one newline. So the
+bytes as given are tried too (`meanings`), and the rules about the content apply only to a new passphrase.
 No function here copies a whole passphrase: what is in a buffer that can be wiped stays there.
 """
 

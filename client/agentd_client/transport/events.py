@@ -107,7 +107,10 @@ class Feed:
                 event = self._exchange.next_event()
                 if event is not None:
                     return event
-                data = yield from self._received()
+                try:
+                    data = yield from self._connection.listen()
+                except OSError:  # the agent was killed, which also ends the connection
+                    data = b""
                 if data:
                     self._exchange.keep(data)
                 elif self.is_closed() or self._exchange.is_whole:
@@ -128,12 +131,6 @@ class Feed:
     def release(self) -> None:
         """Close the descriptor, once nobody waits on it."""
         self._connection.close()
-
-    def _received(self) -> Steps[bytes]:
-        try:
-            return (yield from self._connection.listen())
-        except OSError:  # the agent was killed, which also ends the connection
-            return b""
 
 
 class _Source(Pool):

@@ -1,7 +1,6 @@
 """The connections of one client: bounded in number, one call at a time each, not shared across a fork.
 
-Because each call has a connection to itself, giving up is simple: a call that times out, is interrupted or is
-cancelled closes its own connection and affects no other.
+A call that times out, is interrupted or is cancelled closes its own connection and affects no other.
 """
 
 from __future__ import annotations
