@@ -58,11 +58,14 @@ class SessionMiddleware:
 async def admit(guard: Guard, scope: Scope) -> Any:
     """The `Admission` of a request by its connection scope; raises `Denied`."""
     return await guard.admit_async(
-        _values(scope, b"authorization"), _values(scope, b"cookie"), scope.get("query_string", b"")
+        header_values(scope, b"authorization"),
+        header_values(scope, b"cookie"),
+        scope.get("query_string", b""),
     )
 
 
-def _values(scope: Scope, name: bytes) -> list[str]:
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """The values of the headers of this name, in lower case; one for each header."""
     # Names are in lower case (ASGI, "HTTP connection scope").
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 

@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, TypedDict
 
 from ..blocking import Client
-from ..errors import INVALID, AgentdError
+from ..errors import INVALID, AgentdError, AgentLockedError
 from ..protocol.methods import ADMIT_TOKEN, sendable_scopes
 from .bearer import Admission, Credentials, Denied, Scopes, decide, unavailable
 from .cache import Cache
@@ -150,6 +150,15 @@ class Guard:
         except AgentdError as error:
             raise _unavailable(error) from None
         return question.decide(told)
+
+    async def ping_async(self) -> None:
+        """Raise `Denied` (503) if the agent does not answer, or is locked as far as its socket tells."""
+        client = self._open_async_client()
+        try:
+            if "getStatus" in (await client.hello()).capabilities and (await client.get_status()).locked:
+                raise AgentLockedError
+        except AgentdError as error:
+            raise _unavailable(error) from None
 
     def close(self) -> None:
         """Close the connections to the agent; nothing is admitted from now on."""
