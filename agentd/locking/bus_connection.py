@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -94,30 +94,26 @@ class BusConnection:
             descriptors: list[FileDescriptor] = []
             try:
                 content = await self._receive_message(descriptors)
-                if content is not None and self._hand_out(content, descriptors):
-                    descriptors = []
+                if content is not None:
+                    with suppress(Exception):  # jeepney cannot parse it; the next message is not affected
+                        self._hand_out(content, descriptors)
             finally:
                 _close(descriptors)
 
-    def _hand_out(self, content: bytes, descriptors: list[FileDescriptor]) -> bool:
-        """Pass on a message; whether its receiver closes the descriptors."""
-        try:
-            header, _ = Header.from_buffer(content)
-            if header.message_type in _REPLIES:
-                answer = self._answers.get(header.fields.get(HeaderFields.reply_serial))
-                if answer is not None and not answer.came.is_set():
-                    answer.message = Message.from_buffer(content, fds=descriptors)
-                    answer.descriptors = descriptors
-                    answer.came.set()
-                    return True
-            # A signal without a destination was routed by a match rule, which names a sender that the bus
-            # guarantees. Anyone can send a look-alike to a destination (D-Bus specification, "Message Bus
-            # Message Routing").
-            elif header.message_type is MessageType.signal and HeaderFields.destination not in header.fields:
-                self._received.send_nowait(Message.from_buffer(content, fds=descriptors))
-        except Exception:  # jeepney cannot parse it; the next message is not affected
-            return False
-        return False
+    def _hand_out(self, content: bytes, descriptors: list[FileDescriptor]) -> None:
+        """Pass on a message; a call that waits for it takes the descriptors out of the list."""
+        header, _ = Header.from_buffer(content)
+        if header.message_type in _REPLIES:
+            answer = self._answers.get(header.fields.get(HeaderFields.reply_serial))
+            if answer is not None and not answer.came.is_set():
+                answer.message = Message.from_buffer(content, fds=descriptors)
+                answer.descriptors, descriptors[:] = descriptors[:], []
+                answer.came.set()
+        # A signal without a destination was routed by a match rule, which names a sender that the bus
+        # guarantees. Anyone can send a look-alike to a destination (D-Bus specification, "Message Bus Message
+        # Routing").
+        elif header.message_type is MessageType.signal and HeaderFields.destination not in header.fields:
+            self._received.send_nowait(Message.from_buffer(content, fds=descriptors))
 
     async def _receive_message(self, descriptors: list[FileDescriptor]) -> bytes | None:
         start = await self._receive(_START_BYTES, descriptors)
