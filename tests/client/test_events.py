@@ -122,7 +122,7 @@ def test_what_is_no_event_is_an_error_after_the_events_before_it_and_then_the_en
         with pytest.raises(ProtocolError):
             await next_event(events)
         assert await next_event(events) is None
-        assert events._feed._connection._socket.fileno() == -1, "closed without being asked to"
+        assert events._feed._connection.fileno() == -1, "closed without being asked to"
 
     with ScriptedAgent(path, *subscribed(tells)):
         run(flavour, path, scenario)
@@ -351,7 +351,7 @@ def test_closing_from_another_thread_ends_the_waiting(path: Path) -> None:
         events.close()
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
-        assert events._feed._connection._socket.fileno() == -1
+        assert events._feed._connection.fileno() == -1
     assert found == []
 
 
@@ -392,7 +392,7 @@ def test_a_cancelled_task_loses_no_event_and_closing_ends_the_waiting_of_another
                 tasks.start_soon(take)
                 await anyio.wait_all_tasks_blocked()
                 await events.close()
-            assert events._feed._connection._socket.fileno() == -1
+            assert events._feed._connection.fileno() == -1
 
     with ScriptedAgent(path, *subscribed(tells_late)):
         anyio.run(main, backend=backend)
@@ -406,7 +406,7 @@ def test_leaving_closes_also_in_a_cancelled_task(path: Path, backend: str) -> No
             with anyio.CancelScope() as scope:
                 async with await client.subscribe() as events:
                     scope.cancel()
-            assert events._feed._connection._socket.fileno() == -1
+            assert events._feed._connection.fileno() == -1
 
     with ScriptedAgent(path, *subscribed(Peer.wait_until_gone)):
         anyio.run(main, backend=backend)
@@ -429,7 +429,7 @@ def test_a_forked_child_gets_no_events_and_takes_none_from_its_parent(path: Path
         def child() -> None:
             assert next(events, None) is None
             events.close()
-            assert events._feed._connection._socket.fileno() == -1
+            assert events._feed._connection.fileno() == -1
 
         in_child(child)
         forked.set()

@@ -27,7 +27,7 @@ def test_another_process_id_gets_a_pool_of_its_own_and_closes_what_it_inherited(
         parents.give_back(idle)
         monkeypatch.setattr(os, "getpid", lambda: -1)
         assert pools.here() is not parents
-        assert idle._socket.fileno() == in_use._socket.fileno() == -1
+        assert idle.fileno() == in_use.fileno() == -1
         pools.close()
 
 
@@ -49,10 +49,10 @@ def test_closing_closes_what_is_idle_and_what_comes_back(path: Path) -> None:
         idle, in_use = pool.take(), pool.take()
         pool.give_back(idle)
         pools.close()
-        assert idle._socket.fileno() == -1
-        assert in_use._socket.fileno() != -1
+        assert idle.fileno() == -1
+        assert in_use.fileno() != -1
         pool.give_back(in_use)
-        assert in_use._socket.fileno() == -1
+        assert in_use.fileno() == -1
     with pytest.raises(ClientClosedError, match="connect again"):
         pools.here()
 
@@ -65,7 +65,7 @@ def test_closing_in_a_process_that_never_asked_closes_what_it_inherited(
         in_use = pools.here().take()
         monkeypatch.setattr(os, "getpid", lambda: -1)
         pools.close()
-        assert in_use._socket.fileno() == -1
+        assert in_use.fileno() == -1
 
 
 def test_the_connection_last_used_is_taken_first(path: Path) -> None:

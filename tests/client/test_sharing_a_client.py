@@ -169,7 +169,7 @@ def test_a_child_forked_in_the_middle_of_a_call_lets_go_of_the_parents_connectio
         def child() -> None:
             (inherited,) = next(iter(client._pools._pools.values()))._open
             assert client.verify_token("good-child")
-            assert inherited._socket.fileno() == -1
+            assert inherited.fileno() == -1
 
         in_child(child)
         forked.set()
@@ -188,7 +188,7 @@ def test_closing_in_a_child_closes_what_it_inherited(path: Path) -> None:
         def child() -> None:
             (inherited,) = next(iter(client._pools._pools.values()))._open
             client.close()
-            assert inherited._socket.fileno() == -1
+            assert inherited.fileno() == -1
 
         in_child(child)
         assert client.verify_token("good")
