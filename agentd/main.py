@@ -21,20 +21,13 @@ from .agent import Agent, Core
 from .config import Settings
 from .keys import KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
-from .methods import agent_dispatch
+from .methods import agent_dispatch, verify_dispatch
 from .passphrase import new_passphrase, unattended_passphrase, wiping
-from .server import (
-    SocketFile,
-    Traffic,
-    keep_in_place,
-    owner_only,
-    require_own_uid,
-    serve_connections,
-)
+from .server import SocketFile, Traffic, any_user, owner_only, require_own_uid
 from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
+from .sockets import ServedSocket, verify_socket_file
 from .state_folder import check_key_file, prepare_state
 from .store import DB
-from .verify_socket import VerifySocket
 
 CLOSING_SECONDS = 10.0
 """After the drain, for the store's last commit and its files."""
@@ -141,8 +134,8 @@ async def serve(
     with (
         trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
-        SocketFile(settings.socket_path) as socket_file,
-        VerifySocket(settings, passed_verify) as verify_socket,
+        SocketFile(settings.socket_path) as owners_file,
+        nullcontext() if passed_verify else verify_socket_file(settings) as verify_file,
     ):
         await trio.to_thread.run_sync(prepare_state, settings)
         clock = SystemClock()
@@ -172,32 +165,22 @@ async def serve(
                 logger=logger,
                 traffic=traffic,
             )
+            verifying = verify_dispatch(agent, version=__version__, logger=logger, traffic=traffic)
             stop = trio.Event()
-            if passed is not None:
-                socket_file.adopt(passed)
-            listener = socket_file.bind() if passed is None else passed
-            verify_socket.bind()
-            with passed or nullcontext():
-                async with trio.open_nursery() as standing:
-                    await standing.start(agent.run)
-                    standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
-                    standing.start_soon(_stop_on_failure, agent, stop)
-                    _start_locking(standing, agent, settings, idle, lock_signals, logger)
-                    standing.start_soon(_notify_systemd, agent)
-                    standing.start_soon(keep_in_place, socket_file, logger)
-                    _log_ready(agent, settings, logger)
-                    async with trio.open_nursery() as serving:
-                        serving.start_soon(verify_socket.serve, agent, logger, traffic, stop)
-                        await serve_connections(
-                            listener,
-                            dispatch,
-                            logger=logger,
-                            stop=stop,
-                            admission=admission,
-                            drain_seconds=settings.drain_seconds,
-                            owns_listener=passed is None,
-                        )
-                    standing.cancel_scope.cancel()
+            serving_arguments = settings.drain_seconds, stop, logger
+            owners_socket = ServedSocket(owners_file, passed)
+            verify_socket = ServedSocket(verify_file, passed_verify)
+            async with trio.open_nursery() as standing:
+                await standing.start(agent.run)
+                standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
+                standing.start_soon(_stop_on_failure, agent, stop)
+                _start_locking(standing, agent, settings, idle, lock_signals, logger)
+                standing.start_soon(_notify_systemd, agent)
+                _log_ready(agent, settings, verify_socket.path, logger)
+                async with trio.open_nursery() as serving:
+                    serving.start_soon(verify_socket.serve, verifying, any_user(), *serving_arguments)
+                    await owners_socket.serve(dispatch, admission, *serving_arguments)
+                standing.cancel_scope.cancel()
         finally:
             await agent.stop()
     if agent.failure is not None:
@@ -255,11 +238,13 @@ def _start_locking(
         standing.start_soon(watch_signal, lock, signals)
 
 
-def _log_ready(agent: Agent, settings: Settings, logger: logging.Logger) -> None:
+def _log_ready(agent: Agent, settings: Settings, verify_path: str | None, logger: logging.Logger) -> None:
     if not agent.memory_locked:
         logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, settings.socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
+    if verify_path is not None:
+        logger.info("other users can have tokens verified at %s", verify_path)
 
 
 def read_status(agent: Agent, settings: Settings, traffic: Traffic, clock: Clock, started: Instant) -> Status:

@@ -25,10 +25,10 @@ from .keys import Cost
 from .keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from .locking import LockMark
 from .main import read_status, running_core
-from .methods import agent_dispatch
-from .server import SocketFile, Traffic, serve_connections
+from .methods import agent_dispatch, verify_dispatch
+from .server import SocketFile, Traffic, any_user, owner_only
 from .sessions import Instant, Subscribers, SystemClock
-from .verify_socket import VerifySocket
+from .sockets import ServedSocket, verify_socket_file
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of scratch keys only
 """What unlocks a `TestAgent` after `lock`."""
@@ -179,22 +179,20 @@ class _Running:
         traffic = Traffic()
         status = partial(read_status, agent, self._settings, traffic, self._clock, self._clock.read())
         dispatch = agent_dispatch(agent, status, version="test", logger=logger, traffic=traffic)
+        verifying = verify_dispatch(agent, version="test", logger=logger, traffic=traffic)
         with (
-            SocketFile(self._settings.socket_path) as socket_file,
-            VerifySocket(self._settings, None) as verify_socket,
+            SocketFile(self._settings.socket_path) as owners_file,
+            verify_socket_file(self._settings) as verify_file,
         ):
             await agent.start(self._passphrase)
             try:
                 async with trio.open_nursery() as standing:
                     await standing.start(agent.run)
-                    verify_socket.bind()
+                    owners_socket, verify_socket = ServedSocket(owners_file), ServedSocket(verify_file)
                     async with trio.open_nursery() as serving:
-                        serving.start_soon(verify_socket.serve, agent, logger, traffic, self._stop)
-                        await serving.start(
-                            partial(serve_connections, logger=logger, stop=self._stop),
-                            socket_file.bind(),
-                            dispatch,
-                        )
+                        serving_arguments = self._settings.drain_seconds, self._stop, logger
+                        serving.start_soon(verify_socket.serve, verifying, any_user(), *serving_arguments)
+                        await serving.start(owners_socket.serve, dispatch, owner_only(), *serving_arguments)
                         self._ready.set()
                     standing.cancel_scope.cancel()
             finally:

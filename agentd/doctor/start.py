@@ -13,7 +13,7 @@ from agentd_client.private import folders_fault
 from ..config import Settings
 from ..crypto import wipe
 from ..keys import KEY_FILE, key_file_form
-from ..verify_socket import check_verify_socket
+from ..sockets import check_verify_socket
 from .findings import Finding, ok, refused
 from .installation import Installation
 from .system import nearest, nodes_in

@@ -155,6 +155,18 @@ def test_waiting_clients_learn_why_the_start_failed_and_the_next_start_serves_th
     assert stopped(agent)[0] == 0
 
 
+def test_waiting_clients_learn_that_the_verify_socket_cannot_be_made(home, listener):
+    in_the_way = home.path / "verify.sock"
+    in_the_way.touch()
+    config = home.path / "config" / "agentd" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"verify_socket_path = '{in_the_way}'")
+    with waiting_request(home) as waiting:
+        agent = served(home, listener)
+        assert b"is in the way and not a socket" in waiting.recv(4096)
+    assert ended(agent)[0] == 78
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(("serve", "--nope"), 64), (("frob",), 64)])
 def test_waiting_clients_learn_of_a_wrong_command_line(home, listener, arguments, code):
     with connect(home) as client, ThreadPoolExecutor(1) as pool:
