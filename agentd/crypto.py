@@ -2,8 +2,7 @@
 
 PyNaCl's public functions take and return `bytes`, which cannot be wiped. Functions here that handle keys
 therefore call libsodium through PyNaCl's cffi handle, so that a key stays in its buffer. PyNaCl binds no
-stream cipher; libsodium's own functions for one are looked up in the library that PyNaCl ships. Keyed BLAKE2b
-is hashlib's, which is byte-identical to libsodium's and takes the key as any buffer.
+stream cipher; libsodium's own functions for one are looked up in the library that PyNaCl ships.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nacl import _sodium
@@ -52,6 +52,7 @@ _chacha20_xor_ic = _unbound(
     "uint64_t ic, const unsigned char *k)",
 )
 _stackzero = _unbound("sodium_stackzero", "void (*)(size_t len)")
+_writable = partial(ffi.from_buffer, require_writable=True)
 
 
 class SealError(Exception):
@@ -89,19 +90,19 @@ def random_bytes(size: int) -> bytes:
 
 def random_into(buffer: Buffer) -> None:
     """Fill a writable buffer from libsodium's generator; no other object ever holds the bytes."""
-    target = ffi.from_buffer(buffer, require_writable=True)
+    target = _writable(buffer)
     lib.randombytes(target, len(target))
 
 
 def wipe(buffer: Buffer) -> None:
     """Zero a writable buffer in a way that no compiler optimises away (`sodium_memzero`)."""
-    target = ffi.from_buffer(buffer, require_writable=True)
+    target = _writable(buffer)
     lib.sodium_memzero(target, len(target))
 
 
 def lock_memory(buffer: Buffer) -> bool:
     """Keep a buffer's pages out of swap and core dumps (`sodium_mlock`); False if the limit is too low."""
-    target = ffi.from_buffer(buffer, require_writable=True)
+    target = _writable(buffer)
     return bool(lib.sodium_mlock(target, len(target)) == 0)
 
 
@@ -139,55 +140,21 @@ def seal(key: Buffer, plaintext: Buffer, context: bytes) -> bytes:
 
 def open_sealed(key: Buffer, sealed: bytes, context: bytes) -> bytes:
     """The plaintext of a sealed value; `SealError` if it is not genuine."""
-    size = len(sealed) - SEAL_OVERHEAD_BYTES
-    if size < 0:
-        raise SealError("a sealed value of the wrong length")
-    target = ffi.new("unsigned char[]", size)
-    if not _is_opened(_key(key), sealed, context, target):
-        raise SealError("a sealed value that is not genuine")
-    return bytes(ffi.buffer(target))
+    target = bytearray(max(0, len(sealed) - SEAL_OVERHEAD_BYTES))
+    open_into(key, sealed, context, target)
+    return bytes(target)
 
 
 def open_into(key: Buffer, sealed: bytes, context: bytes, target: Buffer) -> None:
     """Like `open_sealed`, into a writable buffer of exactly the plaintext's size."""
     if len(memoryview(target)) != len(sealed) - SEAL_OVERHEAD_BYTES:
         raise SealError("a sealed value of the wrong length")
-    if not _is_opened(_key(key), sealed, context, ffi.from_buffer(target, require_writable=True)):
-        raise SealError("a sealed value that is not genuine")
-
-
-def _is_opened(secret: object, sealed: bytes, context: bytes, target: object) -> bool:
-    ciphertext = sealed[NONCE_BYTES:]
+    box = sealed[NONCE_BYTES:]
     done = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
-        target, ffi.NULL, ffi.NULL, ciphertext, len(ciphertext), context, len(context), sealed, secret
+        _writable(target), ffi.NULL, ffi.NULL, box, len(box), context, len(context), sealed, _key(key)
     )
-    return bool(done == 0)
-
-
-def derive_into(key: Buffer, purpose: bytes, target: Buffer) -> None:
-    """Derive a key of 32 bytes for a purpose, from buffer to buffer.
-
-    XChaCha20 as a pseudorandom function: its key stream at a nonce that is the hash of the purpose. A keyed
-    hash would be simpler, but hashlib returns only `bytes`.
-    """
-    size = len(memoryview(target))
-    if size != KEY_BYTES:
-        raise ValueError(f"a derived key has {KEY_BYTES} bytes, not {size}")
-    secret, derived = _key(key), ffi.from_buffer(target, require_writable=True)
-    nonce = hashlib.blake2b(purpose, digest_size=NONCE_BYTES).digest()
-    stream = ffi.new("unsigned char[]", KEY_BYTES + TAG_BYTES)
-    try:
-        lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
-            stream, ffi.NULL, bytes(KEY_BYTES), KEY_BYTES, ffi.NULL, 0, ffi.NULL, nonce, secret
-        )
-        ffi.memmove(derived, stream, KEY_BYTES)
-    finally:
-        lib.sodium_memzero(stream, KEY_BYTES + TAG_BYTES)
-
-
-def keyed_hash(key: Buffer, message: Buffer, size: int) -> bytes:
-    """BLAKE2b with a key (RFC 7693), `size` bytes of it."""
-    return hashlib.blake2b(message, key=key, digest_size=size).digest()
+    if done != 0:
+        raise SealError("a sealed value that is not genuine")
 
 
 def xchacha20(key: bytes, nonce: bytes, data: bytes) -> bytes:
@@ -199,29 +166,39 @@ def xchacha20(key: bytes, nonce: bytes, data: bytes) -> bytes:
     return bytes(ffi.buffer(target))
 
 
-def xchacha20_into(key: Buffer, nonce: bytes, data: Buffer, target: Buffer) -> None:
-    """Like `xchacha20`, from buffer to buffer of the same size; leaves no copy of key or plaintext."""
+def xchacha20_into(key: Buffer, nonce: bytes, data: Buffer, target: Buffer, *, block: int = 0) -> None:
+    """Like `xchacha20`, from a block on, from buffer to buffer; leaves no copy of key or plaintext."""
     if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
         raise ValueError(f"XChaCha20 takes {KEY_BYTES} bytes of key and {NONCE_BYTES} of nonce")
     if len(memoryview(target)) != len(memoryview(data)):
-        raise ValueError("XChaCha20 fills a target as long as the data")
-    output = ffi.from_buffer(target, require_writable=True)
-    _xchacha20(ffi.from_buffer(key), nonce, ffi.from_buffer(data), output)
+        raise ValueError(f"XChaCha20 fills a target as long as the data, {len(memoryview(data))} bytes")
+    output = _writable(target)
+    _xchacha20(ffi.from_buffer(key), nonce, ffi.from_buffer(data), output, block)
     _stackzero(_STACK_BYTES)
 
 
-def _xchacha20(key: Sized, nonce: bytes, data: Sized, target: object) -> None:
+def _xchacha20(key: Sized, nonce: bytes, data: Sized, target: object, block: int = 0) -> None:
     # The same as libsodium's `crypto_stream_xchacha20_xor`, which PyNaCl's build leaves out: HChaCha20 of the
     # nonce's first 16 bytes is the key of a ChaCha20 stream with the other 8 as its nonce.
     subkey = ffi.new("unsigned char[]", KEY_BYTES)
     _hchacha20(subkey, nonce, key, ffi.NULL)
-    _chacha20_xor_ic(target, data, len(data), nonce[16:], 0, subkey)
+    _chacha20_xor_ic(target, data, len(data), nonce[16:], block, subkey)
     lib.sodium_memzero(subkey, KEY_BYTES)
+
+
+def derive_into(key: Buffer, purpose: bytes, target: Buffer) -> None:
+    """Derive a key of 32 bytes for a purpose, from buffer to buffer.
+
+    XChaCha20 as a pseudorandom function: block 1 of its stream at a nonce that is the hash of the purpose. A
+    keyed hash would be simpler, but hashlib returns only `bytes`.
+    """
+    nonce = hashlib.blake2b(purpose, digest_size=NONCE_BYTES).digest()
+    xchacha20_into(key, nonce, bytes(KEY_BYTES), target, block=1)
 
 
 def hash_into(message: Buffer, target: Buffer) -> None:
     """BLAKE2b without a key, from buffer to buffer; the hash is as long as the target."""
-    text, digest = ffi.from_buffer(message), ffi.from_buffer(target, require_writable=True)
+    text, digest = ffi.from_buffer(message), _writable(target)
     lib.crypto_generichash_blake2b_salt_personal(
         digest, len(digest), text, len(text), ffi.NULL, 0, ffi.NULL, ffi.NULL
     )
@@ -240,13 +217,11 @@ def argon2id_into(passphrase: Buffer, salt: bytes, *, passes: int, memory_bytes:
         lib.crypto_pwhash_argon2id_memlimit_min() <= memory_bytes <= lib.crypto_pwhash_argon2id_memlimit_max()
     ):
         raise ValueError("a cost of Argon2id out of libsodium's bounds")
-    if not _run_argon2id(passphrase, salt, passes, memory_bytes, target):
-        raise TooLittleMemoryError
-
-
-def _run_argon2id(passphrase: Buffer, salt: bytes, passes: int, memory_bytes: int, target: Buffer) -> bool:
-    secret, key = ffi.from_buffer(passphrase), ffi.from_buffer(target, require_writable=True)
+    size, length = len(memoryview(target)), len(memoryview(passphrase))
     algorithm = lib.crypto_pwhash_alg_argon2id13()
-    done = lib.crypto_pwhash(key, len(key), secret, len(secret), salt, passes, memory_bytes, algorithm)
+    done = lib.crypto_pwhash(
+        _writable(target), size, ffi.from_buffer(passphrase), length, salt, passes, memory_bytes, algorithm
+    )
     _stackzero(_STACK_BYTES)  # Argon2id leaves intermediate values there
-    return bool(done == 0)
+    if done != 0:
+        raise TooLittleMemoryError

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +27,7 @@ from agentd_client.errors import (
     KeyRingRunningError,
 )
 
-from ..crypto import derive_into, keyed_hash, open_into, open_sealed, random_into, seal
+from ..crypto import derive_into, open_into, open_sealed, random_into, seal
 from ..lifecycle import Component, LoopLifecycle
 from .argon2 import Cost, run_argon2
 from .key_file import KEY_FILE, load_root_key, read_root_key, remove_root_key
@@ -41,7 +42,7 @@ _AGENT_ID_BYTES = 16
 
 def agent_id_of(root: memoryview) -> str:
     """The agent's public id."""
-    return keyed_hash(root, b"agentd agent id", _AGENT_ID_BYTES).hex()
+    return blake2b(b"agentd agent id", key=root, digest_size=_AGENT_ID_BYTES).hexdigest()
 
 
 def derived_key(memory: SecretMemory, root: memoryview, purpose: str) -> SecretKey:

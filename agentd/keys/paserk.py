@@ -12,6 +12,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,6 @@ from ..crypto import (
     SALT_BYTES,
     argon2id_into,
     hash_into,
-    keyed_hash,
     wipe,
     xchacha20_into,
 )
@@ -139,7 +139,7 @@ def _keys(passphrase: Buffer, salt: bytes, cost: Cost) -> Iterator[tuple[memoryv
 
 
 def _tag(key: memoryview, authenticated: bytes) -> bytes:
-    return keyed_hash(key, HEADER.encode() + authenticated, _TAG_BYTES)
+    return blake2b(HEADER.encode() + authenticated, key=key, digest_size=_TAG_BYTES).digest()
 
 
 def _encode(data: bytes) -> str:
