@@ -234,10 +234,3 @@ def seal_count(key_ring: KeyRing, key: bytes, count: int) -> bytes | None:
 def unseal_count(keys: ReadOnlyKeys, key: bytes, sealed: bytes | None) -> int:
     """The number in the record of a count; 0 if there is none."""
     return 0 if sealed is None else int.from_bytes(unseal(keys, key, sealed), "big")
-
-
-def checked_value(value: object) -> bytes:
-    """The value itself; TypeError unless it is exactly `bytes`."""
-    if type(value) is not bytes:
-        raise TypeError(f"a value is bytes, not {type(value).__name__}")
-    return value

@@ -61,11 +61,6 @@ class Batch:
     """A write transaction that holds the work of many operations.
 
     After any error the whole batch has to be aborted: part of an operation may be in it.
-
-    Args:
-        environment: LMDB's.
-        map_bytes: the size of its map.
-        page_bytes: the size of its pages.
     """
 
     def __init__(self, environment: lmdb.Environment, map_bytes: int, page_bytes: int) -> None:
@@ -123,9 +118,23 @@ class Batch:
             raise _batch_error(error) from error
 
     def check_reserve(self) -> None:
-        """Raise `MapFull` if a commit would leave less than it has to."""
-        if not self._leaves(self._pages_to_leave):
-            raise MapFull
+        """Raise `MapFull` if a commit would leave fewer pages than it has to.
+
+        Counted if that is certain. Otherwise tried in a nested transaction that is aborted, because nothing
+        else shows which of LMDB's free pages this transaction may use.
+        """
+        pages = self._pages_to_leave
+        if self._untouched_pages >= pages or not pages:
+            return
+        page = bytes(self._page_bytes - _PAGE_HEAD_BYTES)
+        with lmdb_errors_translated():
+            probe = self._environment.begin(parent=self.txn, write=True)
+            try:
+                probe.cursor().putmulti([(b"%d" % number, page) for number in range(pages)])
+            except (lmdb.MapFullError, lmdb.TxnFullError):
+                raise MapFull from None
+            finally:
+                probe.abort()
 
     def commit(self) -> None:
         """Make it durable: LMDB writes and syncs the pages, then the meta page. May run in another thread.
@@ -142,24 +151,6 @@ class Batch:
     def abort(self) -> None:
         """Drop it; a no-op once it is over."""
         self.txn.abort()
-
-    def _leaves(self, pages: int) -> bool:
-        """Whether so many more pages could be written in this very transaction.
-
-        Counted if that is certain. Otherwise tried in a nested transaction that is aborted, because nothing
-        else shows which of LMDB's free pages this transaction may use.
-        """
-        if self._untouched_pages >= pages or not pages:
-            return True
-        page = bytes(self._page_bytes - _PAGE_HEAD_BYTES)
-        with lmdb_errors_translated(), self._environment.begin(parent=self.txn, write=True) as probe:
-            try:
-                probe.cursor().putmulti([(b"%d" % number, page) for number in range(pages)])
-            except (lmdb.MapFullError, lmdb.TxnFullError):
-                return False
-            finally:
-                probe.abort()
-        return True
 
 
 def _batch_error(error: lmdb.Error) -> Exception:
@@ -247,14 +238,11 @@ class Environment:
 
     def scan(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
         """What is stored in a range, all from one snapshot."""
-        txn = self._pinned or self._begin_read()
-        try:
-            return scan(txn, keys, reverse, limit)
-        except lmdb.Error as error:
-            raise store_error(error) from error
-        finally:
-            if txn is not self._pinned:
-                txn.abort()
+        with lmdb_errors_translated():
+            if self._pinned is not None:
+                return scan(self._pinned, keys, reverse, limit)
+            with self._lmdb.begin() as txn:
+                return scan(txn, keys, reverse, limit)
 
     def _begin_read(self) -> lmdb.Transaction[bytes]:
         try:
@@ -291,7 +279,9 @@ class Environment:
         self.map_bytes = map_bytes
 
 
-def scan(txn: lmdb.Transaction[bytes], keys: KeyRange, reverse: bool, limit: int | None) -> list[Pair]:
+def scan(
+    txn: lmdb.Transaction[bytes], keys: KeyRange, reverse: bool = False, limit: int | None = None
+) -> list[Pair]:
     """The stored keys of a range and their sealed values, in the direction asked for."""
     pairs: list[Pair] = []
     if limit == 0 or keys.low >= keys.high:

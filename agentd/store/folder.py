@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from agentd_client import file_locks
@@ -48,8 +49,9 @@ class StoreFolder:
         self._path = path
         self.data_file = path / DATA_NAME
         self._key_ring = key_ring
-        self._map_bytes = map_bytes
-        self._max_map_bytes = max_map_bytes
+        self._open_environment = partial(
+            Environment, map_bytes=map_bytes, max_map_bytes=max_map_bytes, logger=logger
+        )
         self._served_at = served_at
         self._log = logger
         self._lock_fd = -1  # while it is open
@@ -68,7 +70,7 @@ class StoreFolder:
                 self._create()
             _require_private(self.data_file, "data file", stat.S_ISREG)
             verify_data_file(self.data_file, self._key_ring, self._log)
-            environment = self._environment(self._path)
+            environment = self._open_environment(self._path, is_new=False)
             undo.callback(environment.close)
             (header,) = environment.get((HEADER,))
             check_header(self._path, header, self._key_ring)
@@ -84,7 +86,11 @@ class StoreFolder:
             transaction = environment.transaction if is_clean else None
             environment.close()
             if transaction is not None:
-                self._mark_clean(transaction)
+                try:
+                    write_mark(self.data_file, transaction, self._key_ring)
+                except (OSError, AgentdError) as error:
+                    # A full disk, or a folder or key ring that is gone. The next start only takes longer.
+                    self._log.info("could not mark this stop as clean: %s", error)
         finally:
             os.close(self._lock_fd)
 
@@ -126,27 +132,11 @@ class StoreFolder:
         empty = made / DATA_NAME
         empty.touch(0o600, exist_ok=False)
         empty.chmod(0o600)
-        with closing(self._environment(made, is_new=True)) as environment:
+        with closing(self._open_environment(made, is_new=True)) as environment:
             environment.write_first(HEADER, new_header(self._key_ring))
         os.rename(empty, self.data_file)
         sync_folder(self._path)
         self._remove(CREATING_NAME)
-
-    def _environment(self, folder: Path, *, is_new: bool = False) -> Environment:
-        return Environment(
-            folder,
-            map_bytes=self._map_bytes,
-            max_map_bytes=self._max_map_bytes,
-            is_new=is_new,
-            logger=self._log,
-        )
-
-    def _mark_clean(self, transaction: int) -> None:
-        try:
-            write_mark(self.data_file, transaction, self._key_ring)
-        except (OSError, AgentdError) as error:
-            # A full disk, or a folder or key ring that is gone. The next start takes longer, nothing more.
-            self._log.info("could not mark this stop as clean: %s", error)
 
     def _remove(self, name: str) -> None:
         path = self._path / name

@@ -90,7 +90,7 @@ def check_offline(
         folder: of the store.
         keys: open the values; None leaves them sealed.
         newest_below: prefixes whose last path is wanted.
-        max_opened: how many values to open at most.
+        max_opened: values, at most.
 
     Raises:
         OSError: there is no data file, or it cannot be read.
@@ -109,36 +109,24 @@ def check_offline(
                 ) as environment,
                 environment.begin() as txn,
             ):
-                newest = tuple(path for prefix in newest_below for path in _newest(txn, prefix))
-                return _check_values(
-                    folder, OfflineCheck(meta, problems=[], newest=newest), txn, keys, max_opened
+                newest = tuple(
+                    decode_key(key)
+                    for prefix in newest_below
+                    for key, _ in scan(txn, key_range(prefix), reverse=True, limit=1)
                 )
+                found = OfflineCheck(meta, problems=[], newest=newest)
+                if keys is None:
+                    return found
+                try:
+                    check_header(folder, txn.get(HEADER), keys)
+                    check_not_older(folder / DATA_NAME, keys, meta.transaction)
+                except StoreError as error:
+                    return found._replace(key_error=error)
+                return found._replace(seals=_check_seals(txn, keys, max_opened))
     except OvertakenError:
         return OfflineCheck(overtaken=True)
     except StoreError as error:
         return OfflineCheck(error=error)
-
-
-def _newest(txn: lmdb.Transaction[bytes], prefix: KeyPath) -> Iterator[EntryPath]:
-    for key, _ in scan(txn, key_range(prefix), reverse=True, limit=1):
-        yield decode_key(key)
-
-
-def _check_values(
-    folder: Path,
-    found: OfflineCheck,
-    txn: lmdb.Transaction[bytes],
-    keys: ReadOnlyKeys | None,
-    max_opened: int,
-) -> OfflineCheck:
-    if keys is None or found.meta is None:
-        return found
-    try:
-        check_header(folder, txn.get(HEADER), keys)
-        check_not_older(folder / DATA_NAME, keys, found.meta.transaction)
-    except StoreError as error:
-        return found._replace(key_error=error)
-    return found._replace(seals=_check_seals(txn, keys, max_opened))
 
 
 def _check_seals(txn: lmdb.Transaction[bytes], keys: ReadOnlyKeys, max_opened: int) -> Seals:

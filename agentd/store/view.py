@@ -21,7 +21,6 @@ from .entries import (
     KeyRange,
     KeyRing,
     check_limit,
-    checked_value,
     decode_key,
     encode_path,
     key_range,
@@ -49,6 +48,7 @@ class View(ABC):
     def __init__(self, key_ring: KeyRing) -> None:
         self._key_ring = key_ring
         self.writes: dict[bytes, bytes | None] = {}
+        self._ranges: list[tuple[KeyRange, list[Pair]]] = []  # that were read, and what was stored there
 
     @abstractmethod
     def require_open(self) -> None:
@@ -61,11 +61,6 @@ class View(ABC):
     @abstractmethod
     def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
         """The stored keys of a range with their sealed values, without pending writes."""
-
-    def _on_range_read(  # noqa: B027 - only a transaction keeps what it read
-        self, keys: KeyRange, seen: list[Pair]
-    ) -> None:
-        """Called with each range that was read and what was stored there, in ascending order."""
 
     def get(self, path: KeyPath) -> bytes | None:
         """The value, or None if there is none."""
@@ -88,7 +83,10 @@ class View(ABC):
     def put(self, path: KeyPath, value: bytes) -> None:
         """Set the value; reads nothing."""
         self.require_open()
-        self.writes[encode_path(path)] = checked_value(value)
+        key = encode_path(path)
+        if type(value) is not bytes:
+            raise TypeError(f"a value is bytes, not {type(value).__name__}")
+        self.writes[key] = value
 
     def delete(self, path: KeyPath) -> bool:
         """Remove the entry; whether there was one, which counts as read."""
@@ -152,7 +150,7 @@ class View(ABC):
             # The caller sees nothing past the last entry, so a change there is no conflict.
             keys = keys.up_to(merged[-1][0], reverse=reverse)
             seen = [pair for pair in seen if pair[0] in keys]
-        self._on_range_read(keys, seen[::-1] if reverse else seen)
+        self._ranges.append((keys, seen[::-1] if reverse else seen))
         return merged
 
 
@@ -230,7 +228,6 @@ class Transaction(View):
         self._deadline = 0.0
         self._ended = False
         self._reads: dict[bytes, bytes | None] = {}  # as first seen, sealed
-        self._ranges: list[tuple[KeyRange, list[Pair]]] = []
 
     async def __aenter__(self) -> Self:
         if self._environment is not None:
@@ -284,9 +281,6 @@ class Transaction(View):
     def stored_in(self, keys: KeyRange, *, reverse: bool = False, limit: int | None = None) -> list[Pair]:
         """See `View.stored_in`."""
         return self._current_environment().scan(keys, reverse=reverse, limit=limit)
-
-    def _on_range_read(self, keys: KeyRange, seen: list[Pair]) -> None:
-        self._ranges.append((keys, seen))
 
     def _call_on_durable(self) -> None:
         for function in self._on_durable:
