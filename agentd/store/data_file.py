@@ -24,7 +24,7 @@ from typing import NamedTuple
 from agentd_client.errors import StoreDamagedError, StoreError, StoreKeyMismatchError
 
 from .entries import HEADER, STOP, KeyRing, ReadOnlyKeys, seal, unseal
-from .errors import RESTORE
+from .errors import damaged
 
 STOP_MARK_NAME = "stopped"
 
@@ -87,41 +87,38 @@ def newest_meta(name: str, head: bytes, size_bytes: int) -> Meta:
         StoreDamagedError: the file is empty, cut short, or no data file of this LMDB; names the remedy.
     """
     if not size_bytes:
-        raise StoreDamagedError(f"{name} is empty; {RESTORE}")
+        raise damaged(f"{name} is empty")
     first = _parse(name, head, 0, 0)
     second = _parse(name, head, 1, first.page_bytes)
     if second.page_bytes != first.page_bytes:
-        raise StoreDamagedError(f"{name}: its two meta pages differ in page size; {RESTORE}")
+        raise damaged(f"{name}: its two meta pages differ in page size")
     # Commit n writes meta page n % 2, so an undamaged file shows the last two commits. Anything else could
     # make LMDB use an older state than the newest.
     even, odd = first.transaction, second.transaction
     if not (even == odd == 0 or (even % 2 == 0 and abs(even - odd) == 1)):
-        raise StoreDamagedError(
-            f"{name}: its meta pages are of the commits {even} and {odd}, "
-            f"which do not follow each other; {RESTORE}"
+        raise damaged(
+            f"{name}: its meta pages are of the commits {even} and {odd}, which do not follow each other"
         )
     # mdb_env_pick_meta: the second only if its number is greater.
     newest = second if first.transaction < second.transaction else first
     if size_bytes < newest.file_bytes:
-        raise StoreDamagedError(
-            f"{name} is cut short: {size_bytes} bytes of at least {newest.file_bytes}; {RESTORE}"
-        )
+        raise damaged(f"{name} is cut short: {size_bytes} bytes of at least {newest.file_bytes}")
     return newest
 
 
 def _parse(name: str, head: bytes, number: int, offset: int) -> Meta:
     if len(head) < offset + _PAGE.size + _META.size:
-        raise StoreDamagedError(f"{name} is cut short within its meta pages; {RESTORE}")
+        raise damaged(f"{name} is cut short within its meta pages")
     own_number, flags = _PAGE.unpack_from(head, offset)
     magic, version, page_bytes, last_page, transaction = _META.unpack_from(head, offset + _PAGE.size)
     if not flags & _META_FLAG or magic != _MAGIC:
-        raise StoreDamagedError(f"{name} is not an LMDB data file of this kind of machine; {RESTORE}")
+        raise damaged(f"{name} is not an LMDB data file of this kind of machine")
     if version != _VERSION:
-        raise StoreDamagedError(f"{name} has LMDB data version {version}, not {_VERSION}; {RESTORE}")
+        raise damaged(f"{name} has LMDB data version {version}, not {_VERSION}")
     if page_bytes not in _PAGE_SIZES:
-        raise StoreDamagedError(f"{name} claims pages of {page_bytes} bytes; {RESTORE}")
+        raise damaged(f"{name} claims pages of {page_bytes} bytes")
     if own_number != number:
-        raise StoreDamagedError(f"{name}: its meta page {number} is page {own_number}; {RESTORE}")
+        raise damaged(f"{name}: its meta page {number} is page {own_number}")
     return Meta(page_bytes, last_page, transaction)
 
 
@@ -148,7 +145,7 @@ def verify_data_file(data_file: Path, keys: ReadOnlyKeys, logger: logging.Logger
         return
     problems = structural_problems(str(data_file))
     if problems:
-        raise StoreDamagedError(f"{data_file} is damaged inside ({problems[0]}); {RESTORE}")
+        raise damaged(f"{data_file} is damaged inside ({problems[0]})")
 
 
 def structural_problems(path: str) -> list[str]:
@@ -226,7 +223,7 @@ def check_header(path: Path, sealed: bytes | None, keys: ReadOnlyKeys) -> None:
         StoreError: it has another format version.
     """
     if sealed is None:
-        raise StoreDamagedError(f"{path} holds a data file without a header; {RESTORE}")
+        raise damaged(f"{path} holds a data file without a header")
     mismatch = StoreKeyMismatchError(
         f"{path} was sealed with another root key; put back the key file it was created with, "
         "or start over with `agentd init --fresh`"

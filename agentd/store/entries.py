@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from agentd_client.errors import InvalidPathError, StoreDamagedError
+from agentd_client.errors import InvalidPathError
 
 from ..crypto import SealError
-from .errors import RESTORE
+from .errors import damaged
 
 KeyPath = str | Sequence[str | bytes]
 """The parts of a path; a lone `str` is a path of one part. Text stands for its UTF-8 bytes."""
@@ -220,9 +220,8 @@ def unseal(keys: ReadOnlyKeys, key: bytes, sealed: bytes) -> bytes:
     try:
         return keys.open(sealed, _DOMAIN + key)
     except SealError:
-        raise StoreDamagedError(
-            f"the store is damaged at {readable(key)}: its value was not sealed there by this agent; "
-            + RESTORE
+        raise damaged(
+            f"the store is damaged at {readable(key)}: its value was not sealed there by this agent"
         ) from None
 
 

@@ -13,10 +13,14 @@ from agentd_client.errors import StoreDamagedError, StoreError, StoreFullError
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The disk, the user's quota, or the limit of file sizes is used up."""
 
-RESTORE = "restore the store from a copy, or start over with `agentd init --fresh`"
-"""The remedy for a damaged store."""
-
 STORE_FULL = "the store has no room; nothing was written. Free some disk space"
+
+
+def damaged(what: str) -> StoreDamagedError:
+    """The error for a damaged store, with the remedy."""
+    return StoreDamagedError(
+        f"{what}; restore the store from a copy, or start over with `agentd init --fresh`"
+    )
 
 
 class MapFull(Exception):  # noqa: N818 - a signal to the writer, which grows the map; never leaves this package
@@ -30,9 +34,9 @@ def store_error(error: lmdb.Error) -> StoreError:
         return StoreFullError(STORE_FULL)
     if isinstance(error, lmdb.TxnFullError):
         return StoreFullError("that is too much for one transaction; nothing was written")
-    damaged = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
-    if isinstance(error, damaged):
-        return StoreDamagedError(f"{error}; {RESTORE}")
+    damages = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
+    if isinstance(error, damages):
+        return damaged(f"{error}")
     return StoreError(f"the store failed: {error}")
 
 

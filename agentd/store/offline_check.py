@@ -27,7 +27,7 @@ from agentd_client.errors import StoreDamagedError, StoreError
 from .data_file import HEAD_BYTES, Meta, check_header, check_not_older, newest_meta, structural_problems
 from .entries import HEADER, EntryPath, KeyPath, ReadOnlyKeys, decode_key, key_range, readable, unseal
 from .environment import DATA_NAME, ENGINE, scan
-from .errors import RESTORE, lmdb_errors_translated
+from .errors import damaged, lmdb_errors_translated
 
 MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Of memory, for some half a million sessions; copying them takes a few hundred milliseconds at most."""
@@ -157,7 +157,7 @@ def snapshot(data_file: Path) -> Iterator[tuple[Meta, str | None]]:
     live = os.open(data_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(live).st_mode):
-            raise StoreDamagedError(f"{data_file} is not a regular file; {RESTORE}")
+            raise damaged(f"{data_file} is not a regular file")
         copy = os.memfd_create("agentd-snapshot", os.MFD_CLOEXEC)
         try:
             meta = _copy_commit(live, copy, data_file)

@@ -22,7 +22,7 @@ from agentd_client.errors import AgentdError, DBNotRunningError, StoreDamagedErr
 from .committer import Committer, Operation
 from .entries import HEADER, KeyRing, parent_count_key, readable, seal, seal_count, unseal_count
 from .environment import Batch, Environment
-from .errors import RESTORE, STORE_FULL, MapFull, lmdb_errors_translated, store_error
+from .errors import STORE_FULL, MapFull, damaged, lmdb_errors_translated, store_error
 from .view import WriteView
 
 MAX_BATCH_OPERATIONS = 256
@@ -36,6 +36,10 @@ _revisions = itertools.count()
 
 class _CountsError(Exception):
     """A count is damaged: only operations that change it are refused."""
+
+    def __init__(self, damage: StoreDamagedError) -> None:
+        super().__init__()
+        self.damage = damage
 
 
 class Writer:
@@ -180,7 +184,7 @@ class Writer:
                 if before is None:
                     before = self._stored_count(batch, key)
                 if before + change < 0:
-                    raise _CountsError(f"{readable(key)} is lower than what was removed; {RESTORE}")
+                    raise _CountsError(damaged(f"{readable(key)} is lower than what was removed"))
                 counts[key] = before + change
         # A count may always use the reserve, or an operation that may could still fail.
         batch.apply(
@@ -195,7 +199,7 @@ class Writer:
         try:
             return unseal_count(self._key_ring, key, sealed)
         except StoreDamagedError as error:
-            raise _CountsError(error.sentence) from error
+            raise _CountsError(error) from error
 
     def _commit(self, batch: Batch, then: Callable[[BaseException | None], None]) -> None:
         """Hand a batch over. Readers see the previous commit until `then` is called.
@@ -239,9 +243,7 @@ class Writer:
                 # only those that change it.
                 self._alone.extendleft(reversed(operations))
             else:
-                self._fail(
-                    operations, StoreDamagedError(str(error)) if isinstance(error, _CountsError) else error
-                )
+                self._fail(operations, error.damage if isinstance(error, _CountsError) else error)
             self._proceed_later()
             return
         # Fatal, because nothing after it can be trusted: LMDB itself goes on after a failed sync as if the
