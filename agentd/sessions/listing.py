@@ -36,6 +36,9 @@ SLICE_SECONDS = 0.001
 """How long a scan may hold the event loop. It is a time and not a number of records, because one record takes
 from ten to two hundred microseconds, depending on its ancestors and on the label pattern."""
 
+STEP_RECORDS = 64
+"""Records examined before those that match are deleted in one write."""
+
 _MAX_CURSOR_CHARACTERS = 128
 _MAX_SECONDS = 2**63  # neither infinite nor beyond the range of a float
 
@@ -61,6 +64,28 @@ class Slices:
         await checkpoint()
         self._until = self._clock() + SLICE_SECONDS
         return True
+
+
+async def find_matching(
+    db: DB,
+    folder: tuple[str, ...],
+    matches: Callable[[SessionPath, bytes], bool],
+    after: tuple[bytes, ...] | None,
+) -> tuple[list[SessionPath], tuple[bytes, ...] | None]:
+    """One step of a search for sessions: those found, and after what the next step goes on; None at the end.
+
+    Between two steps the caller may delete what was found.
+    """
+    await checkpoint()
+    slices = Slices()
+    found = db.iterate(folder, after=after, limit=STEP_RECORDS)
+    matching: list[SessionPath] = []
+    for stored_path, stored in found:
+        path = session_path(stored_path[1].decode(), stored_path[2].decode())
+        if matches(path, stored):
+            matching.append(path)
+        await slices.pause_if_over()
+    return matching, found[-1][0] if len(found) == STEP_RECORDS else None
 
 
 class LabelPattern:

@@ -6,13 +6,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import trio
-
 from agentd_client.errors import AgentdError, InvalidParamsError, StoreFullError
 from agentd_client.protocol.methods import token_text
 from agentd_client.protocol.results import KEY_RESET, REVOKED, PeerIdentity, Verification
 
-from .listing import Selection, Slices, state_of
+from .listing import Selection, find_matching, state_of
 from .records import (
     KeyRecord,
     Readable,
@@ -22,21 +20,18 @@ from .records import (
     bound_path,
     find_path,
     read_session,
-    session_path,
     sessions_of_key,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from ..store import Entry, Transaction, View
+    from ..store import Transaction, View
     from .manager_lifecycle import Context
 
 T = TypeVar("T")
 
 MAX_ID_CHARACTERS = 64
-STEP_RECORDS = 64
-"""Records examined, in slices, before the matching ones are deleted in one write."""
 
 
 class Revoker:
@@ -102,32 +97,23 @@ class Revoker:
         In steps, each durable by itself. A session opened during this may stay.
         """
         ended = 0
+
+        def matches(path: SessionPath, stored: bytes) -> bool:
+            record = SessionRecord.decode(stored)
+            return selection.matches(record, state_of(self._verifier, path, record, self._clock.read()))
+
         for key_id in accepted_key_ids(self._db, self._clock.read()):
-            after: SessionPath | None = None
+            after = None
             while True:
-                await trio.lowlevel.checkpoint()  # even if none matches
-                found = self._db.iterate(sessions_of_key(key_id), after=after, limit=STEP_RECORDS)
-                paths = await self._matching(selection, key_id, found)
+                paths, after = await find_matching(self._db, sessions_of_key(key_id), matches, after)
                 if paths:
                     records = await self._write(REVOKED, by, partial(self._delete_all, paths, by))
                     for record in records:
                         self._journal.publish(REVOKED, record, by=by)
                     ended += len(records)
-                if len(found) < STEP_RECORDS:
+                if after is None:
                     break
-                after = session_path(key_id, found[-1][0][2].decode())
         return ended
-
-    async def _matching(self, selection: Selection, key_id: str, found: Iterable[Entry]) -> list[SessionPath]:
-        slices = Slices()
-        matching: list[SessionPath] = []
-        for stored_path, stored in found:
-            path = session_path(key_id, stored_path[2].decode())
-            record = SessionRecord.decode(stored)
-            if selection.matches(record, state_of(self._verifier, path, record, self._clock.read())):
-                matching.append(path)
-            await slices.pause_if_over()
-        return matching
 
     async def reset_key(self, grace_seconds: int, by: PeerIdentity | None) -> KeyRecord:
         """Replace the session key. This writes one record, however many sessions there are."""

@@ -6,7 +6,7 @@ swept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import trio
 
 from agentd_client.protocol.results import SESSION_EXPIRED
 
-from .listing import Slices
+from .listing import find_matching
 from .records import (
     SESSIONS_PATH,
     Readable,
@@ -28,11 +28,8 @@ from .records import (
 from .rules import has_expired, is_in_grace
 
 if TYPE_CHECKING:
-    from ..store import Entry, View
+    from ..store import View
     from .manager_lifecycle import Context
-
-STEP_RECORDS = 64
-"""Records examined, in slices, before those that have ended are deleted in one write."""
 
 _SCATTERED_RECORDS = 16
 """Records deleted in one write wherever they are stored: each may change pages of its own, and a full store
@@ -77,30 +74,17 @@ class Sweeper:
     async def _sweep(self) -> int:
         await self._end_grace()
         swept = await self.delete_known_expired()
-        after: tuple[bytes, ...] | None = None
+        key_ids = accepted_key_ids(self._db, self._clock.read())
+        has_ended, after = partial(self._has_ended, self._db, key_ids), None
         while True:
-            await trio.lowlevel.checkpoint()
-            found = self._db.iterate(SESSIONS_PATH, after=after, limit=STEP_RECORDS)
-            ended = await self._ended(found)
+            ended, after = await find_matching(self._db, SESSIONS_PATH, has_ended, after)
             if ended:
                 deleted, expired = await self._db.write(partial(self._delete_ended, paths=ended))
                 swept += deleted
                 for record in expired:
                     self._journal.publish(SESSION_EXPIRED, record)
-            if len(found) < STEP_RECORDS:
+            if after is None:
                 return swept
-            after = found[-1][0]
-
-    async def _ended(self, found: Iterable[Entry]) -> list[SessionPath]:
-        slices = Slices()
-        key_ids = accepted_key_ids(self._db, self._clock.read())
-        ended: list[SessionPath] = []
-        for stored_path, stored in found:
-            path = session_path(stored_path[1].decode(), stored_path[2].decode())
-            if self._has_ended(self._db, key_ids, path, stored):
-                ended.append(path)
-            await slices.pause_if_over()
-        return ended
 
     async def delete_known_expired(self) -> int:
         """Delete the sessions once found expired, so that they stay so after this process ends."""

@@ -117,9 +117,7 @@ async def test_a_cursor_under_a_deleted_key_is_the_end(manager, clock):
 
 
 async def test_revoking_by_condition_ends_only_what_matches(manager, clock, monkeypatch):
-    from agentd.sessions import revoker
-
-    monkeypatch.setattr(revoker, "STEP_RECORDS", 4)
+    monkeypatch.setattr(listing, "STEP_RECORDS", 4)
     ten = await opened(manager, clock, 10)
     other = await manager.open_session(600, "other")
     below = await manager.open_session(600, "below", parent=ten[4].token)
@@ -145,9 +143,7 @@ async def test_a_known_expired_session_is_listed_as_expired_when_the_clock_is_se
 
 
 async def test_other_tasks_run_while_many_records_are_examined(manager, clock, monkeypatch):
-    from agentd.sessions import revoker
-
-    monkeypatch.setattr(revoker, "STEP_RECORDS", 1)
+    monkeypatch.setattr(listing, "STEP_RECORDS", 1)
     await opened(manager, clock, 10)
     turns = 0
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agentd.sessions import sweeper
+from agentd.sessions import listing, sweeper
 from agentd.sessions.records import SESSIONS_PATH
 from agentd_client.errors import KeyUnavailableError, StoreFullError
 from agentd_client.lifecycle import State
 
 
 async def test_sweeping_deletes_what_has_ended_and_nothing_else(db, manager, clock, monkeypatch):
-    monkeypatch.setattr(sweeper, "STEP_RECORDS", 4)
+    monkeypatch.setattr(listing, "STEP_RECORDS", 4)
     of_old_key = [await manager.create_token() for _ in range(9)]
     await manager.reset_key()
     expiring = [await manager.create_token(5) for _ in range(9)]
