@@ -1,0 +1,49 @@
+"""The programs of docs/guarding.md, served and called as they stand there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from . import serving
+from .table import EXPECTED, statuses
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "guarding.md").read_text()
+PROGRAMS: dict[str, str] = dict(
+    re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", DOCUMENT, re.M | re.S)
+)
+
+SERVERS: dict[str, Callable[[Any], AbstractContextManager[str]]] = {
+    "ASGI": serving.asgi,
+    "Starlette": serving.asgi,
+    "FastAPI": serving.asgi,
+    "WSGI": serving.wsgi,
+    "Flask": serving.wsgi,
+}
+"""What serves the `app` of each program over HTTP; a program of another protocol has a test of its own."""
+
+
+def test_every_program_is_run():
+    assert PROGRAMS.keys() == SERVERS.keys()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_program_answers_as_every_guarded_server_does(agent, name):
+    program = ModuleType("program")  # a module: frameworks look up annotations in one
+    exec(compile(PROGRAMS[name], f"docs/guarding.md {name}", "exec"), program.__dict__)
+    with SERVERS[name](program.app) as url, httpx.Client() as http:
+
+        def request(token: str | None) -> int:
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            return http.get(url, headers=headers).status_code
+
+        assert statuses(agent, request) == EXPECTED
+        desk = agent.create_token(label="desk", scopes=["read"], audience=["notes"]).token
+        assert "desk" in http.get(url, headers={"Authorization": f"Bearer {desk}"}).text
