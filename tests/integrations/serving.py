@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import uvicorn
+from aiohttp import web
 
 
 @contextmanager
@@ -24,6 +26,30 @@ def asgi(application: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def aiohttp(application: web.Application) -> Iterator[str]:
+    """Serve an aiohttp application with its own server; the URL of its root."""
+    loop = asyncio.new_event_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def serve(done: asyncio.Event) -> None:
+            runner = web.AppRunner(application, access_log=None)
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            await done.wait()
+            await runner.cleanup()
+
+        done = asyncio.Event()
+        thread = threading.Thread(target=loop.run_until_complete, args=[serve(done)])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            loop.call_soon_threadsafe(done.set)
+            thread.join()
+            loop.close()
 
 
 class _Quiet(WSGIRequestHandler):

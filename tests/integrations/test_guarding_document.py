@@ -26,6 +26,7 @@ SERVERS: dict[str, Callable[[Any], AbstractContextManager[str]]] = {
     "FastAPI": serving.asgi,
     "WSGI": serving.wsgi,
     "Flask": serving.wsgi,
+    "aiohttp": serving.aiohttp,
 }
 """What serves the `app` of each program over HTTP; a program of another protocol has a test of its own."""
 
