@@ -12,9 +12,8 @@ from .dispatch import (
 )
 from .log import Traffic
 from .peer import Caller, Peer
-from .server import serve_connections
+from .server import report_startup_failure, serve_connections
 from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prepare_folder
-from .startup_failure import report_startup_failure
 
 __all__ = [
     "MAX_PATH_BYTES",

@@ -17,7 +17,7 @@ import trio
 from trio.lowlevel import ParkingLot, checkpoint, wait_readable
 
 from agentd_client.errors import AgentdError, InvalidMessageError
-from agentd_client.protocol.codec import Message, Notification, RefusedRequest, Request
+from agentd_client.protocol.codec import Decoder, Message, Notification, RefusedRequest, Response
 from agentd_client.protocol.limits import MAX_IN_FLIGHT, MESSAGE_SECONDS, READ_BYTES
 from agentd_client.protocol.results import Event
 
@@ -40,8 +40,6 @@ BUSY_READ_BYTES = 2 * 1024
 """One read of a connection that sends more than fits its slices. A read is decoded as a whole, which takes at
 most half a millisecond if it is filled with the smallest messages."""
 
-UNFINISHED_SENTENCE = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
-
 
 class Turns:
     """The time slices of all connections of one socket.
@@ -51,9 +49,7 @@ class Turns:
     process. So peers that send as fast as they can, on however many connections, take one slice of each turn
     together, which is what another peer's request waits for.
 
-    Args:
-        slice_seconds: how long a slice is.
-        clock: seconds that only go forward.
+    slice_seconds: how long a slice is. clock: seconds that only go forward.
     """
 
     def __init__(
@@ -69,29 +65,27 @@ class Turn:
 
     If it `is_busy`, call `take_place` first. Then `begin`, read `read_bytes`, handle them until `clock()`
     reaches `until`, then `leave` and `resume`. If it is busy then, call `end` once the read is handled. A
-    connection that is not busy and sends one request at a time needs none of this, which would slow down a
-    verification.
+    connection that sends one request at a time needs none of this.
     """
 
     def __init__(self, turns: Turns, process: Hashable) -> None:
+        self._turns = turns
         self.clock = turns.clock
         self.until = 0.0
         self.read_bytes = READ_BYTES
-        self._seconds = turns.slice_seconds
         self.is_busy = False
-        self._busy = turns.busy
         self._process = process
         self._has_place = False
 
     def begin(self) -> None:
         """Begin a slice."""
-        self.until = self.clock() + self._seconds
+        self.until = self.clock() + self._turns.slice_seconds
 
     def leave(self) -> None:
         """Let another connection go on."""
         if self._has_place:
             self._has_place = False
-            self._busy.give_back()
+            self._turns.busy.give_back()
 
     async def resume(self) -> None:
         """Wait for this connection's turn, and begin another slice for what was read."""
@@ -108,7 +102,7 @@ class Turn:
 
     async def take_place(self) -> None:
         """Wait until this is the busy connection that has a slice in this turn of the loop."""
-        await self._busy.take(self._process)
+        await self._turns.busy.take(self._process)
         self._has_place = True
         # A place that is free may have been used in this very turn of the loop.
         await checkpoint()
@@ -117,29 +111,27 @@ class Turn:
 class Connection:
     """Owns a connected, non-blocking socket from its construction on. It is served in two phases.
 
-    Without a task: the server calls `answer_nowait` whenever the socket is readable, and `close` at the end.
-    Most connections need no more. With a task: from the first time that `answer_nowait` returns False and it
-    is not over, the server runs `run` to the end, which goes on where `answer_nowait` stopped. That happens
-    when something takes waiting: a request, the rest of a message, or a peer that does not read its replies.
+    Without a task: the server calls `answer_nowait` whenever the socket is readable. Most connections need no
+    more. With a task: from the first time that `answer_nowait` returns False and it is not over, the server
+    runs `run` to the end, which goes on where `answer_nowait` stopped. That happens when something takes
+    waiting: a request, the rest of a message, or a peer that does not read its replies. In the end the server
+    calls `close`.
 
     Backpressure: nothing more is read while replies wait for the peer or `MAX_IN_FLIGHT` requests are under
     way. So a peer can make the agent hold one read, the replies to it, and, if it has subscribed, a bounded
     number of events.
+
+    is_over: only `close` is left to do. is_abandoned: it ends with requests unanswered.
     """
 
     def __init__(
-        self,
-        sock: socket.socket,
-        peer: Peer,
-        dispatch: Dispatch,
-        log: PeerLog,
-        loop_turns: Turns | None = None,
+        self, sock: socket.socket, peer: Peer, dispatch: Dispatch, log: PeerLog, turns: Turns
     ) -> None:
         self._sock = sock
         self.peer = peer
         self._dispatch = dispatch
         self._log = log
-        self._turn = Turn(loop_turns or Turns(), peer.process)
+        self._turn = Turn(turns, peer.process)
         self._decoder = RequestDecoder()
         self._in_flight: set[int] = set()
         # Where the reader waits until the peer has read its replies or a request has ended.
@@ -150,9 +142,7 @@ class Connection:
         # What the peer is told at the end, with the msgid that it is about.
         self._closing_error: tuple[int, AgentdError] | None = None
         self.is_over = False
-        """Whether only `close` is left to do."""
         self.is_abandoned = False
-        """Whether it ends with requests unanswered."""
         self._tasks: trio.Nursery | None = None
         # What the first phase leaves to the second: requests that take waiting, and messages not handled yet.
         self._unstarted: list[AnyRequest] = []
@@ -206,32 +196,34 @@ class Connection:
         return not (
             self._unhandled
             or self._unstarted
-            or self._decoder.has_partial_message
+            or self._decoder.unfinished is not None
             or self._closing_error is not None
             or self._outbox.needs_task
         )
 
     async def run(self) -> None:
         """Serve the peer until either side ends the connection and every request is answered."""
-        try:
-            # The nursery outlives the reading: requests under way are still answered after the peer's last
-            # byte or its first malformed one.
-            async with trio.open_nursery() as self._tasks:
-                if self.is_abandoned:
-                    self._tasks.cancel_scope.cancel()
-                self._outbox.start(self._tasks)
-                self._handling = False
-                for request in self._unstarted:
-                    self._tasks.start_soon(self._answer, request)
-                try:
-                    await self._read()
-                finally:
-                    self._turn.leave()
-                    self._outbox.end_events()
-                await self._notice_hang_up()
-                await self._send_closing_error()
-        finally:
-            self.close()
+        # The nursery outlives the reading: requests under way are still answered after the peer's last
+        # byte or its first malformed one.
+        async with trio.open_nursery() as self._tasks:
+            if self.is_abandoned:
+                self._tasks.cancel_scope.cancel()
+            self._outbox.start(self._tasks)
+            self._handling = False
+            for request in self._unstarted:
+                self._tasks.start_soon(self._answer, request)
+            try:
+                await self._read()
+            finally:
+                self._turn.leave()
+                self._outbox.end_events()
+            await self._notice_hang_up()
+            if self._closing_error is not None:
+                # After every answer that the peer waits for: otherwise this error, with the msgid 0 or one
+                # in use, could be taken for the answer to a request that is still carried out.
+                while self._in_flight:
+                    await self._held.park()
+                self._outbox.send(self._dispatch.closing_error(*self._closing_error))
 
     def fileno(self) -> int:
         """The socket's descriptor, to wait until it is readable."""
@@ -261,8 +253,8 @@ class Connection:
         decoder, sock, outbox, turn = self._decoder, self._sock, self._outbox, self._turn
         in_flight = self._in_flight
         while await self._handle():
-            if decoder.has_partial_message:
-                if not await self._wait_for_the_rest():
+            if (unfinished := decoder.unfinished) is not None:
+                if not await self._wait_for_the_rest(unfinished):
                     return
             else:
                 await wait_readable(sock)
@@ -300,8 +292,6 @@ class Connection:
         A peer that has only shut down its sending still reads answers. The kernel distinguishes the two, but
         does not report when one becomes the other, so this polls.
         """
-        if not self._in_flight:
-            return
         poll = select.poll()
         poll.register(self._sock, 0)  # POLLHUP is always reported: neither side sends any more
         while self._in_flight:
@@ -311,14 +301,15 @@ class Connection:
             with trio.move_on_after(HANG_UP_SECONDS):
                 await self._held.park()
 
-    async def _wait_for_the_rest(self) -> bool:
+    async def _wait_for_the_rest(self, unfinished: Decoder) -> bool:
         """Wait for more of an unfinished message; False if none came in time."""
         if self._unfinished_until == math.inf:
             self._unfinished_until = trio.current_time() + MESSAGE_SECONDS
         with trio.move_on_at(self._unfinished_until) as waiting:
             await wait_readable(self._sock)
         if waiting.cancelled_caught:
-            self._cut_off(Reason.UNFINISHED, UNFINISHED_SENTENCE, self._decoder.msgid_of_rest)
+            why = f"a message that was not finished within {MESSAGE_SECONDS:g} s"
+            self._cut_off(Reason.UNFINISHED, why, unfinished.msgid_of_rest)
             return False
         began = trio.current_time()
         await self._hold()
@@ -335,7 +326,7 @@ class Connection:
 
     async def _handle(self) -> bool:
         """Answer or start every request that was read; False if the connection ends with that."""
-        decoder, turn = self._decoder, self._turn
+        turn = self._turn
         while self._unhandled:
             self._unhandled = self._answer_each(self._unhandled)
             if self._unhandled:
@@ -352,8 +343,9 @@ class Connection:
                 self._handling = False
         if self._closing_error is not None:
             return False
-        if decoder.has_partial_message and decoder.failure is not None:
-            self._cut_off(Reason.MALFORMED, decoder.failure.sentence, decoder.msgid_of_rest)
+        unfinished = self._decoder.unfinished
+        if unfinished is not None and unfinished.failure is not None:
+            self._cut_off(Reason.MALFORMED, unfinished.failure.sentence, unfinished.msgid_of_rest)
             return False
         if turn.is_busy:
             turn.end(self._received)
@@ -377,49 +369,31 @@ class Connection:
                 replies.clear()
                 if is_over or at >= MAX_IN_FLIGHT or self._outbox.lost or self._must_hold():
                     return messages[at:]
-            if type(message) is PlainRequest or type(message) is Request:
-                if message.msgid in in_flight:
-                    self._cut_off_for_msgid(message.msgid)
-                    break
-                reply = dispatch.answer(message, caller)
-                if reply is not None:
-                    replies.append(reply)
-                else:
-                    in_flight.add(message.msgid)
-                    if self._tasks is not None:
-                        self._tasks.start_soon(self._answer, message)
-                    else:
-                        self._unstarted.append(message)
-            elif type(message) is RefusedRequest:
-                if message.msgid in in_flight:
-                    self._cut_off_for_msgid(message.msgid)
-                    break
-                replies.append(dispatch.answer_refused(message.msgid, message.error))
-            elif type(message) is not Notification:
+            if isinstance(message, Notification):
+                continue  # by the specification it has no answer, and no method has an effect without one
+            if isinstance(message, Response):
                 self._cut_off(Reason.UNEXPECTED, "a response to no request")
                 break
-            # By the specification a notification has no answer, and no method has an effect without one.
+            if message.msgid in in_flight:
+                why = "the msgid of a request that is not answered yet"
+                self._cut_off(Reason.MSGID_IN_USE, why, message.msgid)
+                break
+            if isinstance(message, RefusedRequest):
+                replies.append(dispatch.answer_refused(message.msgid, message.error))
+            elif (reply := dispatch.answer(message, caller)) is not None:
+                replies.append(reply)
+            else:
+                in_flight.add(message.msgid)
+                if self._tasks is not None:
+                    self._tasks.start_soon(self._answer, message)
+                else:
+                    self._unstarted.append(message)
         self._outbox.send(b"".join(replies))
         return ()
-
-    def _cut_off_for_msgid(self, msgid: int) -> None:
-        self._cut_off(Reason.MSGID_IN_USE, "the msgid of a request that is not answered yet", msgid)
 
     def _cut_off(self, reason: Reason, why: str, msgid: int | None = None) -> None:
         self._log.write(reason, self.peer, why if reason is Reason.MALFORMED else "")
         self._closing_error = (msgid or 0, InvalidMessageError(f"{why}; the agent closes this connection"))
-
-    async def _send_closing_error(self) -> None:
-        """Tell the peer why the connection ends, after every answer that it waits for.
-
-        Otherwise an error with the msgid 0, or a second one for a msgid, could be taken for the answer to a
-        request that is still carried out. The peer has the usual time to read it.
-        """
-        if self._closing_error is None:
-            return
-        while self._in_flight:
-            await self._held.park()
-        self._outbox.send(self._dispatch.closing_error(*self._closing_error))
 
     async def _answer(self, request: AnyRequest) -> None:
         try:

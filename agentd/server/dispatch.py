@@ -11,8 +11,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
@@ -21,7 +20,6 @@ from agentd_client.errors import (
     AgentdError,
     AgentInternalError,
     InvalidParamsError,
-    ProtocolError,
     UnknownMethodError,
 )
 from agentd_client.protocol.codec import Decoder, Encoder, Message, Request, type_name, whole_messages
@@ -75,26 +73,16 @@ class RequestDecoder:
     The `Decoder` is created on first use: most connections never need it, and its buffer is larger than the
     rest of a connection.
 
-    has_partial_message: a message is unfinished or malformed.
+    unfinished: the `Decoder`, while it holds an unfinished or malformed message.
     """
 
     def __init__(self) -> None:
         self._decoder: Decoder | None = None
-        self.has_partial_message = False
-
-    @property
-    def failure(self) -> ProtocolError | None:
-        """See `Decoder`."""
-        return None if self._decoder is None else self._decoder.failure
-
-    @property
-    def msgid_of_rest(self) -> int | None:
-        """See `Decoder`."""
-        return None if self._decoder is None else self._decoder.msgid_of_rest
+        self.unfinished: Decoder | None = None
 
     def receive(self, data: bytes) -> Sequence[Message | PlainRequest]:
         """Take one read; returns the messages that it completes."""
-        if self.has_partial_message:
+        if self.unfinished is not None:
             return self._receive_any(data)
         try:
             request = _decode(data)
@@ -119,7 +107,7 @@ class RequestDecoder:
         if self._decoder is None:
             self._decoder = Decoder()
         messages = self._decoder.receive(data)
-        self.has_partial_message = self._decoder.has_partial_message
+        self.unfinished = self._decoder if self._decoder.has_partial_message else None
         return messages
 
 
@@ -130,14 +118,19 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     that it converts text to (date, time, UUID, Decimal).
     """
 
+    dec_hook: ClassVar[Any] = None
+
 
 class ParamsWithSecrets(Params, frozen=True):
-    """The base of parameters with a `TokenText` or `PassphraseBytes`."""
+    """The base of parameters with a `TokenText` or `PassphraseBytes`.
+
+    Only these have a hook: it costs half a microsecond, and a verification needs none.
+    """
+
+    dec_hook = staticmethod(lambda kind, given: kind(given))
 
 
 P = TypeVar("P", bound=Params)
-
-_convert_with_secrets = partial(msgspec.convert, dec_hook=lambda kind, given: kind(given))
 
 
 class TokenText:
@@ -209,21 +202,7 @@ class FairQueue:
         """Take a place, for `give_back` later; wait if none is free. If cancelled, it has taken none."""
         if self.taken < self._places:
             self.taken += 1
-        else:
-            await self._wait(process)
-
-    def give_back(self) -> None:
-        """Hand the place to the next in turn."""
-        if not self._waiting:
-            self.taken -= 1
             return
-        process = next(iter(self._waiting))
-        tasks = self._waiting.pop(process)
-        reschedule(tasks.popleft())
-        if tasks:
-            self._waiting[process] = tasks  # behind the others
-
-    async def _wait(self, process: Hashable) -> None:
         task = current_task()
         self._waiting.setdefault(process, deque()).append(task)
 
@@ -237,29 +216,29 @@ class FairQueue:
 
         await wait_task_rescheduled(leave)
 
+    def give_back(self) -> None:
+        """Hand the place to the next in turn."""
+        if not self._waiting:
+            self.taken -= 1
+            return
+        process = next(iter(self._waiting))
+        tasks = self._waiting.pop(process)
+        reschedule(tasks.popleft())
+        if tasks:
+            self._waiting[process] = tasks  # behind the others
+
 
 Result = tuple[Any, ...]
 """One of the named tuples of `agentd_client.protocol.results`."""
 
 
-class _Entry:
-    """One method. Slots, because every request reads several of them."""
+class _Entry(msgspec.Struct, frozen=True):
+    """One method. `async_handler` answers if there is no `handler` or that returns None."""
 
-    __slots__ = ("async_handler", "convert", "handler", "params", "queue")
-
-    def __init__(
-        self,
-        params: type[Params],
-        handler: Callable[[Any, Caller], Result | None] | None,
-        async_handler: Callable[[Any, Caller], Awaitable[Result]] | None,
-        queue: FairQueue | None,
-    ) -> None:
-        self.params = params
-        # A hook costs half a microsecond, and a verification needs none.
-        self.convert = _convert_with_secrets if issubclass(params, ParamsWithSecrets) else msgspec.convert
-        self.handler = handler
-        self.async_handler = async_handler
-        self.queue = queue
+    params: type[Params]
+    handler: Callable[[Any, Caller], Result | None] | None
+    async_handler: Callable[[Any, Caller], Awaitable[Result]] | None
+    queue: FairQueue | None
 
     def read(self, request: AnyRequest) -> Any:
         """The parameters of a request."""
@@ -271,9 +250,13 @@ class _Entry:
         else:
             raise InvalidParamsError(f"{request.method}: params is an array that holds one map")
         try:
-            return self.convert(given, self.params)
+            return msgspec.convert(given, self.params, dec_hook=self.params.dec_hook)
         except msgspec.ValidationError as error:
-            raise _params_error(request.method, given, self.params, error) from None
+            for name in given:
+                if name not in self.params.__struct_encode_fields__:
+                    raise InvalidParamsError(f"{request.method}: no parameter {_shown(name)}") from None
+            # It names the parameter and the types, never the value.
+            raise InvalidParamsError(f"{request.method}: {error}") from None
 
 
 class Dispatch:
@@ -389,15 +372,6 @@ class Dispatch:
                 error = unsendable
         self._logger.error("%s failed: %s", name, describe_failure(error))
         return self._encoder.error(msgid, error_to_wire(AgentInternalError()))
-
-
-def _params_error(
-    name: str, given: dict[str, Any], kind: type[Params], error: msgspec.ValidationError
-) -> InvalidParamsError:
-    for parameter in given:
-        if parameter not in kind.__struct_encode_fields__:
-            return InvalidParamsError(f"{name}: no parameter {_shown(parameter)}")
-    return InvalidParamsError(f"{name}: {error}")  # names the parameter and the types, never the value
 
 
 def _shown(name: str) -> str:

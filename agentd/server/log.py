@@ -6,42 +6,26 @@ import logging
 import traceback
 from enum import Enum
 
+import msgspec
+
 from agentd_client.protocol.results import Counters
 
 from .peer import Peer
 
 
-class Traffic:
+class Traffic(msgspec.Struct):
     """Counters since the start, for `getStatus`."""
 
-    __slots__ = (
-        "connections",
-        "connections_cut_off",
-        "connections_open",
-        "peers_refused",
-        "refusals",
-        "requests",
-    )
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.connections_open = 0
-        self.connections_cut_off = 0
-        self.peers_refused = 0
-        self.requests = 0
-        self.refusals = 0
+    connections: int = 0
+    connections_open: int = 0
+    connections_cut_off: int = 0
+    peers_refused: int = 0
+    requests: int = 0
+    refusals: int = 0
 
     def read(self, commits: int) -> Counters:
         """The counters together with the store's."""
-        return Counters(
-            connections=self.connections,
-            connections_open=self.connections_open,
-            connections_cut_off=self.connections_cut_off,
-            peers_refused=self.peers_refused,
-            requests=self.requests,
-            refusals=self.refusals,
-            commits=commits,
-        )
+        return Counters(**msgspec.structs.asdict(self), commits=commits)
 
 
 class Reason(Enum):

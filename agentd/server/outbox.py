@@ -191,25 +191,18 @@ class Outbox:
                     break
                 del self._backlog[:sent]
                 if not self._backlog:
-                    self._end_backlog()
-        if self._taking.cancelled_caught:
-            self._give_up()
-        self._is_writing = False
-        self._taking = trio.CancelScope(deadline=self._events_until)  # each serves once
-
-    def _end_backlog(self) -> None:
-        self.owes_replies = False
-        self._taking.deadline = self._events_until
-        self.last_active = next(_activity)
-        self._held.unpark_all()
-
-    def _give_up(self) -> None:
-        if self.owes_replies:
+                    self.owes_replies = False
+                    self._taking.deadline = self._events_until
+                    self.last_active = next(_activity)
+                    self._held.unpark_all()
+        if self._taking.cancelled_caught and self.owes_replies:
             self._log.write(Reason.NOT_TAKING, self._peer)
             self._lose()
-        else:
+        elif self._taking.cancelled_caught:
             # Only events. The rest of one stays in the backlog, because a reply may still follow it.
             self._subscription = None
+        self._is_writing = False
+        self._taking = trio.CancelScope(deadline=self._events_until)  # each serves once
 
     def _lose(self) -> None:
         """The peer reads no more: wake the reader, which ends. Work that has begun is still carried out."""

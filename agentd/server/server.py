@@ -1,4 +1,4 @@
-"""Accepting connections, serving those without a task, and the graceful stop."""
+"""Accepting connections, serving those without a task, the graceful stop, and answering for no agent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import time
 import trio
 from trio.lowlevel import wait_readable
 
+from agentd_client.errors import StartError
 from agentd_client.protocol.results import STOPPING, Event
 
-from .admission import ADMITTED, Admission, Decision, OpenConnections, owner_only
+from .admission import ADMITTED, Admission, Decision, OpenConnections, any_user, owner_only
 from .connection import Connection, Turns
-from .dispatch import Dispatch
+from .dispatch import AnyRequest, Dispatch
 from .log import PeerLog, Reason, describe_failure
-from .peer import peer_of
+from .peer import Caller, peer_of
 
 DRAIN_SECONDS = 5.0
 """For the requests under way when the agent stops. Service managers wait far longer before they kill."""
@@ -29,6 +30,10 @@ without a pause the loop would spin."""
 ACCEPT_BATCH = 1 / 16
 """Connections that are accepted before others have a turn, as a share of the limit. A full queue takes a few
 turns, and a client that connects without end takes a few milliseconds of each."""
+
+STARTUP_FAILURE_SECONDS = 1.0
+"""For all answers when the agent could not start. A client that connects later makes the service manager try
+another start."""
 
 ANSWER_BATCH = 64
 """Connections without a task that are served before others have a turn: about a millisecond's work."""
@@ -297,3 +302,65 @@ class _Server:
 
     def _log_accept_error(self, error: OSError) -> None:
         self.log.write(Reason.NOT_ACCEPTED, detail=error.strerror or type(error).__name__)
+
+
+class _StartupFailure(Dispatch):
+    """Answers every request with the reason why there is no agent."""
+
+    def __init__(self, sentence: str, logger: logging.Logger) -> None:
+        super().__init__(logger)
+        self._error = StartError(f"the agent could not start: {sentence}")
+
+    def answer(self, request: AnyRequest, caller: Caller) -> bytes:
+        return self._error_reply(request.msgid, request.method, self._error)
+
+
+async def report_startup_failure(
+    owners: socket.socket | None, verify: socket.socket | None, sentence: str, *, logger: logging.Logger
+) -> None:
+    """Answer every queued request with a `StartError`, and leave the listeners as they are.
+
+    For when a service manager holds them. Clients connect before there is an agent, and what they send waits
+    in the queue. If nobody answered it, the manager would start the agent again at once, for ever.
+
+    Nothing is carried out. A connection without a request is closed, which its client notices before it
+    can send one. Takes at most `STARTUP_FAILURE_SECONDS`.
+
+    Args:
+        owners: the owner's listening socket; its creator closes it. None if none was passed.
+        verify: the same for the verify socket. Its peers are not told why, which concerns the owner's files.
+        sentence: why the agent could not start, and what to do.
+        logger: for peers that were refused or cut off.
+    """
+    async with trio.open_nursery() as both:
+        if owners is not None:
+            both.start_soon(_answer_queued, owners, _StartupFailure(sentence, logger), owner_only(), logger)
+        if verify is not None:
+            failure = _StartupFailure("its owner is told why", logger)
+            both.start_soon(_answer_queued, verify, failure, any_user(), logger)
+
+
+async def _answer_queued(
+    listener: socket.socket, failure: Dispatch, admission: Admission, logger: logging.Logger
+) -> None:
+    stop = trio.Event()
+
+    async def serve() -> None:
+        await serve_connections(
+            listener,
+            failure,
+            logger=logger,
+            stop=stop,
+            admission=admission,
+            drain_seconds=STARTUP_FAILURE_SECONDS,
+            owns_listener=False,
+        )
+
+    queue = select.poll()
+    queue.register(listener, select.POLLIN)
+    with trio.move_on_after(STARTUP_FAILURE_SECONDS):
+        async with trio.open_nursery() as serving:
+            serving.start_soon(serve)
+            while queue.poll(0):
+                await trio.lowlevel.checkpoint()  # the accepting task takes them one by one
+            stop.set()

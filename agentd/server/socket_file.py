@@ -100,8 +100,11 @@ class SocketFile:
 
     def __exit__(self, *exc: object) -> None:
         assert self._lock is not None
+        listener, file = self._listener, self._file
+        self._listener = self._file = None
         try:
-            self._remove()
+            if listener is not None and self._is_ours:
+                _unlink_and_close(self.path, file, listener)
         finally:
             os.close(self._lock)  # and with it the lock
             self._lock = None
@@ -207,18 +210,16 @@ class SocketFile:
         if mode != PRIVATE_MODE:
             os.chmod(self.path, mode)
 
-    def _remove(self) -> None:
-        listener, file = self._listener, self._file
-        self._listener = self._file = None
-        if listener is not None and self._is_ours:
-            _unlink_and_close(self.path, file, listener)
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _failed(self.path, error, self._access) from error
+            where = f" ({error.filename})" if error.filename not in (None, self.path) else ""
+            raise SocketPathError(
+                f"no socket can be created at {self.path}: {error.strerror}{where}; "
+                f"set {self._access.setting} to another path"
+            ) from error
 
 
 async def keep_in_place(socket_file: SocketFile, logger: logging.Logger) -> None:
@@ -291,13 +292,6 @@ def _unlink_and_close(path: str, made: tuple[int, int] | None, listener: socket.
                 os.unlink(path)
     finally:
         listener.close()
-
-
-def _failed(path: str, error: OSError, access: Access) -> SocketPathError:
-    where = f" ({error.filename})" if error.filename not in (None, path) else ""
-    return SocketPathError(
-        f"no socket can be created at {path}: {error.strerror}{where}; set {access.setting} to another path"
-    )
 
 
 def _lock(path: str, setting: str) -> int:

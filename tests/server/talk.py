@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import msgpack
 import trio
@@ -328,6 +328,11 @@ def msgids(replies: list[list[object]]) -> list[object]:
     return [reply[0] for reply in replies]
 
 
+async def serve(connection: Connection) -> None:
+    with closing(connection):
+        await connection.run()
+
+
 @asynccontextmanager
 async def connected(
     sessions: FakeSessions,
@@ -346,7 +351,7 @@ async def connected(
     loop_turns = loop_turns or Turns(clock=lambda: 0.0)
     connection = Connection(theirs, peer_of(theirs), dispatch, log, loop_turns)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.run)
+        nursery.start_soon(serve, connection)
         with Talker(ours) as talker:
             yield talker, connection
     assert theirs.fileno() == -1

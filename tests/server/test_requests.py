@@ -112,10 +112,10 @@ def assert_same(pieces: list[bytes]) -> None:
     for piece in pieces:
         found, expected = ours.receive(piece), theirs.receive(piece)
         assert [told(message) for message in found] == [told(message) for message in expected]
-        assert repr(ours.failure) == repr(theirs.failure)
-        assert ours.has_partial_message == theirs.has_partial_message
-        if theirs.has_partial_message:
-            assert ours.msgid_of_rest == theirs.msgid_of_rest
+        assert (ours.unfinished is not None) == theirs.has_partial_message
+        if ours.unfinished is not None:
+            assert repr(ours.unfinished.failure) == repr(theirs.failure)
+            assert ours.unfinished.msgid_of_rest == theirs.msgid_of_rest
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
@@ -202,7 +202,7 @@ def test_of_a_read_that_ends_within_a_request_only_that_takes_other_decoding(mon
     receive = Decoder.receive
     monkeypatch.setattr(Decoder, "receive", lambda self, data: rest.append(data) or receive(self, data))
     assert len(decoder.receive(PLAIN * 5 + PLAIN[:9])) == 5
-    assert decoder.has_partial_message
+    assert decoder.unfinished is not None
     assert len(decoder.receive(PLAIN[9:])) == 1
     assert len(decoder.receive(PLAIN)) == 1
     assert rest == [PLAIN[:9], PLAIN[9:]]
@@ -212,7 +212,7 @@ def test_after_a_failure_nothing_more_is_decoded():
     decoder = RequestDecoder()
     assert decoder.receive(b"\xc1") == []
     assert decoder.receive(PLAIN) == []
-    assert decoder.failure is not None
+    assert decoder.unfinished.failure is not None
 
 
 def test_a_read_of_the_smallest_requests_is_counted_in_the_header_that_is_put_before_them():

@@ -7,7 +7,8 @@ import msgpack
 import pytest
 import trio
 
-from agentd.server import report_startup_failure, startup_failure
+from agentd.server import report_startup_failure
+from agentd.server.server import STARTUP_FAILURE_SECONDS
 from tests.server.talk import LOGGER, create, request, verify
 
 SENTENCE = "the store is cut short; restore it"
@@ -77,13 +78,13 @@ async def test_people_who_come_and_come_do_not_keep_it_for_ever(listener, path, 
                 with suppress(BlockingIOError):
                     clients.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
                     clients[-1].connect(path)
-            mock_clock.jump(startup_failure.ANSWER_SECONDS / 20)
+            mock_clock.jump(STARTUP_FAILURE_SECONDS / 20)
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come_and_come)
         await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
-        assert trio.current_time() <= 2 * startup_failure.ANSWER_SECONDS
+        assert trio.current_time() <= 2 * STARTUP_FAILURE_SECONDS
         nursery.cancel_scope.cancel()
     for client in clients:
         client.close()
