@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,6 @@ LANES = 1
 
 TARGET_SECONDS = 0.5
 USUAL_MEMORY_BYTES = 256 * MIB
-
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -68,8 +68,10 @@ class Cost(NamedTuple):
 
 def calibrated() -> Cost:
     """The cost that takes about `TARGET_SECONDS` on this machine, measured by one short run."""
-    memory_bytes = memory_for(_available_bytes())
-    return Cost(memory_bytes, passes_for(_seconds_per_pass(memory_bytes, time.perf_counter)))
+    memory_bytes, target = memory_for(_available_bytes()), bytearray(KEY_BYTES)
+    began = time.perf_counter()
+    argon2id_into(b"", bytes(SALT_BYTES), passes=MIN_PASSES, memory_bytes=memory_bytes, target=target)
+    return Cost(memory_bytes, passes_for((time.perf_counter() - began) / MIN_PASSES))
 
 
 def memory_for(available_bytes: int | None) -> int:
@@ -85,28 +87,13 @@ def passes_for(seconds_per_pass: float) -> int:
     return max(MIN_PASSES, min(MAX_PASSES, round(wanted)))
 
 
-def _seconds_per_pass(memory_bytes: int, clock: Callable[[], float]) -> float:
-    began = clock()
-    argon2id_into(
-        b"calibration",
-        bytes(SALT_BYTES),
-        passes=MIN_PASSES,
-        memory_bytes=memory_bytes,
-        target=bytearray(KEY_BYTES),
-    )
-    return (clock() - began) / MIN_PASSES
-
-
 def _available_bytes() -> int | None:
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:
         return None
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemAvailable":
-            return int(rest.split()[0]) * KIB
-    return None
+    found = re.search(r"^MemAvailable: +(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * KIB if found else None
 
 
 async def run_argon2(work: Callable[[*Arguments], None], *arguments: *Arguments) -> None:

@@ -206,7 +206,9 @@ class KeyRing(Component):
         try:
             with root as view:
                 load_root_key(self.path, passphrase, view, fresh=fresh, cost=self._cost, logger=self._log)
-                self._derive(view)
+                self._agent_id = agent_id_of(view)
+                for purpose in (STORE, SESSION):
+                    self._derived[purpose] = derived_key(self._memory, view, purpose)
         except BaseException:
             self._wipe()
             raise
@@ -218,11 +220,6 @@ class KeyRing(Component):
         self._derived.clear()
         self._memory.wipe()
         self._memory = SecretMemory()  # frees the old pages
-
-    def _derive(self, root: memoryview) -> None:
-        self._agent_id = agent_id_of(root)
-        for purpose in (STORE, SESSION):
-            self._derived[purpose] = derived_key(self._memory, root, purpose)
 
 
 class ReadOnlyKeys:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 HEADER = "k4.local-pw."
 _COST = struct.Struct(">QII")
 _TAG_BYTES = 32
-_DATA_BYTES = SALT_BYTES + _COST.size + NONCE_BYTES + KEY_BYTES + _TAG_BYTES
-TEXT_CHARACTERS = len(HEADER) + _DATA_BYTES // 3 * 4
+_DATA = struct.Struct(f">{SALT_BYTES}sQII{NONCE_BYTES}s{KEY_BYTES}s{_TAG_BYTES}s")
+TEXT_CHARACTERS = len(HEADER) + _DATA.size // 3 * 4
 """The length of every k4.local-pw; its data is a multiple of three bytes, so base64 needs no padding."""
 
 _FOR_ENCRYPTION, _FOR_AUTHENTICATION = 0xFF, 0xFE
@@ -77,24 +77,15 @@ def parse(text: str) -> Wrapped:
         data = b""
     if _encode(data) != body:
         raise PaserkError("it is not in canonical base64url")
-    salt, rest = data[:SALT_BYTES], data[SALT_BYTES:]
-    cost, rest = Cost(*_COST.unpack_from(rest)), rest[_COST.size :]
-    nonce, rest = rest[:NONCE_BYTES], rest[NONCE_BYTES:]
-    return Wrapped(salt, cost.check(), nonce, rest[:KEY_BYTES], rest[KEY_BYTES:])
+    salt, memory_bytes, passes, lanes, nonce, ciphertext, tag = _DATA.unpack(data)
+    return Wrapped(salt, Cost(memory_bytes, passes, lanes).check(), nonce, ciphertext, tag)
 
 
 def wrap(key: Buffer, passphrase: Buffer, *, salt: bytes, nonce: bytes, cost: Cost) -> str:
-    """Wrap a key of 32 bytes; as slow as the cost demands.
+    """Wrap a key of 32 bytes with 16 random bytes of salt and 24 of nonce; as slow as the cost demands.
 
-    Args:
-        key: 32 bytes.
-        passphrase: any bytes.
-        salt: 16 random bytes.
-        nonce: 24 random bytes.
-        cost: of Argon2id; CostError if it is out of bounds.
+    Raises CostError if the cost is out of bounds, ValueError for another length.
     """
-    if len(memoryview(key)) != KEY_BYTES or len(nonce) != NONCE_BYTES:
-        raise ValueError(f"a key has {KEY_BYTES} bytes, and the nonce {NONCE_BYTES}")
     cost.check()
     ciphertext = bytearray(KEY_BYTES)
     with _keys(passphrase, salt, cost) as (encryption_key, authentication_key):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Self
 
 from agentd_client.errors import PassphraseError
@@ -17,7 +16,7 @@ PassphraseText = str | bytes | bytearray
 
 
 class Passphrase:
-    """A copy of a passphrase; its creator wipes it.
+    """A copy of a passphrase; its creator wipes it, or leaves it as a context manager.
 
     Text is encoded as UTF-8. A line ending and a byte order mark are not part of it
     (`agentd_client.protocol.passphrases`); nothing else is stripped or normalised. The argument stays the
@@ -80,25 +79,22 @@ class Passphrase:
             wipe(self._buffer)
         self._buffer, self._size = memoryview(b""), 0  # a wiped passphrase keeps no page mapped
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.wipe()
+
     @classmethod
     def check_new(cls, given: PassphraseText) -> None:
         """Raise PassphraseError unless `given` can be set as a passphrase."""
-        passphrase = cls(given)
-        try:
+        with cls(given) as passphrase:
             passphrase.require_settable()
-        finally:
-            passphrase.wipe()
 
     @classmethod
-    @contextmanager
-    def copy_of(cls, given: PassphraseText | None) -> Iterator[Self | None]:
-        """A copy for the duration of a `with`, wiped at its end; None for None."""
-        passphrase = None if given is None else cls(given)
-        try:
-            yield passphrase
-        finally:
-            if passphrase is not None:
-                passphrase.wipe()
+    def copy_of(cls, given: PassphraseText | None) -> Self | nullcontext[None]:
+        """A copy for the duration of a `with`; None for None."""
+        return nullcontext() if given is None else cls(given)
 
     @property
     def _given(self) -> memoryview:

@@ -35,6 +35,8 @@ because honest peers wait for it too."""
 FORGOTTEN_AFTER_SECONDS = 600.0
 """When wrong attempts are forgotten."""
 
+_TOO_MANY = "too many passphrase attempts are waiting; try again later"
+
 
 def delay_seconds(wrong: int) -> float:
     """How long a peer waits after its last wrong attempt: 0, 1, 2, 4 … 30 s after 0, 1, 2, 3 … of them."""
@@ -59,14 +61,15 @@ class _Failures:
         self.count, self.last = self.count + 1, trio.current_time()
 
 
+_NEVER_WRONG = _Failures()
+
+
 class _Waiting:
     """A waiting attempt; `wake` is set when it may be its turn, and when it was evicted."""
 
-    def __init__(self, peer: Hashable, number: int, is_first: bool) -> None:
+    def __init__(self, peer: Hashable, is_first: bool) -> None:
         self.peer = peer
-        self.number = number
         self.is_first = is_first
-        self.is_evicted = False
         self.wake = trio.Event()
 
 
@@ -90,11 +93,9 @@ class PassphraseThrottle:
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []  # the oldest first
-        self._counts = Counter[Hashable]()  # of waiting attempts, by peer
         self._failures: OrderedDict[Hashable, _Failures] = OrderedDict()  # by peer, the longest ago first
         self._all = _Failures()
         self._seen: OrderedDict[Hashable, float] = OrderedDict()  # when peers last waited, the oldest first
-        self._number = 0
         self._is_busy = False
         self._last_peer: Hashable = None
         self._is_newest_next = True
@@ -150,18 +151,16 @@ class PassphraseThrottle:
 
     def _admit(self, peer: Hashable) -> _Waiting:
         self._forget_old()
-        counts = self._counts
+        counts = self._waiting_by_peer()
         if counts[peer] >= MAX_WAITING_OF_A_PEER:
-            raise self._too_many()
+            raise TooManyAttemptsError(_TOO_MANY)
         after_wrong = [each for each in counts if each in self._failures] if peer in self._failures else []
         if sum(counts[each] for each in after_wrong) >= MAX_WAITING_AFTER_WRONG:
             self._evict(after_wrong, peer)
         elif len(self._waiting) >= MAX_WAITING:
             self._evict(list(counts), peer)
-        self._number += 1
-        entry = _Waiting(peer, self._number, self._is_new(peer))
+        entry = _Waiting(peer, self._is_new(peer))
         self._waiting.append(entry)
-        counts[peer] += 1
         self._seen[peer] = trio.current_time()
         self._seen.move_to_end(peer)
         if len(self._seen) > MAX_SEEN_PEERS:
@@ -170,24 +169,20 @@ class PassphraseThrottle:
 
     def _evict(self, peers: list[Hashable], newcomer: Hashable) -> None:
         """Evict an attempt of one of `peers` for the newcomer, or refuse the newcomer."""
-        counts = self._counts
+        counts = self._waiting_by_peer()
         most = max(counts[each] for each in peers)
         if most > counts[newcomer] + 1:
             evicted = [entry for entry in self._waiting if counts[entry.peer] == most][-1]
         elif not self._is_new(newcomer):
-            raise self._too_many()
+            raise TooManyAttemptsError(_TOO_MANY)
         else:
             after_wrong = [entry for entry in self._waiting if entry.peer in self._failures]
             evicted = after_wrong[-1] if after_wrong else self._waiting[len(self._waiting) // 2]
-        evicted.is_evicted = True
-        self._leave(evicted)
+        self._waiting.remove(evicted)
         evicted.wake.set()
 
-    def _leave(self, entry: _Waiting) -> None:
-        self._waiting.remove(entry)
-        self._counts[entry.peer] -= 1
-        if not self._counts[entry.peer]:
-            del self._counts[entry.peer]
+    def _waiting_by_peer(self) -> Counter[Hashable]:
+        return Counter(entry.peer for entry in self._waiting)
 
     def _is_new(self, peer: Hashable) -> bool:
         return peer not in self._seen and peer not in self._failures
@@ -204,8 +199,8 @@ class PassphraseThrottle:
     async def _turn(self, entry: _Waiting) -> None:
         try:
             while self._is_busy or self._next() is not entry:
-                if entry.is_evicted:
-                    raise self._too_many()
+                if entry not in self._waiting:  # evicted
+                    raise TooManyAttemptsError(_TOO_MANY)
                 ready_at = self._ready_at(entry.peer)
                 entry.wake = trio.Event()
                 # Once the pauses are over, only another attempt can make it this one's turn.
@@ -215,18 +210,20 @@ class PassphraseThrottle:
             self._is_newest_next = not self._is_newest_next
         finally:
             if entry in self._waiting:
-                self._leave(entry)
-            self._wake_next()
+                self._waiting.remove(entry)
+            if not self._is_busy and (following := self._next()):
+                following.wake.set()
 
     def _next(self) -> _Waiting | None:
         self._forget_old()
         now = trio.current_time()
-        ready = [entry for entry in self._waiting if self._ready_at(entry.peer) <= now]
+        in_turn = reversed(self._waiting) if self._is_newest_next else self._waiting
+        ready = [entry for entry in in_turn if self._ready_at(entry.peer) <= now]
         return min(ready, key=self._rank, default=None)
 
-    def _rank(self, entry: _Waiting) -> tuple[int, bool, bool, int]:
-        age = -entry.number if self._is_newest_next else entry.number
-        return self._wrong_of(entry.peer), not entry.is_first, entry.peer == self._last_peer, age
+    def _rank(self, entry: _Waiting) -> tuple[int, bool, bool]:
+        wrong = self._failures.get(entry.peer, _NEVER_WRONG).count
+        return wrong, not entry.is_first, entry.peer == self._last_peer
 
     def _was_wrong(self, peer: Hashable) -> None:
         self._wrong += 1
@@ -237,21 +234,6 @@ class PassphraseThrottle:
         if len(self._failures) > MAX_PEERS:
             self._failures.popitem(last=False)
 
-    def _wrong_of(self, peer: Hashable) -> int:
-        known = self._failures.get(peer)
-        return 0 if known is None else known.count
-
     def _ready_at(self, peer: Hashable) -> float:
-        after_all = self._all.last + pause_seconds(self._all.count)
-        known = self._failures.get(peer)
-        return after_all if known is None else max(after_all, known.last + delay_seconds(known.count))
-
-    def _wake_next(self) -> None:
-        """Wake the attempt whose turn it is, if there is one."""
-        following = None if self._is_busy else self._next()
-        if following is not None:
-            following.wake.set()
-
-    @staticmethod
-    def _too_many() -> TooManyAttemptsError:
-        return TooManyAttemptsError("too many passphrase attempts are waiting; try again later")
+        own = self._failures.get(peer, _NEVER_WRONG)
+        return max(self._all.last + pause_seconds(self._all.count), own.last + delay_seconds(own.count))
