@@ -198,6 +198,7 @@ def _admission(answer: Any) -> tuple[Verdict, SessionInfo | None]:
 HELLO = Method("hello", _result(Hello))
 GET_STATUS = Method("getStatus", _result(Status))
 CREATE_TOKEN = Method("createToken", _result(CreatedToken), repeatable=False)
+# One method on the wire; each caller reads as much of its answer as it asked for.
 VERIFY_TOKEN = Method("verifyToken", _result(Verification))
 IS_VALID = Method("verifyToken", lambda answer: from_wire(Verification, answer).valid)
 JUDGE_TOKEN = Method("verifyToken", _verdict)
