@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from agentd_client.errors import ConfigError
@@ -36,78 +37,55 @@ turns of the event loop to end, and ones that are accepted while the agent stops
 
 
 class OpenConnections:
-    """The connections of one socket: those that stay, by user and process, and evicted ones, oldest first.
+    """The connections of one socket.
+
+    of_processes: those that stay, by user and process. of_users: how many of them each user has.
+    staying: how many there are. leaving: evicted ones that still answer, the oldest first.
 
     The counts are kept up to date, because a client that connects without end has them read every time.
     """
 
     def __init__(self) -> None:
-        self._staying: dict[int, dict[Process, set[Connection]]] = {}
-        self._of_user: dict[int, int] = {}
-        self._leaving: dict[Connection, None] = {}
+        self.of_processes: dict[tuple[int, Process], set[Connection]] = {}
+        self.of_users: dict[int, int] = {}
         self.staying = 0
-        """How many stay."""
+        self.leaving: dict[Connection, None] = {}
 
     def __iter__(self) -> Iterator[Connection]:
-        staying = chain.from_iterable(chain.from_iterable(user.values()) for user in self._staying.values())
-        return chain(staying, self._leaving)
+        return chain(chain.from_iterable(self.of_processes.values()), self.leaving)
 
     def __len__(self) -> int:
-        return self.staying + len(self._leaving)
-
-    @property
-    def leaving(self) -> int:
-        """How many were evicted and still answer."""
-        return len(self._leaving)
-
-    @property
-    def oldest_leaving(self) -> Connection | None:
-        """The one that was evicted first and is not abandoned yet."""
-        return next((connection for connection in self._leaving if not connection.is_abandoned), None)
-
-    @property
-    def of_users(self) -> dict[int, int]:
-        """How many of each user stay."""
-        return self._of_user
-
-    def of_processes(self, users: list[int]) -> dict[tuple[int, Process], int]:
-        """How many of each process of these users stay."""
-        return {(uid, process): len(own) for uid in users for process, own in self._staying[uid].items()}
-
-    def of_process(self, user: int, process: Process) -> set[Connection]:
-        """Those of one process that stay."""
-        return self._staying[user][process]
+        return self.staying + len(self.leaving)
 
     def add(self, connection: Connection) -> None:
         """Count a new connection, which stays."""
-        peer = connection.peer
-        self._staying.setdefault(peer.uid, {}).setdefault(peer.process, set()).add(connection)
-        self._of_user[peer.uid] = self._of_user.get(peer.uid, 0) + 1
+        uid, process = connection.peer.uid, connection.peer.process
+        self.of_processes.setdefault((uid, process), set()).add(connection)
+        self.of_users[uid] = self.of_users.get(uid, 0) + 1
         self.staying += 1
 
     def leave(self, connection: Connection) -> None:
         """Count it as evicted."""
         if self._remove_staying(connection):
-            self._leaving[connection] = None
+            self.leaving[connection] = None
 
     def remove(self, connection: Connection) -> None:
         """Count it no longer: it has ended."""
         self._remove_staying(connection)
-        self._leaving.pop(connection, None)
+        self.leaving.pop(connection, None)
 
     def _remove_staying(self, connection: Connection) -> bool:
         uid, process = connection.peer.uid, connection.peer.process
-        user = self._staying.get(uid, {})
-        own = user.get(process, set())
+        own = self.of_processes.get((uid, process), set())
         if connection not in own:
             return False
         own.remove(connection)
-        self._of_user[uid] -= 1
-        self.staying -= 1
         if not own:
-            del user[process]
-        if not user:
-            del self._staying[uid], self._of_user[uid]
+            del self.of_processes[uid, process]
+        self.of_users[uid] -= 1
+        if not self.of_users[uid]:
+            del self.of_users[uid]
+        self.staying -= 1
         return True
 
 
@@ -157,23 +135,24 @@ class Admission(NamedTuple):
         if not (last := self.within_hard_limit(present)).is_admitted:
             return last
         if present.staying >= self.connections:
-            users = _largest(present.of_users, peer.uid)
+            users = {*_largest(present.of_users, peer.uid)}
             reached = f"the limit is {self.connections}"
         elif present.of_users.get(peer.uid, 0) >= self.connections_of_uid:
-            users = [peer.uid]
+            users = {peer.uid}
             reached = f"the limit of one user is {self.connections_of_uid}"
         else:
             return last
         newcomer = peer.uid, peer.process
-        processes = _largest(present.of_processes(users), newcomer)
-        candidates = [connection for process in processes for connection in present.of_process(*process)]
+        sizes = {process: len(own) for process, own in present.of_processes.items() if process[0] in users}
+        processes = _largest(sizes, newcomer)
+        candidates = [connection for process in processes for connection in present.of_processes[process]]
         idle = [connection for connection in candidates if connection.is_idle]
         if not idle and processes == [newcomer]:
             return Decision(False, reached=reached)
-        evicted = min(idle or candidates, key=_last_active)
+        evicted = min(idle or candidates, key=attrgetter("last_active"))
         abandoned = None
-        if present.leaving >= self.connections * EVICTION_SLACK:
-            abandoned = present.oldest_leaving
+        if len(present.leaving) >= self.connections * EVICTION_SLACK:
+            abandoned = next((one for one in present.leaving if not one.is_abandoned), None)
         return Decision(True, evicted, abandoned, reached)
 
     def within_hard_limit(self, present: OpenConnections) -> Decision:
@@ -202,10 +181,6 @@ def owner_only() -> Admission:
 def any_user() -> Admission:
     """Everyone whom the socket's folder, group and mode admit. No user can have all of the connections."""
     return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS)
-
-
-def _last_active(connection: Connection) -> int:
-    return connection.last_active
 
 
 def _largest(sizes: dict[Key, int], newcomer: Key) -> list[Key]:
