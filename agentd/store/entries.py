@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 from typing import NamedTuple, Protocol
 
 from agentd_client.errors import InvalidPathError
@@ -97,13 +98,13 @@ def _encode(path: KeyPath) -> bytes:
     parts = (path,) if isinstance(path, str) else path
     if len(parts) > MAX_PARTS:
         raise InvalidPathError(f"a path has at most {MAX_PARTS} parts, not {len(parts)}")
-    key = DATA + b"".join(_encode_part(number, part) for number, part in enumerate(parts, 1))
+    key = DATA + b"".join(map(_encode_part, parts, count(1)))
     if len(key) > MAX_KEY_BYTES:
         raise InvalidPathError(f"a path takes at most {MAX_KEY_BYTES} bytes once encoded, not {len(key)}")
     return key
 
 
-def _encode_part(number: int, part: object) -> bytes:
+def _encode_part(part: object, number: int) -> bytes:
     if isinstance(part, str):
         try:
             raw = part.encode()
@@ -225,9 +226,9 @@ def unseal(keys: ReadOnlyKeys, key: bytes, sealed: bytes) -> bytes:
         ) from None
 
 
-def seal_count(key_ring: KeyRing, key: bytes, count: int) -> bytes | None:
+def seal_count(key_ring: KeyRing, key: bytes, number: int) -> bytes | None:
     """The record of a count; 0 has none."""
-    return seal(key_ring, key, count.to_bytes(_COUNT_BYTES, "big")) if count else None
+    return seal(key_ring, key, number.to_bytes(_COUNT_BYTES, "big")) if number else None
 
 
 def unseal_count(keys: ReadOnlyKeys, key: bytes, sealed: bytes | None) -> int:

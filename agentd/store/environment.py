@@ -158,14 +158,7 @@ def _batch_error(error: lmdb.Error) -> Exception:
 
 
 class Environment:
-    """One open LMDB environment.
-
-    Args:
-        folder: holds a private data file that was verified.
-        map_bytes: the initial map; larger if the file is larger.
-        max_map_bytes: where growth stops.
-        is_new: the data file is empty, for LMDB to fill.
-        logger: says if the disk has no room for the initial map.
+    """One open LMDB environment, in a folder whose data file was verified, or is new: empty.
 
     Raises:
         StoreDamagedError: LMDB finds the data file damaged.

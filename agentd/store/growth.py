@@ -86,17 +86,12 @@ def reserve_for_existing(data_file: Path, map_bytes: int, logger: logging.Logger
 
 
 class Growth:
-    """Reserves disk space for larger maps.
-
-    Args:
-        data_file: to reserve blocks for.
-        max_map_bytes: where growth ends.
-    """
+    """Reserves disk space for larger maps, up to `max_map_bytes`."""
 
     def __init__(self, data_file: Path, max_map_bytes: int) -> None:
         self._data_file = data_file
         self._max_map_bytes = max_map_bytes
-        self._not_before: float | None = None
+        self._not_before = 0.0
 
     def take(self, map_bytes: int) -> int:
         """Reserve the blocks of a larger map, twice as large if possible; returns its size. May block.
@@ -110,7 +105,7 @@ class Growth:
             raise StoreFullError(f"the store has reached its limit of {self._max_map_bytes} bytes")
         step = self._affordable(step)
         now = monotonic()
-        if step <= 0 or (self._not_before is not None and now < self._not_before):
+        if step <= 0 or now < self._not_before:
             raise StoreFullError(f"{self._data_file}: no room to grow; free some disk space")
         target = map_bytes + step
         try:
@@ -118,7 +113,6 @@ class Growth:
         except StoreFullError:
             self._not_before = now + RETRY_SECONDS
             raise
-        self._not_before = None
         return target
 
     def _affordable(self, step: int) -> int:

@@ -267,22 +267,20 @@ class Writer:
 
     def _make_room(self, operations: list[Operation[Any]]) -> None:
         """Make freed pages usable; if that is done already, grow the map. The batch is then run again."""
-        if not self._is_recycled:
-            self._is_recycled = True
-            batch: Batch | None = None
-            try:
-                # LMDB reuses a freed page only in the second transaction after the one that freed it.
-                batch = self.environment.begin()
-                batch.rewrite(HEADER)
-                self._commit(batch, partial(self._recycled, operations))
-                return
-            except BaseException as error:
-                if batch is not None:
-                    batch.abort()
-                if not isinstance(error, MapFull):
-                    self._handle_failure(operations, error)
-                    return
-        self._committer.run(self.environment.prepare_growth, partial(self._grow, operations))
+        if self._is_recycled:
+            self._committer.run(self.environment.prepare_growth, partial(self._grow, operations))
+            return
+        self._is_recycled = True
+        batch: Batch | None = None
+        try:
+            # LMDB reuses a freed page only in the second transaction after the one that freed it.
+            batch = self.environment.begin()
+            batch.rewrite(HEADER)
+            self._commit(batch, partial(self._recycled, operations))
+        except BaseException as error:
+            if batch is not None:
+                batch.abort()
+            self._handle_failure(operations, error)
 
     def _recycled(self, operations: list[Operation[Any]], error: BaseException | None) -> None:
         if error is None or isinstance(error, (MapFull, StoreFullError)):

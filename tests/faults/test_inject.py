@@ -11,7 +11,7 @@ CASES = [
     ("new", Case("rename", "ENOSPC", 1), CLEAN_ERROR),
     ("new", Case("rename", "KILL", 1), KILLED),
     ("new", Case("fallocate", "ENOSPC", 1), CLEAN_ERROR),
-    ("existing", Case("openat", "EIO", 6), CLEAN_ERROR),
+    ("existing", Case("openat", "EIO", 5), CLEAN_ERROR),
     ("existing", Case("fallocate", "ENOSPC", 1), SERVED),
     *(
         ("existing", Case("pwrite64", fault, when), CLEAN_ERROR)
