@@ -9,10 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
 from . import serving
+from .calling_grpc import STATUSES, code
 from .table import EXPECTED, statuses
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "guarding.md").read_text()
@@ -31,14 +33,20 @@ SERVERS: dict[str, Callable[[Any], AbstractContextManager[str]]] = {
 """What serves the `app` of each program over HTTP; a program of another protocol has a test of its own."""
 
 
+def loaded(name: str) -> ModuleType:
+    """The program as a module: frameworks look up annotations in one."""
+    program = ModuleType("program")
+    exec(compile(PROGRAMS[name], f"docs/guarding.md {name}", "exec"), program.__dict__)
+    return program
+
+
 def test_every_program_is_run():
-    assert PROGRAMS.keys() == SERVERS.keys()
+    assert PROGRAMS.keys() == {*SERVERS, "gRPC"}
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_program_answers_as_every_guarded_server_does(agent, name):
-    program = ModuleType("program")  # a module: frameworks look up annotations in one
-    exec(compile(PROGRAMS[name], f"docs/guarding.md {name}", "exec"), program.__dict__)
+    program = loaded(name)
     with SERVERS[name](program.app) as url, httpx.Client() as http:
 
         def request(token: str | None) -> int:
@@ -48,3 +56,18 @@ def test_a_program_answers_as_every_guarded_server_does(agent, name):
         assert statuses(agent, request) == EXPECTED
         desk = agent.create_token(label="desk", scopes=["read"], audience=["notes"]).token
         assert "desk" in http.get(url, headers={"Authorization": f"Bearer {desk}"}).text
+
+
+def test_the_grpc_program_answers_as_every_guarded_server_does(agent, tmp_path):
+    server = loaded("gRPC").server
+    server.add_insecure_port(address := f"unix:{tmp_path}/grpc.sock")
+    server.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+
+            def request(token: str | None) -> int:
+                return STATUSES[code(channel, "/Notes/Read", token)]
+
+            assert statuses(agent, request) == EXPECTED
+    finally:
+        server.stop(None).wait()
