@@ -369,11 +369,12 @@ class Connection:
                 replies.clear()
                 if is_over or at >= MAX_IN_FLIGHT or self._outbox.lost or self._must_hold():
                     return messages[at:]
-            if isinstance(message, Notification):
-                continue  # by the specification it has no answer, and no method has an effect without one
-            if isinstance(message, Response):
-                self._cut_off(Reason.UNEXPECTED, "a response to no request")
-                break
+            if not isinstance(message, PlainRequest):  # usually it is
+                if isinstance(message, Notification):
+                    continue  # by the specification it has no answer, and no method has an effect without one
+                if isinstance(message, Response):
+                    self._cut_off(Reason.UNEXPECTED, "a response to no request")
+                    break
             if message.msgid in in_flight:
                 why = "the msgid of a request that is not answered yet"
                 self._cut_off(Reason.MSGID_IN_USE, why, message.msgid)

@@ -6,26 +6,25 @@ import logging
 import traceback
 from enum import Enum
 
-import msgspec
-
 from agentd_client.protocol.results import Counters
 
 from .peer import Peer
 
 
-class Traffic(msgspec.Struct):
+class Traffic:
     """Counters since the start, for `getStatus`."""
 
-    connections: int = 0
-    connections_open: int = 0
-    connections_cut_off: int = 0
-    peers_refused: int = 0
-    requests: int = 0
-    refusals: int = 0
+    def __init__(self) -> None:
+        self.connections = 0
+        self.connections_open = 0
+        self.connections_cut_off = 0
+        self.peers_refused = 0
+        self.requests = 0
+        self.refusals = 0
 
     def read(self, commits: int) -> Counters:
         """The counters together with the store's."""
-        return Counters(**msgspec.structs.asdict(self), commits=commits)
+        return Counters(**vars(self), commits=commits)
 
 
 class Reason(Enum):
