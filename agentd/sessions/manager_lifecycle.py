@@ -1,4 +1,4 @@
-"""The life of a session manager: its parts are built, started, stopped, and kept up by standing tasks."""
+"""The life of a session manager: its parts are built, started and stopped."""
 
 from __future__ import annotations
 
@@ -25,18 +25,14 @@ from .records import BOUND_PATH, KEY_PATH, SESSIONS_PATH
 from .renewer import Renewer
 from .revoker import Revoker
 from .rules import Lifetimes, checked_ttl
-from .sweeper import Sweeper
+from .upkeep import SWEEP_INTERVAL_SECONDS, Upkeep
 from .verifier import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from ..keys import KeyRing
     from ..store import DB
-
-SWEEP_INTERVAL_SECONDS = 600.0
-WRITE_INTERVAL_SECONDS = 60.0
-"""How often last uses and counted rejections, which are noted in memory, are written."""
 
 STOP_WRITE_SECONDS = 2.0  # the most that a stop waits for its last writes
 
@@ -92,8 +88,8 @@ class ManagerLifecycle(Component):
         context = Context(db, self._keys, self._verifier, self._journal, self._clock)
         self._revoker = Revoker(context)
         self._binder = Binder(context, self._revoker, self._log)
-        self._sweeper = Sweeper(context)
-        self._issuer = Issuer(context, self._binder, on_full=self._sweeper.want_room)
+        self._upkeep = Upkeep(context, self._binder, self._lifecycle, self._log)
+        self._issuer = Issuer(context, self._binder, on_full=self._upkeep.want_room)
         self._renewer = Renewer(context, self._lifetimes.limit)
 
     @classmethod
@@ -186,8 +182,8 @@ class ManagerLifecycle(Component):
                 try:
                     # These writes only save space and keep an expiry final; the key must not wait for them.
                     with trio.move_on_after(STOP_WRITE_SECONDS):
-                        await self._sweeper.delete_known_expired()
-                        await self._write_pending()
+                        await self._upkeep.delete_known_expired()
+                        await self._upkeep.write_pending()
                 except AgentdError as error:
                     self._log.warning("last uses and counted rejections were not written: %s", error)
                 finally:
@@ -238,37 +234,9 @@ class ManagerLifecycle(Component):
         It reports `started` once sessions can be bound.
         """
         self._lifecycle.require_home()
-        async with trio.open_nursery() as tasks:
-            await tasks.start(self._binder.run)
-            task_status.started()
-            tasks.start_soon(self._repeat, trio.sleep, WRITE_INTERVAL_SECONDS, self._write_pending)
-            tasks.start_soon(self._repeat, self._sweeper.until_due, sweep_interval_seconds, self._sweep)
+        await self._upkeep.run(sweep_interval_seconds, task_status)
 
     async def sweep(self) -> int:
         """Delete the records of all sessions that have ended, in small steps; returns how many."""
         self._lifecycle.require_running()
-        return await self._sweeper.sweep()
-
-    async def _sweep(self) -> None:
-        await self.sweep()
-        await self._binder.forget_ended()
-
-    async def _repeat(
-        self,
-        pause: Callable[[float], Awaitable[None]],
-        seconds: float,
-        task: Callable[[], Awaitable[None]],
-    ) -> None:
-        while True:
-            await pause(seconds)
-            if self._lifecycle.is_running:
-                try:
-                    await task()
-                except AgentdError as error:  # the store failed, or both were stopped during the task
-                    self._log.warning("sweeping or writing postponed: %s", error)
-
-    async def _write_pending(self) -> None:
-        await self._journal.rejected_tokens.flush()
-        await self._verifier.uses.write_last_uses()
-        await self._verifier.uses.drop_persisted_first_uses()
-        await self._journal.trim()
+        return await self._upkeep.sweep()

@@ -194,7 +194,7 @@ async def test_a_stop_that_fails_has_stopped(tmp_path: Path, monkeypatch: pytest
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(core.manager._sweeper, "delete_known_expired", fail)
+        patched.setattr(core.manager._upkeep, "delete_known_expired", fail)
         with pytest.raises(ZeroDivisionError):
             await core.manager.stop()
     assert core.manager.state is State.STOPPED

@@ -138,7 +138,7 @@ async def test_sweeping_removes_markers_and_watches(db, running, clock):
     for way in (revoked, ended_with_its_parent, expired):
         parent = await running.open_session()
         await way(running, clock, await opened(running, parent=parent.token), parent)
-    await running._sweep()
+    await running.sweep()
     assert list(db.iterate(BOUND_PATH)) == []
     assert watched() == 0
 

@@ -203,7 +203,7 @@ async def test_a_last_use_that_could_not_be_written_is_written_later(db, manager
     with monkeypatch.context() as patched:
         patched.setattr(db, "write", refuse)
         with pytest.raises(StoreFullError):
-            await manager._write_pending()
+            await manager._upkeep.write_pending()
     await manager.stop()
     await manager.start()
     assert manager.inspect(created.token).session.last_used_at == clock.wall

@@ -70,7 +70,7 @@ async def test_a_first_use_is_kept_in_memory_until_it_is_stored(db, manager, clo
         patched.setattr(db, "submit", lambda function: None)  # like a store that turns out to be full
         assert await manager.verify_token(refused.token)
     await manager.revoke_token(ended.token)
-    await manager._write_pending()
+    await manager._upkeep.write_pending()
     assert [path[2] for path, _ in manager._verifier.uses.pending_first_uses] == [refused.id]
     clock.advance(OVERLAP_SECONDS)
     assert not any([await manager.verify_token(each.token) for each in created])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agentd.sessions import listing, sweeper
+from agentd.sessions import listing, upkeep
 from agentd.sessions.records import SESSIONS_PATH
 from agentd_client.errors import KeyUnavailableError, StoreFullError
 from agentd_client.lifecycle import State
@@ -79,7 +79,7 @@ async def test_sweeping_takes_at_most_a_tenth_of_the_time(db, manager, autojump_
         await trio.sleep(3)
         return 0
 
-    monkeypatch.setattr(sweeper.Sweeper, "_sweep", sweep_slowly)
+    monkeypatch.setattr(upkeep.Upkeep, "_sweep", sweep_slowly)
     refuse_what_is_written(db, monkeypatch)
 
     async def ask():
@@ -97,13 +97,13 @@ async def test_sweeping_takes_at_most_a_tenth_of_the_time(db, manager, autojump_
 
 
 async def test_run_goes_on_when_a_sweep_fails(db, manager, clock, autojump_clock, monkeypatch, caplog):
-    async def fail():
+    async def fail(*args, **options):
         raise StoreFullError
 
     await manager.create_token(5)
     clock.advance(10)
     with monkeypatch.context() as patched:
-        patched.setattr(manager, "sweep", fail)
+        patched.setattr(db, "write", fail)
         with trio.move_on_after(90):
             await manager.run(sweep_interval_seconds=60)
     assert "sweeping or writing postponed" in caplog.text
@@ -140,7 +140,7 @@ async def test_a_session_opened_between_finding_and_deleting_stays(db, manager, 
     created += [entry for entry in iterate("sessions") if entry[0][1] == manager.key_id.encode()]
     monkeypatch.setattr(db, "iterate", look_while_others_write)
     with monkeypatch.context() as patched:
-        patched.setattr(sweeper, "accepted_key_ids", stale_then_true(sweeper.accepted_key_ids))
+        patched.setattr(upkeep, "accepted_key_ids", stale_then_true(upkeep.accepted_key_ids))
         await manager.sweep()
     assert await manager.verify_token(token), "the transaction that deletes checks again"
 

@@ -1,17 +1,18 @@
-"""Sweeping: deleting records that no longer prove anything, a few at a time.
+"""The standing tasks: write what is noted in memory, and delete records that no longer prove anything.
 
-This only frees space. A record that expired, or whose key was replaced, is rejected whether or not it was
+Sweeping only frees space. A record that expired, or whose key was replaced, is rejected whether or not it was
 swept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from agentd_client.errors import AgentdError
 from agentd_client.protocol.results import SESSION_EXPIRED
 
 from .listing import find_matching
@@ -28,8 +29,16 @@ from .records import (
 from .rules import has_expired, is_in_grace
 
 if TYPE_CHECKING:
+    import logging
+
+    from ..lifecycle import LoopLifecycle
     from ..store import View
+    from .binding import Binder
     from .manager_lifecycle import Context
+
+SWEEP_INTERVAL_SECONDS = 600.0
+WRITE_INTERVAL_SECONDS = 60.0
+"""How often last uses and counted rejections, which are noted in memory, are written."""
 
 _SCATTERED_RECORDS = 16
 """Records deleted in one write wherever they are stored: each may change pages of its own, and a full store
@@ -40,24 +49,58 @@ _REST_SHARE = 10
 """A store full of live sessions is swept in vain, so sweeping takes at most a tenth of the time."""
 
 
-class Sweeper:
-    """Deletes what has ended.
+class Upkeep:
+    """Keeps the store small and up to date.
 
-    It finds records first and deletes them in a later write. A reset or a new session may come in between, so
-    the transaction that deletes a record checks it again.
+    It finds records to delete first and deletes them in a later write. A reset or a new session may come in
+    between, so the transaction that deletes a record checks it again.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self, context: Context, binder: Binder, lifecycle: LoopLifecycle, logger: logging.Logger
+    ) -> None:
         self._db, self._keys, self._verifier, self._journal, self._clock = context
+        self._binder = binder
+        self._lifecycle = lifecycle
+        self._log = logger
         self._room_wanted = trio.Event()
         self._rest_seconds = 0.0
+
+    async def run(self, sweep_interval_seconds: float, task_status: trio.TaskStatus[None]) -> None:
+        """See `SessionManager.run`."""
+        async with trio.open_nursery() as tasks:
+            await tasks.start(self._binder.run)
+            task_status.started()
+            tasks.start_soon(self._repeat, trio.sleep, WRITE_INTERVAL_SECONDS, self.write_pending)
+            tasks.start_soon(self._repeat, self._until_due, sweep_interval_seconds, self.sweep)
+
+    async def _repeat(
+        self,
+        pause: Callable[[float], Awaitable[None]],
+        seconds: float,
+        task: Callable[[], Awaitable[object]],
+    ) -> None:
+        while True:
+            await pause(seconds)
+            if self._lifecycle.is_running:
+                try:
+                    await task()
+                except AgentdError as error:  # the store failed, or both were stopped during the task
+                    self._log.warning("sweeping or writing postponed: %s", error)
+
+    async def write_pending(self) -> None:
+        """Write last uses and counted rejections, and trim the audit log."""
+        await self._journal.rejected_tokens.flush()
+        await self._verifier.uses.write_last_uses()
+        await self._verifier.uses.drop_persisted_first_uses()
+        await self._journal.trim()
 
     def want_room(self) -> None:
         """There was no room for a new session; sweeping may make some."""
         self._room_wanted.set()
 
-    async def until_due(self, interval_seconds: float) -> None:
-        """Wait for the interval, or until room is wanted and the rest after the last sweep is over."""
+    async def _until_due(self, interval_seconds: float) -> None:
+        # Also due once room is wanted and the rest after the last sweep is over.
         with trio.move_on_after(interval_seconds):
             await trio.sleep(self._rest_seconds)
             await self._room_wanted.wait()
@@ -67,7 +110,9 @@ class Sweeper:
         """Examine every record once, in small steps; returns how many were deleted."""
         started = trio.current_time()
         try:
-            return await self._sweep()
+            swept = await self._sweep()
+            await self._binder.forget_ended()
+            return swept
         finally:
             self._rest_seconds = max(_REST_SECONDS, _REST_SHARE * (trio.current_time() - started))
 
