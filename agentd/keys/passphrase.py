@@ -70,9 +70,6 @@ class Passphrase:
         if problem is not None:
             raise PassphraseError(problem)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
     def wipe(self) -> None:
         """Zero it. What is left is an empty passphrase, which opens nothing."""
         if self._buffer:

@@ -193,6 +193,31 @@ async def test_an_attempt_whose_client_has_gone_is_dropped_unless_it_runs(autoju
             await queue.attempt(4, right, before)
 
 
+async def test_a_turn_that_comes_as_its_client_goes_is_passed_on(autojump_clock):
+    for _ in range(30):  # trio runs the tasks of one moment in any order
+        queue = PassphraseThrottle()
+        running, going = trio.Event(), trio.CancelScope()
+
+        async def end_as_the_next_client_goes(running=running, going=going) -> bool:
+            await running.wait()
+            going.cancel()
+            return True
+
+        async def go(queue=queue, going=going) -> None:
+            with suppress(TooManyAttemptsError):
+                await queue.attempt("going", right, going)
+
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(queue.attempt, "first", end_as_the_next_client_goes)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(go)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(queue.attempt, "staying", right)
+                await trio.testing.wait_all_tasks_blocked()
+                running.set()
+
+
 async def test_an_attempt_that_was_not_checked_does_not_count(autojump_clock):
     async def not_looked_at() -> bool:
         return False
