@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
 from agentd_client.errors import AgentdError, CannotBindError
 from agentd_client.protocol.reasons import PROCESS_ENDED
@@ -42,22 +43,16 @@ MAX_RETRY_SECONDS = 60.0
 _CANNOT_WATCH = "the agent cannot watch that process"
 
 
-class _Watched:
-    __slots__ = ("fd", "is_waited_for", "pid")
-
-    def __init__(self, fd: int, pid: int) -> None:
-        self.fd = fd
-        self.pid = pid
-        self.is_waited_for = False
+class _Watched(Struct, eq=False):
+    fd: int
+    pid: int
+    is_waited_for: bool = False
 
 
 class ProcessWatch:
     """Calls back once for every watched process that ends, by a file descriptor for each, pidfd_open(2).
 
     A key names a watched process, also in the log. For the event loop's thread only.
-
-    Args:
-        logger: for callbacks that failed.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -209,11 +204,7 @@ class Binder:
             self._is_running = False
 
     def bind(self, session_id: str, process: Process | None) -> Process:
-        """Watch the process of a session that is about to be opened.
-
-        Args:
-            session_id: of that session.
-            process: None if no process has the peer's pid.
+        """Watch the process of a session that is about to be opened; None if no process has the peer's pid.
 
         Raises:
             CannotBindError: it has ended, cannot be watched, or nothing would notice its end.

@@ -64,7 +64,7 @@ Subscriber = Callable[[Event], None]
 
 
 class Subscribers:
-    """The subscribers to events. They may outlive the manager that publishes.
+    """The subscribers to events, which may outlive the manager that publishes.
 
     They belong to the event loop of the manager that was started last, as long as that loop runs.
     """
@@ -170,12 +170,9 @@ class Journal:
 
     def missed(self, kind: str, by: PeerIdentity | None) -> None:
         """Log that an operation was carried out without its entry, because the store was full."""
-        self._log.error(
-            "missing from the audit log, because the store is full: %s by uid=%s pid=%s",
-            kind,
-            None if by is None else by.uid,
-            None if by is None else by.pid,
-        )
+        uid, pid = (None, None) if by is None else by[:2]
+        message = "missing from the audit log, because the store is full: %s by uid=%s pid=%s"
+        self._log.error(message, kind, uid, pid)
 
     def publish(
         self,
@@ -218,11 +215,7 @@ class Journal:
                     self._db.submit(delete, is_next=True)
 
     async def trim(self) -> int:
-        """Delete the oldest entries beyond the limits, in small steps; how many. One task at a time.
-
-        Raises:
-            StoreError: the store failed.
-        """
+        """Delete the oldest entries beyond the limits, in small steps; how many. One task at a time."""
         self._written = 0
         trimmed = 0
         for folder in self._most:
