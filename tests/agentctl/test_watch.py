@@ -174,7 +174,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_it_quietly(agent, watching):
 def test_its_imports_are_made_when_it_is_called():
     program = (
         "import sys; from agentd_client.cli.run import run; run(['verify'])\n"
-        "print([name for name in sys.modules if name.endswith(('.events', '.table', '.tree', '.handover'))])"
+        "print([name for name in sys.modules if name.endswith(('.events', '.table', '.listing', '.exec'))])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False

@@ -22,7 +22,10 @@ COMPLETE_VARIABLE = "_AGENTCTL_COMPLETE"
 
 
 class Entry(NamedTuple):
-    """A command's module in `commands/` and its first line of help, so that help imports no command."""
+    """A command's module in `commands/` and its first line of help, so that help imports no command.
+
+    The module's function is named after the command: `reset_key_command` for `reset-key`.
+    """
 
     module: str
     summary: str
@@ -41,7 +44,7 @@ COMMANDS = {
     "watch": Entry("watch", "Show events as they happen."),
     "audit": Entry("audit", "Show the audit log."),
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
-    "reset-key": Entry("reset_key", "Replace the session key, which ends every session."),
+    "reset-key": Entry("revoke", "Replace the session key, which ends every session."),
     "lock": Entry("lock", "Lock the agent, which wipes its keys."),
     "unlock": Entry("unlock", "Unlock the agent with its passphrase."),
     "passwd": Entry("passwd", "Set, change or remove the agent's passphrase."),
@@ -81,7 +84,8 @@ class AgentctlGroup(HelpfulGroup):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command: click.Command = import_module(f"{__package__}.commands.{entry.module}").command
+        module = import_module(f"{__package__}.commands.{entry.module}")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

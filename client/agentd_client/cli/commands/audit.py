@@ -10,12 +10,11 @@ import click
 from ...protocol.limits import MAX_PAGE_AUDIT
 from ...protocol.methods import to_wire
 from ...protocol.results import AuditEntry
+from ..listing import newest, short_ids
 from ..options import AgentctlCommand, Settings
 from ..output import colour, printable, show, tab_separated
-from ..paging import newest
 from ..parameters import moment
 from ..table import Column, table, terminal_width
-from ..tree import short_ids
 from ..wording import clock, day, process_name, what_and_why
 
 DEFAULT_LIMIT = 50
@@ -47,7 +46,7 @@ _COLUMNS = (
     help="Show at most so many, the newest.",
 )
 @click.pass_obj
-def command(settings: Settings, since: float | None, limit: int) -> None:
+def audit_command(settings: Settings, since: float | None, limit: int) -> None:
     """Show the audit log.
 
     It shows the newest entries, the oldest of them first. Refusals of one process are counted, not repeated:

@@ -17,7 +17,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completion", cls=AgentctlCommand)
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_obj
-def command(settings: Settings, shell: str | None) -> None:
+def completion_command(settings: Settings, shell: str | None) -> None:
     """Print the shell's completion script.
 
     The default is the shell in the variable SHELL. For bash, add this to ~/.bashrc:

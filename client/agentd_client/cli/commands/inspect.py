@@ -25,7 +25,9 @@ _NO_SUCH_ID = "no session has this id: it has ended, or never existed"
 @asked_audience
 @asked_scopes
 @click.pass_obj
-def command(settings: Settings, which: str | None, audience: str | None, scopes: tuple[str, ...]) -> None:
+def inspect_command(
+    settings: Settings, which: str | None, audience: str | None, scopes: tuple[str, ...]
+) -> None:
     """Show all that the agent knows about a token or session.
 
     It shows the session of the current token, with `-` that of the token on standard input, or with an ID,

@@ -11,12 +11,11 @@ import click
 from ...protocol.limits import MAX_PAGE_SESSIONS
 from ...protocol.methods import to_wire
 from ...protocol.results import PeerIdentity, SessionInfo
+from ..listing import as_tree, branches, newest, short_ids
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show, tab_separated
-from ..paging import newest
 from ..parameters import conditions
 from ..table import Column, table, terminal_width
-from ..tree import as_tree, branches, short_ids
 from ..wording import ago, brief_end, brief_moment, listed, process_name
 
 DEFAULT_LIMIT = 20
@@ -40,7 +39,7 @@ _WIDE_HEADINGS = (*_HEADINGS, "UNIT", "SCOPES", "AUDIENCE")
 )
 @click.option("--wide", is_flag=True, help="Show full ids and texts, however wide, and more columns.")
 @click.pass_obj
-def command(settings: Settings, /, limit: int, wide: bool, **chosen: Any) -> None:
+def list_command(settings: Settings, /, limit: int, wide: bool, **chosen: Any) -> None:
     """Show the sessions, newest first.
 
     Child sessions are shown below their parents, or marked if the parent is not shown. LEFT is how many more

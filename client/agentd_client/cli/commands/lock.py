@@ -15,7 +15,7 @@ disk a few seconds."""
 
 @click.command("lock", cls=AgentctlCommand)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def lock_command(settings: Settings) -> None:
     """Lock the agent, which wipes its keys.
 
     Sessions stay, and their tokens are valid again once the agent is unlocked; until then verifying them is

@@ -39,7 +39,7 @@ from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
 @given_audience
 @given_uses
 @click.pass_obj
-def command(
+def login_command(
     settings: Settings,
     label: str | None,
     ttl: int | str | None,

@@ -19,12 +19,11 @@ from ..wording import OTHER_AGENTS_SESSION
 @click.command("logout", cls=AgentctlCommand)
 @click.option("--all", "everything", is_flag=True, help="End every session, by replacing the session key.")
 @click.pass_obj
-def command(settings: Settings, everything: bool) -> None:
+def logout_command(settings: Settings, everything: bool) -> None:
     """End the session of the token file and remove the file.
 
     The file is removed in any case, even if it is refused. If no agent answers, the session stays open until
-    it
-    expires: that is a warning, or with --all an error, as nothing was ended. The session of a token in
+    it expires: that is a warning, or with --all an error, as nothing was ended. The session of a token in
     AGENTD_TOKEN or AGENTD_TOKEN_FD stays open; end it with `agentctl revoke`.
     """
     try:

@@ -30,7 +30,7 @@ _QUESTION = (
 @click.option("--remove", is_flag=True, help="Remove the passphrase.")
 @yes_option
 @click.pass_obj
-def command(
+def passwd_command(
     settings: Settings,
     passphrase_fd: int | None,
     passphrase_file: str | None,

@@ -14,7 +14,7 @@ from ..wording import ends
 
 @click.command("renew", cls=AgentctlCommand)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def renew_command(settings: Settings) -> None:
     """Extend the session, with a new token.
 
     The session's lifetime starts again, and the new token replaces the old one in the token file. The old

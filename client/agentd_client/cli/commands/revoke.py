@@ -1,4 +1,4 @@
-"""`agentctl revoke`: end one session, the caller's own or another, or all that match conditions."""
+"""`agentctl revoke` and `agentctl reset-key`: end one session, those that match conditions, or all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from ...durations import format_duration
 from ..confirmation import confirmed, yes_option
 from ..current_token import CurrentToken, require_token, stdin_or_id, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
-from ..parameters import conditions
+from ..parameters import conditions, seconds
 from ..report import warn
 
 
@@ -20,7 +21,7 @@ from ..report import warn
 @conditions
 @yes_option
 @click.pass_obj
-def command(settings: Settings, /, which: str | None, yes: bool, **given: Any) -> int:
+def revoke_command(settings: Settings, /, which: str | None, yes: bool, **given: Any) -> int:
     """End a session, or many; the token file stays.
 
     It ends the session of the current token, with `-` that of the token on standard input, or with an ID,
@@ -66,3 +67,36 @@ def _revoke_chosen(settings: Settings, chosen: dict[str, Any], yes: bool) -> int
     )
     show(settings, {"ended": ended}, human=lambda: [summary])
     return DONE if ended else NO
+
+
+@click.command("reset-key", cls=AgentctlCommand)
+@click.option(
+    "--grace",
+    callback=seconds,
+    metavar="10m",
+    help="How long existing tokens still verify, and do nothing else.  [default: not at all]",
+)
+@yes_option
+@click.pass_obj
+def reset_key_command(settings: Settings, grace: int | None, yes: bool) -> int:
+    """Replace the session key, which ends every session.
+
+    Every token that the agent has made becomes invalid, including this caller's own: at once, or after the
+    grace period. On a terminal it asks for confirmation; otherwise it needs --yes.
+    """
+    when = f" in {format_duration(grace)}" if grace else ""
+    if not yes and not confirmed(f"End every session of this agent{when}?"):
+        warn(settings, "nothing was changed")
+        return NO
+    with settings.connect() as agent:
+        key_id = agent.reset_key(grace)
+    effect = f"every session ends{when}" if grace else "every session was ended"
+    show(
+        settings,
+        {"keyId": key_id},
+        human=lambda: [
+            f"{effect}; the new session key is {printable(key_id)}",
+            "open a new session with `agentctl login`",
+        ],
+    )
+    return DONE

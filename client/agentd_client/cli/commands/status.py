@@ -35,7 +35,7 @@ UNKNOWN = Verification(False, AgentLockedError.code, None)
 
 @click.command("status", cls=AgentctlCommand)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def status_command(settings: Settings) -> None:
     """Show the agent and whether you are logged in.
 
     It exits with 0 if the agent answers, locked or not, logged in or not.

@@ -12,7 +12,7 @@ from ..output import is_terminal, show
 @click.command("token", cls=AgentctlCommand)
 @click.option("--show", "shown", is_flag=True, help="Also print it to a terminal.")
 @click.pass_obj
-def command(settings: Settings, shown: bool) -> None:
+def token_command(settings: Settings, shown: bool) -> None:
     """Print the current session token.
 
     In a pipe it prints the token and nothing else; on a terminal, where others may see it, only with --show.

@@ -14,7 +14,7 @@ from ..passphrase.options import at_most_one, passphrase_options
 @click.command("unlock", cls=AgentctlCommand)
 @passphrase_options
 @click.pass_obj
-def command(
+def unlock_command(
     settings: Settings,
     passphrase_fd: int | None,
     passphrase_file: str | None,

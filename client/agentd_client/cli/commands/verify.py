@@ -25,7 +25,7 @@ from ..wording import NOT_LOGGED_IN, verdict
     help="The user whose agent is at --socket.  [default: you]",
 )
 @click.pass_obj
-def command(
+def verify_command(
     settings: Settings,
     from_stdin: bool,
     audience: str | None,

@@ -50,7 +50,7 @@ _KIND_WIDTH = max(map(len, _COLOURS))
 
 @click.command("watch", cls=AgentctlCommand)
 @click.pass_obj
-def command(settings: Settings) -> int:
+def watch_command(settings: Settings) -> int:
     """Show events as they happen.
 
     Events are about sessions, locking and unlocking, and the passphrase. On a terminal each event is a line;
