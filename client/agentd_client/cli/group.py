@@ -40,6 +40,7 @@ COMMANDS = {
     "inspect": Entry("inspect", "Show all that the agent knows about a token or session."),
     "renew": Entry("renew", "Extend the session, with a new token."),
     "exec": Entry("exec", "Run a command with a session of its own."),
+    "http": Entry("http", "Check tokens over HTTP until SIGTERM or Ctrl-C."),
     "list": Entry("list", "Show the sessions, newest first."),
     "watch": Entry("watch", "Show events as they happen."),
     "audit": Entry("audit", "Show the audit log."),

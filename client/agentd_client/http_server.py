@@ -1,0 +1,201 @@
+"""What `agentctl http` runs: uvicorn with `http.Application`, on a Unix socket or on loopback only.
+
+It holds no key. Whoever can connect can have tokens checked and do nothing else, as at the verify socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .errors import ConfigError, SocketPathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .http import Application
+
+HEADER_SECONDS = 10.0
+"""For a client to send the head of a request; uvicorn itself waits for ever."""
+
+KEEP_ALIVE_SECONDS = 60
+"""A connection without a request stays open so long. nginx keeps its own for as long (keepalive_timeout)."""
+
+STOP_SECONDS = 5
+MOST_CONNECTIONS = 256
+MOST_HEADER_BYTES = 16 * 1024
+"""A token has at most 8 KiB."""
+
+
+def serve(application: Application, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, and answer the requests in progress."""
+    with _stop_signals_ignored():  # uvicorn raises the signal that stopped it again, at its end
+        _server(application).run([listener])
+
+
+def _server(application: Application) -> uvicorn.Server:
+    config = uvicorn.Config(
+        application,
+        loop="asyncio",
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+    )
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def listening(address: str, mode: int = 0o600) -> Iterator[socket.socket]:
+    """A listening socket, for ``unix:PATH``, ``HOST:PORT`` on loopback, or ``fd:N`` of a service manager.
+
+    Args:
+        address: where to listen.
+        mode: of a Unix socket's file.
+
+    Raises:
+        ConfigError: the address has another form, or others than this machine could reach it.
+        SocketPathError: nothing can listen there; says why.
+    """
+    kind, _, rest = address.partition(":")
+    match kind:
+        case "fd":
+            opened = _passed(rest)
+        case "unix":
+            opened = _unix_listener(rest, mode)
+        case _:
+            opened = _loopback_listener(address)
+    with opened as listener:
+        yield listener
+
+
+@contextmanager
+def _unix_listener(path: str, mode: int) -> Iterator[socket.socket]:
+    if not os.path.isabs(path):
+        raise ConfigError(f"unix:{path} does not name an absolute path")
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            _remove_stale(path)
+            before = os.umask(0o777 & ~mode)  # so that nobody can connect before a chmod(2)
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(before)
+            made = os.lstat(path)
+            listener.listen()
+        except OSError as error:
+            raise SocketPathError(f"cannot listen at {path}: {error.strerror or error}") from None
+        try:
+            yield listener
+        finally:
+            with suppress(OSError):
+                if os.path.samestat(os.lstat(path), made):
+                    os.unlink(path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens at. Anything else is left, and binding fails."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as client:
+                try:
+                    client.connect(path)
+                except ConnectionRefusedError:
+                    os.unlink(path)
+
+
+@contextmanager
+def _loopback_listener(address: str) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{address!r} is not unix:PATH, 127.0.0.1:PORT or fd:N")
+    _require_loopback(host)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise SocketPathError(f"cannot listen at {address}: {error.strerror or error}") from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _passed(number: str) -> Iterator[socket.socket]:
+    try:
+        listener = socket.socket(fileno=int(number))
+    except (OSError, ValueError):
+        raise ConfigError(f"fd:{number} is not a listening socket") from None
+    with listener:
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ConfigError(f"fd:{number} is not a listening socket")
+        if listener.family != socket.AF_UNIX:
+            _require_loopback(listener.getsockname()[0])
+        yield listener
+
+
+def _require_loopback(host: str) -> None:
+    # Addresses only: a name may stand for another address tomorrow.
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(f"{host} is not a loopback address: listen on 127.0.0.1, [::1] or a Unix socket")
+
+
+@contextmanager
+def _stop_signals_ignored() -> Iterator[None]:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection whose client does not send the head of a request in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._begin_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not getattr(self.cycle, "response_complete", True):
+            self._end_waiting()
+        elif self.conn.trailing_data[0]:  # part of the next head
+            self._begin_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_waiting()
+        super().connection_lost(exc)
+
+    def _begin_waiting(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _end_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
