@@ -15,6 +15,7 @@ import pytest
 
 from . import serving
 from .calling_grpc import STATUSES, code
+from .calling_mcp import called
 from .table import EXPECTED, statuses
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "guarding.md").read_text()
@@ -41,7 +42,7 @@ def loaded(name: str) -> ModuleType:
 
 
 def test_every_program_is_run():
-    assert PROGRAMS.keys() == {*SERVERS, "gRPC"}
+    assert PROGRAMS.keys() == {*SERVERS, "gRPC", "MCP"}
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -71,3 +72,10 @@ def test_the_grpc_program_answers_as_every_guarded_server_does(agent, tmp_path):
             assert statuses(agent, request) == EXPECTED
     finally:
         server.stop(None).wait()
+
+
+def test_the_mcp_program_answers_as_every_guarded_server_does(agent):
+    with serving.asgi(loaded("MCP").app) as url:
+        assert statuses(agent, lambda token: called(url, token)[0]) == EXPECTED
+        desk = agent.create_token(label="desk", scopes=["read"], audience=["notes"]).token
+        assert called(url, desk) == (200, {"result": "desk"})

@@ -50,7 +50,7 @@ class SessionMiddleware:
             try:
                 scope[SCOPE_KEY] = await admit(self._guard, scope)
             except Denied as denied:
-                await _answer(denied, scope, receive, send)
+                await answer(denied, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -70,7 +70,8 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
-async def _answer(denied: Denied, scope: Scope, receive: Receive, send: Send) -> None:
+async def answer(denied: Denied, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the answer to a request that is not let in; to a WebSocket, in place of accepting it."""
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in denied.headers]
     body = denied.body
     headers.append((b"content-length", b"%d" % len(body)))

@@ -1,0 +1,78 @@
+"""The pages of docs/recipes: the files that they show, and what their commands print."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def write_files(page: str, folder: Path) -> None:
+    """Write the files of a page: each is a block of code after its name in backquotes."""
+    text = (RECIPES / page).read_text()
+    for name, content in re.findall(r"^`([\w.-]+)`(?:(?!```).)*^```\w+\n(.*?)^```", text, re.M | re.S):
+        (folder / name).write_text(content)
+
+
+def transcript(page: str) -> str:
+    """The commands of a page, and what they print."""
+    (block,) = re.findall(r"```console\n(.*?)```", (RECIPES / page).read_text(), re.S)
+    return block
+
+
+def carried_out(shown: str, folder: Path, replaced: tuple[str, str]) -> str:
+    """Carry out the commands of a transcript in a folder; the transcript with what they printed.
+
+    Args:
+        shown: the transcript. What a command prints is left out if nothing is shown.
+        folder: where they run.
+        replaced: an address of the page, and the one that the test has instead.
+    """
+    lines = []
+    for step in re.findall(r"^\$ .*\n(?:(?!\$ ).*\n)*", shown, re.M):
+        command, _, printed = step.removeprefix("$ ").partition("\n")
+        ended = subprocess.run(
+            ["sh", "-c", command.replace(*replaced)],
+            cwd=folder,
+            env=os.environ | {"PATH": PATH},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        lines += [f"$ {command}\n", ended.stdout if printed else ""]
+    return "".join(lines)
+
+
+@contextmanager
+def started(command: list[str], folder: Path, announced: str) -> Iterator[str]:
+    """Start a server in a folder; what it says of its address in the group of the pattern `announced`."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            said = ""
+            for line in server.stdout:
+                said += line
+                if found := re.search(announced, line):
+                    break
+            else:
+                raise AssertionError(said)
+            yield found[1]
+        finally:
+            server.terminate()
+            server.stdout.read()
