@@ -71,7 +71,8 @@ def listening(address: str, mode: int = 0o600) -> Iterator[socket.socket]:
         mode: of a Unix socket's file.
 
     Raises:
-        ConfigError: the address has another form, or others than this machine could reach it.
+        ConfigError: the address has another form, or others than this machine could reach it. The error does
+            not repeat it: it may be a secret that was put there by mistake.
         SocketPathError: nothing can listen there; says why.
     """
     kind, _, rest = address.partition(":")
@@ -89,7 +90,7 @@ def listening(address: str, mode: int = 0o600) -> Iterator[socket.socket]:
 @contextmanager
 def _unix_listener(path: str, mode: int) -> Iterator[socket.socket]:
     if not os.path.isabs(path):
-        raise ConfigError(f"unix:{path} does not name an absolute path")
+        raise ConfigError("unix: needs an absolute path")
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             _remove_stale(path)
@@ -126,7 +127,7 @@ def _loopback_listener(address: str) -> Iterator[socket.socket]:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"{address!r} is not unix:PATH, 127.0.0.1:PORT or fd:N")
+        raise ConfigError("listen on unix:PATH, 127.0.0.1:PORT or fd:N")
     _require_loopback(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -142,10 +143,10 @@ def _passed(number: str) -> Iterator[socket.socket]:
     try:
         listener = socket.socket(fileno=int(number))
     except (OSError, ValueError):
-        raise ConfigError(f"fd:{number} is not a listening socket") from None
+        raise ConfigError("fd: needs the number of a listening socket") from None
     with listener:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ConfigError(f"fd:{number} is not a listening socket")
+            raise ConfigError("fd: needs the number of a listening socket")
         if listener.family != socket.AF_UNIX:
             _require_loopback(listener.getsockname()[0])
         yield listener
@@ -158,7 +159,7 @@ def _require_loopback(host: str) -> None:
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise ConfigError(f"{host} is not a loopback address: listen on 127.0.0.1, [::1] or a Unix socket")
+        raise ConfigError("not a loopback address: listen on 127.0.0.1, [::1] or a Unix socket")
 
 
 @contextmanager
