@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from .serving import PATH
+
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def write_files(page: str, folder: Path) -> None:
@@ -50,29 +48,3 @@ def carried_out(shown: str, folder: Path, replaced: tuple[str, str]) -> str:
         )
         lines += [f"$ {command}\n", ended.stdout if printed else ""]
     return "".join(lines)
-
-
-@contextmanager
-def started(command: list[str], folder: Path, announced: str) -> Iterator[str]:
-    """Start a server in a folder; what it says of its address in the group of the pattern `announced`."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"PATH": PATH},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        try:
-            said = ""
-            for line in server.stdout:
-                said += line
-                if found := re.search(announced, line):
-                    break
-            else:
-                raise AssertionError(said)
-            yield found[1]
-        finally:
-            server.terminate()
-            server.stdout.read()

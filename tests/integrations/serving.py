@@ -1,17 +1,25 @@
-"""Real servers on loopback, in threads, for real clients."""
+"""Real servers on loopback, in threads or processes, for real clients."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import uvicorn
 from aiohttp import web
+
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+"""Of programs that tests start: the commands of this environment come first."""
 
 
 @contextmanager
@@ -67,3 +75,51 @@ def wsgi(application: Any) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def started(command: list[str], folder: Path, announced: str) -> Iterator[str]:
+    """Start a server in a folder; its URL, which is the group of the pattern `announced` in what it says."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            said = []
+            for line in server.stdout:
+                said.append(line)
+                if found := re.search(announced, line):
+                    break
+            else:
+                raise AssertionError("".join(said))
+            rest = threading.Thread(target=server.stdout.read)  # or it would wait for a reader
+            rest.start()
+            try:
+                yield found[1]
+            finally:
+                server.terminate()
+                rest.join()
+        finally:
+            server.kill()
+
+
+SERVE_PROGRAM = """
+from wsgiref.simple_server import make_server
+import program
+server = make_server("127.0.0.1", 0, program.app)
+print(f"http://127.0.0.1:{server.server_port}", flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def wsgi_program(program: str, folder: Path) -> Iterator[str]:
+    """Serve the `app` of a program as `wsgi` does, in a process of its own; the URL of its root."""
+    (folder / "program.py").write_text(program)
+    with started([sys.executable, "-c", SERVE_PROGRAM], folder, r"^(http://\S+)$") as url:
+        yield url

@@ -13,6 +13,8 @@ import grpc
 import httpx
 import pytest
 
+from agentd.testing import TestAgent
+
 from . import serving
 from .calling_grpc import STATUSES, code
 from .calling_mcp import called
@@ -33,6 +35,9 @@ SERVERS: dict[str, Callable[[Any], AbstractContextManager[str]]] = {
 }
 """What serves the `app` of each program over HTTP; a program of another protocol has a test of its own."""
 
+DJANGO = ["Django", "Django REST framework"]
+"""What is served in a process of its own, because a process has one Django project."""
+
 
 def loaded(name: str) -> ModuleType:
     """The program as a module: frameworks look up annotations in one."""
@@ -42,13 +47,11 @@ def loaded(name: str) -> ModuleType:
 
 
 def test_every_program_is_run():
-    assert PROGRAMS.keys() == {*SERVERS, "gRPC", "MCP"}
+    assert PROGRAMS.keys() == {*SERVERS, *DJANGO, "gRPC", "MCP"}
 
 
-@pytest.mark.parametrize("name", SERVERS)
-def test_a_program_answers_as_every_guarded_server_does(agent, name):
-    program = loaded(name)
-    with SERVERS[name](program.app) as url, httpx.Client() as http:
+def answers_as_every_guarded_server_does(agent: TestAgent, url: str) -> bool:
+    with httpx.Client() as http:
 
         def request(token: str | None) -> int:
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -56,7 +59,19 @@ def test_a_program_answers_as_every_guarded_server_does(agent, name):
 
         assert statuses(agent, request) == EXPECTED
         desk = agent.create_token(label="desk", scopes=["read"], audience=["notes"]).token
-        assert "desk" in http.get(url, headers={"Authorization": f"Bearer {desk}"}).text
+        return "desk" in http.get(url, headers={"Authorization": f"Bearer {desk}"}).text
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_program_answers_as_every_guarded_server_does(agent, name):
+    with SERVERS[name](loaded(name).app) as url:
+        assert answers_as_every_guarded_server_does(agent, url)
+
+
+@pytest.mark.parametrize("name", DJANGO)
+def test_a_program_of_django_answers_as_every_guarded_server_does(agent, name, tmp_path):
+    with serving.wsgi_program(PROGRAMS[name], tmp_path) as url:
+        assert answers_as_every_guarded_server_does(agent, url)
 
 
 def test_the_grpc_program_answers_as_every_guarded_server_does(agent, tmp_path):

@@ -87,7 +87,7 @@ def test_the_recipe_runs(agent, tmp_path):
     recipes.write_files(PAGE, tmp_path)
     command = [sys.executable, "-m", "uvicorn", "notes_server:app", "--port", "0"]
     shown = recipes.transcript(PAGE)
-    with recipes.started(command, tmp_path, r"running on (http://\S+)") as url:
+    with serving.started(command, tmp_path, r"running on (http://\S+)") as url:
         assert recipes.carried_out(shown, tmp_path, ("http://127.0.0.1:8000", url)) == shown
         recipes.carried_out("$ agentctl login\n", tmp_path, ("", ""))
         agent.lock()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .guard import Admission, Denied, Guard, GuardOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Unpack
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -50,15 +50,19 @@ class SessionMiddleware:
         return self._app(environ, start_response)
 
 
-def admit(guard: Guard, environ: WSGIEnvironment, *, scopes: Sequence[str] = ()) -> Admission:
+def admit(guard: Guard, environ: Mapping[str, Any], *, scopes: Sequence[str] = ()) -> Admission:
     """The `Admission` of a request by its environment, for these scopes as well; raises `Denied`.
 
     Servers join headers that come twice with a comma, which no token has: they end in a 400.
     """
+    return guard.admit(*presented(environ), scopes=scopes)
+
+
+def presented(environ: Mapping[str, Any]) -> tuple[list[str], list[str], str]:
+    """The headers `Authorization` and `Cookie` of a request, and its query."""
     header, cookie = environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_COOKIE")
-    return guard.admit(
+    return (
         [] if header is None else [header],
         [] if cookie is None else [cookie],
         environ.get("QUERY_STRING", ""),
-        scopes=scopes,
     )
