@@ -14,7 +14,6 @@ import click
 
 from agentd_client import paths
 from agentd_client.cli import interrupts
-from agentd_client.cli.confirmation import confirmed
 from agentd_client.cli.output import settle_stderr, whole_output
 from agentd_client.cli.usage import HelpfulGroup, usage_sentence
 from agentd_client.errors import AgentdError, ConfigError
@@ -129,6 +128,8 @@ def init(
     if fresh and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--fresh deletes every session; confirm with --yes.")
+        from agentd_client.cli.terminal import confirmed
+
         if not confirmed(f"Delete every session and the keys in {settings.state_path}?"):
             raise click.Abort
     from . import main

@@ -114,12 +114,12 @@ def new_passphrase(settings: Settings, descriptor: int | None, *, ask: bool) -> 
     given = unattended_passphrase(settings, descriptor)
     if given is not None or not ask:
         return given
-    from agentd_client.cli.passphrase.asking import new_passphrase as typed
-    from agentd_client.cli.terminal import Terminal
+    from agentd_client.cli import passphrase
 
-    if not Terminal.is_there():
+    asked = passphrase.terminal_asker()
+    if asked is None:
         raise PassphraseError("there is no terminal to ask on; use --passphrase-fd or --passphrase-file")
-    return typed(Terminal())
+    return passphrase.new_passphrase(asked)
 
 
 def passphrase_from_credential(environ: Mapping[str, str] = os.environ) -> bytearray | None:

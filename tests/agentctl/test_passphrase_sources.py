@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from agentd_client.cli.passphrase.asking import Askpass, FromDescriptor, FromFile
-from agentd_client.cli.passphrase.pinentry import Pinentry
+from agentd_client.cli.passphrase import asker
 from agentd_client.passphrase_input import PassphraseSourceError, wipe
 from tests.agentctl.running import in_conversation, in_process, process
 
@@ -28,8 +27,13 @@ def private(path, content: bytes = SECRET.encode()):
     return path
 
 
+def ask(**given: object) -> bytes:
+    options = dict.fromkeys(("passphrase_fd", "passphrase_file", "askpass", "pinentry"))
+    return bytes(asker(options | given).ask("", ""))
+
+
 def ask_file(path) -> bytes:
-    return bytes(FromFile(str(path)).ask(""))
+    return ask(passphrase_file=str(path))
 
 
 def ask_descriptor(content: bytes) -> bytes:
@@ -37,7 +41,7 @@ def ask_descriptor(content: bytes) -> bytes:
     try:
         os.write(theirs, content)
         os.close(theirs)
-        return bytes(FromDescriptor(ours).ask(""))
+        return ask(passphrase_fd=ours)
     finally:
         os.close(ours)
 
@@ -106,7 +110,7 @@ def test_a_descriptor_that_is_not_open_is_named():
     with pytest.raises(
         PassphraseSourceError, match="file descriptor 999 cannot be read: Bad file descriptor"
     ):
-        FromDescriptor(999).ask("")
+        ask(passphrase_fd=999)
 
 
 def test_a_descriptor_that_is_a_terminal_would_show_what_is_typed(agent):
@@ -122,7 +126,7 @@ def test_a_descriptor_is_read_to_its_end_however_it_comes():
         theirs.sendall(b"sec")
         theirs.sendall(b"ret")
         theirs.shutdown(socket.SHUT_WR)
-        assert FromDescriptor(ours.fileno()).ask("") == b"secret"
+        assert ask(passphrase_fd=ours.fileno()) == b"secret"
 
 
 def test_wiping_leaves_zeros():
@@ -178,7 +182,7 @@ def test_an_askpass_program_inherits_no_token(folder, path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AGENTD_SOCKET", "/kept")
     text = "import os\nprint(sorted(name for name in os.environ if name.startswith('AGENTD_')))"
-    assert Askpass(script(path, text)).ask("") == b"['AGENTD_SOCKET']"
+    assert ask(askpass=script(path, text)) == b"['AGENTD_SOCKET']"
 
 
 def test_a_wrong_answer_of_a_program_is_tried_once(locked, path):
@@ -198,14 +202,14 @@ def test_a_wrong_answer_of_a_program_is_tried_once(locked, path):
 )
 def test_a_program_that_gives_none_is_named(path, text, reason):
     with pytest.raises(PassphraseSourceError, match=reason) as refused:
-        Askpass(script(path, text)).ask("")
+        ask(askpass=script(path, text))
     assert str(path) in refused.value.sentence
     assert "sss" not in refused.value.sentence
 
 
 def test_a_program_that_cannot_be_started_is_named():
     with pytest.raises(PassphraseSourceError, match="/nonexistent cannot be started: No such file"):
-        Askpass("/nonexistent").ask("")
+        ask(askpass="/nonexistent")
 
 
 # --- pinentry ---------------------------------------------------------------------------------------
@@ -303,7 +307,7 @@ def test_a_dialogue_that_is_cancelled_ends_quietly(locked, pinentry, number):
 def test_a_pinentry_that_cannot_ask_is_an_error(pinentry, answer, reason):
     pinentry(answer)
     with pytest.raises(PassphraseSourceError, match=reason) as refused:
-        Pinentry().ask("")
+        ask(pinentry=True)
     assert "sss" not in refused.value.sentence
 
 
@@ -311,7 +315,7 @@ def test_a_pinentry_that_goes_away_while_it_is_spoken_to_is_an_error(folder, pin
     pinentry("")
     script(folder / "pinentry", "import os, sys\nos.close(0)\nprint('OK', flush=True)\nsys.stdout.close()")
     with pytest.raises(PassphraseSourceError, match="pinentry (went away|ended)"):
-        Pinentry().ask("")
+        ask(pinentry=True)
 
 
 def test_an_empty_answer_of_pinentry_is_no_passphrase(locked, pinentry):

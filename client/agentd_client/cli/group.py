@@ -47,8 +47,8 @@ COMMANDS = {
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
     "reset-key": Entry("revoke", "Replace the session key, which ends every session."),
     "lock": Entry("lock", "Lock the agent, which wipes its keys."),
-    "unlock": Entry("unlock", "Unlock the agent with its passphrase."),
-    "passwd": Entry("passwd", "Set, change or remove the agent's passphrase."),
+    "unlock": Entry("lock", "Unlock the agent with its passphrase."),
+    "passwd": Entry("lock", "Set, change or remove the agent's passphrase."),
     "completion": Entry("completion", "Print the shell's completion script."),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ DEFAULT_PATIENCE_SECONDS = 0.5
 """How long to wait for an agent that is not there, without --timeout; one that is starting needs far less."""
 
 MAX_TIMEOUT_SECONDS = 3600.0
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 class Settings:
@@ -52,13 +54,20 @@ class Settings:
         return Session.create_session(session_token_path=self.token_path)
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """The callback of an option that must not be empty.
+
+    An empty one comes from an unset shell variable, and something else was meant than no option.
+    """
+    if value == "":
+        raise click.BadParameter("must not be empty", context, parameter)
+    return value
+
+
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     # An option that was not given must not undo the one given before the command's name.
-    if value is None or value is False:
-        return
-    if value == "":  # an unset shell variable: the default would be another place than was meant
-        raise click.BadParameter("must not be empty", context, parameter)
-    setattr(context.ensure_object(Settings), str(parameter.name), value)
+    if value is not None and value is not False:
+        setattr(context.ensure_object(Settings), str(parameter.name), not_empty(context, parameter, value))
 
 
 def _keep_timeout(context: click.Context, parameter: click.Parameter, value: float | None) -> None:

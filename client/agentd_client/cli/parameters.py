@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
@@ -12,14 +10,12 @@ from ..durations import parse_duration
 from ..protocol.methods import NEVER
 from ..protocol.results import ACTIVE, EXPIRED
 from .current_token import session_id
-from .options import Settings
+from .options import AnyFunction, Settings, not_empty
 
 _SECONDS_SINCE_1970 = r"[0-9]{10,11}|[0-9]{1,11}\.[0-9]{1,9}"
 """With a fraction, as pipes get it, or with so many digits that it cannot be a duration: 31 years."""
 
 _TIME_OF_DAY = r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?"
-
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 def ttl(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
@@ -88,16 +84,12 @@ def _time_of_day(value: str, now: float) -> float:
     return (at if at <= today else at - timedelta(days=1)).timestamp()
 
 
-def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value == "":  # an unset shell variable: it must not choose every session without a label
-        raise click.BadParameter("must not be empty", context, parameter)
-    return value
-
-
 def names(given: tuple[str, ...]) -> list[str] | None:
     """The values of a repeatable option; None if it was not given, which means all."""
     return list(given) or None
 
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 asked_audience = click.option(
     "--audience", metavar="NAME", help="Who asks, by its name in the session's audience."
@@ -134,7 +126,7 @@ _CONDITIONS = (
     click.option(
         "--label",
         metavar="PATTERN",
-        callback=_filled,
+        callback=not_empty,
         help="Only sessions whose label matches; * is any text, ? any character.",
     ),
     click.option(

@@ -1,6 +1,6 @@
-"""Secrets typed on the terminal, which does not show them.
+"""Questions on the terminal: for a secret, which it does not show, and for a yes or no.
 
-However reading one ends, the terminal echoes again afterwards. Signals that end the process restore it
+However reading a secret ends, the terminal echoes again afterwards. Signals that end the process restore it
 first and then end the process as they always do. Ctrl-Z restores it for the shell; when the process
 continues, the question is asked again, and what was typed before is discarded.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import ClassVar
 
 import click
 
@@ -33,38 +33,50 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """SIGINT raises KeyboardInterrupt, which restores the terminal like any other exception."""
 
 
-class Terminal:
-    """The terminal that this process was started from."""
+def is_there() -> bool:
+    """Whether there is a terminal to ask on: the one that this process was started from."""
+    try:
+        os.close(_open())
+    except OSError:
+        return False
+    return True
 
-    tries: ClassVar[int] = 3
-    is_typed: ClassVar[bool] = True
 
-    @staticmethod
-    def is_there() -> bool:
-        """Whether there is one to ask on."""
-        try:
-            os.close(_open())
-        except OSError:
+def ask(prompt: str, problem: str) -> bytearray:
+    """Ask for a passphrase on that terminal; the caller wipes it. Only in the main thread.
+
+    Raises:
+        click.Abort: the input ended instead.
+        PassphraseError: it is too long.
+    """
+    terminal = _open()
+    try:
+        shown = f"{problem}\n{prompt}".lstrip("\n")
+        return read_hidden(terminal, shown, MAX_PASSPHRASE_BYTES, PassphraseError(TOO_LONG))
+    finally:
+        os.close(terminal)
+
+
+def confirmed(question: str) -> bool:
+    """Ask before something that cannot be undone, on standard input and error.
+
+    Raises:
+        click.UsageError: standard input is no terminal.
+        click.Abort: the input ended instead.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError("without a terminal to ask on, --yes is needed", click.get_current_context())
+    # Not click.confirm, which prints a space to standard output.
+    while True:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise click.Abort
+        answer = line.strip().casefold()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
             return False
-        return True
-
-    def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """Read a typed line without echo. Only in the main thread.
-
-        Raises:
-            click.Abort: the input ended instead.
-            PassphraseError: it is too long.
-        """
-        terminal = _open()
-        try:
-            return read_hidden(
-                terminal,
-                f"{problem}\n{prompt}".lstrip("\n"),
-                MAX_PASSPHRASE_BYTES,
-                PassphraseError(TOO_LONG),
-            )
-        finally:
-            os.close(terminal)
 
 
 def _open() -> int:

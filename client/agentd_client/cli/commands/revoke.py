@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from ...durations import format_duration
-from ..confirmation import confirmed, yes_option
 from ..current_token import CurrentToken, require_token, stdin_or_id, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import printable, show
-from ..parameters import conditions, seconds
+from ..parameters import conditions, seconds, yes_option
 from ..report import warn
 
 
@@ -56,6 +55,8 @@ def _revoke_one(settings: Settings, which: str | None) -> int:
 
 
 def _revoke_chosen(settings: Settings, chosen: dict[str, Any], yes: bool) -> int:
+    from ..terminal import confirmed
+
     named = ", ".join(f"{name} {printable(str(value))}" for name, value in chosen.items())
     if not yes and not confirmed(f"End every session with {named}?"):
         warn(settings, "nothing was changed")
@@ -84,6 +85,8 @@ def reset_key_command(settings: Settings, grace: int | None, yes: bool) -> int:
     Every token that the agent has made becomes invalid, including this caller's own: at once, or after the
     grace period. On a terminal it asks for confirmation; otherwise it needs --yes.
     """
+    from ..terminal import confirmed
+
     when = f" in {format_duration(grace)}" if grace else ""
     if not yes and not confirmed(f"End every session of this agent{when}?"):
         warn(settings, "nothing was changed")

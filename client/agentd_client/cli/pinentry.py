@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 from shutil import which
-from typing import ClassVar
 
 import click
 
-from ...passphrase_input import PassphraseSourceError, copy, wipe
-from ...paths import without_tokens
-from ...protocol.limits import MAX_PASSPHRASE_BYTES
-from ..terminal import Terminal
+from ..passphrase_input import PassphraseSourceError, copy, wipe
+from ..paths import without_tokens
+from ..protocol.limits import MAX_PASSPHRASE_BYTES
+from . import terminal
 
 PROGRAM = "pinentry"
 _NOT_ASSUAN = f"{PROGRAM} does not speak the Assuan protocol"
@@ -29,44 +28,34 @@ _CANCELLED = frozenset({99, 198})
 """GPG_ERR_CANCELED, and GPG_ERR_FULLY_CANCELED if the dialogue was closed."""
 
 
-class Pinentry:
-    """The program `pinentry` in PATH."""
+def ask(prompt: str, problem: str) -> bytearray:
+    """The passphrase typed into the dialogue of the program `pinentry` in PATH.
 
-    tries: ClassVar[int] = 3
-    is_typed: ClassVar[bool] = True
-
-    def ask(self, prompt: str, problem: str = "") -> bytearray:
-        """The passphrase typed into the dialogue.
-
-        Raises:
-            click.Abort: it was cancelled.
-            PassphraseSourceError: there is no pinentry, or it cannot ask.
-        """
-        program = which(PROGRAM)
-        if program is None:
-            raise PassphraseSourceError(
-                f"{PROGRAM} is not installed; leave out --pinentry to be asked on the terminal"
-            )
+    Raises:
+        click.Abort: it was cancelled.
+        PassphraseSourceError: there is no pinentry, or it cannot ask.
+    """
+    program = which(PROGRAM)
+    if program is None:
+        raise PassphraseSourceError(
+            f"{PROGRAM} is not installed; leave out --pinentry to be asked on the terminal"
+        )
+    try:
+        child = subprocess.Popen(  # noqa: S603 - the user asked for it
+            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
+        )
+    except OSError as error:
+        raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        conversation = _Conversation(child.stdin.fileno(), child.stdout.fileno())
         try:
-            child = subprocess.Popen(  # noqa: S603 - the user asked for it
-                [program],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env=without_tokens(),
-            )
+            return _dialogue(conversation, prompt, problem)
         except OSError as error:
-            raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
-        with child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            conversation = _Conversation(child.stdin.fileno(), child.stdout.fileno())
-            try:
-                return _dialogue(conversation, prompt, problem)
-            except OSError as error:
-                raise PassphraseSourceError(f"{PROGRAM} went away: {error.strerror}") from None
-            finally:
-                conversation.wipe()
+            raise PassphraseSourceError(f"{PROGRAM} went away: {error.strerror}") from None
+        finally:
+            conversation.wipe()
 
 
 def _dialogue(conversation: _Conversation, prompt: str, problem: str) -> bytearray:
@@ -100,7 +89,7 @@ def _terminal_name() -> str | None:
     for descriptor in (0, 2, 1):
         if os.isatty(descriptor):
             return os.ttyname(descriptor)
-    return "/dev/tty" if Terminal.is_there() else None
+    return "/dev/tty" if terminal.is_there() else None
 
 
 def _encoded(text: str) -> str:
