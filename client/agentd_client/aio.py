@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .protocol.methods import Call
     from .protocol.results import Event, Verification
     from .session import Logger
-    from .token_file.renewal import CheckSteps
+    from .token_file.renewal import Steps as RenewalSteps
     from .transport.connection import Steps, Wait
     from .transport.events import Feed
 
@@ -269,10 +269,8 @@ async def run(steps: Steps[T]) -> T:
         steps.close()  # after a cancellation while waiting: this closes the connection
 
 
-async def follow(
-    steps: CheckSteps, carry_out: Callable[[Call[Any], float | None], Awaitable[Any]]
-) -> Verification:
-    """Run the steps of a check to their end; returns and raises what they do.
+async def follow(steps: RenewalSteps[T], carry_out: Callable[[Call[Any], float | None], Awaitable[Any]]) -> T:
+    """Run the steps of `renewal` to their end; returns and raises what they do.
 
     `carry_out` makes a call to the agent within so many seconds; None is the client's own timeout.
     """
@@ -286,7 +284,7 @@ async def follow(
             else:
                 step = steps.send(done)
     except StopIteration as end:
-        result: Verification = end.value
+        result: T = end.value
         return result
     finally:
         steps.close()  # after a cancellation: this releases the token file

@@ -312,6 +312,12 @@ class TokenFileBusyError(TokenFileError, code="TOKEN_FILE_BUSY", exit_code=EX_TE
     """Another process holds the token file's lock."""
 
 
+class OriginNotAllowedError(
+    AgentdError, ValueError, code="ORIGIN_NOT_ALLOWED", number=INVALID, exit_code=EX_NOPERM
+):
+    """The session token may not be sent to that server; nothing was sent."""
+
+
 # --- the daemon's start -----------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ def test_the_number_says_whose_fault_it_is() -> None:
         "TOKEN_NOT_VALID",
         "INVALID_PATH",
         "PASSPHRASE",
+        "ORIGIN_NOT_ALLOWED",
     }
     assert {error.number for error in EVERY_ERROR} == {FAILED, INVALID}
 
@@ -117,6 +118,7 @@ def test_the_codes_are_stable() -> None:
         "CLIENT_CLOSED",
         "TOKEN_FILE",
         "TOKEN_FILE_BUSY",
+        "ORIGIN_NOT_ALLOWED",
         "START",
         "ALREADY_SERVING",
         "SOCKET_PATH",

@@ -11,21 +11,24 @@ the file until it has seen the new one, and renewing again gives the same one ag
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from functools import partial
 
 from ..errors import AgentdError
-from ..protocol import methods
+from ..protocol import methods, reasons
 from ..protocol.methods import sendable_scopes
-from ..protocol.results import SessionInfo, Verification
+from ..protocol.results import ACTIVE, SessionInfo, Verification
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Any, NamedTuple
+    from typing import Any, NamedTuple, TypeVar
 
     from ..protocol.methods import Call
     from ..session import Session
     from . import TokenClaim
+
+    T = TypeVar("T")
 else:
     from ..light_typing import NamedTuple
 
@@ -40,6 +43,9 @@ ANSWER_SECONDS = 2.0
 
 _LONGEST_PAUSE_SECONDS = 60.0
 
+_INSPECTION_PAUSE_SECONDS = 5.0
+"""How long an agent that could not be asked about a token is not asked again."""
+
 
 class Ask(NamedTuple):
     """A call to the agent; `seconds` is the most it may take, if that is less than usual."""
@@ -52,7 +58,7 @@ if TYPE_CHECKING:
     FileWork = Callable[[], Any]
     """Work on the token file. It may block, so async code does it in a thread."""
 
-    CheckSteps = Generator[FileWork | Ask, Any, Verification]
+    Steps = Generator[FileWork | Ask, Any, T]
 
 
 def is_due(session: SessionInfo, now: float) -> bool:
@@ -80,7 +86,7 @@ def pause_after_failure(session: SessionInfo, now: float) -> float:
 
 def check(
     session: Session, audience: str | None, scopes: Sequence[str] | None, clock: Callable[[], float]
-) -> CheckSteps:
+) -> Steps[Verification]:
     """Verify the session's token, and renew it if that is due: `Client.check_session`."""
     token: str | None = yield session.read_token
     if token is None:
@@ -99,9 +105,72 @@ def check(
     return found
 
 
-def _renew(
-    session: Session, token: str, info: SessionInfo, now: float
-) -> Generator[FileWork | Ask, Any, None]:
+class Known:
+    """What a program that only sends tokens knows of the one in the file. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._token: str | None = None
+        self._session: SessionInfo | None = None
+
+    def is_new(self, token: str) -> bool:
+        """Whether the caller has to ask the agent about this token: True once, until `forget`."""
+        with self._lock:
+            if token == self._token:
+                return False
+            self._token, self._session = token, None
+            return True
+
+    def learn(self, token: str, found: Verification) -> None:
+        """Keep what the agent said of a token."""
+        # A session with an audience is not meant for this program, which may renew it all the same.
+        is_renewable = found.valid or found.reason == reasons.WRONG_AUDIENCE
+        with self._lock:
+            if token == self._token and is_renewable:
+                self._session = found.session
+
+    def forget(self, token: str) -> None:
+        """Ask again about this token."""
+        with self._lock:
+            if token == self._token:
+                self._token = None
+
+    def is_due(self, token: str, now: float) -> SessionInfo | None:
+        """The token's session if it is to be renewed now."""
+        with self._lock:
+            info = self._session if token == self._token else None
+        if info is None or info.state != ACTIVE or (info.expires_at is not None and now >= info.expires_at):
+            return None
+        return info if is_due(info, now) else None
+
+
+def sendable(session: Session, known: Known, clock: Callable[[], float]) -> Steps[str | None]:
+    """Read the token in order to send it, and renew the session first if that is due.
+
+    This is no use of the session. The agent is asked once about each token, and for the renewal.
+    """
+    token: str | None = yield session.read_token
+    now = clock()
+    if token is None or not session._may_renew(now):
+        return token
+    if known.is_new(token):
+        try:
+            found = yield Ask(methods.INSPECT_TOKEN.call(token=token), ANSWER_SECONDS)
+        except BaseException as error:  # also an interruption, a cancellation
+            known.forget(token)
+            if not isinstance(error, AgentdError):
+                raise
+            session._pause_renewing(now, _INSPECTION_PAUSE_SECONDS)
+            return token
+        known.learn(token, found)
+    info = known.is_due(token, now)
+    if info is not None:
+        yield from _renew(session, token, info, now)
+        token = yield session.read_token
+    return token
+
+
+def _renew(session: Session, token: str, info: SessionInfo, now: float) -> Steps[None]:
     claim: TokenClaim = session._claim_token()
     try:
         # False: another process is renewing, or has renewed since the file was read.
@@ -114,8 +183,8 @@ def _renew(
         claim.release()
 
 
-def follow(steps: CheckSteps, carry_out: Callable[[Call[Any], float | None], Any]) -> Verification:
-    """Run the steps of a check to their end; returns and raises what they do.
+def follow(steps: Steps[T], carry_out: Callable[[Call[Any], float | None], Any]) -> T:
+    """Run steps to their end; returns and raises what they do.
 
     `carry_out` makes a call to the agent within so many seconds; None is the client's own timeout.
     """
@@ -129,7 +198,7 @@ def follow(steps: CheckSteps, carry_out: Callable[[Call[Any], float | None], Any
             else:
                 step = steps.send(done)
     except StopIteration as end:
-        result: Verification = end.value
+        result: T = end.value
         return result
     finally:
         steps.close()  # after an interruption: this releases the token file
