@@ -1,8 +1,9 @@
 """Token checks over HTTP, for what speaks no MessagePack: an ASGI application (the extra `http`).
 
 `app` asks the user's own agent; `agentctl http` serves it. Reverse proxies ask at ``/check`` whether to let a
-request in: nginx auth_request, Caddy forward_auth, Traefik ForwardAuth, Envoy ext_authz. Resource servers ask
-at ``/introspect`` about a token (RFC 7662). It holds no key and no state: each answer is the agent's.
+request in: nginx auth_request, Caddy forward_auth, Traefik ForwardAuth; Envoy's ext_authz asks below
+``/ext_authz``. Resource servers ask at ``/introspect`` about a token (RFC 7662). It holds no key and no
+state: each answer is the agent's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
@@ -22,7 +24,7 @@ from .ext.guard import Guard
 from .protocol.limits import MAX_SCOPES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from .ext.asgi import Receive, Scope, Send
 
@@ -35,6 +37,13 @@ MAX_FIELDS = 2 * MAX_SCOPES
 BODY_SECONDS = 10.0
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+ROUTES = {"/check", "/introspect", "/health"}
+ENVOY_ROUTE = "/ext_authz"
+"""Envoy appends the path and query of the request that it asks about."""
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""What the access log names; every other method could be anything."""
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
@@ -73,24 +82,26 @@ class Application:
             status, headers, body = denied.status, denied.headers, denied.body
         except AgentdError as error:
             status, headers, body = _plain(400, error.sentence)
-        if scope["method"] == "HEAD":
-            body = b""
         encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
         if status != 204:
             encoded.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         if self._access_log is not None:
             milliseconds = (time.perf_counter() - began) * 1000
+            method = scope["method"] if scope["method"] in METHODS else "(other)"
             route = _route(scope["path"]) or "(unknown)"
-            self._access_log.info("%s %s %d %.1f ms", scope["method"], route, status, milliseconds)
+            self._access_log.info("%s %s %d %.1f ms", method, route, status, milliseconds)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         if self._hosts is not None and not _is_local(scope, self._hosts):
             return _plain(403, "the request names a foreign host or origin")
         match _route(scope["path"]), scope["method"]:
-            case "/check", _:  # Envoy asks with the method of the request that it asks about
-                return await self._check(scope)
+            case "/check", _:  # Traefik and others ask with the method of the request that they ask about
+                return await self._check(scope, scope.get("query_string", b""), 204)
+            case "/ext_authz", _:
+                # The query is the caller's, who must not choose what is asked. Envoy lets in at 200 only.
+                return await self._check(scope, b"", 200)
             case "/introspect", "POST":
                 return await self._introspect(scope, receive)
             case "/introspect", _:
@@ -101,30 +112,35 @@ class Application:
                 return _plain(200, "ok")
         return _plain(404, "there are /check, /introspect and /health")
 
-    async def _check(self, scope: Scope) -> Answer:
-        asked = _fields(scope.get("query_string", b""))
-        if not asked.keys() <= {"scope", "audience"}:  # a misspelt "scope" must not let everybody in
+    async def _check(self, scope: Scope, query: bytes, success: int) -> Answer:
+        names, scopes, audience = _asked(query)
+        if not names <= {"scope", "audience"}:  # a misspelt "scope" must not let everybody in
             raise Denied(400, "invalid_request", "/check takes the parameters scope and audience")
         admission = await self._guard.admit_async(
             header_values(scope, b"authorization"),
             header_values(scope, b"cookie"),
-            scopes=_scopes(asked),
-            audience=_one(asked, "audience"),
+            scopes=scopes,
+            audience=self._audience(audience),
         )
-        return 204, _session_headers(admission), b""
+        return success, _session_headers(admission), b""
+
+    def _audience(self, asked: str | None) -> str | None:
+        own = self._guard.audience
+        if own is not None and asked not in (None, own):  # a proxy may pass on its caller's query
+            raise Denied(400, "invalid_request", "this service checks for another audience")
+        return asked
 
     async def _introspect(self, scope: Scope, receive: Receive) -> Answer:
         (kind,) = header_values(scope, b"content-type")[:1] or [""]
         if kind.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
             return _plain(415, "POST a form (application/x-www-form-urlencoded) with the field token")
-        asked = _fields(await _body(receive))
-        token = _one(asked, "token")
+        fields = _fields(await _body(receive))
+        token = _one(fields, "token")
         if token is None:
             raise Denied(400, "invalid_request", "the form has no field token")
+        audience = self._audience(_one(fields, "audience"))
         try:
-            admission = await self._guard.admit_token_async(
-                token, scopes=_scopes(asked), audience=_one(asked, "audience")
-            )
+            admission = await self._guard.admit_token_async(token, scopes=_scopes(fields), audience=audience)
         except Denied as denied:
             if denied.status == 503:
                 raise
@@ -133,10 +149,10 @@ class Application:
 
 
 def _route(path: str) -> str | None:
-    first = "/" + path.removeprefix("/").partition("/")[0]
-    if first == "/check" or path in ("/introspect", "/health"):  # Envoy appends the path that it asks about
-        return first
-    return None
+    # Exact: what the path of a proxied request looks like, with dots or twice the slash, changes no answer.
+    if path in ROUTES:
+        return path
+    return ENVOY_ROUTE if path.startswith(f"{ENVOY_ROUTE}/") else None
 
 
 def _is_local(scope: Scope, hosts: Collection[str]) -> bool:
@@ -156,11 +172,22 @@ def _without_port(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
+@lru_cache(64)
+def _asked(query: bytes) -> tuple[frozenset[str], tuple[str, ...], str | None]:
+    """The names of the parameters, the scopes, and the audience. A proxy asks the same again and again."""
+    fields = _fields(query)
+    return frozenset(fields), _scopes(fields), _one(fields, "audience")
+
+
 def _fields(encoded: bytes) -> dict[str, list[str]]:
     try:
-        return parse_qs(encoded.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        fields = parse_qs(encoded.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise Denied(400, "invalid_request", "the parameters are malformed, or too many") from None
+    for name in ("scope", "audience"):  # a variable that a proxy finds empty must not let everybody in
+        if not all(map(str.strip, fields.get(name, []))):
+            raise Denied(400, "invalid_request", f"the parameter {name} is empty")
+    return fields
 
 
 def _one(fields: dict[str, list[str]], name: str) -> str | None:
@@ -170,9 +197,9 @@ def _one(fields: dict[str, list[str]], name: str) -> str | None:
     return values[0] if values else None
 
 
-def _scopes(fields: dict[str, list[str]]) -> Sequence[str]:
+def _scopes(fields: dict[str, list[str]]) -> tuple[str, ...]:
     # Repeated, or separated by spaces as in RFC 6749 section 3.3.
-    return [name for value in fields.get("scope", []) for name in value.split()]
+    return tuple(name for value in fields.get("scope", []) for name in value.split())
 
 
 async def _body(receive: Receive) -> bytes:
@@ -193,18 +220,19 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _session_headers(admission: Admission) -> list[tuple[str, str]]:
-    """The session, for the server behind the proxy, which must drop a caller's headers of these names."""
-    headers = [("Cache-Control", "no-store")]
-    if admission.session is not None:
-        headers.append(("Agentd-Session", admission.session.id))
-        headers.append(("Agentd-Label", quote(admission.label, safe=" ")))
-        if admission.expires_at is not None:
-            headers.append(("Agentd-Expires", str(int(admission.expires_at))))
-    if admission.scopes.is_unlimited:
-        headers.append(("Agentd-Every-Scope", "true"))
-    else:
-        headers.append(("Agentd-Scopes", " ".join(admission.scopes)))
-    return headers
+    """The session, for the server behind the proxy. What is unknown is empty.
+
+    Always all of them: a proxy that copies them replaces whatever the caller sent under these names.
+    """
+    expires_at = admission.expires_at
+    return [
+        ("Cache-Control", "no-store"),
+        ("Agentd-Session", admission.session_id or ""),
+        ("Agentd-Label", quote(admission.label, safe="")),
+        ("Agentd-Expires", "" if expires_at is None else str(int(expires_at))),
+        ("Agentd-Scopes", " ".join(admission.scopes)),
+        ("Agentd-Every-Scope", "true" if admission.scopes.is_unlimited else ""),
+    ]
 
 
 def _introspection(admission: Admission) -> dict[str, Any]:

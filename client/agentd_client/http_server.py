@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -24,14 +25,20 @@ if TYPE_CHECKING:
 
     from .http import Application
 
-HEADER_SECONDS = 10.0
-"""For a client to send the head of a request; uvicorn itself waits for ever."""
+WAITING_SECONDS = 10.0
+"""For a client to send the head of a request, or to take answers; uvicorn itself waits for ever."""
 
 KEEP_ALIVE_SECONDS = 60
 """A connection without a request stays open so long. nginx keeps its own for as long (keepalive_timeout)."""
 
 STOP_SECONDS = 5
+
 MOST_CONNECTIONS = 256
+"""With one more, that whose last request is the oldest is closed: holding many keeps nobody out."""
+
+BACKLOG = 128
+"""asyncio accepts as many before it serves any, and the limit of a service is 1024 descriptors."""
+
 MOST_HEADER_BYTES = 16 * 1024
 """A token has at most 8 KiB."""
 
@@ -51,10 +58,11 @@ def _server(application: Application) -> uvicorn.Server:
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level="error",  # it warns of every malformed request: anybody could fill the log
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
@@ -148,7 +156,7 @@ def _passed(number: str) -> Iterator[socket.socket]:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ConfigError("fd: needs the number of a listening socket")
         if listener.family != socket.AF_UNIX:
-            _require_loopback(listener.getsockname()[0])
+            _require_loopback(str(listener.getsockname()[0]))
         yield listener
 
 
@@ -173,30 +181,54 @@ def _stop_signals_ignored() -> Iterator[None]:
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection whose client does not send the head of a request in time."""
+    """Closes a connection whose client does not go on with a request, or does not take the answers.
 
-    _deadline: asyncio.TimerHandle | None = None
+    If there are too many, it closes that whose last request is the oldest.
+    """
+
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+    _used_at = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._begin_waiting()
+        self._used_at = self.loop.time()
+        self._limit_reading()
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._close_the_least_used()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not getattr(self.cycle, "response_complete", True):
-            self._end_waiting()
-        elif self.conn.trailing_data[0]:  # part of the next head
-            self._begin_waiting()
+            self._used_at = self.loop.time()
+            self._reading = _stopped(self._reading)
+        elif self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:
+            self._limit_reading()  # a part of the next head, or of a body after the answer
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(WAITING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._writing = _stopped(self._writing)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_waiting()
+        self._reading, self._writing = _stopped(self._reading), _stopped(self._writing)
         super().connection_lost(exc)
 
-    def _begin_waiting(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+    def _limit_reading(self) -> None:
+        if self._reading is None:
+            self._reading = self.loop.call_later(WAITING_SECONDS, self.transport.abort)
 
-    def _end_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _close_the_least_used(self) -> None:
+        every = [connection for connection in self.connections if isinstance(connection, _Protocol)]
+        still_open = [connection for connection in every if not connection.transport.is_closing()]
+        if len(still_open) > MOST_CONNECTIONS:
+            min(still_open, key=lambda connection: connection._used_at).transport.abort()
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    if timer is not None:
+        timer.cancel()
+    return None

@@ -7,12 +7,15 @@ import time
 import weakref
 
 import pytest
+import trio
+import trio.testing
 
 from agentd_client import Client, Event, InvalidScopesError
 from agentd_client.ext import cache as caching
 from agentd_client.ext.bearer import Denied
 from agentd_client.ext.cache import Cache
 from agentd_client.ext.guard import Guard
+from tests.client.scripted import Peer, ScriptedAgent
 from tests.forking import in_child
 
 LONG_SECONDS = 60.0
@@ -227,6 +230,48 @@ async def test_it_asks_without_blocking_the_event_loop_as_well(agent, guard):
     with pytest.raises(Denied) as raised:
         await guard.admit_async([])
     assert raised.value.status == 401
+
+
+async def test_a_slow_answer_holds_up_no_other_task(tmp_path):
+    may_answer, answered = threading.Event(), []
+
+    def slow(peer: Peer) -> None:
+        peer.answer(peer.receive())
+        for _ in range(2):
+            request = peer.receive()
+            may_answer.wait(LONG_SECONDS)
+            peer.answer(request)
+
+    with ScriptedAgent(tmp_path / "agent.sock", slow) as agent:
+        guard = Guard(socket_path=agent.path, timeout=LONG_SECONDS)
+
+        async def ask(token: str) -> None:
+            answered.append((await guard.admit_token_async(token)).session_id)
+
+        await ask("good-1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "good-2")
+            await trio.testing.wait_all_tasks_blocked()
+            may_answer.set()
+        await ask("good-3")
+        guard.close()
+    assert answered == ["good-1", "good-2", "good-3"]
+
+
+async def test_a_deadline_also_ends_a_wait_that_began_with_a_glance(tmp_path):
+    def silent(peer: Peer) -> None:
+        peer.answer(peer.receive())
+        peer.receive()
+        peer.wait_until_gone()
+
+    with ScriptedAgent(tmp_path / "agent.sock", silent) as agent:
+        guard = Guard(socket_path=agent.path)
+        await guard.admit_token_async("good-1")
+        guard._open_async_client().timeout = 0.01
+        with pytest.raises(Denied) as raised:
+            await guard.admit_token_async("good-2")
+        assert (raised.value.status, raised.value.reason) == (503, "AGENT_TIMEOUT")
+        guard.close()
 
 
 def test_the_servers_own_mistake_is_no_answer_to_a_peer(agent):

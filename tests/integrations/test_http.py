@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -41,20 +42,55 @@ def test_check_names_the_session_in_headers(agent, http):
     named = {name: value for name, value in answer.headers.items() if name.startswith("agentd-")}
     assert named == {
         "agentd-session": created.id,
-        "agentd-label": "d%C3%A9sk 1",
+        "agentd-label": "d%C3%A9sk%201",
         "agentd-scopes": "read write",
+        "agentd-every-scope": "",
         "agentd-expires": str(int(created.expires_at)),
     }
-    unlimited = http.get("/check?scope=read&scope=write", headers=bearer(agent.create_token().token)).headers
-    assert unlimited["agentd-every-scope"] == "true"
-    assert "agentd-scopes" not in unlimited
+    every = agent.create_token("never").token
+    answer = http.get("/check?scope=read&scope=write", headers=bearer(every)).headers
+    assert answer["agentd-every-scope"] == "true"
+    assert answer["agentd-scopes"] == answer["agentd-label"] == answer["agentd-expires"] == ""
 
 
-@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_check_takes_the_method_and_path_of_what_it_is_asked_about(agent, http, method):
+@pytest.mark.parametrize(
+    "label", [" padded ", "\N{FULL BLOCK}" * 200, 'a: b, c; "d"\\', "%0d%0aSet-Cookie: x"]
+)
+def test_no_label_breaks_the_headers(agent, http, label):
+    token = agent.create_token(label=label).token
+    shown = http.get("/check", headers=bearer(token)).headers["agentd-label"]
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert unquote(shown) == label
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
+def test_check_takes_every_method(agent, http, method):
     token = agent.create_token().token
-    assert http.request(method, "/check/some/path", headers=bearer(token)).status_code == 204
-    assert http.request(method, "/check/some/path").status_code == 401
+    assert http.request(method, "/check", headers=bearer(token)).status_code == 204
+    assert http.request(method, "/check").status_code == 401
+
+
+def test_envoy_appends_what_it_asks_about_which_changes_nothing(agent):
+    guard = Guard(scopes=["read"], audience="notes")
+    mail = agent.create_token(scopes=["read"], audience=["mail"]).token
+    notes = agent.create_token(scopes=["read"], audience=["notes"]).token
+    with serving.asgi(Application(guard)) as url:
+        for path in ("/", "/page?x=1", "/page?audience=mail&scope=", "//check?%ff"):
+            answer = httpx.post(f"{url}/ext_authz{path}", headers=bearer(notes))
+            assert (answer.status_code, answer.content, path) == (200, b"", path)
+            assert answer.headers["agentd-scopes"] == "read"
+            assert httpx.get(f"{url}/ext_authz{path}", headers=bearer(mail)).status_code == 401
+
+
+def test_a_query_that_a_proxy_passes_on_cannot_change_the_audience(agent):
+    mail = agent.create_token(audience=["mail"]).token
+    with serving.asgi(Application(Guard(audience="notes"))) as url:
+        assert httpx.get(f"{url}/check", headers=bearer(mail)).status_code == 401
+        assert httpx.get(f"{url}/check?audience=mail", headers=bearer(mail)).status_code == 400
+        assert httpx.get(f"{url}/check?audience=notes", headers=bearer(mail)).status_code == 401
+        asked = {"token": mail, "audience": "mail"}
+        assert httpx.post(f"{url}/introspect", data=asked).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -65,6 +101,11 @@ def test_check_takes_the_method_and_path_of_what_it_is_asked_about(agent, http, 
         "scope=" + "+".join(map(str, range(17))),
         "scope=a&" * 40,
         "scopes=read",
+        "scope=",
+        "scope=read&scope=",
+        "scope=+",
+        "audience=",
+        "scope",
         "\xe9",
     ],
 )
@@ -132,6 +173,8 @@ def test_introspection_of_an_agent_that_cannot_know_is_neither(agent, http):
         ({"method": "POST", "url": "/introspect", "data": {"token": "x" * 40_000}}, 400),
         ({"method": "GET", "url": "/"}, 404),
         ({"method": "GET", "url": "/checks"}, 404),
+        ({"method": "GET", "url": "/check/"}, 404),
+        ({"method": "GET", "url": "/ext_authz"}, 404),
         ({"method": "POST", "url": "/health"}, 404),
     ],
 )
@@ -176,7 +219,7 @@ def test_at_the_verify_socket_it_says_what_that_says(agent):
     with serving.asgi(Application(guard)) as url:
         answer = httpx.get(f"{url}/check?scope=read", headers=bearer(token))
         assert (answer.status_code, answer.headers["agentd-scopes"]) == (204, "read")
-        assert "agentd-session" not in answer.headers
+        assert answer.headers["agentd-session"] == ""
         known = httpx.post(f"{url}/introspect", data={"token": token}).json()
         assert known == {"active": True, "token_type": "Bearer", "scope": "read"}
         assert httpx.get(f"{url}/health").status_code == 200
@@ -188,11 +231,13 @@ def test_the_access_log_has_no_token(agent, caplog):
     with serving.asgi(Application(access_log=logging.getLogger("access"))) as url:
         httpx.get(f"{url}/check?audience={token}", headers=bearer(token))
         httpx.get(f"{url}/{token}?token={token}")
+        httpx.request(token, f"{url}/health")
         httpx.post(f"{url}/introspect", data={"token": token})
     lines = [record.getMessage() for record in caplog.records if record.name == "access"]
     assert [line.rpartition(" ")[0].rpartition(" ")[0] for line in lines] == [
         "GET /check 400",
         "GET (unknown) 404",
+        "(other) /health 404",
         "POST /introspect 200",
     ]
     assert token not in caplog.text

@@ -146,7 +146,7 @@ class Guard:
         if question.answer is not None:
             return question.answer
         try:
-            told = await self._open_async_client()._carry_out(question.call)
+            told = await self._open_async_client()._carry_out(question.call, glance=True)
         except AgentdError as error:
             raise _unavailable(error) from None
         return question.decide(told)

@@ -184,15 +184,14 @@ def _result(kind: type[ResultT]) -> Callable[[Any], ResultT]:
 
 def _verdict(answer: Any) -> Verdict:
     """The answer of either socket: the owner's also names the session."""
-    session = from_wire(Verification, answer).session
-    if session is None:
-        return from_wire(Verdict, answer)
-    found = from_wire(Verdict, answer | {"audience": session.audience, "scopes": session.scopes})
-    return found if found.valid else found._replace(audience=None, scopes=None)
+    return _admission(answer)[0]
 
 
 def _admission(answer: Any) -> tuple[Verdict, SessionInfo | None]:
-    return _verdict(answer), from_wire(Verification, answer).session
+    valid, reason, session = from_wire(Verification, answer)
+    if session is None:
+        return from_wire(Verdict, answer), None
+    return Verdict(valid, reason, *((session.audience, session.scopes) if valid else (None, None))), session
 
 
 HELLO = Method("hello", _result(Hello))

@@ -55,14 +55,14 @@ def http_command(
 ) -> int:
     """Check tokens over HTTP until SIGTERM or Ctrl-C.
 
-    `/check` answers a reverse proxy (nginx auth_request, Caddy forward_auth, Traefik, Envoy) with 204, 401,
-    403 or 503 for the bearer token of the request, with `?scope=` and `?audience=` as needed. `/introspect`
-    answers a resource server by RFC 7662. `/health` says whether the agent answers.
+    `/check` answers a reverse proxy (nginx auth_request, Caddy forward_auth, Traefik) with 204, 401,
+    403 or 503 for the bearer token of the request, with `?scope=` and `?audience=` as needed. `/ext_authz/`
+    is for Envoy. `/introspect` answers a resource server by RFC 7662. `/health` says if the agent answers.
 
     It listens on a Unix socket or on loopback only, holds no key, and asks the agent about each request, at
     its own socket or with --socket at its verify socket. Whoever can connect can have tokens checked.
 
-    --scope applies to every request, beside those that it names, and --audience to one that names none.
+    --scope and --audience apply to every request, beside what it asks for itself.
     """
     try:
         from ...ext.guard import Guard
