@@ -36,9 +36,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-# The frameworks that agentd_client.ext is for. They are many and large, so `make test` does without.
+# The frameworks that agentd_client.ext is for, and installers. They are many and large, so `make test` does without.
 $(VENV)/.integrations: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --group integrations
+	@$(BIN)/python -m pip install --quiet --group integrations --group packaging
 	@touch $@
 
 run: $(VENV)/.runtime

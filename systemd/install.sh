@@ -58,10 +58,10 @@ complete zsh "$data/zsh/site-functions/_agentctl"
 complete fish "$config/fish/completions/agentctl.fish"
 
 # Beside the commands, not in XDG_DATA_HOME: man looks for pages relative to the folders in PATH.
-for page in agentctl.1 agentd.1 agentd.toml.5; do
+for page in agentctl.1 agentd.1 agentd.toml.5 agentd-protocol.7; do
     folder=$HOME/.local/share/man/man${page##*.}
     mkdir -p "$folder"
-    cp "$source/docs/man/$page" "$folder/$page"
+    cp "$environment/share/man/man${page##*.}/$page" "$folder/$page"
     say manual "$folder/$page"
 done
 

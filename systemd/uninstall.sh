@@ -39,7 +39,8 @@ for command in agentd agentctl; do
 done
 remove "$data/bash-completion/completions/agentctl" "$data/zsh/site-functions/_agentctl" \
     "$config/fish/completions/agentctl.fish" "$HOME/.local/share/man/man1/agentctl.1" \
-    "$HOME/.local/share/man/man1/agentd.1" "$HOME/.local/share/man/man5/agentd.toml.5" "$environment"
+    "$HOME/.local/share/man/man1/agentd.1" "$HOME/.local/share/man/man5/agentd.toml.5" \
+    "$HOME/.local/share/man/man7/agentd-protocol.7" "$environment"
 rmdir "$data/agentd" 2>/dev/null || true
 
 if [ "${PURGE:-}" = 1 ]; then

@@ -18,7 +18,7 @@ settings.register_profile("agentd", deadline=None)
 settings.load_profile("agentd")
 
 # What these say of themselves is in pyproject.toml.
-WHOLE_FOLDERS = {"faults": pytest.mark.slow, "systemd": pytest.mark.serial}
+WHOLE_FOLDERS = {"faults": pytest.mark.slow, "packaging": pytest.mark.slow, "systemd": pytest.mark.serial}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

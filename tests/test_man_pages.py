@@ -20,10 +20,9 @@ from agentd_client.cli.group import COMMANDS, ENVIRONMENT, root
 from agentd_client.cli.options import shared_options
 from agentd_client.durations import parse_duration
 
-FOLDER = Path(__file__).parent.parent / "docs" / "man"
-AGENTCTL, AGENTD, SETTINGS = (
-    (FOLDER / name).read_text() for name in ("agentctl.1", "agentd.1", "agentd.toml.5")
-)
+ROOT = Path(__file__).parent.parent
+PAGES = ("client/man/agentctl.1", "docs/man/agentd.1", "docs/man/agentd.toml.5")
+AGENTCTL, AGENTD, SETTINGS = ((ROOT / page).read_text() for page in PAGES)
 ALWAYS = {"--help", "--version"}
 
 
@@ -102,12 +101,12 @@ def test_a_choice_has_all_of_its_values(name, choices):
     assert described == set(get_args(choices))
 
 
-@pytest.mark.parametrize("page", ["agentctl.1", "agentd.1", "agentd.toml.5"])
+@pytest.mark.parametrize("page", PAGES)
 def test_it_renders_without_a_warning(page):
     if shutil.which("man") is None:
         pytest.skip("there is no man here")
     rendered = subprocess.run(
-        ["man", "--warnings=all", "-l", str(FOLDER / page)], capture_output=True, text=True, check=True
+        ["man", "--warnings=all", "-l", str(ROOT / page)], capture_output=True, text=True, check=True
     )
     assert rendered.stderr == ""
     assert "NAME" in rendered.stdout

@@ -21,6 +21,7 @@ MANUAL = (
     ".local/share/man/man1/agentctl.1",
     ".local/share/man/man1/agentd.1",
     ".local/share/man/man5/agentd.toml.5",
+    ".local/share/man/man7/agentd-protocol.7",
 )
 
 

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.packaging.distributions import BUILD_SECONDS, Built, build
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory):
+    """The package index, which has what agentd requires and what its build requires."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path_factory.mktemp("asked"), "hatchling"],
+        capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
+    )  # fmt: skip
+    if asked.returncode != 0:
+        pytest.skip(f"no package index answers: {asked.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.fixture(scope="session")
+def built(index, tmp_path_factory) -> Built:
+    """Both distributions: each sdist made from this folder, each wheel from its sdist."""
+    return build(tmp_path_factory.mktemp("built"))
