@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 import requests
+from aiohttp import web
 
 from agentd_client import OriginNotAllowedError, Session, TokenFileError
+from agentd_client.ext.aiohttp import SessionAuthMiddleware
 from agentd_client.ext.caller import Caller
 from agentd_client.ext.httpx import SessionAuth as HttpxAuth
 from agentd_client.ext.requests import SessionAuth as RequestsAuth
@@ -30,10 +34,6 @@ def by_httpx(url: str, *, content: object = None, tls: str | None = None, **opti
 
 
 def by_async_httpx(url: str, *, content: object = None, tls: str | None = None, **options) -> int:
-    async def chunks(content: Iterable[bytes]):
-        for chunk in content:
-            yield chunk
-
     async def call() -> int:
         given = content if content is None or isinstance(content, bytes) else chunks(content)
         auth = HttpxAuth(**options)
@@ -49,7 +49,34 @@ def by_requests(url: str, *, content: object = None, tls: str | None = None, **o
         return session.request(method(content), url, data=content, verify=tls or True).status_code
 
 
-CALLS: dict[str, Call] = {"httpx": by_httpx, "async httpx": by_async_httpx, "requests": by_requests}
+def by_aiohttp(url: str, *, content: object = None, tls: str | None = None, **options) -> int:
+    async def call() -> int:
+        given = content if content is None or isinstance(content, bytes) else chunks(content)
+        middlewares = [SessionAuthMiddleware(**options)]
+        async with (
+            aiohttp.ClientSession(middlewares=middlewares, trust_env=True) as session,
+            session.request(method(content), url, data=given, ssl=trusting(tls)) as response,
+        ):
+            return response.status
+
+    return asyncio.run(call())
+
+
+async def chunks(content: Iterable[bytes]):
+    for chunk in content:
+        yield chunk
+
+
+CALLS: dict[str, Call] = {
+    "httpx": by_httpx,
+    "async httpx": by_async_httpx,
+    "requests": by_requests,
+    "aiohttp": by_aiohttp,
+}
+
+
+REFUSALS = (httpx.HTTPError, httpx.InvalidURL, requests.RequestException, aiohttp.ClientError, ValueError)
+"""What the libraries raise for a redirect that they do not follow."""
 
 
 def method(content: object) -> str:
@@ -263,6 +290,34 @@ def test_a_redirect_between_http_and_https_gets_no_token(call, session, server, 
         assert server.tokens == [session.read_token(), None]
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "//127.0.0.1:{other}/there",
+        "/\\127.0.0.1:{other}/there",
+        "http:\\\\127.0.0.1:{other}/there",
+        "http://127.0.0.1:{own}@127.0.0.1:{other}/there",
+        "http://127.0.0.1:{own}\\@127.0.0.1:{other}/there",
+        "http://127.0.0.1:{own}#@127.0.0.1:{other}/there",
+        "http://127.0.0.1:{own}%2f@127.0.0.1:{other}/there",
+        "HTTP://LOCALHOST:{other}/there",
+        "http://\N{CIRCLED LATIN SMALL LETTER L}ocalhost:{other}/there",
+        "http://127.0.0.\N{CIRCLED DIGIT ONE}:{other}/there",
+        "\thttp://127.0.0.1:{other}/there",
+        "ht\ttp://127.0.0.1:{other}/there",
+        "http:127.0.0.1:{other}/there",
+    ],
+)
+def test_no_spelling_of_a_redirect_takes_the_token_along(call, session, server, location):
+    with recording() as other:
+        target = location.format(own=server.url.rpartition(":")[2], other=other.url.rpartition(":")[2])
+        server.answer = redirected(target.encode().decode("latin-1"))
+        with contextlib.suppress(*REFUSALS):
+            call(server.url)
+        assert server.tokens[0] == session.read_token()
+        assert session.read_token() not in other.tokens
+
+
 def test_a_redirect_from_port_80_to_https_gets_no_token(call, session, tmp_path):
     """httpx and requests take these two for one server, and copy the token."""
     tls = str(tmp_path / "certificate.pem")
@@ -311,6 +366,45 @@ def test_a_repeated_request_that_is_redirected_elsewhere_leaves_its_token(agent,
         assert call(server.url) == 200
         assert server.tokens[-1] == successor
         assert other.tokens == [None]
+
+
+def test_aiohttp_lets_the_next_request_of_a_task_have_the_token(session, server):
+    async def call() -> None:
+        with recording() as other:
+            server.answer = redirected(f"{other.url}/there")
+            async with aiohttp.ClientSession(middlewares=[SessionAuthMiddleware()]) as http:
+                await http.get(server.url)
+                await http.get(other.url)
+                assert other.tokens == [None, session.read_token()]
+
+    asyncio.run(call())
+
+
+def test_unix_sockets_get_the_token(agent, session, tmp_path):
+    path = str(tmp_path / "server.sock")
+
+    async def notes(request: web.Request) -> web.Response:
+        return web.Response(text=request.headers["Authorization"])
+
+    async def call() -> None:
+        app = web.Application()
+        app.router.add_get("/", notes)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.UnixSite(runner, path).start()
+        async with aiohttp.ClientSession(
+            middlewares=[SessionAuthMiddleware()], connector=aiohttp.UnixConnector(path)
+        ) as http:
+            response = await http.get("http://any.name/")
+            assert await response.text() == f"Bearer {session.read_token()}"
+        transport = httpx.AsyncHTTPTransport(uds=path)
+        async with httpx.AsyncClient(auth=HttpxAuth(), transport=transport) as http:
+            assert (await http.get("http://localhost/")).text == f"Bearer {session.read_token()}"
+            with pytest.raises(OriginNotAllowedError):
+                await http.get("http://any.name/")
+        await runner.cleanup()
+
+    asyncio.run(call())
 
 
 def test_concurrent_requests_all_get_through_a_renewal(agent, call, session, guarded):

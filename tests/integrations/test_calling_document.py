@@ -16,7 +16,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "calling.md").read_text()
 PROGRAMS: dict[str, str] = dict(
     re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", DOCUMENT, re.M | re.S)
 )
-HTTP = ["httpx", "requests"]
+HTTP = ["httpx", "requests", "aiohttp"]
 
 
 @pytest.fixture(autouse=True)
