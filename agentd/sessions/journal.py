@@ -52,7 +52,6 @@ beyond that are counted in one entry that names no process."""
 MAX_PENDING = 256
 """Entries in memory, of a few hundred bytes each: those still counting, and those that were not written."""
 
-_REJECTIONS_SHARE = 4  # one rejection is kept for this many actions
 _STEP = 16  # written or deleted at once: a full store has room for a few changed pages only
 
 AuditPath = tuple[str, str, bytes]
@@ -112,8 +111,7 @@ class Journal:
 
     If an entry cannot be written:
 
-    - An entry in an operation's transaction fails with the operation. So no session is opened that the log
-      does not show.
+    - The operation fails with it. So no session is opened that the log does not show.
     - Revoking and resetting the key must succeed even in a full store. The caller repeats them without the
       entry and calls `missed`, which logs it.
     - Rejections stay counted in memory until the next `flush`. A kill loses what was counted since the last.
@@ -127,7 +125,6 @@ class Journal:
         clock: Clock,
         logger: logging.Logger,
         subscribers: Subscribers,
-        *,
         max_entries: int | None = None,
     ) -> None:
         self._db = db
@@ -135,7 +132,7 @@ class Journal:
         self.subscribers = subscribers
         self._log = logger
         most = MAX_ENTRIES if max_entries is None else max_entries
-        self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: max(1, most // _REJECTIONS_SHARE)}
+        self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: max(1, most // 4)}
         self.rejected_tokens = RejectedTokens(db, clock, logger, partial(self._new_path, REJECTIONS_PATH))
         self._newest = 0
         self._trimmed_at = -1  # the number of commits at the last trim
@@ -214,17 +211,15 @@ class Journal:
                     delete = partial(_delete_all, paths=oldest[start : start + _STEP])
                     self._db.submit(delete, is_next=True)
 
-    async def trim(self) -> int:
-        """Delete the oldest entries beyond the limits, in small steps; how many. One task at a time."""
+    async def trim(self) -> None:
+        """Delete the oldest entries beyond the limits, in small steps. One task at a time."""
         self._written = 0
-        trimmed = 0
         for folder in self._most:
             while (excess := self._excess(folder)) > 0:
                 oldest = self._db.paths(folder, limit=min(excess, _STEP))
                 if not oldest:
                     break  # the count is wrong, which must not loop for ever
-                trimmed += await self._db.write(partial(_delete_all, paths=oldest))
-        return trimmed
+                await self._db.write(partial(_delete_all, paths=oldest))
 
     def newest_first(self, after: bytes | None) -> Iterator[tuple[bytes, AuditRecord]]:
         """Every entry and its key, from the one after that key on; counts in memory are up to date."""
@@ -352,9 +347,8 @@ class RejectedTokens:
     def _submit(self, entry: _Entry) -> bool:
         if self._is_failing:  # every attempt would log another error
             return False
-        value = (entry.path, entry.record.encode())
         try:
-            self._db.submit(partial(_put_all, values=[value]))
+            self._db.submit(partial(_put_all, values=[(entry.path, entry.record.encode())]))
         except AgentdError:
             return False
         return True
@@ -396,8 +390,9 @@ def _merged(first: AuditRecord, later: AuditRecord) -> AuditRecord:
     )
 
 
-def _delete_all(view: View, paths: Sequence[KeyPath]) -> int:
-    return sum(view.delete(path) for path in paths)
+def _delete_all(view: View, paths: Sequence[KeyPath]) -> None:
+    for path in paths:
+        view.delete(path)
 
 
 def _put_all(view: View, values: Sequence[tuple[AuditPath, bytes]]) -> None:

@@ -320,7 +320,7 @@ async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatc
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
     for number in range(30):
         await put(db, log, CREATED, label=str(number))
-    assert await log.trim() == 90
+    await log.trim()
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(29, -1, -1)
     ]
@@ -329,8 +329,7 @@ async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatc
     )
     for number in range(30, 75):
         await put(db, log, CREATED, label=str(number))
-    assert await log.trim() == 35
-    assert await log.trim() == 0
+    await log.trim()
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(74, 34, -1)
     ]
@@ -608,7 +607,8 @@ async def test_a_full_store_can_be_trimmed(db, new_log, clock, full):
     for _ in range(200):
         await put(db, log, CREATED)
     full(True)
-    assert await log.trim() == 190
+    await log.trim()
+    assert len(await entries(log)) == 10
 
 
 async def test_rejecting_raises_nothing_if_the_store_is_not_open(db, log, clock):
