@@ -63,9 +63,9 @@ class Turns:
 class Turn:
     """One connection's share of them.
 
-    If it `is_busy`, call `take_place` first. Then `begin`, read `read_bytes`, handle them until `clock()`
-    reaches `until`, then `leave` and `resume`. If it is busy then, call `end` once the read is handled. A
-    connection that sends one request at a time needs none of this.
+    If it `is_busy`, `resume` first, else `begin`. Then read `read_bytes`, handle them until `clock()` reaches
+    `until`, then `leave` and `resume`. If it is busy then, call `end` once the read is handled. A connection
+    that sends one request at a time needs none of this.
     """
 
     def __init__(self, turns: Turns, process: Hashable) -> None:
@@ -88,9 +88,12 @@ class Turn:
             self._turns.busy.give_back()
 
     async def resume(self) -> None:
-        """Wait for this connection's turn, and begin another slice for what was read."""
+        """Wait until this is the busy connection that has a slice in this turn of the loop, and begin it."""
         self.is_busy = True
-        await self.take_place()
+        await self._turns.busy.take(self._process)
+        self._has_place = True
+        # A place that is free may have been used in this very turn of the loop.
+        await checkpoint()
         self.begin()
 
     def end(self, read: int) -> None:
@@ -99,13 +102,6 @@ class Turn:
         if self.is_busy and read < self.read_bytes:
             self.is_busy = False
         self.read_bytes = BUSY_READ_BYTES if self.is_busy else READ_BYTES
-
-    async def take_place(self) -> None:
-        """Wait until this is the busy connection that has a slice in this turn of the loop."""
-        await self._turns.busy.take(self._process)
-        self._has_place = True
-        # A place that is free may have been used in this very turn of the loop.
-        await checkpoint()
 
 
 class Connection:
@@ -263,8 +259,7 @@ class Connection:
             if outbox.lost:
                 return
             if turn.is_busy:
-                await turn.take_place()
-                turn.begin()
+                await turn.resume()
             if not self._receive():
                 return
 

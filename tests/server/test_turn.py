@@ -132,10 +132,10 @@ async def test_a_connection_is_busy_until_it_has_caught_up_with_its_peer():
     await turn.resume()
     turn.end(READ_BYTES)
     assert (turn.is_busy, turn.read_bytes) == (True, BUSY_READ_BYTES)
-    await turn.take_place()
+    await turn.resume()
     turn.end(BUSY_READ_BYTES)
     assert (turn.is_busy, turn.read_bytes) == (True, BUSY_READ_BYTES), "the peer has sent more already"
-    await turn.take_place()
+    await turn.resume()
     turn.end(BUSY_READ_BYTES - 1)
     assert (turn.is_busy, turn.read_bytes) == (False, READ_BYTES)
 
