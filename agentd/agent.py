@@ -19,7 +19,6 @@ import trio
 from agentd_client.errors import (
     AgentdError,
     AgentLockedError,
-    InvalidParamsError,
     KeyFileError,
     PassphraseError,
     StoreError,
@@ -69,15 +68,6 @@ class _AuditEntry(NamedTuple):
     times: int = 1
 
 
-class _Running:
-    """A core, the stack that stops it, and the scope of its standing tasks."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.stack = AsyncExitStack()
-        self.scope = trio.CancelScope()
-
-
 class Agent:
     """Locks, unlocks and changes the passphrase. The server calls `manager`.
 
@@ -103,6 +93,7 @@ class Agent:
         self.passphrase_state = PassphraseState(keys_path, logger, cost)
         self._mark = mark
         self._subscribers = subscribers
+        self.subscribe = subscribers.subscribe
         self._clock = clock
         self._log = logger
         self._tasks: trio.Nursery | None = None
@@ -114,7 +105,9 @@ class Agent:
         self._earlier_commits = 0
         # Held while a core is started or stopped: a lock that comes during an unlock waits for it.
         self._changing = trio.Lock()
-        self._running: _Running | None = None
+        self._core: Core | None = None
+        self._stack = AsyncExitStack()  # stops the core
+        self._scope = trio.CancelScope()  # of the core's standing tasks
         self._is_marked = False
         self._locks = 0
         # Measured for a possible core until there was one, then of the latest.
@@ -128,18 +121,14 @@ class Agent:
     @property
     def core(self) -> Core | None:
         """The core; None from the beginning of a lock on."""
-        return None if self._running is None or self.locked_at is not None else self._running.core
+        return None if self._core is None or self.locked_at is not None else self._core
 
     @property
     def manager(self) -> SessionManager:
         """The session manager. Raises `AgentLockedError` while the agent is locked."""
-        if self._running is None or self.locked_at is not None:
+        if self._core is None or self.locked_at is not None:
             raise AgentLockedError
-        return self._running.core.manager
-
-    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Report every event from now on, also while locked; returns what ends this."""
-        return self._subscribers.subscribe(subscriber)
+        return self._core.manager
 
     @property
     def wrong_passphrases(self) -> int:
@@ -149,8 +138,7 @@ class Agent:
     @property
     def commits(self) -> int:
         """Commits to the store since the agent started."""
-        running = self._running
-        return self._earlier_commits + (0 if running is None else running.core.db.commits)
+        return self._earlier_commits + (0 if self._core is None else self._core.db.commits)
 
     async def start(self, passphrase: PassphraseText | None, *, locked: bool = False) -> None:
         """Unlock it if that needs no user: without a passphrase, or with the one that is given.
@@ -190,8 +178,8 @@ class Agent:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the standing tasks of each core; reports started once those of the present one run."""
         async with trio.open_nursery() as self._tasks:
-            if self._running is not None:
-                await self._tasks.start(self._run_core_tasks, self._running)
+            if self._core is not None:
+                await self._tasks.start(self._run_core_tasks, self._core, self._scope)
             task_status.started()
             await trio.sleep_forever()
 
@@ -211,14 +199,14 @@ class Agent:
             NoPassphraseError: without a passphrase, nobody could unlock it again.
         """
         self.passphrase_state.require()
-        if reason == IDLE and self._running is None:
+        if reason == IDLE and self._core is None:
             return  # an unlock may be in progress, which is a use: do not wait for it and lock
         self._locks += 1
         # Shielded: a lock must complete, even if the caller goes away.
         with trio.CancelScope(shield=True):
             async with self._changing:
                 self.passphrase_state.require()  # it may have been removed while this waited
-                if self._running is None:
+                if self._core is None:
                     if not self._is_marked:  # it started locked, or the disk was full
                         await trio.to_thread.run_sync(self._set_mark)
                     return
@@ -227,7 +215,7 @@ class Agent:
                     async with trio.open_nursery() as both:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
                         async with trio.open_nursery() as wiping:
-                            wiping.start_soon(self._wipe_in_time, self._running.core.key_ring)
+                            wiping.start_soon(self._wipe_in_time, self._core.key_ring)
                             await self._audit(*self._take_pending(), _AuditEntry(LOCKED, by, reason))
                             await self._close()
                             wiping.cancel_scope.cancel()
@@ -253,7 +241,7 @@ class Agent:
             AgentLockedError: the agent was locked while this waited for its turn, and stays locked.
             KeyFileError, StoreError: the passphrase is right, but the core cannot be started.
         """
-        if self._running is None:
+        if self._core is None:
             await self._throttle.attempt(
                 process or by.pid, partial(self._unlock, passphrase, by, self._locks), waiting
             )
@@ -275,8 +263,6 @@ class Agent:
             TooManyAttemptsError: the old one was not tried.
             KeyFileError: the key file could not be written.
         """
-        if old is None and new is None:
-            raise InvalidParamsError("changePassphrase takes old, new or both")
         self._require_changeable(old, new)
         if new is not None:
             Passphrase.check_new(new)  # before it waits, and not as an attempt
@@ -285,7 +271,7 @@ class Agent:
 
     async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:
-            if self._running is not None:  # another attempt was first
+            if self._core is not None:  # another attempt was first
                 return False
             if self._locks != locks:
                 # An unlock from before the lock must not undo it: the machine may be about to suspend.
@@ -308,7 +294,7 @@ class Agent:
             self._require_changeable(old, new)  # locked or changed while this waited
             await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
-            if self._running is None:
+            if self._core is None:
                 self._pending_changes[by] += 1
             else:
                 with trio.CancelScope(shield=True):
@@ -316,31 +302,30 @@ class Agent:
         return old is not None
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
-        if new is None and self._running is None:
+        if new is None and self._core is None:
             raise AgentLockedError("the passphrase can only be removed while the agent is unlocked")
         if old is None and self.passphrase_state:
             raise PassphraseError("the key file has a passphrase; give the present one too")
 
     async def _open(self, passphrase: PassphraseText | None) -> None:
+        scope = trio.CancelScope()
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._open_core(passphrase))
-            running = _Running(core)
             if self._tasks is not None:
-                await self._tasks.start(self._run_core_tasks, running)
-            running.stack = stack.pop_all()
-        # No checkpoint from here on: a cancelled caller leaves a complete core, or none.
-        self._running = running
+                await self._tasks.start(self._run_core_tasks, core, scope)
+            # No checkpoint from here on: a cancelled caller leaves a complete core, or none.
+            self._core, self._stack, self._scope = core, stack.pop_all(), scope
         self.memory_locked = core.key_ring.memory_locked
         self.memory_secret = core.key_ring.memory_secret
         self.locked_at = self.lock_reason = None
 
     async def _close(self) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            running.scope.cancel()
-            self._earlier_commits += running.core.db.commits
+        core, self._core = self._core, None
+        if core is not None:
+            self._scope.cancel()
+            self._earlier_commits += core.db.commits
             try:
-                await running.stack.aclose()
+                await self._stack.aclose()
             except AgentdError as error:  # the store failed at the end; the keys are wiped
                 self._log.error("stopping: %s", error.sentence)
 
@@ -350,14 +335,16 @@ class Agent:
         self._log.error("the store takes too long to close; wiping the keys now")
         await key_ring.stop()
 
-    async def _run_core_tasks(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_core_tasks(
+        self, core: Core, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         """Run a core's standing tasks; if its store fails, the agent fails."""
-        with running.scope:
+        with scope:
             async with trio.open_nursery() as standing:
-                await standing.start(running.core.manager.run)
+                await standing.start(core.manager.run)
                 task_status.started()
-                await running.core.db.failure()
-                self.failure = running.core.db.failed
+                await core.db.failure()
+                self.failure = core.db.failed
                 self.failed.set()
                 standing.cancel_scope.cancel()
 
@@ -374,15 +361,13 @@ class Agent:
 
     async def _audit(self, *entries: _AuditEntry) -> None:
         """Write the entries in this order, within `AUDIT_SECONDS`; a failure is logged."""
-        if self._running is None:
+        if self._core is None:
             return
         kinds = ", ".join(entry.kind for entry in entries)
         with trio.move_on_after(AUDIT_SECONDS) as writing:
             try:
                 for kind, by, reason, times in entries:
-                    await self._running.core.manager.write_audit_entry(
-                        kind, by=by, reason=reason, times=times
-                    )
+                    await self._core.manager.write_audit_entry(kind, by=by, reason=reason, times=times)
             except AgentdError as error:
                 self._log.error("not in the audit log: %s (%s)", kinds, error.sentence)
         if writing.cancelled_caught:

@@ -271,6 +271,8 @@ class _Handlers:
         return LockState(False)
 
     async def change_passphrase(self, params: ChangePassphraseParams, caller: Caller) -> Protection:
+        if params.old is None and params.new is None:
+            raise InvalidParamsError("changePassphrase takes old, new or both")
         old, new = (None if each is None else each.bytes for each in (params.old, params.new))
         return Protection(
             await self._agent.change_passphrase(

@@ -287,9 +287,7 @@ class Client(ClientBase):
     def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
         """End a session, by its token or its id; returns whether there was one to end.
 
-        Raises:
-            InvalidParamsError: neither or both were given.
-            InvalidTokenError: what was given cannot be a token.
+        Raises as `inspect_token` does.
         """
         return self._carry_out(methods.REVOKE_TOKEN.call(**_token_or_id("revoke_token", token, id)))
 

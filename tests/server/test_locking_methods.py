@@ -53,6 +53,12 @@ async def test_attempts_take_turns_by_the_process_that_connected(ask, locking):
     assert locking.processes == [FakeCaller().peer.process] * 2
 
 
+async def test_a_change_names_a_passphrase(ask, locking):
+    with pytest.raises(errors.InvalidParamsError, match="changePassphrase takes old, new or both"):
+        await ask("changePassphrase")
+    assert locking.asked == []
+
+
 async def test_a_wrong_passphrase_is_refused_by_its_code(ask):
     with pytest.raises(errors.PassphraseError):
         await ask("unlock", passphrase=b"wrong")
