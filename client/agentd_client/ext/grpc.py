@@ -1,6 +1,6 @@
 """Sessions in gRPC: interceptors for servers, and call credentials for callers (the extra `grpc`).
 
-A refusal is UNAUTHENTICATED, PERMISSION_DENIED or, if the agent cannot know, UNAVAILABLE.
+A server's refusal is UNAUTHENTICATED, PERMISSION_DENIED or, if the agent cannot know, UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
 
+from ..errors import AgentdError
+from .caller import Caller, CallerOptions, Origin, authorization
 from .guard import Admission, Denied, Guard, GuardOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Unpack
 
-__all__ = ["AsyncSessionInterceptor", "SessionInterceptor", "current_session"]
+__all__ = ["AsyncSessionInterceptor", "SessionInterceptor", "current_session", "session_call_credentials"]
 
 _session: ContextVar[Admission] = ContextVar("agentd_session")
 
@@ -142,3 +145,41 @@ async def _refuse_stream_async(
 ) -> AsyncIterator[Any]:
     await context.abort(_CODES[denied.status], denied.description)
     yield
+
+
+def session_call_credentials(
+    *, caller: Caller | None = None, **options: Unpack[CallerOptions]
+) -> grpc.CallCredentials:
+    """Call credentials that send the session's token, for channels of `grpc` and `grpc.aio`.
+
+    gRPC sends call credentials over secure channels only. On this machine that is a channel with
+    `grpc.local_channel_credentials`, which refuses other machines. Over TLS the token goes to loopback
+    and to what `origins` names; calls to others end with UNAVAILABLE.
+
+    Args:
+        caller: the caller; None makes one of the options.
+        options: the arguments of `Caller`.
+    """
+    calling = Caller(**options) if caller is None else caller
+    return grpc.metadata_call_credentials(_SessionPlugin(calling), "agentd")
+
+
+class _SessionPlugin(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        try:
+            self._require_allowed(context.service_url)
+            token = self._caller.token()
+        except AgentdError as error:  # gRPC would log others with a traceback
+            callback((), error)
+            return
+        callback(() if token is None else (("authorization", authorization(token)),), None)
+
+    def _require_allowed(self, service_url: str) -> None:
+        # Without a scheme the channel is local: gRPC has checked the address of its other end. The name in
+        # the URL may be any.
+        parts = urlsplit(service_url)
+        if not service_url.startswith("://"):
+            self._caller.require(Origin.of(parts.scheme, parts.hostname or "", parts.port))
