@@ -13,6 +13,7 @@ import stat
 import time
 from _thread import allocate_lock
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from ..errors import TokenFileBusyError, TokenFileError
 from ..paths import TOKEN_PATH_VARIABLE
@@ -21,7 +22,7 @@ from ..protocol.methods import stripped_token, token_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .folder import TokenFolder
 
@@ -84,15 +85,15 @@ class TokenFile:
             InvalidTokenError: not a token: visible ASCII on one line, at most 8 KiB.
         """
         text = stripped_token(token)
-        with self._writing() as folder:
-            self._replace(folder, text, anew=anew)
+        with self.turn() as replace:
+            replace(text, anew=anew)
 
     def exchange(self, token: str) -> str | None:
         """As `write`; returns the previous token. Of two callers at once, the later one gets the other's."""
         text = stripped_token(token)
-        with self._writing() as folder:
+        with self.turn() as replace:
             before = self.read()
-            self._replace(folder, text, anew=False)
+            replace(text)
             return before
 
     def take(self) -> str | None:
@@ -119,8 +120,23 @@ class TokenFile:
         return TokenClaim(self)
 
     @contextmanager
-    def _removing(self) -> Iterator[TokenFolder]:
+    def turn(self, *, waiting: bool = True) -> Iterator[Callable[..., None]]:
+        """One writer's turn; yields the function that replaces the token, which is checked already.
+
+        Without `waiting`, it raises `TokenFileBusyError` at once if another writer has the lock.
+        """
         from .folder import TokenFolder  # not needed to read
+
+        with (
+            self._translated("write"),
+            TokenFolder.opened_for_writing(self._folder_path) as folder,
+            folder.locked(self._lock_name, waiting=waiting),
+        ):
+            yield partial(self._replace, folder)
+
+    @contextmanager
+    def _removing(self) -> Iterator[TokenFolder]:
+        from .folder import TokenFolder
 
         with (
             self._translated("remove"),
@@ -131,29 +147,19 @@ class TokenFile:
             yield folder
             folder.sync()
 
-    @contextmanager
-    def _writing(self, *, waiting: bool = True) -> Iterator[TokenFolder]:
-        from .folder import TokenFolder
-
-        with (
-            self._translated("write"),
-            TokenFolder.opened_for_writing(self._folder_path) as folder,
-            folder.locked(self._lock_name, waiting=waiting),
-        ):
-            yield folder
-
-    def _replace(self, folder: TokenFolder, text: str, *, anew: bool) -> None:
-        if not anew:
-            self._check_target(folder)
-        folder.remove(self._new_name)
-        try:
-            folder.create(self._new_name, text.encode("ascii") + b"\n")
-            folder.rename(self._new_name, self._name)
-        except BaseException:
-            with suppress(OSError):  # report the first error
-                folder.remove(self._new_name)
-            raise
-        folder.sync()
+    def _replace(self, folder: TokenFolder, text: str, *, anew: bool = False) -> None:
+        with self._translated("write"):
+            if not anew:
+                self._check_target(folder)
+            folder.remove(self._new_name)
+            try:
+                folder.create(self._new_name, text.encode("ascii") + b"\n")
+                folder.rename(self._new_name, self._name)
+            except BaseException:
+                with suppress(OSError):  # report the first error
+                    folder.remove(self._new_name)
+                raise
+            folder.sync()
 
     def _check_target(self, folder: TokenFolder) -> None:
         try:
@@ -219,7 +225,7 @@ class TokenClaim:
 
     def __init__(self, file: TokenFile) -> None:
         self._file = file
-        self._folder: TokenFolder | None = None
+        self._replace: Callable[..., None] | None = None
         self._held = ExitStack()
         self._state = allocate_lock()
         self._at_work = False
@@ -232,21 +238,21 @@ class TokenClaim:
         """
         with self._working():
             try:
-                folder = self._held.enter_context(self._file._writing(waiting=False))
+                replace = self._held.enter_context(self._file.turn(waiting=False))
             except TokenFileBusyError:
                 return False
             if self._file.read() != token:
                 return False
-            self._folder = folder
+            self._replace = replace
             return True
 
     def replace(self, token: str) -> None:
         """Replace the token, after `take` returned True; the new one is on the disk when this returns."""
         text = stripped_token(token)
-        with self._working(), self._file._translated("write"):
-            if self._folder is None:
+        with self._working():
+            if self._replace is None:
                 raise self._refusal("is not held")
-            self._file._replace(self._folder, text, anew=False)
+            self._replace(text)
 
     def release(self) -> None:
         """Release the lock; nothing can be replaced afterwards."""
