@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from agentd_client.cli.listing import newest
+from agentd_client.cli.commands.list import newest
 from agentd_client.cli.run import run
 from agentd_client.cli.table import width_of
 from agentd_client.protocol.results import PeerIdentity, SessionInfo

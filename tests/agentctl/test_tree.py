@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from agentd_client.cli.listing import Branches, as_tree, short_ids
+from agentd_client.cli.commands.list import Branches, as_tree, short_ids
 from agentd_client.protocol.results import SessionInfo
 
 SIGNS = Branches("+", "`", "|", "_", "?")

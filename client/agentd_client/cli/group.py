@@ -43,7 +43,7 @@ COMMANDS = {
     "http": Entry("http", "Check tokens over HTTP until SIGTERM or Ctrl-C."),
     "list": Entry("list", "Show the sessions, newest first."),
     "watch": Entry("watch", "Show events as they happen."),
-    "audit": Entry("audit", "Show the audit log."),
+    "audit": Entry("list", "Show the audit log."),
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
     "reset-key": Entry("revoke", "Replace the session key, which ends every session."),
     "lock": Entry("lock", "Lock the agent, which wipes its keys."),
