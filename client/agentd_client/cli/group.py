@@ -33,12 +33,12 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "login": Entry("login", "Open a session and keep its token in the token file."),
-    "logout": Entry("logout", "End the session of the token file and remove the file."),
+    "logout": Entry("login", "End the session of the token file and remove the file."),
     "status": Entry("status", "Show the agent and whether you are logged in."),
     "token": Entry("token", "Print the current session token."),
     "verify": Entry("verify", "Exit 0 if a token is valid, 1 if it is not."),
     "inspect": Entry("inspect", "Show all that the agent knows about a token or session."),
-    "renew": Entry("renew", "Extend the session, with a new token."),
+    "renew": Entry("login", "Extend the session, with a new token."),
     "exec": Entry("exec", "Run a command with a session of its own."),
     "http": Entry("http", "Check tokens over HTTP until SIGTERM or Ctrl-C."),
     "list": Entry("list", "Show the sessions, newest first."),

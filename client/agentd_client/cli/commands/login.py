@@ -1,4 +1,4 @@
-"""`agentctl login`: open a session, whose token goes into the token file and nowhere else."""
+"""`agentctl login`, `renew` and `logout`: the session whose token is in the token file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import click
 
 from ... import paths
 from ...blocking import Client
-from ...errors import AgentdError
+from ...errors import AgentdError, AgentUnreachableError, TokenFileBusyError, TokenFileError
 from ...protocol.reasons import OTHER_AGENT
 from ...protocol.results import Verification
+from ...token_file import TokenFile
+from ..current_token import require_token
 from ..options import AgentctlCommand, Settings
 from ..output import OutputError, printable, show, write_now
 from ..parameters import given_audience, given_scopes, given_uses, names
@@ -145,3 +147,117 @@ def default_label() -> str:
             continue
         return f"{os.uname().nodename} {terminal}"
     return f"{os.uname().nodename}, no terminal"
+
+
+@click.command("renew", cls=AgentctlCommand)
+@click.pass_obj
+def renew_command(settings: Settings) -> None:
+    """Extend the session, with a new token.
+
+    The session's lifetime starts again, and the new token replaces the old one in the token file. The old
+    one stays valid until the new one was used, and for some seconds more. Programs, and `agentctl verify`,
+    renew a session automatically when they use it in the last third of its lifetime; this command does it
+    now. No session is renewed beyond its hard maximum (`agentctl inspect`).
+
+    A token in AGENTD_TOKEN or AGENTD_TOKEN_FD cannot be replaced there, and is not renewed.
+    """
+    found = require_token(settings)
+    if not found.is_from_file:
+        raise click.UsageError(
+            f"the token is in {found.origin}, where it cannot be replaced; name a file with --token-file",
+            click.get_current_context(),
+        )
+    claim = TokenFile(settings.token_path).claim()
+    with settings.connect() as agent:
+        try:
+            if not claim.take(found.text):
+                raise TokenFileBusyError(
+                    f"another process is replacing the token in {settings.token_path}, or has just done so; "
+                    "check (`agentctl inspect`) before you renew again"
+                )
+            created = agent.renew_token(found.text)
+            claim.replace(created.token)
+        finally:
+            claim.release()
+    place = f"the new token is in {settings.token_path}"
+    show(
+        settings,
+        {"id": created.id, "expiresAt": created.expires_at, "tokenFile": settings.token_path},
+        human=lambda: [
+            f"renewed: session {printable(created.id)}, {ends(created.expires_at, settings.now())}",
+            printable(place),
+        ],
+    )
+
+
+@click.command("logout", cls=AgentctlCommand)
+@click.option("--all", "everything", is_flag=True, help="End every session, by replacing the session key.")
+@click.pass_obj
+def logout_command(settings: Settings, everything: bool) -> None:
+    """End the session of the token file and remove the file.
+
+    The file is removed in any case, even if it is refused. If no agent answers, the session stays open until
+    it expires: that is a warning, or with --all an error, as nothing was ended. The session of a token in
+    AGENTD_TOKEN or AGENTD_TOKEN_FD stays open; end it with `agentctl revoke`.
+    """
+    try:
+        token, removed = _take(settings)
+    except TokenFileError:
+        if everything:  # ending every session does not need the file
+            _end_at_agent(settings, None, everything)
+            warn(settings, "every session was ended nevertheless")
+        raise
+    session_ended = False
+    try:
+        session_ended = _end_at_agent(settings, token, everything)
+    except AgentdError as error:
+        warn(settings, "the token file was removed nevertheless")
+        if everything or not isinstance(error, AgentUnreachableError):
+            raise
+        warn(settings, f"the session stays open until it expires: {error.sentence}")
+    other = paths.token_variable()
+    if other is not None and not everything:
+        warn(settings, f"the session of {other} stays open; `agentctl revoke` ends it")
+    show(
+        settings,
+        {"sessionEnded": session_ended, "everySessionEnded": everything, "fileRemoved": removed},
+        human=lambda: [_logout_summary(settings, session_ended, everything, removed)],
+    )
+
+
+def _take(settings: Settings) -> tuple[str | None, bool]:
+    """The token, and whether there was a file; a concurrent login keeps its own."""
+    file = TokenFile(settings.token_path)
+    existed = os.path.lexists(file.path)
+    try:
+        return file.take(), existed
+    except TokenFileError as error:
+        removed = file.remove()  # before the warning, because it may fail, for a folder for example
+        warn(
+            settings,
+            f"{error.sentence}. It was removed; if it held a token, that session stays open until it expires",
+        )
+        return None, removed
+
+
+def _end_at_agent(settings: Settings, token: str | None, everything: bool) -> bool:
+    if token is None and not everything:
+        return False
+    with settings.connect() as agent:
+        if everything or token is None:
+            agent.reset_key()
+            return True
+        if agent.revoke_token(token):
+            return True
+        if agent.inspect_token(token).reason == OTHER_AGENT:
+            warn(settings, f"{settings.token_path} held {OTHER_AGENTS_SESSION}")
+        return False
+
+
+def _logout_summary(settings: Settings, session_ended: bool, everything: bool, removed: bool) -> str:
+    file = f"{printable(settings.token_path)} was removed"
+    if everything:
+        return f"every session was ended; {file}" if removed else "every session was ended"
+    if not removed:
+        return "not logged in"
+    return f"logged out: the session was ended; {file}" if session_ended else f"logged out: {file}"
