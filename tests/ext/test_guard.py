@@ -274,6 +274,48 @@ async def test_a_deadline_also_ends_a_wait_that_began_with_a_glance(tmp_path):
         guard.close()
 
 
+async def test_a_session_that_showed_its_token_earlier_is_admitted_by_its_id(agent):
+    guard = Guard(scopes=["read"], audience="notes", cache=True)
+    created = agent.create_token(600, scopes=["read"], audience=["notes"], max_uses=2, label="desk")
+    for _ in range(3):
+        admission = await guard.admit_session_async(created.id)
+        assert (admission.session_id, admission.label, list(admission.scopes)) == (
+            created.id,
+            "desk",
+            ["read"],
+        )
+    assert admission.session.uses_left == 2, "it counts as no use"
+
+    agent.client.renew_token(created.token)
+    assert await guard.admit_session_async(created.id)
+    lacking = agent.create_token(scopes=["write"], audience=["notes"]).id
+    elsewhere = agent.create_token(audience=["mail"]).id
+    agent.revoke(created)
+    for session_id, status in (
+        (lacking, 403),
+        (elsewhere, 401),
+        (created.id, 401),
+        ("no id", 401),
+        ("", 401),
+    ):
+        with pytest.raises(Denied) as raised:
+            await guard.admit_session_async(session_id)
+        assert raised.value.status == status, session_id
+    agent.lock()
+    with pytest.raises(Denied) as raised:
+        await guard.admit_session_async(created.id)
+    assert (raised.value.status, raised.value.reason) == (503, "LOCKED")
+    agent.unlock()
+    explicit = Guard(explicit_scopes=True)
+    with pytest.raises(Denied) as raised:
+        await explicit.admit_session_async(agent.create_token().id)
+    assert raised.value.status == 403
+    at_the_verify_socket = Guard(socket_path=agent.verify_socket_path)
+    with pytest.raises(Denied) as raised:
+        await at_the_verify_socket.admit_session_async(created.id)
+    assert raised.value.status == 503
+
+
 def test_the_servers_own_mistake_is_no_answer_to_a_peer(agent):
     token = agent.create_token().token
     with pytest.raises(InvalidScopesError):

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -78,12 +78,14 @@ def wsgi(application: Any) -> Iterator[str]:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, announced: str) -> Iterator[str]:
+def started(
+    command: list[str], folder: Path, announced: str, variables: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Start a server in a folder; its URL, which is the group of the pattern `announced` in what it says."""
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=os.environ | {"PATH": PATH},
+        env=os.environ | {"PATH": PATH, **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,6 +108,19 @@ def started(command: list[str], folder: Path, announced: str) -> Iterator[str]:
                 rest.join()
         finally:
             server.kill()
+
+
+def jupyter(configuration: str, folder: Path) -> AbstractContextManager[str]:
+    """Serve a folder with Jupyter Server, which keeps its own files there too; the URL of its root."""
+    (folder / "jupyter_server_config.py").write_text(configuration)
+    command = ["jupyter", "server", "--no-browser", "--allow-root", "--port=0"]
+    kept = {
+        "JUPYTER_CONFIG_DIR": str(folder),
+        "JUPYTER_DATA_DIR": str(folder / ".jupyter" / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / ".jupyter" / "run"),
+        "JUPYTER_TOKEN": "not any more",
+    }
+    return started(command, folder, r"(http://127\.0\.0\.1:\d+)/", kept)
 
 
 SERVE_PROGRAM = """

@@ -47,7 +47,7 @@ def loaded(name: str) -> ModuleType:
 
 
 def test_every_program_is_run():
-    assert PROGRAMS.keys() == {*SERVERS, *DJANGO, "gRPC", "MCP"}
+    assert PROGRAMS.keys() == {*SERVERS, *DJANGO, "gRPC", "MCP", "Jupyter Server"}
 
 
 def answers_as_every_guarded_server_does(agent: TestAgent, url: str) -> bool:
@@ -72,6 +72,11 @@ def test_a_program_answers_as_every_guarded_server_does(agent, name):
 def test_a_program_of_django_answers_as_every_guarded_server_does(agent, name, tmp_path):
     with serving.wsgi_program(PROGRAMS[name], tmp_path) as url:
         assert answers_as_every_guarded_server_does(agent, url)
+
+
+def test_a_jupyter_server_answers_as_every_guarded_server_does(agent, tmp_path):
+    with serving.jupyter(PROGRAMS["Jupyter Server"], tmp_path) as url:
+        assert answers_as_every_guarded_server_does(agent, f"{url}/api/me")
 
 
 def test_the_grpc_program_answers_as_every_guarded_server_does(agent, tmp_path):

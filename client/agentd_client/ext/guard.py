@@ -11,8 +11,9 @@ import weakref
 from typing import TYPE_CHECKING, TypedDict
 
 from ..blocking import Client
-from ..errors import INVALID, AgentdError, AgentLockedError
+from ..errors import INVALID, AgentdError, AgentLockedError, InvalidParamsError
 from ..protocol.methods import ADMIT_TOKEN, sendable_scopes
+from ..protocol.results import Verdict, Verification
 from .bearer import Admission, Credentials, Denied, Scopes, decide, unavailable
 from .cache import Cache
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..aio import AsyncClient
     from ..protocol.methods import Call
-    from ..protocol.results import SessionInfo, Verdict
+    from ..protocol.results import SessionInfo
 
 __all__ = ["Admission", "Denied", "Guard", "GuardOptions", "Scopes"]
 
@@ -150,6 +151,30 @@ class Guard:
         except AgentdError as error:
             raise _unavailable(error) from None
         return question.decide(told)
+
+    async def admit_session_async(self, session_id: str) -> Admission:
+        """As `admit_token_async`, by the id of a session that showed its token earlier.
+
+        For what the server itself remembers, such as a cookie that it signed. It is never cached, counts as
+        no use, and needs the agent's own socket.
+        """
+        try:
+            known = await self._open_async_client().inspect_token(
+                id=session_id, audience=self.audience, scopes=self.scopes or None
+            )
+        except InvalidParamsError:
+            known = Verification(False, None, None)  # what was remembered is no id
+        except AgentdError as error:
+            raise unavailable(error) from None
+        session = known.session if known.valid else None
+        audience, scopes = (None, None) if session is None else (session.audience, session.scopes)
+        return decide(
+            Verdict(session is not None, known.reason, audience, scopes),
+            session,
+            required=self.scopes,
+            explicit=self.explicit_scopes,
+            realm=self.credentials.realm,
+        )
 
     async def ping_async(self) -> None:
         """Raise `Denied` (503) if the agent does not answer, or is locked as far as its socket tells."""
