@@ -32,7 +32,7 @@ def name_of(character: str) -> str:
     return f"U+{ord(character):04X} {name}".rstrip()
 
 
-def escaped(text: str) -> str:
+def printable(text: str) -> str:
     """The text, with escapes for characters that must not be shown."""
     if text.isprintable():
         return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd_client.shown_text import escaped, name_of, unshown_character
+from agentd_client.shown_text import name_of, printable, unshown_character
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 TECHNICIAN = "\U0001f469\U0001f3fd\u200d\U0001f4bb"  # with a colour of skin
@@ -16,7 +16,7 @@ SINHALA = "\u0dc1\u0dca\u200d\u0dbb\u0dd3"  # "Sri"
 @pytest.mark.parametrize("text", ["", "plain", "größe 夜間", FAMILY, TECHNICIAN, RAINBOW, PERSIAN, SINHALA])
 def test_what_people_write_is_shown_as_it_is(text):
     assert unshown_character(text) is None
-    assert escaped(text) == text
+    assert printable(text) == text
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_what_people_write_is_shown_as_it_is(text):
 )
 def test_what_hides_or_steers_is_not(text, place):
     assert unshown_character(text) == place
-    assert escaped(text).isprintable() or "\u200d" in escaped(text) or "\u200c" in escaped(text)
-    assert escaped(text) != text
+    assert printable(text).isprintable() or "\u200d" in printable(text) or "\u200c" in printable(text)
+    assert printable(text) != text
 
 
 def test_a_character_is_named_by_its_code_point():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..shown_text import escaped
+from ..shown_text import printable as printable
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -140,11 +140,6 @@ def settle_stderr() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stderr.fileno())
             os.close(nowhere)
-
-
-def printable(text: str) -> str:
-    """The text, with escapes for everything that could control a terminal or break a line."""
-    return escaped(text)
 
 
 def can_show(text: str) -> bool:

@@ -42,18 +42,12 @@ def ends(expires_at: float | None, now: float) -> str:
 
 def moment(seconds: float) -> str:
     """A time since 1970 as local time to the minute."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # localtime(3) has no such year
-        return f"{seconds} s after 1970"
+    return _local("%Y-%m-%d %H:%M", seconds, f"{seconds} s after 1970")
 
 
 def clock(seconds: float) -> str:
     """A time since 1970 as local time of its day to the second."""
-    try:
-        return time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return "?"
+    return _local("%H:%M:%S", seconds, "?")
 
 
 def day(seconds: float) -> str:
@@ -63,13 +57,17 @@ def day(seconds: float) -> str:
 
 def brief_moment(seconds: float, now: float) -> str:
     """A time since 1970 in at most eight characters: "14:06" today, "Jun 14" this year, else "Jun 2024"."""
+    if day(seconds) == day(now):
+        return _local("%H:%M", seconds, "?")
+    this_year = _local("%Y", seconds, "?") == _local("%Y", now, "?")
+    return _local("%b %d" if this_year else "%b %Y", seconds, "?")
+
+
+def _local(form: str, seconds: float, otherwise: str) -> str:
     try:
-        at, today = time.localtime(seconds), time.localtime(now)
-    except (OverflowError, ValueError, OSError):
-        return "?"
-    if at[:3] == today[:3]:
-        return time.strftime("%H:%M", at)
-    return time.strftime("%b %d" if at[0] == today[0] else "%b %Y", at)
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):  # localtime(3) has no such year
+        return otherwise
 
 
 def brief_end(session: SessionInfo, now: float) -> str:
