@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
 
 
@@ -50,6 +51,47 @@ def test_token_asks_no_agent(token_file):
     token_file.write_text("v4.local.mine")
     token_file.chmod(0o600)
     assert in_process("token").out == "v4.local.mine\n"
+
+
+def test_token_prints_it_as_headers_for_other_programs(agent, logged_in):
+    header = f"Authorization: Bearer {logged_in}"
+    assert in_process("token", "--header") == (0, header + "\n", "")
+    assert json.loads(in_process("token", "--header", "--json").out) == {"header": header}
+    for options in ([], ["--json"]):
+        printed = in_process("token", "--headers-json", *options)
+        assert json.loads(printed.out) == {"Authorization": f"Bearer {logged_in}"}
+    assert set(agent.methods) == {"inspectToken"}, "none of this is a use"
+
+
+@pytest.mark.parametrize("form", ["--header", "--headers-json"])
+def test_headers_need_show_on_a_terminal_and_a_login(agent, form):
+    assert in_process("token", form).code == 1
+    refused = in_process("token", form, terminal=True)
+    assert (refused.code, refused.out) == (64, "")
+
+
+def test_headers_renew_a_session_that_is_due(agent, token_file):
+    token = agent.open(expiry=600, at=NOW - 500)
+    token_file.write_text(token)
+    token_file.chmod(0o600)
+    assert in_process("token").out == f"{token}\n"
+    renewed = in_process("token", "--header").out
+    assert renewed == f"Authorization: Bearer {token_file.read_text()}"
+    assert token not in renewed.split()
+    assert agent.methods == ["inspectToken", "renewToken"]
+
+
+def test_headers_are_printed_without_an_agent(token_file):
+    token_file.write_text("v4.local.mine")
+    token_file.chmod(0o600)
+    assert in_process("token", "--header") == (0, "Authorization: Bearer v4.local.mine\n", "")
+
+
+def test_one_header_never_becomes_two(monkeypatch):
+    monkeypatch.setenv("AGENTD_TOKEN", "v4.local.mine\r\nX-Other: 1")
+    ended = in_process("token", "--header")
+    assert (ended.code, ended.out) == (65, "")
+    assert "X-Other" not in ended.err
 
 
 def test_revoke_ends_the_current_session_and_leaves_the_file(agent, logged_in, token_file):
