@@ -221,6 +221,6 @@ def plain_text(value: Any) -> str:
     return printable(str(value))
 
 
-def tab_separated(values: Iterable[Any]) -> str:
+def tab_separated(*values: Any) -> str:
     """A line of values for a pipe, separated by tabs."""
     return "\t".join(plain_text(value) for value in values)

@@ -20,10 +20,6 @@ from ..protocol.results import (
 from .current_token import NotLoggedInError
 from .output import colour, printable
 
-NOT_LOGGED_IN = Verification(False, NotLoggedInError.code, None)
-"""The answer of `agentctl` itself if there is no token to ask about."""
-
-
 OTHER_AGENTS_SESSION = (
     "a token of another agent, whose session stays open there until it expires; `agentctl list` at that "
     "agent's socket shows it, and `agentctl revoke ID` ends it"

@@ -123,17 +123,15 @@ def _session_line(session: SessionInfo) -> str:
     opener = session.opened_by
     by = (None, None, None, None) if opener is None else (opener.uid, opener.pid, opener.exe, opener.unit)
     return tab_separated(
-        (
-            session.id,
-            session.label,
-            session.state,
-            session.created_at,
-            session.expires_at,
-            session.last_used_at,
-            session.uses_left,
-            session.parent,
-            *by,
-        )
+        session.id,
+        session.label,
+        session.state,
+        session.created_at,
+        session.expires_at,
+        session.last_used_at,
+        session.uses_left,
+        session.parent,
+        *by,
     )
 
 
@@ -211,18 +209,16 @@ def _why(entry: AuditEntry) -> str:
 
 def _entry_line(entry: AuditEntry) -> str:
     return tab_separated(
-        (
-            entry.at,
-            entry.until,
-            entry.kind,
-            entry.session_id,
-            entry.label,
-            entry.reason,
-            entry.peer_uid,
-            entry.peer_pid,
-            entry.peer_exe,
-            entry.times,
-        )
+        entry.at,
+        entry.until,
+        entry.kind,
+        entry.session_id,
+        entry.label,
+        entry.reason,
+        entry.peer_uid,
+        entry.peer_pid,
+        entry.peer_exe,
+        entry.times,
     )
 
 

@@ -13,21 +13,13 @@ from ...errors import AgentLockedError, TokenFileError
 from ...protocol.methods import to_wire, token_text
 from ...protocol.reasons import MALFORMED
 from ...protocol.results import Status, Verification
+from ...token_file.renewal import NOT_LOGGED_IN
 from ...versions import difference_from
 from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
 from ..report import warn
-from ..wording import (
-    NOT_LOGGED_IN,
-    described,
-    lock_state,
-    memory_state,
-    moment,
-    passphrase_state,
-    size,
-    why_not,
-)
+from ..wording import described, lock_state, memory_state, moment, passphrase_state, size, why_not
 
 UNKNOWN = Verification(False, AgentLockedError.code, None)
 """The answer about a token while the agent is locked: neither yes nor no."""

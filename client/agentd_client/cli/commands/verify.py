@@ -11,7 +11,7 @@ from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import show
 from ..parameters import asked_audience, asked_scopes, names
-from ..wording import NOT_LOGGED_IN, verdict
+from ..wording import verdict
 
 
 @click.command("verify", cls=AgentctlCommand)
@@ -50,17 +50,18 @@ def verify_command(
     Valid means: the session was opened over the agent's socket and has not ended. Any program that runs as
     the user and can reach the socket can open sessions.
     """
-    found = None if from_stdin else current_token(settings)
-    token = token_from_stdin() if from_stdin else None if found is None else found.text
+    token: str | None = None
+    if from_stdin:
+        token = token_from_stdin()
+    elif (found := current_token(settings)) is not None and not found.is_from_file:
+        token = found.text
     with settings.connect(agent_uid) as agent:
-        if token is None:
-            answer = NOT_LOGGED_IN
-        elif found is not None and found.is_from_file:
+        if token is not None:
+            answer = agent.check_token(token, audience=audience, scopes=names(scopes))
+        else:
             answer = agent.check_session(
                 settings.session(), audience=audience, scopes=names(scopes), clock=settings.now
             )
-        else:
-            answer = agent.check_token(token, audience=audience, scopes=names(scopes))
     show(
         settings,
         to_wire(answer),
