@@ -41,8 +41,8 @@ T = TypeVar("T")
 GLANCE_MILLISECONDS = 1
 """An agent answers in a tenth of it. Waiting for that in the event loop takes longer than the answer."""
 
-GLANCE_PAUSE_SECONDS = 1.0
-"""After an answer that took longer. So no more than a thousandth of the time is spent without other tasks."""
+GLANCE_PAUSE_SECONDS = 0.1
+"""After an answer that took longer. So no more than a hundredth of the time passes without other tasks."""
 
 
 def _awaited(
