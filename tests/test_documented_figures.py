@@ -48,7 +48,7 @@ MIB = 1024 * 1024
         ("protocol.md", "{:.0f} days unless configured", [config.DEFAULT_MAX_LIFETIME_SECONDS / 86400]),
         ("protocol.md", "{:.0f} hours unless configured", [config.DEFAULT_SESSION_SECONDS / 3600]),
         ("protocol.md", "a client should allow {:g} s. Error", [lock.LOCK_SECONDS]),
-        ("man/agentctl.1", ".Cm lock waits up to {:g} seconds", [lock.LOCK_SECONDS]),
+        ("../client/man/agentctl.1", ".Cm lock waits up to {:g} seconds", [lock.LOCK_SECONDS]),
     ],
 )
 def test_a_figure_in_a_sentence_is_that_of_the_code(document, sentence, figures):
