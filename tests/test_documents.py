@@ -222,3 +222,12 @@ def test_every_link_leads_somewhere(document):
             headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
             assert anchor.removeprefix("#") in slugs, anchor
+
+
+def test_the_recipes_are_listed_and_tested():
+    recipes = ROOT / "docs" / "recipes"
+    pages = {page.name for page in recipes.glob("*.md")} - {"README.md"}
+    listed = re.findall(r"^\| \[[^]]+\]\(([\w-]+\.md)\)", (recipes / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(pages)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    assert {page for page in pages if f'"{page}"' not in tests} == set()

@@ -21,8 +21,7 @@ def write_files(page: str, folder: Path) -> None:
 
 def transcript(page: str) -> str:
     """The commands of a page, and what they print."""
-    (block,) = re.findall(r"```console\n(.*?)```", (RECIPES / page).read_text(), re.S)
-    return block
+    return "".join(re.findall(r"```console\n(.*?)```", (RECIPES / page).read_text(), re.S))
 
 
 def carried_out(shown: str, folder: Path, replaced: tuple[str, str]) -> str:
