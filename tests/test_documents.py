@@ -10,7 +10,7 @@ import pytest
 
 from agentd_client import errors
 from agentd_client.protocol import limits, methods, reasons, results
-from agentd_client.protocol.codec import Decoder, Notification, Request, Response
+from agentd_client.protocol.codec import Decoder, Encoder, Notification, Request, Response
 from agentd_client.protocol.methods import camel
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +158,19 @@ def test_the_worked_bytes_decode_to_the_messages_they_stand_under():
         kind = {Request: 0, Response: 1, Notification: 2}[type(message)]
         python = shown.replace("nil", "None").replace("false", "False").replace("true", "True")
         assert [kind, *message] == ast.literal_eval(python)
+
+
+def test_a_verification_begins_as_a_client_without_a_decoder_expects():
+    (hex_,) = re.findall(
+        r'A "valid" to the same request begins with `([0-9a-f ]+) 8x ([0-9a-f ]+)`', PROTOCOL
+    )
+    before, after = map(bytes.fromhex, hex_)
+    for result in (results.Verification, results.Verdict):
+        valid = result(**dict.fromkeys(result._fields) | {"valid": True})
+        encoded = Encoder().result(3, {camel(name): value for name, value in valid._asdict().items()})
+        assert encoded[: len(before)] + encoded[len(before) + 1 :][: len(after)] == before + after
+        assert 0x83 <= encoded[len(before)] <= 0x8F
+        assert result._fields[:2] == ("valid", "reason")
 
 
 def test_the_operations_list_every_finding_of_the_doctor():
