@@ -187,7 +187,7 @@ def test_names_and_options_are_completed():
     assert complete("agentctl lo", 1) == ["login", "logout", "lock"]
     assert complete("agentctl re", 1) == ["renew", "revoke", "reset-key"]
     assert complete("agentctl list --state ", 3) == ["active", "expired"]
-    assert complete("agentctl exec --f", 2) == ["--fd", "--file"]
+    assert complete("agentctl exec --f", 2) == ["--file", "--fd"]
     assert complete("agentctl --js", 1) == ["--json"]
     assert complete("agentctl login --exp", 2) == ["--expiry"]
     assert complete("agentctl unlock --p", 2) == ["--passphrase-fd", "--passphrase-file", "--pinentry"]

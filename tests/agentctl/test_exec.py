@@ -54,8 +54,8 @@ def only_child(agent, parent):
     return token, session
 
 
-def test_by_default_the_token_is_in_a_descriptor(agent, logged_in):
-    seen = look()
+def test_by_descriptor_it_is_in_memory_and_not_in_the_environment(agent, logged_in):
+    seen = look("--fd")
     token, session = only_child(agent, logged_in)
     assert seen["in_fd"] == token + "\n"
     assert list(seen["variables"]) == ["AGENTD_TOKEN_FD"]
@@ -64,8 +64,9 @@ def test_by_default_the_token_is_in_a_descriptor(agent, logged_in):
     assert (session.parent, session.bound_pid) == ("session-1", seen["pid"])
 
 
-def test_by_file_it_is_in_a_private_one_named_by_process_and_session(agent, logged_in, folder):
-    seen = look("--file")
+@pytest.mark.parametrize("way", [[], ["--file"]])
+def test_by_default_it_is_in_a_private_file_named_by_process_and_session(agent, logged_in, folder, way):
+    seen = look(*way)
     token, session = only_child(agent, logged_in)
     path = folder / "exec" / f"{seen['pid']}-{session.id}"
     assert seen["variables"] == {"AGENTD_SESSION_TOKEN_PATH": str(path)}
@@ -126,10 +127,10 @@ def test_a_command_inherits_its_own_token_and_no_wider_one(agent, logged_in, out
 
 
 def test_a_token_on_another_number_or_in_an_open_file_is_not_inherited_either(agent, logged_in, token_file):
-    inner = [*COMMAND, "exec", "--", *LOOK]
+    inner = [*COMMAND, "exec", "--fd", "--", *LOOK]
     script = f'exec 5<&"$AGENTD_TOKEN_FD" 6<{token_file} 7</dev/null; exec "$@"'
     # bash: not every sh duplicates a descriptor with two digits.
-    ended = process("exec", "--", "bash", "-c", script, "bash", *inner)
+    ended = process("exec", "--fd", "--", "bash", "-c", script, "bash", *inner)
     assert ended.returncode == 0, ended.stderr
     seen = json.loads(ended.stdout)
     assert seen["descriptors"] == [0, 1, 2, 7, int(seen["variables"]["AGENTD_TOKEN_FD"])]
@@ -137,7 +138,7 @@ def test_a_token_on_another_number_or_in_an_open_file_is_not_inherited_either(ag
 
 def test_a_token_on_standard_input_is_not_handed_on_and_that_is_said(agent, logged_in):
     script = 'exec "$@" <&"$AGENTD_TOKEN_FD"'
-    ended = process("exec", "--", "bash", "-c", script, "bash", *COMMAND, "exec", "--", "cat")
+    ended = process("exec", "--fd", "--", "bash", "-c", script, "bash", *COMMAND, "exec", "--", "cat")
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == (
         "agentctl: warning: standard input held a session token; the command only gets its own\n"
@@ -210,7 +211,9 @@ def test_the_terminal_is_the_commands_own(agent, logged_in):
 def test_streams_that_the_shell_closed_are_not_taken_for_the_token(agent, logged_in):
     script = '"$@" 0<&- 1>&- 2>&-'
     look_at = ["sh", "-c", 'echo "$AGENTD_TOKEN_FD" > seen']
-    subprocess.run(["sh", "-c", script, "sh", *COMMAND, "exec", "--", *look_at], timeout=60, check=True)
+    subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND, "exec", "--fd", "--", *look_at], timeout=60, check=True
+    )
     assert int(Path("seen").read_text()) >= 10
 
 
@@ -339,10 +342,18 @@ def test_without_a_command_it_is_a_usage_error(agent, logged_in):
 
 def test_a_descriptor_that_did_not_come_along_is_an_error_that_names_the_variable(agent, logged_in):
     between = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"  # closes what is above 2
-    ended = process("exec", "--", sys.executable, "-c", between, *COMMAND, "verify")
+    ended = process("exec", "--fd", "--", sys.executable, "-c", between, *COMMAND, "verify")
     assert ended.returncode == 77
     assert "AGENTD_TOKEN_FD" in ended.stderr
     assert "pass_fds" in ended.stderr
+
+
+def test_a_file_that_is_not_to_be_seen_is_an_error_that_names_the_descriptor(agent, logged_in):
+    script = 'rm "$AGENTD_SESSION_TOKEN_PATH" && exec "$@"'  # as in a sandbox
+    ended = process("exec", "--", "sh", "-c", script, "sh", *COMMAND, "inspect")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("agentctl: not logged in\n")
+    assert "agentctl exec --fd" in ended.stderr
 
 
 def test_the_help_says_what_the_environment_means(agent):

@@ -35,7 +35,7 @@ def test_a_narrower_session_inside_a_wider_one_cannot_use_the_token_of_that(daem
     """
     for way in ("--fd", "--file", "--env"):
         ended = home.agentctl(
-            "exec", "--scope", "deploy", "--scope", "read", "--", *AGENTCTL, "exec", way, "--scope", "read", "--",
+            "exec", "--fd", "--scope", "deploy", "--scope", "read", "--", *AGENTCTL, "exec", way, "--scope", "read", "--",
             "sh", "-c", asks, "sh", *AGENTCTL, "verify",
         )  # fmt: skip
         answers = ended.stdout.split("\n")

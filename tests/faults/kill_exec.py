@@ -22,7 +22,7 @@ COMMAND = ("sh", "-c", 'cat "/proc/self/fd/$AGENTD_TOKEN_FD"; echo; exec cat')
 def command(home: Home) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command that runs in a session of its own, and its token."""
     with subprocess.Popen(
-        [sys.executable, "-m", "agentd_client.cli", "exec", "--", *COMMAND],
+        [sys.executable, "-m", "agentd_client.cli", "exec", "--fd", "--", *COMMAND],
         env=home.environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -34,10 +34,18 @@ _NO_ARGUMENT = (
 _SESSION_ID = r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}"
 
 
+HANDOVER_FOLDER = "exec"
+"""The folder, beside the socket, of the files that `agentctl exec` hands to commands."""
+
+
 class NotLoggedInError(Exception):
-    """Not logged in."""
+    """Not logged in; `advice` is what to do if that is not to log in."""
 
     code = "NOT_LOGGED_IN"
+
+    def __init__(self, advice: str | None = None) -> None:
+        super().__init__()
+        self.advice = advice
 
 
 class CurrentToken(NamedTuple):
@@ -70,6 +78,11 @@ def require_token(settings: Settings) -> CurrentToken:
     """`current_token`, or `NotLoggedInError`."""
     found = current_token(settings)
     if found is None:
+        folder = os.path.basename(os.path.dirname(settings.token_path))
+        if folder == HANDOVER_FOLDER and settings.token_file is None:
+            raise NotLoggedInError(
+                "the file that `agentctl exec` passed is not here; pass the token with `agentctl exec --fd`"
+            )
         raise NotLoggedInError
     return found
 

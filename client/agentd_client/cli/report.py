@@ -100,6 +100,8 @@ def _describe(error: BaseException) -> tuple[str, int | None, str]:
 
 
 def _advice(error: BaseException) -> str | None:
+    if isinstance(error, NotLoggedInError) and error.advice is not None:
+        return error.advice
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"see `{error.ctx.command_path} --help`"
     for kind in type(error).__mro__:

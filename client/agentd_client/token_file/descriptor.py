@@ -108,8 +108,8 @@ def read_token(number: str) -> str:
     except OSError as error:
         raise _error(
             number,
-            f"cannot be read ({error.strerror}); a program in between may have closed it, as Python's "
-            "subprocess does without pass_fds",
+            f"cannot be read ({error.strerror}); a program in between may have closed it, as Node does, and "
+            "Python's subprocess without pass_fds",
         ) from error
     text = token_text(content.decode("ascii", "replace").strip())
     if text is None:

@@ -15,14 +15,14 @@ from ...errors import AgentdError, TokenFileError
 from ...protocol.limits import MAX_LABEL_CHARACTERS
 from ...protocol.results import CreatedToken
 from ...token_file.folder import TokenFolder
-from ..current_token import require_token
+from ..current_token import HANDOVER_FOLDER, require_token
 from ..options import AgentctlCommand, Settings
 from ..output import printable
 from ..parameters import given_audience, given_scopes, given_uses, names, ttl
 from ..program import become, complete
 from ..report import warn
 
-FD, FILE, ENV = "fd", "file", "env"
+FILE, FD, ENV = "file", "fd", "env"
 
 # The file itself, and those beside it while its token is renewed.
 _FILE_NAME = r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?"
@@ -41,8 +41,8 @@ _STREAMS = ("input", "output", "error")
 )
 @given_uses
 @click.option("--label", help="A label for the session.  [default: the command's name]")
-@click.option("--fd", "way", flag_value=FD, help="Pass the token by file descriptor.  [default]")
-@click.option("--file", "way", flag_value=FILE, help="Pass it in a private file.")
+@click.option("--file", "way", flag_value=FILE, help="Pass the token in a private file.  [default]")
+@click.option("--fd", "way", flag_value=FD, help="Pass it by file descriptor.")
 @click.option("--env", "way", flag_value=ENV, help="Pass it in the environment; see above.")
 @click.argument(
     "arguments",
@@ -70,13 +70,13 @@ def exec_command(
     process, terminal, signals and exit code are the command's own.
 
     \b
-    --fd    AGENTD_TOKEN_FD names an open descriptor of memory that nobody
-            can change. Only processes that inherit the descriptor have the
-            token: a program that closes descriptors (sudo; Python's
-            subprocess without pass_fds) does not pass it on.
     --file  AGENTD_SESSION_TOKEN_PATH names a file that only the user can
-            read. Its token can be renewed. For programs that only support
-            token files.
+            read. Its token can be renewed, and every ordinary program
+            passes it on to what it starts.
+    --fd    AGENTD_TOKEN_FD names an open descriptor of memory that nobody
+            can change. It is for commands that cannot see the file, and no
+            file holds the token. A program that closes descriptors
+            (Python's subprocess without pass_fds, Node) does not pass it on.
     --env   AGENTD_TOKEN holds the token itself. Every process of the user can
             read it from the command's environment, everything that the
             command starts inherits it, and it may end up in logs and
@@ -102,7 +102,7 @@ def exec_command(
         handover: Handover | None = None
         try:
             _withhold_others(settings)
-            handover = hand_over(created, way or FD)
+            handover = hand_over(created, way or FILE)
             become(arguments, handover.environ(_environ(settings)))
         except BaseException:  # also Ctrl-C: nobody has the token, so the session must not stay open
             _take_back(agent, created, handover)
@@ -156,7 +156,7 @@ class Handover:
 
 
 def hand_over(created: CreatedToken, way: str) -> Handover:
-    """Prepare the token for handing over by `FD`, `FILE` or `ENV`.
+    """Prepare the token for handing over by `FILE`, `FD` or `ENV`.
 
     Raises:
         TokenFileError: the private file cannot be made.
@@ -174,7 +174,7 @@ def hand_over(created: CreatedToken, way: str) -> Handover:
 
 def handover_folder() -> str:
     """The folder of the files that are handed to commands."""
-    return os.path.join(paths.runtime_dir(), "exec")
+    return os.path.join(paths.runtime_dir(), HANDOVER_FOLDER)
 
 
 def _by_file(created: CreatedToken) -> Handover:
