@@ -14,7 +14,7 @@ help:
 	@echo 'make check     ruff, mypy --strict, import rules'
 	@echo 'make demo      the commands, end to end, in a scratch folder'
 	@echo 'make bench     what it costs, beside what the same costs without it'
-	@echo 'make install   for this user: commands, completions, systemd units'
+	@echo 'make install   for this user: commands, manual pages, completions, systemd units'
 	@echo 'make uninstall undo it; keys and store stay unless PURGE=1'
 	@echo 'make format    let ruff format the code'
 	@echo 'make test-pythons  make test on the other supported Python versions'
@@ -86,11 +86,28 @@ $(VENV)/.bench: $(VENV)/.dev
 bench: $(VENV)/.bench
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-install:
-	@PYTHON='$(PYTHON)' sh systemd/install.sh
+# The environment that `make install` installs into: the service does not depend on this folder.
+ENVIRONMENT = $${XDG_DATA_HOME:-$$HOME/.local/share}/agentd/venv
+INSTALLED = "$(ENVIRONMENT)/bin/python" -I -m agentd
 
+install: environment
+	@$(INSTALLED) service install
+
+# Set up again first where it cannot run, because its Python was removed for instance: it knows what to remove.
 uninstall:
-	@PURGE='$(PURGE)' sh systemd/uninstall.sh
+	@$(INSTALLED) --version >/dev/null 2>&1 || $(MAKE) --no-print-directory environment
+	@$(INSTALLED) service install --uninstall $(if $(filter 1,$(PURGE)),--purge)
+	@rm -rf "$(ENVIRONMENT)"; rmdir "$$(dirname "$(ENVIRONMENT)")" 2>/dev/null || true
+
+.PHONY: environment
+environment:
+	@[ -n "$$HOME" ] && [ -O "$$HOME" ] || \
+		{ echo "HOME is $${HOME:-not set}, which is not a folder of your own; set it (sudo -H, su -)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@"$(ENVIRONMENT)/bin/python" -I -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear "$(ENVIRONMENT)" || \
+		{ echo 'the venv module is missing; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@"$(ENVIRONMENT)/bin/python" -I -m pip install --quiet --upgrade './client[async,cli]' '.[logind]'
 
 clean:
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""The command `agentd`: serve, init and doctor. It ends with an exit code, not a traceback."""
+"""The command `agentd`: serve, init, doctor and service. It ends with an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import click
 
 from agentd_client import paths
 from agentd_client.cli import interrupts
-from agentd_client.cli.output import settle_stderr, whole_output
+from agentd_client.cli.completion_script import SHELLS, completion_script
+from agentd_client.cli.output import printable, settle_stderr, show_line, whole_output
 from agentd_client.cli.usage import HelpfulGroup, usage_sentence
 from agentd_client.errors import AgentdError, ConfigError
 
@@ -24,6 +25,8 @@ from .exit_codes import DOCTOR_MEANINGS, MEANINGS, STOPPED, exit_code
 
 T = TypeVar("T")
 R = TypeVar("R", None, int)
+
+COMPLETE_VARIABLE = "_AGENTD_COMPLETE"
 
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3} {meaning}" for code, meaning in MEANINGS.items())
 
@@ -185,6 +188,55 @@ def doctor(
     )
 
 
+@agentd.group(cls=HelpfulGroup, no_args_is_help=False)
+def service() -> None:
+    """Have systemd start the agent."""
+
+
+@service.command("install")
+@click.option("--uninstall", is_flag=True, help="Undo it. Keys, store and settings stay.")
+@click.option("--purge", is_flag=True, help="With --uninstall: remove keys, store and settings as well.")
+@click.pass_obj
+def service_install(given: _Given, uninstall: bool, purge: bool) -> None:
+    """Install units, completions and manual pages for this user.
+
+    systemd then listens on the agent's socket and starts the agent with the first connection. Nothing outside
+    the user's own folders is changed. After an upgrade of agentd, or a change of `state_path`, run it again.
+    """
+    if given.config_path is not None:
+        raise click.UsageError("The service reads the usual settings file: leave out --config.")
+    if purge and not uninstall:
+        raise click.UsageError("--purge removes every session: give it together with --uninstall.")
+    from . import service as of_user
+
+    if uninstall:
+        of_user.uninstall(_completions(), _say, purge=purge)
+    else:
+        of_user.install(_completions(), _say)
+
+
+def _say(what: str, about: object) -> None:
+    show_line(printable(f"{what:11} {about}"))
+
+
+def _completions() -> dict[tuple[str, str], str]:
+    from agentd_client.cli import group
+
+    commands = (("agentd", agentd, COMPLETE_VARIABLE), (group.NAME, group.root, group.COMPLETE_VARIABLE))
+    return {
+        (name, shell): completion_script(command, name, variable, shell)
+        for name, command, variable in commands
+        for shell in SHELLS
+    }
+
+
+@agentd.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell; `agentd service install` installs it."""
+    show_line(_completions()["agentd", shell].rstrip("\n"))
+
+
 def _run(entry: Callable[..., Awaitable[T]], settings: Settings, *more: object) -> T:
     import trio
 
@@ -239,6 +291,10 @@ def _carry_out(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str], passed: systemd.Passed) -> object:
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(agentd, {"obj": passed}, "agentd", COMPLETE_VARIABLE, instruction)
     try:
         with agentd.make_context("agentd", list(arguments), obj=passed) as context:
             return agentd.invoke(context)

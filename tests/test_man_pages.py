@@ -63,7 +63,9 @@ def test_agentd_has_exactly_these_commands_and_options():
     sections = parts(page["COMMANDS"], "Ss")
     assert set(sections) == set(agentd.commands)
     for name, text in sections.items():
-        assert listed(text) == options(agentd.commands[name].params), name
+        command = agentd.commands[name]
+        commands = command.commands.values() if isinstance(command, click.Group) else [command]
+        assert listed(text) == options([param for one in commands for param in one.params]), name
 
 
 def test_the_exit_codes_are_those_of_the_programs():

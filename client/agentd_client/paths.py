@@ -35,7 +35,7 @@ def _folder(environ: Mapping[str, str], variable: str, *default: str) -> str:
 
 
 def _home(environ: Mapping[str, str], variable: str) -> str:
-    """The user's own home; the error names `variable`, which could be set instead."""
+    """The user's own home; the error names `variable`, which could be set instead, unless it is empty."""
     home, origin = environ.get("HOME"), "HOME is"
     if home is None:
         home, origin = _home_of_user(), "HOME is not set, and this user's home is"
@@ -51,7 +51,7 @@ def _home(environ: Mapping[str, str], variable: str) -> str:
             return home
         reason = f"{origin} {home}, which {_whose(owner)}"
     raise EnvironmentVariableError(
-        f"{reason}; set HOME to a folder of your own (`sudo -H`, `su -`), or {variable}"
+        f"{reason}; set HOME to a folder of your own (`sudo -H`, `su -`)" + (variable and f", or {variable}")
     )
 
 
@@ -75,6 +75,16 @@ def _whose(owner: int | None) -> str:
     if owner is None:
         return "does not exist"
     return f"belongs to uid {owner}, and you are uid {os.geteuid()}"
+
+
+def home(environ: Mapping[str, str] = os.environ) -> str:
+    """The user's home, for what no XDG variable moves."""
+    return _home(environ, "")
+
+
+def data_home(environ: Mapping[str, str] = os.environ) -> str:
+    """``$XDG_DATA_HOME``, for what other programs look for there."""
+    return _folder(environ, "XDG_DATA_HOME", ".local", "share")
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> str:

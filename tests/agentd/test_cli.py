@@ -204,7 +204,7 @@ main()
     assert not home.socket.exists()
 
 
-@pytest.mark.parametrize(("typed", "nearest"), [("serv", "serve"), ("docter", "doctor")])
+@pytest.mark.parametrize(("typed", "nearest"), [("initt", "init"), ("docter", "doctor")])
 def test_a_mistyped_command_gets_the_nearest_one(capsys, typed, nearest):
     code, _, err = ended(capsys, typed)
     assert (code, err) == (64, f"agentd: No such command. Did you mean '{nearest}'? See `agentd --help`.\n")
@@ -216,3 +216,30 @@ def test_the_report_of_the_doctor_fits_a_narrow_terminal():
     for width in (40, 60, 80):
         assert all(len(line) <= width for _, line in as_lines([finding], width))
     assert next(as_lines([finding], 40))[1].endswith("state.folder.mode")
+
+
+@pytest.mark.parametrize(
+    "typed", [["service"], ["service", "install", "--purge"], ["--config", "/a", "service", "install"]]
+)
+def test_a_service_command_that_would_do_something_else_than_meant_is_refused(capsys, typed):
+    code, said, _ = ended(capsys, *typed)
+    assert (code, said) == (64, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script_of_a_shell(capsys, shell):
+    code, script, _ = ended(capsys, "completion", shell)
+    assert code == 0
+    assert "_AGENTD_COMPLETE" in script
+
+
+def test_commands_and_options_are_completed(capsys, monkeypatch):
+    monkeypatch.setenv("_AGENTD_COMPLETE", "bash_complete")
+    for words, number, completed in (
+        ("agentd se", 1, ["serve", "service"]),
+        ("agentd serve --st", 2, ["--state"]),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(number))
+        _, shown, _ = ended(capsys)
+        assert [line.partition(",")[2] for line in shown.splitlines()] == completed

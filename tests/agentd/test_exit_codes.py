@@ -55,7 +55,7 @@ def test_the_manual_lists_every_code_that_a_service_manager_can_see():
 
 
 def test_the_unit_does_not_restart_after_the_codes_that_a_restart_does_not_help():
-    unit = (PROJECT / "systemd" / "agentd.service").read_text()
+    unit = (PROJECT / "agentd" / "units" / "agentd.service").read_text()
     (listed,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
     helpless = [code for code, (_, restart) in documented().items() if restart == "no"]
     assert [int(code) for code in listed.split()] == helpless

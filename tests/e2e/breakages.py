@@ -341,8 +341,8 @@ def _serving_at(home: Home, path: Path) -> Iterator[Daemon]:
 
 
 def install_units(home: Home, python: str = sys.executable) -> None:
-    """The unit files as `make install` leaves them, enabled."""
-    source = Path(__file__).parents[2] / "systemd"
+    """The unit files as `agentd service install` leaves them, enabled."""
+    source = Path(__file__).parents[2] / "agentd" / "units"
     units = home.path / "config" / "systemd" / "user"
     (units / "sockets.target.wants").mkdir(parents=True)
     shutil.copy(source / "agentd.socket", units)
@@ -350,6 +350,7 @@ def install_units(home: Home, python: str = sys.executable) -> None:
     service = (source / "agentd.service").read_text()
     for word, value in {
         "PYTHON": python,
+        "ISOLATION": "-I",
         "STATE": str(home.state),
         "STATE_HOME": str(home.state.parent),
         "CONFIG_HOME": str(home.path / "config"),

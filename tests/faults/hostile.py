@@ -32,7 +32,7 @@ from tests.e2e.locked import PASSPHRASE, protect
 SESSIONS = 300
 LONG_LABEL = "a" * 200
 WATCHDOG_SECONDS = 20.0
-"""As in systemd/agentd.service."""
+"""As in agentd/units/agentd.service."""
 
 PAUSE_SECONDS = 0.01
 """Of the good client, between one round and the next."""

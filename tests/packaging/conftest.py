@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.packaging.distributions import BUILD_SECONDS, Built, build
+from tests.systemd.user_manager import missing, user_manager
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,15 @@ def index(tmp_path_factory):
 def built(index, tmp_path_factory) -> Built:
     """Both distributions: each sdist made from this folder, each wheel from its sdist."""
     return build(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def manager(built):
+    """A `systemd --user` whose user has an empty home, and both wheels in `manager.scratch`."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with user_manager() as manager:
+        for distribution in ("agentd-daemon", "agentd-client"):
+            shutil.copy(built.wheel(distribution), manager.scratch)
+        yield manager

@@ -1,21 +1,22 @@
-"""`make install`, for a user with nothing but an empty home."""
+"""`make install`, which calls `agentd service install`, for a user with nothing but an empty home."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "systemd" / "install.sh"
 COMMANDS = (".local/bin/agentd", ".local/bin/agentctl")
-COMPLETIONS = (
-    ".local/share/bash-completion/completions/agentctl",
-    ".local/share/zsh/site-functions/_agentctl",
-    ".config/fish/completions/agentctl.fish",
+COMPLETIONS = tuple(
+    path.format(command)
+    for path in (
+        ".local/share/bash-completion/completions/{}",
+        ".local/share/zsh/site-functions/_{}",
+        ".config/fish/completions/{}.fish",
+    )
+    for command in ("agentd", "agentctl")
 )
 MANUAL = (
     ".local/share/man/man1/agentctl.1",
@@ -48,21 +49,6 @@ def test_the_units_hold_no_unknown_setting_and_no_word_of_the_template(manager, 
 def test_the_commands_take_nothing_from_pythons_environment_or_the_current_folder(manager, installed):
     for path in COMMANDS:
         assert re.search(r"python[0-9.]*\"? -I", manager.run("head", "-n", "2", manager.home / path).stdout)
-
-
-def test_both_kinds_of_command_that_pip_writes_run_python_isolated(tmp_path):
-    """The home of the manager has a space in it, so an installation there shows the second kind only."""
-    edit = re.search(
-        r"^for command in agentd agentctl; do\n    sed .*?\ndone$", SCRIPT.read_text(), re.M | re.S
-    )
-    assert edit
-    (tmp_path / "bin").mkdir()
-    usual, long = tmp_path / "bin" / "agentd", tmp_path / "bin" / "agentctl"
-    usual.write_text("#!/home/me/venv/bin/python3.11\nimport sys\n")
-    long.write_text("#!/bin/sh\n'''exec' \"/home/of me/bin/python3\" \"$0\" \"$@\"\n' '''\nimport sys\n")
-    subprocess.run(["sh", "-euc", f"environment=$1\n{edit[0]}", "sh", tmp_path], check=True)
-    assert usual.read_text() == "#!/home/me/venv/bin/python3.11 -I\nimport sys\n"
-    assert long.read_text().splitlines()[1] == '\'\'\'exec\' "/home/of me/bin/python3" -I "$0" "$@"'
 
 
 def test_an_upgrade_in_place_runs_the_new_version_and_keeps_the_sessions(service):

@@ -198,7 +198,7 @@ def user_manager() -> Iterator[UserManager]:
     """A running one; at the end no process, mount or control group of it is left."""
     scratch = Path(tempfile.mkdtemp(prefix="agentd-systemd-"))
     scratch.chmod(0o755)
-    cgroup = f"{NAME}-{os.getpid()}"
+    cgroup = scratch.name
     _prepare(scratch)
     log = (scratch / "namespaces.log").open("w")
     namespaces = subprocess.Popen(
@@ -246,7 +246,6 @@ def _prepare(scratch: Path) -> None:
         "agentd",
         "client",
         "docs",
-        "systemd",
         "Makefile",
         "pyproject.toml",
         "hatch_build.py",

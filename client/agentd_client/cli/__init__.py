@@ -38,7 +38,7 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        isolation.tell("agentctl needs click: pip install 'agentd-client[cli]'")
+        isolation.tell("agentctl needs click: pip install click")
         return _UNAVAILABLE
     from .run import run
 

@@ -1,8 +1,8 @@
 """The commands only import what was installed with them, whatever PYTHONPATH and the current folder are.
 
 Otherwise a `click.py` in a project's folder would be imported and could end `agentctl verify` with any exit
-code. This cannot prevent what Python runs before the program (sitecustomize): the commands that `make
-install` writes start Python with ``-I``, which leaves nothing to do here.
+code. This cannot prevent what Python runs before the program (sitecustomize): `agentd service
+install` makes the commands start Python with ``-I``, which leaves nothing to do here.
 """
 
 from __future__ import annotations

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 
 import click
-from click.shell_completion import get_completion_class
 
+from ..completion_script import SHELLS, completion_script
 from ..group import COMPLETE_VARIABLE, NAME
 from ..options import AgentctlCommand, Settings
 from ..output import show
-
-SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("completion", cls=AgentctlCommand)
@@ -26,10 +24,8 @@ def completion_command(settings: Settings, shell: str | None) -> None:
         eval "$(agentctl completion bash)"
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     name = shell or os.path.basename(os.environ.get("SHELL", ""))
-    kind = get_completion_class(name) if name in SHELLS else None
-    if kind is None:
+    if name not in SHELLS:
         raise click.UsageError(f"name the shell: {', '.join(SHELLS)}", click.get_current_context())
-    completer = kind(click.get_current_context().find_root().command, {}, NAME, COMPLETE_VARIABLE)
-    # Not its source(), which starts a bash only to warn about old versions.
-    script = completer.source_template % completer.source_vars()
+    command = click.get_current_context().find_root().command
+    script = completion_script(command, NAME, COMPLETE_VARIABLE, name)
     show(settings, {"shell": name, "script": script}, human=lambda: [script], plain=[script])
