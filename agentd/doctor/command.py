@@ -16,6 +16,7 @@ from .files import check_folders, check_key, check_settings, check_token
 from .findings import Finding, Severity, as_json, as_lines, exit_status
 from .installation import Installation
 from .machine import check_clocks, check_memory
+from .program import check_program
 from .start import check_start
 from .store import check_store
 from .units import check_units
@@ -33,6 +34,7 @@ CHECKS: tuple[Callable[[Installation], Iterable[Finding]], ...] = (
     check_token,
     check_memory,
     check_clocks,
+    check_program,
     check_units,
 )
 """In the order of their findings. Whatever a check meets, it raises nothing."""

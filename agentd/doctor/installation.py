@@ -16,6 +16,7 @@ from agentd_client.file_locks import holder_of
 from agentd_client.protocol.results import Status
 
 from ..config import Settings
+from ..distribution import Installed, how_installed
 from ..keys import PassphraseText, read_only_keys
 from ..sessions.records import TIMESTAMPED_FOLDERS
 from ..store import OfflineCheck, check_offline
@@ -114,6 +115,11 @@ class Installation:
     def is_taken(self) -> bool | None:
         """Whether a socket is bound to the file at the socket's path; None if it cannot be known."""
         return system.is_taken(self.settings.socket_path)
+
+    @cached_property
+    def installed(self) -> Installed:
+        """How the agentd that examines it was installed."""
+        return how_installed()
 
     @cached_property
     def unit_folders(self) -> list[Path]:

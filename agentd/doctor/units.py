@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,20 +16,20 @@ _LINGER = Path("/var/lib/systemd/linger")
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _PROGRAM = re.compile(r'^ExecStart=(?:"((?:[^"\\]|\\.)*)"|(\S+))', re.MULTILINE)
 _ESCAPED = re.compile(r"%(%)|\\(.)")
-_INSTALL = "run `make install` again"
 
 
 def check_units(installation: Installation) -> Iterator[Finding]:
-    """The commands in PATH, and the units, which are read without asking systemd; what is installed of it."""
-    yield _judge_commands(installation.environ.get("PATH", os.defpath))
+    """The units, which are read without asking systemd, and lingering."""
+    install = f"`{installation.installed.command('agentd', installation.environ)} service install`"
+    again = f"run {install} again"
     units = {name: _text_of(name, installation.unit_folders) for name in (SOCKET_UNIT, SERVICE_UNIT)}
     missing = [name for name, text in units.items() if text is None]
     service = units[SERVICE_UNIT]
     if len(missing) == len(units):
         says = "no units are installed: the agent runs when it is started by hand"
-        yield note("units.files", says, "`make install`")
+        yield note("units.files", says, install)
     elif missing or service is None:
-        yield error("units.files", f"{missing[0]} is missing, and the other unit is installed", _INSTALL)
+        yield error("units.files", f"{missing[0]} is missing, and the other unit is installed", again)
     else:
         yield ok("units.files", f"{SOCKET_UNIT} and {SERVICE_UNIT} are installed")
         if installation.is_enabled:
@@ -41,39 +40,27 @@ def check_units(installation: Installation) -> Iterator[Finding]:
                 f"{SOCKET_UNIT} is not enabled: no connection starts the agent after the next login",
                 f"run `systemctl --user enable --now {SOCKET_UNIT}`",
             )
-        yield _judge_program(program_of(service))
-        yield _judge_state(service, installation.settings.state_path)
+        yield _judge_program(program_of(service), again)
+        yield _judge_state(service, installation.settings.state_path, again)
         if _SYSTEMD.is_dir():
             yield judge_lingering(_lingers())
 
 
-def _judge_commands(search: str) -> Finding:
-    places = {command: shutil.which(command, path=search) for command in ("agentd", "agentctl")}
-    missing = [command for command, place in places.items() if place is None]
-    if missing:
-        return warning(
-            "path.commands",
-            f"PATH has no {' and no '.join(missing)}",
-            "add their folder (`make install` links them into ~/.local/bin)",
-        )
-    return ok("path.commands", f"PATH has {' and '.join(map(str, places.values()))}")
-
-
-def _judge_program(program: str) -> Finding:
+def _judge_program(program: str, again: str) -> Finding:
     if os.access(program, os.X_OK):
         return ok("units.program", f"{program}, which {SERVICE_UNIT} starts, can be executed")
     says = f"{SERVICE_UNIT} starts {program or 'nothing'}, which cannot be executed"
-    return error("units.program", says, _INSTALL)
+    return error("units.program", says, again)
 
 
-def _judge_state(service: str, path: str) -> Finding:
+def _judge_state(service: str, path: str, again: str) -> Finding:
     escaped = path.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
     if f'"-{escaped}"' in service:
         return ok("units.state", f"the service may write to {path}")
     return error(
         "units.state",
         f"the settings put keys and store into {path}, where the service may not write",
-        f"{_INSTALL}, which allows it, or put `state_path` back",
+        f"{again}, which allows it, or put `state_path` back",
     )
 
 

@@ -112,9 +112,12 @@ async def watch_logind(lock: Lock, *, on_suspend: bool, on_screen_lock: bool, lo
     try:
         from .logind import LogindWatch  # jeepney is optional
     except ImportError as error:
+        from ..distribution import how_installed
+
         logger.warning(
-            "suspend and screen lock do not lock the agent: %s is not installed; install agentd[logind]",
+            "suspend and screen lock do not lock the agent: %s is not installed; `%s` installs it",
             error.name,
+            how_installed().to_add("jeepney"),
         )
         return
     await LogindWatch(lock, on_suspend=on_suspend, on_screen_lock=on_screen_lock, logger=logger).run()

@@ -12,12 +12,11 @@ SERVICE = 'ExecStart="/v/bin/python" -I -m agentd serve\nReadWritePaths="-/s/age
 
 @pytest.fixture
 def home(tmp_path):
-    """A home with both units, the socket enabled, and both commands."""
+    """A home with both units, and the socket enabled."""
     units, commands = tmp_path / "systemd" / "user", tmp_path / "bin"
     (units / "sockets.target.wants").mkdir(parents=True)
     commands.mkdir()
-    for command in ("agentd", "agentctl", "python"):
-        (commands / command).touch(0o755)
+    (commands / "python").touch(0o755)
     for name in ("agentd.socket", "sockets.target.wants/agentd.socket"):
         (units / name).touch()
     write_service(tmp_path, f"{tmp_path}/state")
@@ -37,7 +36,7 @@ def judged_units(home, **settings: str) -> dict[str, str]:
     return found
 
 
-FINE = dict.fromkeys(("path.commands", "units.files", "units.enabled", "units.program", "units.state"), "ok")
+FINE = dict.fromkeys(("units.files", "units.enabled", "units.program", "units.state"), "ok")
 
 
 def test_units_as_they_are_installed(home):
@@ -49,7 +48,6 @@ def test_units_as_they_are_installed(home):
     [
         ("systemd/user/sockets.target.wants/agentd.socket", {"units.enabled": "warning"}),
         ("bin/python", {"units.program": "error"}),
-        ("bin/agentctl", {"path.commands": "warning"}),
     ],
 )
 def test_what_is_missing_is_found(home, removed, changed):
@@ -70,9 +68,9 @@ def test_a_service_that_starts_nothing_is_an_error(home):
 
 def test_one_unit_without_the_other_is_an_error_and_none_a_note(home):
     (home / "systemd" / "user" / "agentd.service").unlink()
-    assert judged_units(home) == {"path.commands": "ok", "units.files": "error"}
+    assert judged_units(home) == {"units.files": "error"}
     (home / "systemd" / "user" / "agentd.socket").unlink()
-    assert judged_units(home) == {"path.commands": "ok", "units.files": "note"}
+    assert judged_units(home) == {"units.files": "note"}
 
 
 @pytest.mark.parametrize("state", ["/t/agentd", "/s"])

@@ -301,7 +301,8 @@ async def test_without_jeepney_it_logs_that_and_returns(lock, logger, caplog, mo
         monkeypatch.delitem(sys.modules, f"agentd.locking.{name}", raising=False)
     await watch_logind(lock, on_suspend=True, on_screen_lock=True, logger=logger)
     assert [record.getMessage() for record in caplog.records] == [
-        "suspend and screen lock do not lock the agent: jeepney is not installed; install agentd[logind]"
+        "suspend and screen lock do not lock the agent: jeepney is not installed; "
+        f"`{sys.executable} -m pip install jeepney` installs it"
     ]
 
 
