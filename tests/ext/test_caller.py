@@ -12,6 +12,7 @@ import pytest
 from agentd_client import Client, InvalidTokenError, OriginNotAllowedError, Session, TokenFileError
 from agentd_client.aio import AsyncClient
 from agentd_client.ext.caller import Caller, Origin, require_direct
+from agentd_client.token_file.renewal import Known, sendable
 from tests.forking import in_child
 
 
@@ -172,6 +173,41 @@ async def test_it_does_the_same_without_blocking_the_event_loop(agent, caller, s
     assert session.read_token() == second != first
     assert await caller.successor_async(first) == second
     assert calls == ["inspectToken", "renewToken"]
+
+
+def test_a_request_that_is_given_up_leaves_the_question_open(agent, session):
+    known = Known()
+    steps = sendable(session, known, lambda: agent.clock.read().wall)
+    token = next(steps)()
+    steps.send(token)  # the agent would be asked now
+    steps.close()
+    assert known.is_new(token)
+
+
+def test_other_libraries_take_the_headers_for_a_url(caller, session):
+    assert caller.headers("http://127.0.0.1:8000/notes") == {
+        "Authorization": f"Bearer {session.read_token()}"
+    }
+    with pytest.raises(OriginNotAllowedError):
+        caller.headers("http://127.0.0.1@notes.example/")
+    for url in (
+        "http://127.0.0.1:8000\\@notes.example/",
+        "http://127.0.0.1\t/",
+        "http://ⓛocalhost/",
+        "http://[/",
+    ):
+        with pytest.raises(ValueError):
+            caller.headers(url)
+    assert Caller(session=Session("/nowhere/token")).headers("http://localhost/") == {}
+
+
+def test_a_token_that_was_handed_over_needs_no_place_for_a_file(agent, monkeypatch):
+    monkeypatch.setenv("AGENTD_TOKEN", given := agent.create_token().token)
+    for variable in ("AGENTD_SOCKET", "AGENTD_SESSION_TOKEN_PATH", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    assert Caller().token() == given
 
 
 def test_a_caller_works_after_a_fork(caller, session):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import httpx
+import httpx2
 import pytest
 import requests
 from aiohttp import web
@@ -20,6 +21,7 @@ from agentd_client import OriginNotAllowedError, Session, TokenFileError
 from agentd_client.ext.aiohttp import SessionAuthMiddleware
 from agentd_client.ext.caller import Caller
 from agentd_client.ext.httpx import SessionAuth as HttpxAuth
+from agentd_client.ext.httpx2 import SessionAuth as Httpx2Auth
 from agentd_client.ext.requests import SessionAuth as RequestsAuth
 
 from .recording import Answer, Recorder, Request, recording
@@ -30,6 +32,11 @@ Call = Callable[..., int]
 
 def by_httpx(url: str, *, content: object = None, tls: str | None = None, **options) -> int:
     with httpx.Client(auth=HttpxAuth(**options), follow_redirects=True, verify=trusting(tls)) as client:
+        return client.request(method(content), url, content=content).status_code
+
+
+def by_httpx2(url: str, *, content: object = None, tls: str | None = None, **options) -> int:
+    with httpx2.Client(auth=Httpx2Auth(**options), follow_redirects=True, verify=trusting(tls)) as client:
         return client.request(method(content), url, content=content).status_code
 
 
@@ -70,12 +77,16 @@ async def chunks(content: Iterable[bytes]):
 CALLS: dict[str, Call] = {
     "httpx": by_httpx,
     "async httpx": by_async_httpx,
+    "httpx2": by_httpx2,
     "requests": by_requests,
     "aiohttp": by_aiohttp,
 }
 
 
-REFUSALS = (httpx.HTTPError, httpx.InvalidURL, requests.RequestException, aiohttp.ClientError, ValueError)
+REFUSALS = (
+    *(httpx.HTTPError, httpx.InvalidURL, httpx2.HTTPError, httpx2.InvalidURL),
+    *(requests.RequestException, aiohttp.ClientError, ValueError),
+)
 """What the libraries raise for a redirect that they do not follow."""
 
 

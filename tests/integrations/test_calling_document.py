@@ -22,7 +22,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "calling.md").read_text()
 PROGRAMS: dict[str, str] = dict(
     re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", DOCUMENT, re.M | re.S)
 )
-HTTP = ["httpx", "requests", "aiohttp"]
+HTTP = ["httpx", "httpx2", "requests", "aiohttp", "Other libraries"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import ipaddress
 import time
 import weakref
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
@@ -111,14 +112,14 @@ class Caller:
         if isinstance(origins, str):
             raise TypeError("origins is a list, not one string")
         self._origins = frozenset(map(_named, origins))
-        self._takes_environment = session is None
-        self._session = Session.create_session() if session is None else session
+        self._given_session = session
+        self._socket_path = socket_path
+        self._timeout = timeout
         self._known = Known()
         self._clock = clock
-        self._client = Client(socket_path, timeout, 0)
         self._async_client: AsyncClient | None = None
         # A caller has no natural end: libraries do not tell their plug-ins that a client was closed.
-        self._closers: list[Callable[[], None]] = [self._client.close]
+        self._closers: list[Callable[[], None]] = []
         self._finalizer = weakref.finalize(self, _close, self._closers)
 
     def allows(self, origin: Origin) -> bool:
@@ -155,6 +156,8 @@ class Caller:
             client = self._client
             self._async_client = aio.AsyncClient(client.socket_path, client.timeout, 0)
             self._closers.append(self._async_client._pools.close)
+            if not self._finalizer.alive:
+                self._async_client._pools.close()
         steps = sendable(self._session, self._known, self._clock)
         return await aio.follow(steps, self._async_client._carry_out)
 
@@ -174,13 +177,40 @@ class Caller:
         token = await AsyncSession(self._session).read_token()
         return None if token == sent else token
 
+    def headers(self, url: str) -> dict[str, str]:
+        """The headers of a request to this URL, for libraries without an integration.
+
+        Raises:
+            OriginNotAllowedError: the URL's origin may not have the token.
+        """
+        origin = _origin_of(url)
+        self.require(origin)
+        require_direct(origin)
+        token = self.token()
+        return {} if token is None else {"Authorization": authorization(token)}
+
     def close(self) -> None:
         """Close the connections to the agent; the session is not renewed from now on."""
         self._finalizer()
 
+    # Both are made when they are needed: with a token that was handed over there may be no place for them,
+    # as in a container without a home.
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session.create_session() if self._given_session is None else self._given_session
+
+    @cached_property
+    def _client(self) -> Client:
+        client = Client(self._socket_path, self._timeout, 0)
+        self._closers.append(client.close)
+        if not self._finalizer.alive:
+            client.close()
+        return client
+
     def _handed_over(self) -> str | None:
         # It stands for one command and is not in a file, so it cannot be replaced.
-        given = environment_token() if self._takes_environment else None
+        given = environment_token() if self._given_session is None else None
         return None if given is None else stripped_token(given)
 
 
@@ -209,6 +239,13 @@ def proxied(origin: Origin) -> OriginNotAllowedError:
         f"a proxy would get the session token for {origin}; "
         "set NO_PROXY=localhost,127.0.0.1,::1, or use no proxy"
     )
+
+
+def _origin_of(url: str) -> Origin:
+    parts = urlsplit(url)
+    if "\\" in url or not url.isascii() or not url.isprintable():
+        raise ValueError("the URL is not written as RFC 3986 has it, and may be read in two ways")
+    return Origin.of(parts.scheme, parts.hostname or "", parts.port)
 
 
 def _named(text: str) -> Origin:
