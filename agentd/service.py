@@ -25,6 +25,7 @@ from .distribution import Installed, how_installed
 
 COMMANDS = ("agentd", "agentctl")
 SOCKET, SERVICE = "agentd.socket", "agentd.service"
+HTTP_SERVICE = "agentd-http.service"
 _TEMPLATES = Path(__file__).parent / "units"
 _RUNS_PYTHON = (
     re.compile(r"\A(#!/\S*/python[0-9.]*)(?: -[EIPs]+)?$", re.MULTILINE),
@@ -262,6 +263,7 @@ def _install_units(installed: Installed, places: Places, state: str, say: Say) -
         _systemctl_or_fail("enable", "--now", SOCKET)
         if not _systemctl("try-restart", SERVICE):
             raise StartError("the agent no longer starts; see: journalctl --user -u agentd -n 20")
+        _systemctl("try-restart", HTTP_SERVICE)
         say("enabled", f"{SOCKET}: the first connection starts the agent")
     # The sandbox needs user namespaces, which some systems deny to users.
     probe = ("--wait", "--collect", "-p", "PrivateUsers=yes", "-p", "ProtectSystem=strict", "true")
