@@ -244,3 +244,22 @@ def test_the_recipes_are_listed_and_tested():
     assert sorted(listed) == sorted(pages)
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     assert {page for page in pages if f'"{page}"' not in tests} == set()
+
+
+BY_NAME = re.compile(
+    r"\b(?:pip|pipx|uv pip|uv tool|uvx|pipx run|uv tool run)\s(?:install\s)?[^\n`]*?(?<![\w/.-])agentd(?:-\w+)?\b"
+)
+
+
+def test_nothing_has_agentd_installed_by_a_name_that_others_could_take():
+    for wrong in (
+        "pip install agentd",
+        "pipx install 'agentd-daemon[logind]'",
+        "uvx agentd",
+        "uv tool install -U agentd",
+    ):
+        assert BY_NAME.search(wrong), wrong
+    programs = [path for folder in ("agentd", "client") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*DOCUMENTS, *programs, *ROOT.glob("*/man/*")]:
+        text = re.sub(r"\b(?:uninstall|inject)\b.*", "", path.read_text())
+        assert not BY_NAME.search(text), path

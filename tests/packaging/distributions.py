@@ -74,6 +74,13 @@ def installer(name: str) -> list[str]:
     return [found]
 
 
+def places(tool: str, folder: Path) -> dict[str, str]:
+    """The variables with which the tool installs into that folder and links the commands into its `bin`."""
+    if tool == "pipx":
+        return {"PIPX_HOME": f"{folder}", "PIPX_BIN_DIR": f"{folder}/bin", "PIPX_MAN_DIR": f"{folder}/man"}
+    return {"UV_TOOL_DIR": f"{folder}/tools", "UV_TOOL_BIN_DIR": f"{folder}/bin"}
+
+
 def install_with_pip(built: Built, folder: Path, *wanted: str) -> Path:
     done(sys.executable, "-m", "venv", folder)
     done(folder / "bin" / "python", "-m", "pip", "install", "--find-links", built.folder, *wanted)
@@ -81,16 +88,22 @@ def install_with_pip(built: Built, folder: Path, *wanted: str) -> Path:
 
 
 def install_with_pipx(built: Built, folder: Path, *wanted: str) -> Path:
-    places = {"PIPX_HOME": f"{folder}", "PIPX_BIN_DIR": f"{folder}/bin", "PIPX_MAN_DIR": f"{folder}/man"}
     links = f"--pip-args=--find-links '{built.folder}'"
-    done(*installer("pipx"), "install", "--python", sys.executable, links, *wanted, environ=places)
+    done(
+        *installer("pipx"),
+        "install",
+        "--python",
+        sys.executable,
+        links,
+        *wanted,
+        environ=places("pipx", folder),
+    )
     return folder / "bin"
 
 
 def install_with_uv(built: Built, folder: Path, *wanted: str) -> Path:
-    places = {"UV_TOOL_DIR": f"{folder}", "UV_TOOL_BIN_DIR": f"{folder}/bin"}
     links = ("--find-links", built.folder, "--python", sys.executable)
-    done(*installer("uv"), "tool", "install", *links, *wanted, environ=places)
+    done(*installer("uv"), "tool", "install", *links, *wanted, environ=places("uv", folder))
     return folder / "bin"
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from agentd_client import __version__
 from tests.e2e.daemon import START_SECONDS, scratch_home
-from tests.packaging.distributions import INSTALLERS, PROJECT, done, install_with_pip
+from tests.packaging.distributions import INSTALLERS, PROJECT, done, install_with_pip, installer, places
 
 PAGES = {
     "agentd-daemon": {"agentctl.1", "agentd.1", "agentd.toml.5", "agentd-protocol.7"},
@@ -39,6 +41,38 @@ def test_the_daemon_brings_both_commands_and_they_work(built, tmp_path, way):
         finally:
             agent.terminate()
             assert agent.wait(START_SECONDS) == 0
+
+
+@pytest.mark.parametrize("tool", ["pipx", "uv"])
+def test_the_documented_command_installs_from_a_clone(built, tmp_path, tool):
+    [command] = re.findall(
+        f"^{tool} .*install .*$", (PROJECT / "docs/operations.md").read_text(), re.MULTILINE
+    )
+    script = f'{tool}() {{ {shlex.join(installer(tool))} "$@"; }}; {command}'
+    done("sh", "-c", script, environ=places(tool, tmp_path), cwd=built.daemon_source)
+    for name in ("agentd", "agentctl"):
+        assert done(tmp_path / "bin" / name, "--version") == f"{name} {__version__}\n"
+    assert "jeepney is installed" in doctor(tmp_path / "bin")
+
+
+def doctor(commands: Path) -> str:
+    with scratch_home() as home:
+        ended = subprocess.run(
+            [commands / "agentd", "doctor"], env=home.environ, capture_output=True, text=True, check=False
+        )
+    return ended.stdout
+
+
+@pytest.mark.parametrize(("way", "says"), [("pip", "pip"), ("pipx", "pipx"), ("uv", "uv tool")])
+def test_the_doctor_tells_how_it_was_installed(built, tmp_path, way, says):
+    found = doctor(INSTALLERS[way](built, tmp_path, "agentd-daemon"))
+    assert f"agentd {__version__}, installed with {says} in {tmp_path}" in found
+    advice = {
+        "pip": f"{tmp_path}/bin/python -m pip",
+        "pipx": "pipx inject agentd-daemon",
+        "uv": "uv pip install",
+    }
+    assert f"→ `{advice[way]}" in found
 
 
 def test_the_client_alone_brings_agentctl_and_no_daemon(built, tmp_path):
