@@ -43,7 +43,7 @@ settings.configure(
 django.setup()
 
 # These need the settings.
-from django.contrib.auth import aauthenticate, authenticate, get_user_model  # noqa: E402
+from django.contrib.auth import authenticate, get_user_model  # noqa: E402
 from django.middleware.csrf import get_token  # noqa: E402
 from rest_framework.decorators import api_view  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
@@ -207,7 +207,7 @@ def test_the_backend_refuses_what_is_not_a_valid_token(agent, accounts):
     (backend,) = django.contrib.auth.get_backends()
     for nonsense in ("v4.local.nothing", "", "two words", None, b"\xff", 3):
         assert authenticate(None, session_token=nonsense) is None
-    assert asyncio.run(aauthenticate(None, session_token="v4.local.nothing")) is None
+    assert asyncio.run(backend.aauthenticate(None, session_token="v4.local.nothing")) is None
     assert backend.get_user(1) is asyncio.run(backend.aget_user(1)) is None, "no login outlives the session"
     token = agent.create_token().token
     assert authenticate(None, session_token=token).get_username() == getpass.getuser()

@@ -122,7 +122,7 @@ def test_the_answer_has_the_headers_of_rfc_6750(agent, tmp_path):
 def log_in(http: httpx.Client, typed: str) -> httpx.Response:
     page = http.get("/login")
     assert page.status_code == 200
-    assert "agentctl token" in page.text
+    assert "agentctl token --show" in page.text
     return http.post("/login", data={"password": typed, "_xsrf": http.cookies["_xsrf"]})
 
 

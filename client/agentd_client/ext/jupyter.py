@@ -191,7 +191,7 @@ class SessionLoginHandler(LoginFormHandler):
     identity_provider: SessionIdentityProvider
 
     def _render(self, message: dict[str, str] | None = None) -> None:
-        shown = message or {"info": "Paste what the command `agentctl token` prints."}
+        shown = message or {"info": "Paste what the command `agentctl token --show` prints."}
         super()._render(shown)  # type: ignore[no-untyped-call]
 
     @allow_unauthenticated
