@@ -7,10 +7,11 @@ another one by then, the request is sent again with it, once.
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 import weakref
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
@@ -22,7 +23,6 @@ from ..token_file.descriptor import environment_token
 from ..token_file.renewal import Known, follow, sendable
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from ..aio import AsyncClient
@@ -57,11 +57,7 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, scheme: str, host: str, port: int | None) -> Origin:
         """Without capitals, with the scheme's own port, and "ws" as "http"."""
-        scheme = _SAME_SCHEME.get(scheme.lower(), scheme.lower())
-        host = host.lower().removeprefix("[").removesuffix("]")
-        with suppress(ValueError):  # a name
-            host = ipaddress.ip_address(host).compressed
-        return cls(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
+        return cls(*_normalized(scheme, host, port))
 
     @property
     def is_local(self) -> bool:
@@ -71,18 +67,30 @@ class Origin(NamedTuple):
         if self.scheme not in _DEFAULT_PORTS:
             return False
         # Other names, and other ways to write an address, depend on a resolver.
-        return self.host == "localhost" or self._is_loopback_address()
-
-    def _is_loopback_address(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost" or _is_loopback_address(self.host)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port in (None, _DEFAULT_PORTS.get(self.scheme)) else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
+
+
+# A program calls few servers, and parsing an address takes as long as reading the token.
+@lru_cache(maxsize=64)
+def _normalized(scheme: str, host: str, port: int | None) -> tuple[str, str, int | None]:
+    scheme = _SAME_SCHEME.get(scheme.lower(), scheme.lower())
+    host = host.lower().removeprefix("[").removesuffix("]")
+    with suppress(ValueError):  # a name
+        host = ipaddress.ip_address(host).compressed
+    return scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port
+
+
+@lru_cache(maxsize=64)
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Caller:
@@ -224,10 +232,12 @@ def require_direct(origin: Origin) -> None:
 
     The proxy would get the token, and the server would not.
     """
-    from urllib.request import getproxies, proxy_bypass
-
     if not origin.is_local or origin.scheme != "http":
         return  # the tunnel of https hides the token; Unix sockets have no proxies
+    if not any(name[-6:].lower() == "_proxy" for name in os.environ):
+        return  # as nearly always; what follows takes a tenth of a millisecond
+    from urllib.request import getproxies, proxy_bypass
+
     proxies = getproxies()
     if ("http" in proxies or "all" in proxies) and not proxy_bypass(origin.host):
         raise proxied(origin)
