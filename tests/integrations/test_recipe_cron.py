@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from agentd.testing import TestAgent
+from agentd_client.protocol.results import Event
 
 from . import recipes, serving
 
@@ -81,12 +82,23 @@ def job(agent: TestAgent, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     skip_if_this_user_has_a_runtime_folder()
 
 
+def events_until_revoked(events: Iterable[Event]) -> Iterator[Event]:
+    """The agent ends a run's session when it notices that the process has ended."""
+    for event in events:
+        yield event
+        if event.kind == "revoked":
+            return
+
+
 def test_the_job_reads_the_notes_in_crons_environment(agent, job):
     assert job.run().returncode == 1  # nobody has logged in
 
     assert job.typed(LOGIN).returncode == 0
-    ended = job.run()
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    with agent.client.subscribe() as events:
+        ended = job.run()
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+        (run,) = {event.session_id for event in events_until_revoked(events) if event.kind == "created"}
+    assert not agent.client.inspect_token(id=run).valid
     assert (job.notes / "notes.json").read_text() == SHOWN
     for command, printed in ((RUN, ""), (SHOW, SHOWN)):
         typed = job.typed(command)
@@ -94,7 +106,6 @@ def test_the_job_reads_the_notes_in_crons_environment(agent, job):
 
     narrow = agent.client.list_sessions(label="backup").sessions[0]
     assert (narrow.scopes, narrow.audience, narrow.generation) == (["read"], ["notes"], 2)
-    assert agent.client.list_sessions(label="backup-run").sessions == []
 
     assert job.typed(LOGOUT).returncode == 0
     refused = job.run()
