@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.daemon import Home, scratch_home, serving
+from tests.e2e.daemon import Home, serving
 from tests.other_user import AGENTS, needs_root
 
 from . import recipes
@@ -22,17 +22,6 @@ from .proxies import needs
 PAGE = "other-user.md"
 TEXT = (recipes.RECIPES / PAGE).read_text()
 ADDRESS = "http://127.0.0.1:8000/"
-
-
-@pytest.fixture
-def home(monkeypatch):
-    with scratch_home() as home:
-        for name in os.environ:
-            if name.startswith(("XDG_", "AGENTD_")):
-                monkeypatch.delenv(name)
-        for name, value in home.environ.items():
-            monkeypatch.setenv(name, value)
-        yield home
 
 
 @pytest.fixture
