@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -140,21 +141,36 @@ def test_the_service_works_and_its_removal_leaves_what_the_installer_made(manage
     assert way.agentd("--version").startswith("agentd ")
 
 
-def test_completions_complete_both_commands_in_bash(manager):
+@pytest.fixture(scope="module")
+def installed(manager):
+    """The service of what pip installed."""
     way = Pip(manager)
     way.install()
     way.agentd("service", "install")
-    try:
-        for command, typed, completed in (
-            ("agentd", "agentd serv", "service"),
-            ("agentctl", "agentctl logi", "login"),
-        ):
-            script = manager.home / f".local/share/bash-completion/completions/{command}"
-            words = f'COMP_WORDS=({typed}) COMP_CWORD=1; . "{script}"; _{command}_completion {command}; echo "${{COMPREPLY[*]}}"'
-            assert completed in manager.done("bash", "-c", words).split()
-        for path in (".local/share/zsh/site-functions/_{}", ".config/fish/completions/{}.fish"):
-            for command in COMMANDS:
-                assert manager.exists(manager.home / path.format(command))
-    finally:
-        way.agentd("service", "install", "--uninstall", "--purge")
-        way.remove()
+    yield
+    way.agentd("service", "install", "--uninstall", "--purge")
+    way.remove()
+
+
+COMPLETED = (("agentd", "agentd serv", "service"), ("agentctl", "agentctl logi", "login"))
+
+
+@pytest.mark.parametrize(("command", "typed", "completed"), COMPLETED)
+def test_bash_completes_both_commands(manager, installed, command, typed, completed):
+    script = manager.home / ".local/share/bash-completion/completions" / command
+    asked = f'COMP_WORDS=({typed}); COMP_CWORD=1; . "{script}"; _{command}_completion {command}'
+    assert completed in manager.done("bash", "-c", f'{asked}; echo "${{COMPREPLY[*]}}"').split()
+
+
+@pytest.mark.parametrize(("command", "typed", "completed"), COMPLETED)
+def test_fish_completes_both_commands(manager, installed, command, typed, completed):
+    if shutil.which("fish") is None:
+        pytest.skip("there is no fish here")
+    assert completed in manager.done("fish", "-c", f"complete -C '{typed}'").split()
+
+
+def test_zsh_finds_the_completions_of_both_commands(manager, installed):
+    if shutil.which("zsh") is None:
+        pytest.skip("there is no zsh here")
+    script = "fpath+=(~/.local/share/zsh/site-functions); autoload -Uz compinit; compinit -u -D; print $_comps[agentd] $_comps[agentctl]"
+    assert manager.done("zsh", "-f", "-c", script) == "_agentd _agentctl\n"
