@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -19,11 +20,11 @@ from agentd_client.protocol.results import Status
 from . import __version__, systemd
 from .agent import Agent, Core
 from .config import Settings
-from .keys import KeyRing, Passphrase, PassphraseText
+from .keys import Cost, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch, verify_dispatch
 from .passphrase import new_passphrase, unattended_passphrase, wiping
-from .server import SocketFile, Traffic, any_user, owner_only, require_own_uid
+from .server import Admission, Dispatch, SocketFile, Traffic, any_user, owner_only, require_own_uid
 from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
 from .sockets import ServedSocket, verify_socket_file
 from .state_folder import check_key_file, prepare_state
@@ -73,6 +74,68 @@ async def running_core(
         ) as manager,
     ):
         yield Core(key_ring, db, manager)
+
+
+class Graph(NamedTuple):
+    """An agent, and what answers at its two sockets."""
+
+    agent: Agent
+    dispatch: Dispatch
+    verifying: Dispatch
+
+
+def build_graph(
+    settings: Settings,
+    logger: logging.Logger,
+    clock: Clock,
+    *,
+    on_use: Callable[[], None] | None = None,
+    on_unlock: Callable[[], None] = lambda: None,
+    cost: Cost | None = None,
+) -> Graph:
+    """An agent that has not started, with all that it needs; touches nothing on the disk.
+
+    Args:
+        settings: of the agent.
+        logger: its logger; its parts have children of it.
+        clock: where it reads the time.
+        on_use: called whenever a session is opened, verified or renewed.
+        on_unlock: called after each unlock.
+        cost: of Argon2id for a new passphrase; None measures it.
+    """
+    subscribers = Subscribers(logger.getChild("sessions"))
+    agent = Agent(
+        partial(running_core, settings, logger, clock, subscribers=subscribers, on_use=on_use),
+        keys_path=settings.keys_path,
+        mark=LockMark(settings.lock_mark_path),
+        subscribers=subscribers,
+        clock=clock,
+        logger=logger,
+        on_unlock=on_unlock,
+        cost=cost,
+    )
+    traffic = Traffic()
+    status = partial(read_status, agent, settings, traffic, clock, clock.read())
+    return Graph(
+        agent,
+        agent_dispatch(agent, status, version=__version__, logger=logger, traffic=traffic),
+        verify_dispatch(agent, version=__version__, logger=logger, traffic=traffic),
+    )
+
+
+async def serve_sockets(
+    graph: Graph,
+    owners_socket: ServedSocket,
+    verify_socket: ServedSocket,
+    admission: Admission,
+    drain_seconds: float,
+    stop: trio.Event,
+    logger: logging.Logger,
+) -> None:
+    """Serve both sockets until `stop` is set and what had arrived is answered."""
+    async with trio.open_nursery() as serving:
+        serving.start_soon(verify_socket.serve, graph.verifying, any_user(), drain_seconds, stop, logger)
+        await owners_socket.serve(graph.dispatch, admission, drain_seconds, stop, logger)
 
 
 async def init(
@@ -138,36 +201,16 @@ async def serve(
         nullcontext() if passed_verify else verify_socket_file(settings) as verify_file,
     ):
         await trio.to_thread.run_sync(prepare_state, settings)
-        clock = SystemClock()
-        started = clock.read()
-        subscribers = Subscribers(logger.getChild("sessions"))
         idle = IdleTimer(settings.idle_seconds)
         on_use = None if settings.idle_seconds is None else idle.touch
-        agent = Agent(
-            partial(running_core, settings, logger, clock, subscribers=subscribers, on_use=on_use),
-            keys_path=settings.keys_path,
-            mark=LockMark(settings.lock_mark_path),
-            subscribers=subscribers,
-            clock=clock,
-            logger=logger,
-            on_unlock=idle.touch,
-        )
+        graph = build_graph(settings, logger, SystemClock(), on_use=on_use, on_unlock=idle.touch)
+        agent = graph.agent
         with wiping(
             await trio.to_thread.run_sync(unattended_passphrase, settings, passphrase_descriptor)
         ) as passphrase:
             await agent.start(passphrase, locked=settings.start_locked)
         try:
-            traffic = Traffic()
-            dispatch = agent_dispatch(
-                agent,
-                partial(read_status, agent, settings, traffic, clock, started),
-                version=__version__,
-                logger=logger,
-                traffic=traffic,
-            )
-            verifying = verify_dispatch(agent, version=__version__, logger=logger, traffic=traffic)
             stop = trio.Event()
-            serving_arguments = settings.drain_seconds, stop, logger
             owners_socket = ServedSocket(owners_file, passed)
             verify_socket = ServedSocket(verify_file, passed_verify)
             async with trio.open_nursery() as standing:
@@ -177,9 +220,9 @@ async def serve(
                 _start_locking(standing, agent, settings, idle, lock_signals, logger)
                 standing.start_soon(_notify_systemd, agent)
                 _log_ready(agent, settings, verify_socket.path, logger)
-                async with trio.open_nursery() as serving:
-                    serving.start_soon(verify_socket.serve, verifying, any_user(), *serving_arguments)
-                    await owners_socket.serve(dispatch, admission, *serving_arguments)
+                await serve_sockets(
+                    graph, owners_socket, verify_socket, admission, settings.drain_seconds, stop, logger
+                )
                 standing.cancel_scope.cancel()
         finally:
             await agent.stop()

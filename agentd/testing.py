@@ -1,40 +1,50 @@
 """A real agent for tests: in a thread, in a scratch folder, with a clock that the test moves.
 
-`pytest_plugin` has fixtures that use it. Keys, store, protocol and sockets are those of `agentd serve`. It
-leaves out the process: signals, systemd, and the process-wide settings.
+`agentd.pytest_plugin` has fixtures that use it; docs/testing.md shows both. Keys, store, protocol and sockets
+are those of `agentd serve`. It leaves out the process: signals, systemd, and the process-wide settings.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import secrets
 import shutil
 import tempfile
 import threading
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import trio
 
 from agentd_client import Client, CreatedToken
+from agentd_client.paths import SOCKET_VARIABLE, TOKEN_PATH_VARIABLE
 
-from .agent import Agent
 from .config import FilePath, Settings
 from .keys import Cost
 from .keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
-from .locking import LockMark
-from .main import read_status, running_core
-from .methods import agent_dispatch, verify_dispatch
-from .server import SocketFile, Traffic, any_user, owner_only
-from .sessions import Instant, Subscribers, SystemClock
+from .main import build_graph, serve_sockets
+from .server import SocketFile, owner_only
+from .sessions import Instant, SystemClock
 from .sockets import ServedSocket, verify_socket_file
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of scratch keys only
 """What unlocks a `TestAgent` after `lock`."""
 
 START_SECONDS = 60.0
-"""Only a broken machine needs so long."""
+"""Only a broken machine needs so long to start or to stop."""
+
+LOGGER = "agentd.testing"
+
+LONGEST_PARENT_BYTES = 60
+"""A socket's path has at most 107 bytes, of which an agent takes up to 46 for what is below this folder."""
+
+
+def scratch_parent() -> str:
+    """The folder for temporary files: TMPDIR, or /tmp if its name is too long for a socket below it."""
+    parent = tempfile.gettempdir()
+    return parent if len(os.fsencode(parent)) <= LONGEST_PARENT_BYTES else "/tmp"  # noqa: S108
 
 
 class MovableClock:
@@ -57,38 +67,66 @@ class MovableClock:
 class TestAgent:
     """An agent of the test's own; a context manager that starts it, and removes it with all it kept.
 
-    socket_path: where it serves; pass it to clients, or set `AGENTD_SOCKET` to it.
-    verify_socket_path: its verify socket.
-    token_path: a place for the token file of a session, next to the socket.
-    client: a `Client` of it.
+    Args:
+        folder: where it keeps everything; created at the start and removed at the end, so it must not exist.
+            None is a new one among the temporary files. A socket's path has at most 107 bytes.
+
+    Attributes:
+        socket_path: where it serves; pass it to clients, or set the variables in `environ`.
+        verify_socket_path: its verify socket.
+        token_path: a place for the token file of a session, next to the socket.
+        environ: the environment variables that lead clients and sessions to it.
+        client: a `Client` of it.
+        create_token: opens a session; takes what `Client.create_token` takes.
     """
 
     __test__ = False  # pytest: not a class of tests
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="agentd-test-"))  # short: a socket's path has 107 bytes
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        if folder is None:
+            folder = Path(scratch_parent(), f"agentd-test-{secrets.token_hex(4)}")
+        self._folder = Path(folder).absolute()
         self.socket_path = str(self._folder / "run" / "agent.sock")
         self.verify_socket_path = str(self._folder / "verify" / "verify.sock")
-        (self._folder / "verify").mkdir()
         self.token_path = str(self._folder / "run" / "session-token")
+        self.environ = {SOCKET_VARIABLE: self.socket_path, TOKEN_PATH_VARIABLE: self.token_path}
         self.clock = MovableClock()
         self.client = Client(self.socket_path, START_SECONDS, 0)
+        self.create_token = self.client.create_token
         self._passphrase: bytes | None = None
         self._running: _Running | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        self._folder.mkdir(mode=0o700)
+        try:
+            (self._folder / "verify").mkdir()
+            self.start()
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.client.close()
-        self.stop()
-        shutil.rmtree(self._folder)
+        try:
+            self.client.close()
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)
 
     def start(self) -> None:
-        """Start it, with the sessions it had; does nothing if it is running."""
+        """Start it, with the sessions it had; does nothing if it is running.
+
+        Raises:
+            RuntimeError: it could not start; the text and `__cause__` say why.
+        """
         if self._running is None:
-            self._running = _Running(self._settings(), self.clock, self._passphrase)
+            running = _Running(self._settings(), self.clock, self._passphrase)
+            try:
+                running.wait_until_it_serves()
+            except BaseException:
+                running.abandon()
+                raise
+            self._running = running
 
     def stop(self) -> None:
         """Stop it: clients find no agent. Its sessions stay."""
@@ -106,10 +144,6 @@ class TestAgent:
     def advance(self, seconds: float) -> None:
         """Let time pass for the agent, so that sessions expire."""
         self.clock.advance(seconds)
-
-    def create_token(self, *args: Any, **kwargs: Any) -> CreatedToken:
-        """Open a session; the arguments are those of `Client.create_token`."""
-        return self.client.create_token(*args, **kwargs)
 
     def revoke(self, created: CreatedToken) -> None:
         """End a session."""
@@ -134,25 +168,34 @@ class _Running:
         self._settings = settings
         self._clock = clock
         self._passphrase = passphrase
-        self._ready = threading.Event()
+        self._serves_or_failed = threading.Event()
+        self._is_to_stop = False
         self._stop: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="agentd test agent", daemon=True)
         self._thread.start()
-        if not self._ready.wait(START_SECONDS):
-            raise TimeoutError("the test agent did not start")
+
+    def wait_until_it_serves(self) -> None:
+        if not self._serves_or_failed.wait(START_SECONDS):
+            raise RuntimeError(f"the test agent did not start within {START_SECONDS:g} s")
         if self._failure is not None:
-            raise self._failure
+            raise RuntimeError(f"the test agent could not start: {self._failure}") from self._failure
 
     def stop(self) -> None:
-        assert self._token is not None
-        assert self._stop is not None
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._stop.set)
-        self._thread.join(START_SECONDS)
+        self.abandon()
+        if self._thread.is_alive():
+            raise RuntimeError(f"the test agent did not stop within {START_SECONDS:g} s")
         if self._failure is not None:
-            raise self._failure
+            raise RuntimeError(f"the test agent failed: {self._failure}") from self._failure
+
+    def abandon(self) -> None:
+        """Stop it, whether or not it has begun to serve, and whatever becomes of it."""
+        self._is_to_stop = True  # read by a thread that has no token yet
+        if self._token is not None and self._stop is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._stop.set)
+        self._thread.join(START_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -160,40 +203,23 @@ class _Running:
         except BaseException as error:  # raised in the test's thread
             self._failure = error
         finally:
-            self._ready.set()
+            self._serves_or_failed.set()
 
     async def _serve(self) -> None:
-        self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
-        logger = logging.getLogger("agentd.testing")
-        subscribers = Subscribers(logger)
-        agent = Agent(
-            partial(running_core, self._settings, logger, self._clock, subscribers=subscribers),
-            keys_path=self._settings.keys_path,
-            mark=LockMark(self._settings.lock_mark_path),
-            subscribers=subscribers,
-            clock=self._clock,
-            logger=logger,
-            on_unlock=lambda: None,
-            cost=Cost(MIN_MEMORY_BYTES, MIN_PASSES),
-        )
-        traffic = Traffic()
-        status = partial(read_status, agent, self._settings, traffic, self._clock, self._clock.read())
-        dispatch = agent_dispatch(agent, status, version="test", logger=logger, traffic=traffic)
-        verifying = verify_dispatch(agent, version="test", logger=logger, traffic=traffic)
-        with (
-            SocketFile(self._settings.socket_path) as owners_file,
-            verify_socket_file(self._settings) as verify_file,
-        ):
-            await agent.start(self._passphrase)
+        self._stop = stop = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        if self._is_to_stop:
+            return
+        settings, logger = self._settings, logging.getLogger(LOGGER)
+        graph = build_graph(settings, logger, self._clock, cost=Cost(MIN_MEMORY_BYTES, MIN_PASSES))
+        with SocketFile(settings.socket_path) as owners_file, verify_socket_file(settings) as verify_file:
+            await graph.agent.start(self._passphrase)
             try:
+                sockets = ServedSocket(owners_file), ServedSocket(verify_file)
                 async with trio.open_nursery() as standing:
-                    await standing.start(agent.run)
-                    owners_socket, verify_socket = ServedSocket(owners_file), ServedSocket(verify_file)
-                    async with trio.open_nursery() as serving:
-                        serving_arguments = self._settings.drain_seconds, self._stop, logger
-                        serving.start_soon(verify_socket.serve, verifying, any_user(), *serving_arguments)
-                        await serving.start(owners_socket.serve, dispatch, owner_only(), *serving_arguments)
-                        self._ready.set()
+                    await standing.start(graph.agent.run)
+                    self._serves_or_failed.set()  # the sockets listen: clients wait until they are served
+                    await serve_sockets(graph, *sockets, owner_only(), settings.drain_seconds, stop, logger)
                     standing.cancel_scope.cancel()
             finally:
-                await agent.stop()
+                await graph.agent.stop()

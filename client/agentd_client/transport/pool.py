@@ -175,15 +175,26 @@ class ProcessPools:
     Keyed by process id, which also works for a fork by an extension that does not run Python's hooks.
     """
 
-    __slots__ = ("_closed", "_pools", "agent_uid", "path")
+    __slots__ = ("_closed", "_folder", "_path", "_pools", "agent_uid")
 
     def __init__(self, socket_path: str | os.PathLike[str] | None, agent_uid: int | None = None) -> None:
         _check_uid(agent_uid)
         self.agent_uid = agent_uid
         # Absolute from now on: a later chdir must not move the agent.
-        self.path = os.path.abspath(paths.socket_path() if socket_path is None else socket_path)
+        self._folder = _current_folder()
+        self._path = None if socket_path is None else os.path.abspath(socket_path)
         self._pools: dict[int, Pool] = {}
         self._closed = False
+
+    @property
+    def path(self) -> str:
+        """Where the agent is; without a path, the environment says so when this is first read.
+
+        A server's guard is often made when a module is imported, and its tests set the environment later.
+        """
+        if self._path is None:
+            self._path = os.path.normpath(os.path.join(self._folder, paths.socket_path()))
+        return self._path
 
     def here(self) -> Pool:
         """The pool of this process; raises `ClientClosedError` after `close`."""
@@ -264,6 +275,13 @@ class ClientBase:
             timeout=self._timeout if timeout is None else timeout,
             patience=self._patience,
         )
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed; only relative paths need it
+        return "/"
 
 
 def _check_uid(agent_uid: object) -> None:
