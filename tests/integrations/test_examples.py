@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +140,10 @@ class Example:
         assert "v4.local." not in complaint
         return printed.strip(), started.returncode
 
+    def within(self, *wrapper: str) -> Example:
+        """The same, run by another program."""
+        return Example(self.language, [*wrapper, *self._command])
+
     def otherwise(self, command: str) -> Example:
         """The same with another command than `verify`."""
         assert self._command[-1] == "verify"
@@ -190,6 +195,15 @@ def test_finds_the_token(agent, example):
         assert example.verify("web", AGENTD_TOKEN="other", AGENTD_TOKEN_FD=str(narrow))[1] == 1
 
 
+@pytest.mark.usefixtures("agentd_session")
+@pytest.mark.parametrize("handover", ["--fd", "--file", "--env"])
+def test_finds_the_token_that_agentctl_exec_hands_over(example, handover):
+    agentctl = str(Path(sys.executable).parent / "agentctl")
+    narrowed = example.within(agentctl, "exec", "--timeout", "60", "--audience", "web", handover, "--")
+    assert narrowed.verify() == ("invalid WRONG_AUDIENCE", 1)
+    assert narrowed.verify("web") == VALID
+
+
 UNTOLD = dict.fromkeys(("AGENTD_SOCKET", "AGENTD_SESSION_TOKEN_PATH", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"))
 
 
@@ -202,9 +216,23 @@ def test_finds_the_agent_in_the_runtime_folder(agent, example, folder):
     assert example.verify(**environ) == VALID
 
 
-def skip_if_this_user_has_a_runtime_folder() -> None:
-    if os.path.exists(runtime := f"/run/user/{os.geteuid()}"):
-        pytest.skip(f"{runtime} exists")
+def with_run_user(*arguments: str) -> list[str]:
+    """bubblewrap, with a /run/user of its own."""
+    sandbox = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/run/user", *arguments]
+    if shutil.which("bwrap") is None or subprocess.run([*sandbox, "true"], check=False).returncode:
+        pytest.skip("bubblewrap is not to be had")
+    return sandbox
+
+
+def test_finds_the_agent_in_the_users_runtime_folder(agent, example):
+    run = f"/run/user/{os.geteuid()}/agentd"
+    seen = example.within(*with_run_user("--bind", str(Path(agent.socket_path).parent), run))
+    assert seen.verify(**UNTOLD) == ("invalid NOT_LOGGED_IN", 1)
+    Path(agent.token_path).write_text(agent.create_token().token)
+    assert seen.verify(**UNTOLD) == VALID
+    assert seen.verify(**UNTOLD | {"XDG_RUNTIME_DIR": "relative"}) == VALID
+    not_a_folder = example.within(*with_run_user("--symlink", "/run", f"/run/user/{os.geteuid()}"))
+    assert not_a_folder.verify(**UNTOLD, AGENTD_TOKEN="v4.local.AAAA") == ("", NO_ANSWER)
 
 
 def test_finds_the_agent_in_the_state_folder(agent, example, folder):
@@ -212,14 +240,13 @@ def test_finds_the_agent_in_the_state_folder(agent, example, folder):
     state.mkdir(parents=True)
     (state / "agentd").symlink_to(Path(agent.socket_path).parents[1])
     Path(agent.token_path).write_text(agent.create_token().token)
-    skip_if_this_user_has_a_runtime_folder()
+    without = example.within(*with_run_user())
     at_home = [
         dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_STATE_HOME"), unset) for unset in (None, "", "relative")
     ]
     named = {"XDG_STATE_HOME": str(state), "HOME": "/nonexistent"}
-    answers = [example.verify(**UNTOLD | {"HOME": str(folder)} | environ) for environ in (*at_home, named)]
-    skip_if_this_user_has_a_runtime_folder()  # a login may have made it meanwhile
-    assert answers == [VALID] * 4
+    for environ in (*at_home, named):
+        assert without.verify(**UNTOLD | {"HOME": str(folder)} | environ) == VALID
 
 
 def test_an_agent_that_cannot_answer_is_no_answer(agent, example):
