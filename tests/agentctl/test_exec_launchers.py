@@ -80,13 +80,13 @@ def test_a_launcher_does_what_the_table_says(agent, logged_in, tmp_path, launche
 
 
 @pytest.fixture
-def tmux(tmp_path):
+def tmux(folder):
     """``tmux(*arguments)`` with a server that was started before, for which it waits."""
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed")
 
     def run(*arguments: str, before: tuple[str, ...] = ()) -> None:
-        program = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
+        program = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
         subprocess.run([*before, *program, *arguments], timeout=60, check=True)
 
     run("new-session", "-d", "sleep 600")
@@ -95,8 +95,8 @@ def tmux(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_running_tmux_has_its_own_environment(agent, logged_in, tmp_path, tmux, way):
-    done = f"{shlex.join(INNER)} > {tmp_path}/out 2>&1; tmux -S {tmp_path}/socket wait-for -S done"
+def test_a_running_tmux_has_its_own_environment(agent, logged_in, folder, tmp_path, tmux, way):
+    done = f"{shlex.join(INNER)} > {tmp_path}/out 2>&1; tmux -S {folder}/tmux wait-for -S done"
     tmux("new-window", "-d", done, before=(*COMMAND, "exec", way, "--label", "inner", "--"))
     tmux("wait-for", "done")
     assert json.loads((tmp_path / "out").read_text())["session"]["label"] == "desk"
@@ -114,8 +114,8 @@ def test_exec_works_behind_a_cleared_environment(agent, logged_in, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_exec_works_in_a_window_of_tmux(agent, logged_in, tmp_path, tmux, way):
+def test_exec_works_in_a_window_of_tmux(agent, logged_in, folder, tmp_path, tmux, way):
     inner = shlex.join([*COMMAND, "exec", way, "--label", "inner", "--", *INNER])
-    tmux("new-window", "-d", f"{inner} > {tmp_path}/out 2>&1; tmux -S {tmp_path}/socket wait-for -S done")
+    tmux("new-window", "-d", f"{inner} > {tmp_path}/out 2>&1; tmux -S {folder}/tmux wait-for -S done")
     tmux("wait-for", "done")
     assert json.loads((tmp_path / "out").read_text())["session"]["label"] == "inner"

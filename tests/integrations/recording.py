@@ -24,6 +24,8 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
+    """The status 0 closes the connection instead."""
+
     status: int = 200
     location: str | None = None
 
@@ -61,6 +63,9 @@ def recording(
             request = Request(self.path, token, self.read_body())
             recorder.got.append(request)
             status, location = recorder.answer(request)
+            if status == 0:
+                self.close_connection = True
+                return
             self.send_response(status)
             if location is not None:
                 self.send_header("Location", location)

@@ -391,6 +391,23 @@ def test_aiohttp_lets_the_next_request_of_a_task_have_the_token(session, server)
     asyncio.run(call())
 
 
+def test_a_redirect_that_aiohttp_follows_twice_gets_no_token(session, server):
+    with recording() as other:
+
+        def hang_up_once(request: Request) -> Answer:
+            return Answer(0 if len(other.got) == 1 else 200)
+
+        server.answer = redirected(f"{other.url}/there")
+        other.answer = hang_up_once
+        assert by_aiohttp(server.url) == 200
+        assert other.tokens == [None, None]
+
+
+def test_the_url_of_a_unix_socket_gets_the_token_in_requests(session):
+    request = requests.Request("GET", "http+unix://%2Frun%2Fnotes.sock/read", auth=RequestsAuth()).prepare()
+    assert request.headers["Authorization"] == f"Bearer {session.read_token()}"
+
+
 def test_unix_sockets_get_the_token(agent, session, tmp_path):
     path = str(tmp_path / "server.sock")
 
