@@ -84,6 +84,22 @@ def test_a_session_that_has_ended_is_not_asked_about_again(agent, caller, sessio
     assert calls == ["inspectToken"]
 
 
+def test_a_session_that_ended_since_it_was_asked_about_is_not_renewed(agent, caller, session, calls):
+    token = caller.token()
+    agent.advance(700)
+    assert caller.token() == token
+    assert calls == ["inspectToken"]
+
+
+def test_a_token_that_was_superseded_is_not_renewed(agent, caller, session, calls):
+    successor = agent.client.renew_token(session.read_token()).token
+    assert agent.client.verify_token(successor)
+    agent.advance(450)
+    calls.clear()
+    assert caller.token() == session.read_token()
+    assert calls == ["inspectToken"]
+
+
 def test_another_token_in_the_file_is_sent_from_then_on(agent, caller, session, calls):
     caller.token()
     other = agent.create_token(600).token

@@ -191,6 +191,23 @@ def test_it_is_sent_again_once(agent, call, session, server):
     assert len(server.got) == 2
 
 
+@pytest.mark.parametrize("call", [call for name, call in CALLS.items() if name != "aiohttp"])
+def test_not_even_a_redirect_in_between_has_it_sent_again_twice(agent, call, session, server):
+    """For aiohttp's middleware each of them is a request of its own."""
+    renewed_while_sent(agent, session, server)
+    refuse = server.answer
+
+    def answer(request: Request) -> Answer:
+        if request.path == "/there":
+            session.write_token(agent.create_token().token)
+            return Answer(401)
+        return Answer(302, "/there") if refuse(request).status == 200 else Answer(401)
+
+    server.answer = answer
+    assert call(server.url) == 401
+    assert [request.path for request in server.got] == ["/", "/", "/there"]
+
+
 def test_a_401_that_no_renewal_explains_is_the_answer(agent, call, session, guarded):
     agent.client.revoke_token(session.read_token())
     assert call(guarded.url) == 401
@@ -350,6 +367,14 @@ def test_a_redirect_there_and_back_gets_no_token(call, session, server):
         assert call(server.url) == 200
         assert other.tokens == [None]
         assert server.tokens == [session.read_token(), None]
+
+
+def test_a_redirect_within_another_origin_gets_no_token_either(call, session, server):
+    with recording() as other:
+        server.answer = redirected(other.url)
+        other.answer = redirected("/there")
+        assert call(server.url) == 200
+        assert other.tokens == [None, None]
 
 
 def test_a_redirect_within_the_origin_keeps_the_token(call, session, server):
