@@ -50,6 +50,7 @@ def curl(url: str, token: str | None = None, *arguments: str) -> Answer:
 
 def shown(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """A program behind a proxy: it shows the headers that it gets, as CGI has them."""
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # or the connection may be reset
     start_response("200 OK", [("Content-Type", "application/json")])
     names = {key: value for key, value in environ.items() if key.startswith("HTTP_")}
     return [json.dumps(names).encode()]
