@@ -23,8 +23,11 @@ from agentd_client.ext.caller import Caller
 from agentd_client.ext.httpx import SessionAuth as HttpxAuth
 from agentd_client.ext.httpx2 import SessionAuth as Httpx2Auth
 from agentd_client.ext.requests import SessionAuth as RequestsAuth
+from agentd_client.ext.wsgi import SessionMiddleware
 
+from . import serving
 from .recording import Answer, Recorder, Request, recording
+from .table import AUDIENCE, EXPECTED, SCOPE, statuses
 
 Call = Callable[..., int]
 """``call(url, content=None, tls=None, **options)``: one request that follows redirects; its status."""
@@ -147,6 +150,22 @@ def renewed_while_sent(agent, session: Session, server: Recorder) -> str:
 
 def redirected(target: str, status: int = 302) -> Callable[[Request], Answer]:
     return lambda request: Answer(status, target) if request.path == "/" else Answer()
+
+
+def test_callers_get_what_every_guarded_server_answers(agent, call):
+    def request(token: str | None) -> int:
+        session = Session.create_session(fresh=True)
+        if token is not None:
+            session.write_token(token)
+        return call(url)
+
+    def notes(environ, start_response):
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    app = SessionMiddleware(notes, scopes=[SCOPE], audience=AUDIENCE)
+    with serving.wsgi(app) as url:
+        assert statuses(agent, request) == EXPECTED
 
 
 def test_the_token_is_sent(call, session, server):
