@@ -6,19 +6,31 @@ import sys
 
 import pytest
 
-from tests.packaging.distributions import BUILD_SECONDS, Built, build
+from tests.packaging.distributions import BUILD_SECONDS, Built, build, installer
 from tests.systemd.user_manager import missing, user_manager
 
 
 @pytest.fixture(scope="session")
 def index(tmp_path_factory):
-    """The package index, which has what agentd requires and what its build requires."""
-    asked = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path_factory.mktemp("asked"), "hatchling"],
-        capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
-    )  # fmt: skip
-    if asked.returncode != 0:
-        pytest.skip(f"no package index answers: {asked.stderr.strip().splitlines()[-1]}")
+    """The package index, which has what agentd requires and what its build requires; pip and uv ask it."""
+    wanted = tmp_path_factory.mktemp("asked") / "requirements.txt"
+    wanted.write_text("hatchling\n")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        wanted.parent,
+        "-r",
+        wanted,
+    )
+    for command in (pip, (*installer("uv"), "pip", "compile", "--quiet", "--no-cache", wanted)):
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+        if asked.returncode != 0:
+            pytest.skip(f"no package index answers: {asked.stderr.strip().splitlines()[-1]}")
 
 
 @pytest.fixture(scope="session")

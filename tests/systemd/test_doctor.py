@@ -60,4 +60,4 @@ def test_a_state_folder_that_the_sandbox_closes_is_named(service):
     finally:
         service.remove(settings)
     assert found["units.state"]["severity"] == "error"
-    assert "make install" in found["units.state"]["remedy"]
+    assert "agentd service install` again" in found["units.state"]["remedy"]
