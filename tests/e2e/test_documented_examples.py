@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,7 @@ RECEIVED = "from agentd_client import Session\ntoken = token_from_the_header = S
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_python_runs(daemon, block):
     assert daemon.home.agentctl("login").returncode == 0
-    if "await " in block:
-        body = textwrap.indent(f"folder = Path({str(daemon.home.path / 'core')!r})\n{block}", "    ")
-        code = f"import trio\nfrom pathlib import Path\nasync def main():\n{body}\ntrio.run(main)"
-    else:
-        code = RECEIVED + block
+    code = RECEIVED + block
     ended = subprocess.run(
         [sys.executable, "-c", code],
         env=daemon.home.environ,
