@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 MANIFESTS = pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format bench demo install uninstall clean
+.PHONY: help run test test-all check format bench demo docs install uninstall clean
 
 help:
 	@echo 'make run       start the agent here, in the foreground'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check     ruff, mypy --strict, import rules'
 	@echo 'make demo      the commands, end to end, in a scratch folder'
 	@echo 'make bench     what it costs, beside what the same costs without it'
+	@echo 'make docs      the API reference, from the docstrings, into build/reference'
 	@echo 'make install   for this user: commands, manual pages, completions, systemd units'
 	@echo 'make uninstall undo it; keys and store stay unless PURGE=1'
 	@echo 'make format    let ruff format the code'
@@ -85,6 +86,15 @@ $(VENV)/.bench: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# mkdocs.yml is strict: a broken link or an argument that is not documented properly fails.
+$(VENV)/.docs: $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+docs: $(VENV)/.docs
+	@$(BIN)/python -m mkdocs build --clean
+	@echo 'open build/reference/index.html'
 
 # The environment that `make install` installs into: the service does not depend on this folder.
 ENVIRONMENT = $${XDG_DATA_HOME:-$$HOME/.local/share}/agentd/venv

@@ -131,8 +131,10 @@ class SessionManager(ManagerLifecycle):
             tran: the transaction to write through.
 
         Raises:
-            InvalidExpiryError, InvalidLabelError, InvalidAudienceError, InvalidScopesError, InvalidUsesError,
-            ParentNotValidError, NotWithinParentError, CannotBindError: nothing was stored.
+            InvalidExpiryError, InvalidLabelError, InvalidUsesError: nothing was stored, here and below.
+            InvalidAudienceError, InvalidScopesError: the same.
+            ParentNotValidError, NotWithinParentError: the parent has ended, or has less than is asked for.
+            CannotBindError: the process cannot be watched.
         """
         self._require_usable(tran)
         ttl, max_ttl = self._lifetimes.of_new_session(expiry, max_lifetime)

@@ -125,8 +125,9 @@ class Client(ClientBase):
             bound: the session ends with this process, also after execve(2).
 
         Raises:
-            InvalidExpiryError, InvalidLabelError, InvalidAudienceError, InvalidScopesError,
-            InvalidUsesError: the agent refuses that argument, or it cannot be sent at all.
+            InvalidExpiryError, InvalidLabelError, InvalidUsesError: the agent refuses that argument, or it
+                cannot be sent at all.
+            InvalidAudienceError, InvalidScopesError: the same.
             ParentNotValidError: the parent's session has ended.
             NotWithinParentError: it asks for more than the parent has.
             CannotBindError: the agent cannot watch this process.
