@@ -158,5 +158,5 @@ def test_where_nothing_is_near_nothing_is_suggested():
 def test_no_variable_of_the_programs_own_can_hold_a_passphrase():
     packages = [Path(package.__file__).parent for package in (agentd_package, agentd_client)]
     sources = [path.read_text() for package in packages for path in package.rglob("*.py")]
-    named = {name for source in sources for name in re.findall(r"AGENTD_[A-Z_]+", source)}
-    assert named == {*paths.TOKEN_VARIABLES, paths.SOCKET_VARIABLE, "AGENTD_ASKPASS"}
+    named = {name for source in sources for name in re.findall(r"_?AGENTD_[A-Z_]+", source)}
+    assert named == {*paths.TOKEN_VARIABLES, paths.SOCKET_VARIABLE, "AGENTD_ASKPASS", "_AGENTD_COMPLETE"}

@@ -143,7 +143,7 @@ def test_the_shells_look_at_the_folder_tells_a_folder_of_the_users_own(tmp_path,
         pytest.skip("only root can give a folder away")
     ended = subprocess.run(
         ["sh", "-c", script],
-        env=os.environ | {"AGENTD_SOCKET": f"{folder}/agent.sock"},
+        env=os.environ | {"socket": f"{folder}/agent.sock"},
         timeout=60,
         check=False,
     )
