@@ -19,7 +19,8 @@ pytest_plugins = ["pytester"]
 SERVER = """
 from agentd_client.ext.guard import Guard
 
-guard = Guard(scopes=["read"])  # made when the module is imported, before any fixture
+# Made when the module is imported, before any fixture.
+guards = [Guard(scopes=["read"]), Guard(scopes=["read"], cache=True)]
 """
 
 LEFT_BEHIND = """
@@ -168,12 +169,13 @@ def test_a_guard_that_was_made_on_import_asks_the_agent_of_each_test(pytester, t
         test_it="""
         import pytest
         from agentd_client.ext.guard import Denied
-        from server import guard
+        from server import guards
 
         TOKENS = []
 
+        @pytest.mark.parametrize("guard", guards)
         @pytest.mark.parametrize("turn", range(3))
-        def test_turn(agentd_agent, turn):
+        def test_turn(agentd_agent, guard, turn):
             token = agentd_agent.create_token(scopes=["read"], label=str(turn)).token
             assert guard.admit([f"Bearer {token}"]).label == str(turn)
             for earlier in TOKENS:  # of agents that are gone
@@ -182,13 +184,14 @@ def test_a_guard_that_was_made_on_import_asks_the_agent_of_each_test(pytester, t
                 assert denied.value.status == 401
             TOKENS.append(token)
 
-        def test_without_credentials(agentd_agent):
+        @pytest.mark.parametrize("guard", guards)
+        def test_without_credentials(agentd_agent, guard):
             with pytest.raises(Denied) as denied:
                 guard.admit([])
             assert denied.value.status == 401
         """,
     )
-    run(pytester, "-p", "no:xdist").assert_outcomes(passed=4)
+    run(pytester, "-p", "no:xdist").assert_outcomes(passed=8)
 
 
 def test_a_failed_test_leaves_neither_thread_nor_folder_nor_variable(pytester, temporary, monkeypatch):
