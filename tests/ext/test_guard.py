@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentd_client import Client, Event, InvalidScopesError
+from agentd_client import Client, Event, InvalidAudienceError, InvalidScopesError
 from agentd_client.ext import cache as caching
 from agentd_client.ext.bearer import Denied
 from agentd_client.ext.cache import Cache
@@ -180,6 +180,21 @@ def test_a_yes_for_one_question_is_none_for_another(agent, guard):
         guard.admit_token(token, scopes=["read"], audience="mail")
     with pytest.raises(Denied):
         guard.admit_token(token, scopes=["read"])
+
+
+def test_no_characters_make_one_question_look_like_another(agent, guard):
+    cache = made_live(guard)
+    token = agent.create_token(scopes=["read"], audience=["notes"]).token
+    guard.admit_token(token, scopes=["read"], audience="notes")
+    assert cache._kept
+    with pytest.raises(Denied):
+        guard.admit_token(f"{token}\0notes", audience="read")
+    with pytest.raises(Denied):
+        guard.admit_token(f"{token}\0notes\0read")
+    unlimited = agent.create_token().token
+    guard.admit_token(unlimited)
+    with pytest.raises(InvalidAudienceError):
+        guard.admit_token(unlimited, audience="")
 
 
 def test_the_cache_is_bounded_and_holds_no_token(agent, guard, monkeypatch):

@@ -54,7 +54,8 @@ class Cache:
 
     def key(self, token: str, audience: str | None, scopes: Sequence[str]) -> bytes:
         """What stands for a question; no token is kept."""
-        asked = "\0".join((token, audience or "", *scopes)).encode()
+        # Unambiguous whatever characters the parts have: some servers pass on what cannot be a token.
+        asked = repr((token, audience, tuple(scopes))).encode()
         return blake2b(asked, key=self._secret, digest_size=32).digest()
 
     def get(self, key: bytes) -> Admission | None:
