@@ -37,6 +37,18 @@ def test_the_handler_finds_the_session_and_what_is_exempt_needs_none(agent):
         assert httpx.get(f"{url}/nothing").status_code == 401, "nobody learns which paths there are"
 
 
+def test_an_encoded_slash_makes_nothing_exempt(agent):
+    app = application(exempt=["/public/index", "/50%"])
+
+    async def named(request: web.Request) -> web.Response:
+        return web.Response(text=request.match_info["name"])
+
+    app.router.add_get("/{name}", named)
+    with serving.aiohttp(app) as url:
+        assert httpx.get(f"{url}/public%2Findex").status_code == 401
+        assert httpx.get(f"{url}/50%25").text == "50%"
+
+
 def test_two_headers_are_a_malformed_request(agent):
     token = agent.create_token().token
     with serving.aiohttp(application()) as url:

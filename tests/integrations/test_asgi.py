@@ -37,3 +37,28 @@ def test_the_application_finds_the_session_and_what_is_exempt_needs_none(agent):
         answer = httpx.get(url, headers={"Authorization": f"bearer {token}"})
         assert answer.text == "desk"
         assert httpx.get(f"{url}/health").text == "exempt"
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "status"),
+    [
+        ("/health", "", 200),
+        ("/api/health", "/api", 200),
+        ("/health", "/api", 200),
+        ("/health", "/health", 401),
+        ("/public/index", "/public", 401),
+        ("/public/health", "/public/", 401),
+        ("/publichealth", "/public", 401),
+    ],
+)
+async def test_exempt_is_what_is_below_the_root(path, root, status):
+    # Daphne takes the root path from a header of the request, and frameworks route by the rest.
+    answers: list[Any] = []
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    scope = {"type": "http", "path": path, "root_path": root, "headers": [], "method": "GET"}
+    guarded = SessionMiddleware(application, exempt=["/health", "/public/index"])
+    await guarded(scope, None, send)  # type: ignore[arg-type]
+    assert answers[0]["status"] == status

@@ -14,7 +14,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.db import connections
 from django.http import HttpResponse, JsonResponse
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 from django.urls import path
 
 from agentd_client.ext.guard import Denied
@@ -169,6 +169,16 @@ def test_views_find_the_session_and_what_is_exempt_needs_none(agent):
         assert httpx.get(url, headers=bearer(token)).text == "desk"
         assert httpx.get(f"{url}/health").text == "exempt"
         assert httpx.get(f"{url}/nothing").status_code == 401, "nobody learns which paths there are"
+
+
+@pytest.mark.parametrize(("root", "path"), [("/health", ""), ("/he", "alth"), ("/health", "/")])
+def test_a_root_that_the_request_chose_makes_nothing_exempt(root, path):
+    # gunicorn takes SCRIPT_NAME from a header of requests from this machine, and Django routes by the rest.
+    answers: list[str] = []
+    environ = RequestFactory()._base_environ(SCRIPT_NAME=root, PATH_INFO=path)
+    with override_settings(AGENTD={"exempt": ["/health", "/health/"]}):
+        WSGIHandler()(environ, lambda status, headers: answers.append(status))
+    assert answers == ["401 Unauthorized"]
 
 
 def test_without_the_backend_the_user_is_the_session_and_scopes_are_permissions(agent):

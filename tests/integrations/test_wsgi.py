@@ -41,6 +41,24 @@ def test_the_application_finds_the_session_and_what_is_exempt_needs_none(agent):
         assert httpx.get(f"{url}/health/").status_code == 401
 
 
+@pytest.mark.parametrize("root", ["/health", "/he"])
+def test_a_root_that_the_request_chose_makes_nothing_exempt(root):
+    # gunicorn takes SCRIPT_NAME from a header of requests from this machine, and applications route by the rest.
+    environ = {"SCRIPT_NAME": root, "PATH_INFO": "/health".removeprefix(root)}
+    answers: list[str] = []
+    guarded = SessionMiddleware(application, exempt=["/health"])
+    guarded(environ, lambda status, headers: answers.append(status))
+    assert answers == ["401 Unauthorized"]
+
+
+def test_below_a_root_the_same_paths_are_exempt():
+    answers: list[str] = []
+    guarded = SessionMiddleware(application, exempt=["/health"])
+    environ = {"SCRIPT_NAME": "/api", "PATH_INFO": "/health"}
+    guarded(environ, lambda status, headers: answers.append(status))
+    assert answers == ["200 OK"]
+
+
 def test_two_headers_are_a_malformed_request(agent):
     token = agent.create_token().token
     with serving.wsgi(SessionMiddleware(application)) as url:

@@ -39,11 +39,12 @@ def session_middleware(
         options: the arguments of `Guard`.
     """
     guarding = Guard(**options) if guard is None else guard
-    without_session = frozenset(exempt)
+    # As the router compares them: in "/a%2Fb" the slash separates nothing.
+    without_session = {URL.build(path=path).path_safe for path in exempt}
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in without_session:
+        if request.rel_url.path_safe not in without_session:
             try:
                 request[SESSION] = await admit(guarding, request)
             except Denied as denied:

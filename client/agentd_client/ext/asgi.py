@@ -28,7 +28,7 @@ class SessionMiddleware:
     Args:
         app: the application.
         guard: the guard; None makes one of the options.
-        exempt: paths that need no session, such as a health check.
+        exempt: paths that need no session, such as a health check; below the application's own root.
         options: the arguments of `Guard`.
     """
 
@@ -46,13 +46,20 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as the ASGI specification has it."""
-        if scope["type"] in ("http", "websocket") and scope["path"] not in self._exempt:
+        if scope["type"] in ("http", "websocket") and not self._is_exempt(scope):
             try:
                 scope[SCOPE_KEY] = await admit(self._guard, scope)
             except Denied as denied:
                 await answer(denied, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _is_exempt(self, scope: Scope) -> bool:
+        # By what applications route. Some servers let a header of the request choose the root path.
+        path, root = scope["path"], scope.get("root_path", "")
+        if root and f"{path}/".startswith(f"{root}/"):
+            path = path[len(root) :]
+        return path in self._exempt
 
 
 async def admit(guard: Guard, scope: Scope) -> Any:

@@ -7,8 +7,9 @@ In the project's settings::
 
 Then every request needs a session, which is `request.agentd_session`, an `Admission`.
 
-`AGENTD` holds the arguments of `Guard`, and two more: `exempt` are paths that need no session; `username` is
-the user of `SessionTokenBackend`, who otherwise has the login name of the agent's user.
+`AGENTD` holds the arguments of `Guard`, and two more: `exempt` are paths that need no session, below the
+project's own root; `username` is the user of `SessionTokenBackend`, who otherwise has the login name of the
+agent's user.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class SessionTokenMiddleware:
         """Serve one request."""
         if self._is_async:
             return self._answer_async(request)
-        if request.path not in self._exempt:
+        if request.path_info not in self._exempt:
             try:
                 self._let_in(request, admit(self._guard, request.META))
             except Denied as denied:
@@ -71,7 +72,7 @@ class SessionTokenMiddleware:
         return self._get_response(request)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponse:
-        if request.path not in self._exempt:
+        if request.path_info not in self._exempt:
             try:
                 self._let_in(request, await self._guard.admit_async(*presented(request.META)))
             except Denied as denied:

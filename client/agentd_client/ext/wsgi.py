@@ -22,7 +22,7 @@ class SessionMiddleware:
     Args:
         app: the application.
         guard: the guard; None makes one of the options.
-        exempt: paths that need no session, such as a health check.
+        exempt: paths that need no session, such as a health check; below the application's own root.
         options: the arguments of `Guard`.
     """
 
@@ -40,7 +40,8 @@ class SessionMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as PEP 3333 has it."""
-        if environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") not in self._exempt:
+        # By what applications route. Some servers let a header of the request choose SCRIPT_NAME.
+        if environ.get("PATH_INFO", "") not in self._exempt:
             try:
                 environ[ENVIRON_KEY] = admit(self._guard, environ)
             except Denied as denied:
