@@ -155,6 +155,12 @@ class SessionKeys:
             raise SessionManagerNotRunningError
         return None if self._record is None else self.accepted_by(self._record, key_id, now)
 
+    def grace_end(self, key_id: str) -> float | None:
+        """Until when the tokens of that key verify, if it was replaced, by the record as it is now."""
+        self.current()
+        record = self._record
+        return record.earlier_until if record is not None and record.earlier_key_id == key_id else None
+
     def accepted_by(self, record: KeyRecord, key_id: str, now: Instant) -> SessionKey | None:
         """The key with that id if its tokens verify, by a key record."""
         if key_id == record.key_id:

@@ -244,8 +244,13 @@ class AuditRecord(_Record, frozen=True):
     times: int
 
 
-def session_info(record: SessionRecord, last_used_at: float | None = None) -> SessionInfo:
-    """A record as callers see it."""
+def session_info(
+    record: SessionRecord, last_used_at: float | None = None, ends_at: float | None = None
+) -> SessionInfo:
+    """A record as callers see it. `ends_at`: when it ends at the latest, because its key was replaced."""
+    expires_at = record.expires_at
+    if ends_at is not None:
+        expires_at = ends_at if expires_at is None else min(expires_at, ends_at)
     opened_by = None
     if record.opened_uid is not None and record.opened_pid is not None:
         opened_by = PeerIdentity(record.opened_uid, record.opened_pid, record.opened_exe, record.opened_unit)
@@ -253,7 +258,7 @@ def session_info(record: SessionRecord, last_used_at: float | None = None) -> Se
         id=record.session_id,
         label=record.label,
         created_at=record.created_at,
-        expires_at=record.expires_at,
+        expires_at=expires_at,
         opened_by=opened_by,
         renewed_at=record.created_at if record.renewed_at is None else record.renewed_at,
         max_expires_at=record.max_expires_at,

@@ -99,10 +99,10 @@ class CachedToken(Struct, eq=False):
         self.sealed, self.record, self.ancestor_paths = [], None, []
         self.cacheable, self.fast_path = is_under_current_key, False
 
-    def make_answer(self, wall: float) -> CachedVerification:
-        """A new answer, for a verification at this time."""
+    def make_answer(self, wall: float, ends_at: float | None = None) -> CachedVerification:
+        """A new answer, for a verification at this time, of a session that ends then at the latest."""
         assert self.record is not None
-        self.answer = CachedVerification(True, None, session_info(self.record, wall))
+        self.answer = CachedVerification(True, None, session_info(self.record, wall, ends_at))
         self.answered_at = wall
         return self.answer
 
@@ -153,7 +153,8 @@ class Verifier:
             self.uses.note(cached.path, record, cached.claims.gen, now)
         if cached.answered_at <= now.wall < cached.answered_at + ANSWER_SECONDS:
             return cached.answer
-        return cached.make_answer(now.wall)
+        # Cacheable is what is under the current key, which has no end.
+        return cached.make_answer(now.wall, None if cached.cacheable else self._keys.grace_end(cached.key_id))
 
     async def consume(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
         """Verify a token of a session with limited uses: valid once the use is durable.
@@ -188,7 +189,7 @@ class Verifier:
                 record = supersede_previous(record, now)
             record = replace(record, uses_left=uses_left - 1, last_used_at=now.wall)
             view.put(opened.path, record.encode())
-        return Verification(True, None, session_info(record))
+        return Verification(True, None, session_info(record, ends_at=self._keys.grace_end(opened.key_id)))
 
     def inspect(self, token: object, audience: str | None, scopes: list[str] | None) -> Verification:
         """What `verify` would answer, with all that is known. It does not count as a use."""
@@ -246,7 +247,7 @@ class Verifier:
 
     def describe(self, path: SessionPath, record: SessionRecord) -> SessionInfo:
         """A record as callers see it, with its last use."""
-        return session_info(record, self.uses.last_uses.get(path))
+        return session_info(record, self.uses.last_uses.get(path), self._keys.grace_end(path[1]))
 
     def is_over(
         self, path: SessionPath, record: SessionRecord, now: Instant, *, remember: bool = False

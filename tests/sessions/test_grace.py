@@ -39,6 +39,22 @@ async def test_earlier_tokens_verify_until_the_grace_ends(manager, clock):
     assert manager.session_count == 1
 
 
+async def test_sessions_of_the_earlier_key_are_shown_to_end_with_the_grace(manager, clock):
+    sooner, later = await manager.open_session(30), await manager.open_session(600)
+    unlimited, limited = await manager.open_session("never"), await manager.open_session(600, max_uses=5)
+    for created in (sooner, later, unlimited):
+        await manager.verify_token(created.token)
+    await manager.reset_key(grace_seconds=60)
+    end = clock.wall + 60
+    assert {session.expires_at for session in (await manager.list_sessions()).sessions} == {end - 30, end}
+    for created, shown in ((sooner, end - 30), (later, end), (unlimited, end), (limited, end)):
+        assert (await manager.verify_and_consume(created.token)).session.expires_at == shown
+        assert (await manager.inspect_token(created.token)).session.expires_at == shown
+    assert manager.verify_nowait(later.token).session.expires_at == end
+    current = await manager.open_session(600)
+    assert manager.verify_nowait(current.token).session.expires_at == clock.wall + 600
+
+
 async def test_the_grace_of_a_key_that_another_manager_replaced_ends_too(db, key_ring, manager, clock):
     token = await manager.create_token()
     assert await manager.verify_token(token)
