@@ -111,6 +111,17 @@ def test_a_kept_yes_ends_with_its_session_by_the_clock(agent, guard, monkeypatch
     assert calls.count("verifyToken") == 2
 
 
+def test_a_clock_that_is_set_back_prolongs_no_kept_yes(agent, guard, monkeypatch, calls):
+    made_live(guard)
+    created = agent.create_token(expiry=10)
+    guard.admit_token(created.token)
+    now = caching._boottime()
+    monkeypatch.setattr(caching.time, "time", lambda: created.expires_at - 3600)
+    monkeypatch.setattr(caching, "_boottime", lambda: now + 10)
+    guard.admit_token(created.token)
+    assert calls.count("verifyToken") == 2
+
+
 def test_the_agent_is_asked_again_after_a_while(agent, guard, monkeypatch, calls):
     made_live(guard)
     token = agent.create_token().token

@@ -78,7 +78,7 @@ class Cache:
         with self._guard:
             if not self._is_live or epoch != self._epoch:
                 return
-            self._kept[key] = (_boottime() + LONGEST_SECONDS, admission)
+            self._kept[key] = (_boottime() + _seconds_left(admission), admission)
             self._kept.move_to_end(key)
             if len(self._kept) > MOST_ENTRIES:
                 self._kept.popitem(last=False)
@@ -120,6 +120,13 @@ class Cache:
 
 def _boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)  # counts time in suspend, clock_gettime(2)
+
+
+def _seconds_left(admission: Admission) -> float:
+    # By the clock of the boot as well: the agent ends a session in time even if the other clock is set back.
+    if admission.expires_at is None:
+        return LONGEST_SECONDS
+    return min(LONGEST_SECONDS, admission.expires_at - time.time())
 
 
 def _is_over(admission: Admission) -> bool:
