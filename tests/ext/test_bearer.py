@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -62,6 +63,17 @@ def test_cookies_and_queries_count_only_where_the_server_says_so():
 @pytest.mark.parametrize("cookies", [["session"], ["session="], ["a,b;;=", "\x00"], []])
 def test_a_malformed_cookie_is_none(cookies):
     assert denied_by(Credentials(cookie="session"), [], cookies).error is None
+
+
+def test_a_cookie_that_comes_twice_is_a_malformed_request():
+    assert denied_by(Credentials(cookie="session"), [], [f"session=other; session={TOKEN}"]).status == 400
+    assert Credentials(cookie="session").token([], [f'session=; session="{TOKEN}"; xsession=a']) == TOKEN
+
+
+def test_no_cookie_takes_long_to_read():
+    began = time.process_time()
+    assert denied_by(Credentials(cookie="session"), [], ['session="' + "\\" * 60_000]).status == 400
+    assert time.process_time() - began < 1.0, "http.cookies of Python 3.11.7 takes six seconds"
 
 
 def test_a_query_of_a_thousand_fields_is_refused():
