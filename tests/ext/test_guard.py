@@ -16,7 +16,7 @@ from agentd_client.ext.bearer import Denied
 from agentd_client.ext.cache import Cache
 from agentd_client.ext.guard import Guard
 from tests.client.scripted import Peer, ScriptedAgent
-from tests.forking import in_child
+from tests.forking import fork, in_child
 
 LONG_SECONDS = 60.0
 
@@ -230,6 +230,65 @@ def test_a_forked_child_asks_for_itself(agent, guard):
 
     in_child(child)
     assert guard.admit_token(token), "the parent's connections are its own"
+
+
+def test_a_descendant_with_the_pid_of_an_ancestor_does_not_use_its_cache(agent, guard, monkeypatch):
+    token = agent.create_token().token
+    pid = os.getpid()
+    made_live(guard)
+    guard.admit_token(token)
+    reading, writing = os.pipe()
+
+    def child() -> None:
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+        os.read(reading, 1)
+        assert reason(guard, token) == "REVOKED"
+
+    forked = fork(child)
+    agent.client.revoke_token(token)
+    os.write(writing, b"x")
+    assert os.waitpid(forked, 0)[1] == 0
+
+
+def events_threads() -> int:
+    return sum(thread.name == "agentd-guard-events" for thread in threading.enumerate())
+
+
+def test_the_first_requests_of_many_threads_make_one_thread_for_events(agent, guard):
+    before, begin = events_threads(), threading.Barrier(16)
+
+    def ask() -> None:
+        begin.wait()
+        guard._cache()
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events_threads() == before + 1
+
+
+def exhausted(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_further_thread_every_request_is_asked_about(agent, guard, monkeypatch, calls):
+    token = agent.create_token().token
+    with monkeypatch.context() as patch:
+        patch.setattr(caching.threading.Thread, "start", exhausted)
+        assert guard.admit_token(token)
+        assert guard.admit_token(token)
+    assert calls.count("verifyToken") == 2
+    made_live(guard)
+
+
+def test_a_guard_that_was_closed_before_its_first_request_leaves_no_thread(agent):
+    before = events_threads()
+    guard = Guard(cache=True)
+    guard.close()
+    assert reason(guard, "v4.local.any") == "CLIENT_CLOSED"
+    wait_until(lambda: events_threads() == before)
 
 
 def test_a_guard_that_nobody_uses_leaves_no_thread(agent):

@@ -50,6 +50,9 @@ class Cache:
         self._closed = threading.Event()
         self._events: Events | None = None
         self._secret = os.urandom(32)
+
+    def start(self) -> None:
+        """Read events from now on; a RuntimeError if there can be no further thread."""
         threading.Thread(target=self._follow, name="agentd-guard-events", daemon=True).start()
 
     def key(self, token: str, audience: str | None, scopes: Sequence[str]) -> bytes:

@@ -28,6 +28,17 @@ __all__ = ["Admission", "Denied", "Guard", "GuardOptions", "Scopes"]
 
 TIMEOUT_SECONDS = 5.0
 
+_forks = 0
+"""How many forks lead to this process: it may have the pid of an ancestor whose cache it inherited."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
 
 class GuardOptions(TypedDict, total=False):
     """The arguments of `Guard`, which every server integration takes as its own."""
@@ -85,7 +96,7 @@ class Guard:
         self.credentials = Credentials(cookie, query, realm)
         self._client = Client(socket_path, timeout, 0, agent_uid)
         self._async_client: AsyncClient | None = None
-        self._caches: dict[int, Cache] | None = {} if cache else None
+        self._caches: dict[tuple[int, int], Cache] | None = {} if cache else None
         # A guard has no natural end: few frameworks tell their middleware that the server stops.
         self._closers: list[Callable[[], None]] = [self._client.close]
         self._finalizer = weakref.finalize(self, _close, self._closers)
@@ -201,11 +212,20 @@ class Guard:
     def _cache(self) -> Cache | None:
         if self._caches is None:
             return None
-        pid = os.getpid()
-        cache = self._caches.get(pid)
+        process = (os.getpid(), _forks)
+        cache = self._caches.get(process)
         if cache is None:
-            cache = self._caches[pid] = Cache(self._client.subscribe)
-            self._closers.append(cache.close)
+            made = Cache(self._client.subscribe)
+            cache = self._caches.setdefault(process, made)  # one thread of many makes it
+            if cache is made:
+                try:
+                    cache.start()
+                except RuntimeError:  # no further thread: ask about this request, and try again at the next
+                    del self._caches[process]
+                    return None
+                self._closers.append(cache.close)
+                if not self._finalizer.alive:
+                    cache.close()
         return cache
 
 
