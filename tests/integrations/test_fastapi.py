@@ -2,7 +2,9 @@
 from typing import Annotated
 
 import httpx
-from fastapi import Depends, FastAPI
+import pytest
+from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.testclient import TestClient
 
 from agentd_client.ext.fastapi import Admission, require_session
 
@@ -33,6 +35,24 @@ def test_it_answers_as_every_guarded_server_does(agent):
 def test_the_operation_gets_the_session(agent):
     with serving.asgi(application()) as url:
         assert httpx.get(url, headers=bearer(agent.create_token(label="desk").token)).json() == "desk"
+
+
+def test_a_websocket_is_accepted_with_a_session_only(agent):
+    app = FastAPI()
+    reader = require_session()
+
+    @app.websocket("/")
+    async def notes(websocket: WebSocket, session: Annotated[Admission, Depends(reader)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(session.label)
+
+    client = TestClient(app)
+    with client.websocket_connect("/", headers=bearer(agent.create_token(label="desk").token)) as connection:
+        assert connection.receive_text() == "desk"
+    for token in (None, "v4.local.nothing"):
+        with pytest.raises(WebSocketDisconnect) as refused:
+            client.websocket_connect("/", headers=bearer(token)).__enter__()
+        assert refused.value.code == 1008
 
 
 def test_the_answer_has_the_headers_of_rfc_6750(agent):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCOPE_KEY = "agentd.session"
 """Where the application finds the `Admission` of a request, in its connection scope."""
 
-_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
 class SessionMiddleware:
@@ -86,7 +86,7 @@ async def answer(denied: Denied, scope: Scope, receive: Receive, send: Send) -> 
     if scope["type"] == "websocket":
         await receive()  # websocket.connect
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # the server answers 403
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})  # the server answers 403
             return
         prefix = "websocket."
     await send({"type": f"{prefix}http.response.start", "status": denied.status, "headers": headers})

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBearer
+from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
-from .asgi import admit
+from .asgi import POLICY_VIOLATION, admit
 from .guard import Admission, Denied, Guard, GuardOptions
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ class _RequireSession(SecurityBase):
         self.model = HTTPBearer(description="The token of a session: `agentctl token`")
         self.scheme_name = "session"
 
-    async def __call__(self, request: Request) -> Admission:
+    async def __call__(self, connection: HTTPConnection) -> Admission:
         try:
-            admission: Admission = await admit(self._guard, request.scope)
+            admission: Admission = await admit(self._guard, connection.scope)
         except Denied as denied:
+            if connection.scope["type"] == "websocket":  # FastAPI would not answer with the other
+                raise WebSocketException(POLICY_VIOLATION, denied.description) from None
             raise HTTPException(denied.status, denied.description, dict(denied.headers)) from None
         return admission
 
@@ -52,5 +55,6 @@ def require_session(*, guard: Guard | None = None, **options: Unpack[GuardOption
 
     Raises, for other requests:
         HTTPException: 400, 401, 403 or 503, with the headers of RFC 6750.
+        WebSocketException: for a WebSocket, which is not accepted; the server answers 403.
     """
     return _RequireSession(Guard(**options) if guard is None else guard)
