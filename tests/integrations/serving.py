@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -77,6 +78,10 @@ def wsgi(application: Any) -> Iterator[str]:
             thread.join()
 
 
+STOP_SECONDS = 10.0
+"""Then a server is killed; nothing is asked of it by then."""
+
+
 @contextmanager
 def started(
     command: list[str], folder: Path, announced: str, variables: Mapping[str, str] | None = None
@@ -105,6 +110,10 @@ def started(
                 yield found[1]
             finally:
                 server.terminate()
+                # Jupyter Server does not hear a signal that comes while its event loop starts.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(STOP_SECONDS)
+                server.kill()
                 rest.join()
         finally:
             server.kill()
