@@ -33,9 +33,11 @@ class Built(NamedTuple):
 
 def done(*command: object, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run what has to succeed; its output."""
+    # Coverage measures the children of its processes too, and so the copy in the unpacked sdist.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     ended = subprocess.run(
         list(map(str, command)),
-        env={**os.environ, **(environ or {})},
+        env={**kept, **(environ or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
