@@ -19,7 +19,7 @@ RECORDED = ("../../../bin/agentd", "../../../share/man/man1/agentd.1", "agentd/_
 
 @pytest.fixture
 def prefix(tmp_path, monkeypatch):
-    """An environment that has nothing but agentd-daemon, whose commands are empty files."""
+    """An environment that has nothing but agentd-daemon, whose command and manual page are empty files."""
     packages = tmp_path / "lib" / "python3" / "site-packages"
     info = packages / "agentd_daemon-1.dist-info"
     info.mkdir(parents=True)
@@ -27,6 +27,9 @@ def prefix(tmp_path, monkeypatch):
     (info / "RECORD").write_text("".join(f"{path},,\n" for path in RECORDED))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "agentd").touch(0o755)
+    page = tmp_path / "share" / "man" / "man1" / "agentd.1"
+    page.parent.mkdir(parents=True)
+    page.touch()  # Python 3.12 and later list only files that exist
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(distribution, "distribution", lambda name: Distribution.at(info))
     return tmp_path
