@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
+from ..errors import AgentLockedError
 from ..protocol import reasons
 from ..protocol.methods import token_text
 
@@ -240,7 +241,7 @@ def _lacking(sentence: str, reason: str, required: Collection[str], realm: str) 
 
 def unavailable(error: AgentdError) -> Denied:
     """The answer if the agent cannot know: neither yes nor no. Details stay in the server."""
-    locked = error.code == "LOCKED"
+    locked = isinstance(error, AgentLockedError)
     return Denied(
         503,
         "temporarily_unavailable",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ..blocking import Client
 from ..errors import INVALID, AgentdError, AgentLockedError, InvalidParamsError
-from ..protocol.methods import ADMIT_TOKEN, sendable_scopes
+from ..protocol.methods import ADMIT_TOKEN, GET_STATUS, sendable_scopes
 from ..protocol.results import Verdict, Verification
 from .bearer import Admission, Credentials, Denied, Scopes, decide, unavailable
 from .cache import Cache
@@ -191,7 +191,8 @@ class Guard:
         """Raise `Denied` (503) if the agent does not answer, or is locked as far as its socket tells."""
         client = self._open_async_client()
         try:
-            if "getStatus" in (await client.hello()).capabilities and (await client.get_status()).locked:
+            known = (await client.hello()).capabilities
+            if GET_STATUS.name in known and (await client.get_status()).locked:
                 raise AgentLockedError
         except AgentdError as error:
             raise _unavailable(error) from None
