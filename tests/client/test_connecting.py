@@ -23,6 +23,12 @@ from tests.client.scripted import PATIENCE_SECONDS, Peer, ScriptedAgent
 from tests.other_user import as_user, needs_root
 
 
+@pytest.fixture(autouse=True)
+def no_agent_of_the_users_own(tmp_path, monkeypatch):
+    """Errors name the user's own agent if one runs, as `make run` beside the tests."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 async def verifies(agent: Any) -> None:
     assert await agent.verify_token("good")
 

@@ -26,6 +26,12 @@ from tests.client.scripted import PATIENCE_SECONDS, Peer, Script, ScriptedAgent
 STOPPING = [AgentStoppingError.number, "STOPPING: going down"]
 
 
+@pytest.fixture(autouse=True)
+def no_agent_of_the_users_own(tmp_path, monkeypatch):
+    """Errors name the user's own agent if one runs, as `make run` beside the tests."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 def closes_after_reading(peer: Peer) -> None:
     peer.receive()
 
