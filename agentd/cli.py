@@ -104,8 +104,7 @@ def serve(given: _Given, passphrase_descriptor: int | None, **flags: str | None)
 
     if systemd.watchdog_seconds() is not None:
         process.explain_aborts()
-    passed, passed_verify = given.passed
-    _run(main.serve, settings, passed, passed_verify, passphrase_descriptor)
+    _run(main.serve, settings, given.passed, passphrase_descriptor)
 
 
 @agentd.command()
@@ -314,7 +313,8 @@ def _answer_waiting(passed: systemd.Passed, sentence: str) -> None:
 
         from .server import report_startup_failure
 
-        trio.run(partial(report_startup_failure, *passed, sentence, logger=logs.LOGGER))
+        others = [listener for listener in (passed.verify, passed.ask) if listener is not None]
+        trio.run(partial(report_startup_failure, passed.owners, others, sentence, logger=logs.LOGGER))
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, NewType, get_args, get_origin
 
 import msgspec
 
@@ -58,8 +58,20 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
 LOG_LEVELS, LOG_FORMATS = get_args(LogLevel), get_args(LogFormat)
 SocketMode = Literal["0600", "0660", "0666"]
-"""Of the verify socket: for the owner, for a group too, or for all. Connecting takes the right to write;
+"""Of a socket for others: for the owner, for a group too, or for all. Connecting takes the right to write;
 the right to execute means nothing on a socket."""
+
+VERIFY_SOCKET, ASK_SOCKET = "verify_socket", "ask_socket"
+"""The sockets for others; each has three settings, whose names begin with its own."""
+
+
+class SharedSocket(NamedTuple):
+    """What the settings say about a socket for others: where it is, if anywhere, and for whom."""
+
+    name: str
+    path: str
+    group: str
+    mode: str
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +94,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     verify_socket_path: FilePath = FilePath("")
     verify_socket_group: GroupName = ""
     verify_socket_mode: SocketMode = "0600"
+    ask_socket_path: FilePath = FilePath("")
+    ask_socket_group: GroupName = ""
+    ask_socket_mode: SocketMode = "0600"
+
+    @property
+    def verify_socket(self) -> SharedSocket:
+        """Where others can have tokens verified."""
+        return SharedSocket(
+            VERIFY_SOCKET, self.verify_socket_path, self.verify_socket_group, self.verify_socket_mode
+        )
+
+    @property
+    def ask_socket(self) -> SharedSocket:
+        """Where others can ask for sessions too."""
+        return SharedSocket(ASK_SOCKET, self.ask_socket_path, self.ask_socket_group, self.ask_socket_mode)
 
     @property
     def keys_path(self) -> Path:
@@ -138,7 +165,7 @@ def load(config_path: str | None = None, **flags: str | None) -> Settings:
     for name in ("socket_path", "state_path"):
         given[name] = os.path.abspath(given[name])
     with _config_errors(file):
-        _check_verify_socket(given)
+        _check_sockets(given)
         _check_lifetimes(given)
     return Settings(**given)
 
@@ -203,15 +230,20 @@ def _check_lifetimes(given: dict[str, Any]) -> None:
         )
 
 
-def _check_verify_socket(given: dict[str, Any]) -> None:
-    path = given.get("verify_socket_path")
-    for name in ("verify_socket_group", "verify_socket_mode"):
-        if name in given and not path:
-            raise ValueError(f"{name} has no effect without verify_socket_path")
-    if "verify_socket_group" in given and given.setdefault("verify_socket_mode", "0660") == "0600":
-        raise ValueError("verify_socket_mode 0600 keeps verify_socket_group out; leave one of them out")
-    if path and os.path.realpath(path) == os.path.realpath(given["socket_path"]):
-        raise ValueError("verify_socket_path is the path of the agent's own socket; choose another one")
+def _check_sockets(given: dict[str, Any]) -> None:
+    taken = {os.path.realpath(given["socket_path"]): "of the agent's own socket"}
+    for name in (VERIFY_SOCKET, ASK_SOCKET):
+        path, group, mode = (f"{name}_{part}" for part in ("path", "group", "mode"))
+        for setting in (group, mode):
+            if setting in given and path not in given:
+                raise ValueError(f"{setting} has no effect without {path}")
+        if group in given and given.setdefault(mode, "0660") == "0600":
+            raise ValueError(f"{mode} 0600 keeps {group} out; leave one of them out")
+        if path in given:
+            place = os.path.realpath(given[path])
+            if place in taken:
+                raise ValueError(f"{path} is the path {taken[place]}; choose another one")
+            taken[place] = f"in {path}"
 
 
 def _read(config_path: str | None) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -22,11 +21,11 @@ from .agent import Agent, Core
 from .config import Settings
 from .keys import Cost, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
-from .methods import agent_dispatch, verify_dispatch
+from .methods import agent_dispatch, ask_dispatch, verify_dispatch
 from .passphrase import new_passphrase, unattended_passphrase, wiping
-from .server import Admission, Dispatch, SocketFile, Traffic, any_user, owner_only, require_own_uid
+from .server import Admission, Dispatch, SocketFile, Traffic, askers, owner_only, require_own_uid, verifiers
 from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
-from .sockets import ServedSocket, verify_socket_file
+from .sockets import Sockets, socket_files
 from .state_folder import check_key_file, prepare_state
 from .store import DB
 
@@ -77,11 +76,12 @@ async def running_core(
 
 
 class Graph(NamedTuple):
-    """An agent, and what answers at its two sockets."""
+    """An agent, and what answers at each of its sockets."""
 
     agent: Agent
     dispatch: Dispatch
     verifying: Dispatch
+    asking: Dispatch
 
 
 def build_graph(
@@ -120,22 +120,26 @@ def build_graph(
         agent,
         agent_dispatch(agent, status, version=__version__, logger=logger, traffic=traffic),
         verify_dispatch(agent, version=__version__, logger=logger, traffic=traffic),
+        ask_dispatch(agent, version=__version__, logger=logger, traffic=traffic),
     )
 
 
 async def serve_sockets(
     graph: Graph,
-    owners_socket: ServedSocket,
-    verify_socket: ServedSocket,
+    sockets: Sockets,
     admission: Admission,
     drain_seconds: float,
     stop: trio.Event,
     logger: logging.Logger,
 ) -> None:
-    """Serve both sockets until `stop` is set and what had arrived is answered."""
+    """Serve every socket until `stop` is set and what had arrived is answered."""
     async with trio.open_nursery() as serving:
-        serving.start_soon(verify_socket.serve, graph.verifying, any_user(), drain_seconds, stop, logger)
-        await owners_socket.serve(graph.dispatch, admission, drain_seconds, stop, logger)
+        for others, dispatch, of_others in (
+            (sockets.verify, graph.verifying, verifiers()),
+            (sockets.ask, graph.asking, askers()),
+        ):
+            serving.start_soon(others.serve, dispatch, of_others, drain_seconds, stop, logger)
+        await sockets.owners.serve(graph.dispatch, admission, drain_seconds, stop, logger)
 
 
 async def init(
@@ -170,8 +174,7 @@ async def init(
 async def serve(
     settings: Settings,
     logger: logging.Logger,
-    passed: socket.socket | None = None,
-    passed_verify: socket.socket | None = None,
+    passed: systemd.Passed = systemd.NONE_PASSED,
     passphrase_descriptor: int | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then answer the requests in flight, and stop.
@@ -179,9 +182,8 @@ async def serve(
     The order matters. The socket's lock comes first, so that of several agents that start at once only one
     goes on. The socket itself comes last, so that every client that can connect is answered.
 
-    `passed` and `passed_verify` are the sockets that a service manager listens on already. They are closed
-    here once the agent is ready; until then they stay the caller's, who answers the clients in their queues
-    if the start fails.
+    `passed` are the sockets that a service manager listens on already. They are closed here once the agent is
+    ready; until then they stay the caller's, who answers the clients in their queues if the start fails.
 
     Raises:
         AlreadyServingError, SocketPathError: the socket's path is taken, or unusable.
@@ -192,13 +194,12 @@ async def serve(
         PassphraseError: the source of the passphrase has none, or the key file needs none.
     """
     admission = owner_only()  # refuses before anything is made
-    if passed is not None:
-        settings = msgspec.structs.replace(settings, socket_path=passed.getsockname())
+    if passed.owners is not None:
+        settings = msgspec.structs.replace(settings, socket_path=passed.owners.getsockname())
     with (
         trio.open_signal_receiver(*_stop_signals()) as signals,
         _lock_signals(settings) as lock_signals,
-        SocketFile(settings.socket_path) as owners_file,
-        nullcontext() if passed_verify else verify_socket_file(settings) as verify_file,
+        socket_files(settings, passed) as files,
     ):
         await trio.to_thread.run_sync(prepare_state, settings)
         idle = IdleTimer(settings.idle_seconds)
@@ -211,18 +212,15 @@ async def serve(
             await agent.start(passphrase, locked=settings.start_locked)
         try:
             stop = trio.Event()
-            owners_socket = ServedSocket(owners_file, passed)
-            verify_socket = ServedSocket(verify_file, passed_verify)
+            sockets = files.listen(passed)
             async with trio.open_nursery() as standing:
                 await standing.start(agent.run)
                 standing.start_soon(_stop_on_signal, signals, stop, settings, logger)
                 standing.start_soon(_stop_on_failure, agent, stop)
                 _start_locking(standing, agent, settings, idle, lock_signals, logger)
                 standing.start_soon(_notify_systemd, agent)
-                _log_ready(agent, settings, verify_socket.path, logger)
-                await serve_sockets(
-                    graph, owners_socket, verify_socket, admission, settings.drain_seconds, stop, logger
-                )
+                _log_ready(agent, settings, sockets, logger)
+                await serve_sockets(graph, sockets, admission, settings.drain_seconds, stop, logger)
                 standing.cancel_scope.cancel()
         finally:
             await agent.stop()
@@ -281,13 +279,15 @@ def _start_locking(
         standing.start_soon(watch_signal, lock, signals)
 
 
-def _log_ready(agent: Agent, settings: Settings, verify_path: str | None, logger: logging.Logger) -> None:
+def _log_ready(agent: Agent, settings: Settings, sockets: Sockets, logger: logging.Logger) -> None:
     if not agent.memory_locked:
         logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, settings.socket_path)
     logger.info("keys in %s, store in %s", settings.keys_path, settings.store_path)
-    if verify_path is not None:
-        logger.info("other users can have tokens verified at %s", verify_path)
+    if sockets.verify.path is not None:
+        logger.info("other users can have tokens verified at %s", sockets.verify.path)
+    if sockets.ask.path is not None:
+        logger.info("other programs can ask for sessions at %s", sockets.ask.path)
 
 
 def read_status(agent: Agent, settings: Settings, traffic: Traffic, clock: Clock, started: Instant) -> Status:

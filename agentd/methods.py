@@ -1,4 +1,4 @@
-"""The methods of both sockets: from parameters to an operation of the agent, and back to a result.
+"""The methods of every socket: from parameters to an operation of the agent, and back to a result.
 
 A method is a row in `agent_dispatch`, a handler above it, and the handler's parameters.
 """
@@ -65,7 +65,7 @@ MAX_WRITES = 64
 wait for. Requests that still queue when the agent locks are refused."""
 
 MAX_WRITES_FOR_OTHERS = 16
-"""The same for the verify socket, which has a queue of its own because its peers are other users."""
+"""The same for each socket for others, which has a queue of its own because its peers are other users."""
 
 
 class HelloParams(Params, frozen=True):
@@ -182,7 +182,7 @@ class _AgentDispatch(Dispatch):
         return super()._error_reply(msgid, name, error)
 
 
-class _VerifyDispatch(_AgentDispatch):
+class _OthersDispatch(_AgentDispatch):
     """Answers a failure of the agent with its code and that code's general sentence.
 
     The full sentence names paths and records. It is for the owner, who gets it over the owner's socket.
@@ -332,9 +332,21 @@ def verify_dispatch(
     agent: Agent, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
 ) -> Dispatch:
     """The table of the verify socket: `hello` and `verifyToken`, whose peers learn only the verdict."""
-    table = _VerifyDispatch(version, logger, traffic)
-    handlers = _Handlers(agent)
+    table = _OthersDispatch(version, logger, traffic)
+    _register_verdict(table, _Handlers(agent), FairQueue(MAX_WRITES_FOR_OTHERS))
+    return table
 
+
+def ask_dispatch(
+    agent: Agent, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
+) -> Dispatch:
+    """The table of the ask socket, where others can do what they can at the verify socket."""
+    table = _OthersDispatch(version, logger, traffic)
+    _register_verdict(table, _Handlers(agent), FairQueue(MAX_WRITES_FOR_OTHERS))
+    return table
+
+
+def _register_verdict(table: Dispatch, handlers: _Handlers, queue: FairQueue) -> None:
     def verify_nowait(params: VerifyTokenParams, caller: Caller) -> Verdict | None:
         found = handlers.verify_nowait(params, caller)
         return None if found is None else _verdict(found)
@@ -343,13 +355,8 @@ def verify_dispatch(
         return _verdict(await handlers.verify_and_consume(params, caller))
 
     table.register(
-        methods.VERIFY_TOKEN,
-        VerifyTokenParams,
-        verify_nowait,
-        fallback=verify_and_consume,
-        queue=FairQueue(MAX_WRITES_FOR_OTHERS),
+        methods.VERIFY_TOKEN, VerifyTokenParams, verify_nowait, fallback=verify_and_consume, queue=queue
     )
-    return table
 
 
 def _verdict(found: Verification) -> Verdict:

@@ -1,4 +1,4 @@
-"""The owner's socket, and the verify socket, over which other users can have tokens verified."""
+"""The owner's socket and the two for others: the verify socket, and the ask socket."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import grp
 import logging
 import os
 import socket
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import trio
 
 from agentd_client.errors import ConfigError
 
-from .config import Settings
+from .config import Settings, SharedSocket
 from .server import Access, Admission, Dispatch, SocketFile, keep_in_place, prepare_folder, serve_connections
+from .systemd import NONE_PASSED, Passed
 
 
 class ServedSocket:
@@ -66,25 +69,63 @@ class ServedSocket:
                 standing.cancel_scope.cancel()
 
 
-def verify_socket_file(settings: Settings) -> AbstractContextManager[SocketFile | None]:
-    """The claim on the verify socket's path, if the settings name one; ConfigError without such a group."""
-    path = settings.verify_socket_path
-    return SocketFile(path, _verify_access(settings)) if path else nullcontext()
+class Sockets(NamedTuple):
+    """The agent's sockets, which listen."""
+
+    owners: ServedSocket
+    verify: ServedSocket
+    ask: ServedSocket
 
 
-def check_verify_socket(settings: Settings) -> None:
-    """Raise what claiming the verify socket would raise, apart from locks; creates nothing."""
-    access = _verify_access(settings)
-    prepare_folder(os.path.dirname(SocketFile(settings.verify_socket_path, access).path), access)
+class SocketFiles(NamedTuple):
+    """The claims on the sockets' paths; None where there is no socket, or a service manager has it."""
+
+    owners: SocketFile
+    verify: SocketFile | None
+    ask: SocketFile | None
+
+    def listen(self, passed: Passed = NONE_PASSED) -> Sockets:
+        """Listen at each path, or take the socket that was passed for it."""
+        return Sockets(*map(ServedSocket, self, passed))
 
 
-def _verify_access(settings: Settings) -> Access:
-    name, gid = settings.verify_socket_group, None
-    if name:
+@contextmanager
+def socket_files(settings: Settings, passed: Passed = NONE_PASSED) -> Iterator[SocketFiles]:
+    """Claim the paths of the sockets, as the settings name them; raises what `SocketFile` raises.
+
+    The owner's comes first. So of several agents that start at once, only one goes on.
+
+    Raises:
+        ConfigError: there is no such group.
+    """
+    with (
+        SocketFile(settings.socket_path) as owners,
+        _shared_socket_file(settings.verify_socket, passed.verify) as verify,
+        _shared_socket_file(settings.ask_socket, passed.ask) as ask,
+    ):
+        yield SocketFiles(owners, verify, ask)
+
+
+def _shared_socket_file(
+    shared: SharedSocket, passed: socket.socket | None
+) -> AbstractContextManager[SocketFile | None]:
+    is_ours = bool(shared.path) and passed is None
+    return SocketFile(shared.path, _access(shared)) if is_ours else nullcontext()
+
+
+def check_shared_socket(shared: SharedSocket) -> None:
+    """Raise what claiming its path would raise, apart from locks; creates nothing."""
+    access = _access(shared)
+    prepare_folder(os.path.dirname(SocketFile(shared.path, access).path), access)
+
+
+def _access(shared: SharedSocket) -> Access:
+    gid = None
+    if shared.group:
         try:
-            gid = grp.getgrnam(name).gr_gid
+            gid = grp.getgrnam(shared.group).gr_gid
         except KeyError:
             raise ConfigError(
-                f"verify_socket_group: there is no group {name!r}; make it, or leave the setting out"
+                f"{shared.name}_group: there is no group {shared.group!r}; make it, or leave the setting out"
             ) from None
-    return Access("verify_socket_path", is_private=False, mode=int(settings.verify_socket_mode, 8), gid=gid)
+    return Access(f"{shared.name}_path", is_private=False, mode=int(shared.mode, 8), gid=gid)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from agentd_client.errors import SocketPathError
 
 _FIRST_PASSED_DESCRIPTOR = 3
-_VERIFY_SOCKET = "verify"
+_OWNERS = "owners"
+_SHARED = ("verify", "ask")
 _MICROSECONDS = 1_000_000
 
 
@@ -23,36 +24,42 @@ class Passed(NamedTuple):
 
     owners: socket.socket | None = None
     verify: socket.socket | None = None
+    ask: socket.socket | None = None
+
+
+NONE_PASSED = Passed()
 
 
 def passed_sockets(environ: Mapping[str, str] = os.environ) -> Passed:
-    """The sockets that systemd passed: the owner's, the verify socket, both or none.
+    """The sockets that systemd passed: the owner's, the verify socket, the ask socket, or some of them.
 
-    The verify socket is the one named "verify" (FileDescriptorName=). One with any other name, or none, is
-    the owner's, where only the owner is served: a mistake in a unit gives nobody access.
+    The latter two are those named "verify" and "ask" (FileDescriptorName=). One with any other name, or none,
+    is the owner's, where only the owner is served: a mistake in a unit gives nobody access.
 
     Raises:
-        SocketPathError: anything but one listening Unix stream socket with a path for each of the two.
+        SocketPathError: anything but one listening Unix stream socket with a path for each of the three.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
-        return Passed()  # meant for another process: the environment was inherited
+        return NONE_PASSED  # meant for another process: the environment was inherited
     count = environ.get("LISTEN_FDS")
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    is_verify = [name == _VERIFY_SOCKET for name in names] if count == str(len(names)) else [False]
-    if count not in ("1", "2") or len(is_verify) != int(count) or len(set(is_verify)) != len(is_verify):
+    are_named = count == str(len(names))
+    kinds = [name if name in _SHARED else _OWNERS for name in names] if are_named else [_OWNERS]
+    if count != str(len(kinds)) or len(set(kinds)) != len(kinds):
         raise SocketPathError(
             f"systemd passed {count} sockets ({', '.join(filter(None, names)) or 'without names'}); "
-            f"agentd.socket has one, and agentd-verify.socket one named {_VERIFY_SOCKET!r}"
+            "agentd.socket has one, agentd-verify.socket one named 'verify', "
+            "and agentd-ask.socket one named 'ask'"
         )
-    taken: dict[bool, socket.socket] = {}
+    taken: dict[str, socket.socket] = {}
     try:
-        for number, key in enumerate(is_verify):
-            taken[key] = _listening(_FIRST_PASSED_DESCRIPTOR + number)
+        for number, kind in enumerate(kinds):
+            taken[kind] = _listening(_FIRST_PASSED_DESCRIPTOR + number)
     except SocketPathError:
         for passed in taken.values():
             passed.close()
         raise
-    return Passed(taken.get(False), taken.get(True))
+    return Passed(**taken)
 
 
 def _listening(descriptor: int) -> socket.socket:

@@ -25,9 +25,9 @@ from .config import FilePath, Settings
 from .keys import Cost
 from .keys.argon2 import MIN_MEMORY_BYTES, MIN_PASSES
 from .main import build_graph, serve_sockets
-from .server import SocketFile, owner_only
+from .server import owner_only
 from .sessions import Instant, SystemClock
-from .sockets import ServedSocket, verify_socket_file
+from .sockets import socket_files
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of scratch keys only
 """What unlocks a `TestAgent` after `lock`."""
@@ -74,6 +74,7 @@ class TestAgent:
     Attributes:
         socket_path: where it serves; pass it to clients, or set the variables in `environ`.
         verify_socket_path: its verify socket.
+        ask_socket_path: its ask socket.
         token_path: a place for the token file of a session, next to the socket.
         environ: the environment variables that lead clients and sessions to it.
         client: a `Client` of it.
@@ -88,6 +89,7 @@ class TestAgent:
         self._folder = Path(folder).absolute()
         self.socket_path = str(self._folder / "run" / "agent.sock")
         self.verify_socket_path = str(self._folder / "verify" / "verify.sock")
+        self.ask_socket_path = str(self._folder / "ask" / "ask.sock")
         self.token_path = str(self._folder / "run" / "session-token")
         self.environ = {SOCKET_VARIABLE: self.socket_path, TOKEN_PATH_VARIABLE: self.token_path}
         self.clock = MovableClock()
@@ -99,7 +101,8 @@ class TestAgent:
     def __enter__(self) -> Self:
         self._folder.mkdir(mode=0o700)
         try:
-            (self._folder / "verify").mkdir()
+            for path in (self.verify_socket_path, self.ask_socket_path):
+                Path(path).parent.mkdir()
             self.start()
         except BaseException:
             shutil.rmtree(self._folder)
@@ -138,6 +141,7 @@ class TestAgent:
         return Settings(
             socket_path=FilePath(self.socket_path),
             verify_socket_path=FilePath(self.verify_socket_path),
+            ask_socket_path=FilePath(self.ask_socket_path),
             state_path=FilePath(str(self._folder / "state")),
         )
 
@@ -212,14 +216,14 @@ class _Running:
             return
         settings, logger = self._settings, logging.getLogger(LOGGER)
         graph = build_graph(settings, logger, self._clock, cost=Cost(MIN_MEMORY_BYTES, MIN_PASSES))
-        with SocketFile(settings.socket_path) as owners_file, verify_socket_file(settings) as verify_file:
+        with socket_files(settings) as files:
             await graph.agent.start(self._passphrase)
             try:
-                sockets = ServedSocket(owners_file), ServedSocket(verify_file)
+                sockets = files.listen()
                 async with trio.open_nursery() as standing:
                     await standing.start(graph.agent.run)
                     self._serves_or_failed.set()  # the sockets listen: clients wait until they are served
-                    await serve_sockets(graph, *sockets, owner_only(), settings.drain_seconds, stop, logger)
+                    await serve_sockets(graph, sockets, owner_only(), settings.drain_seconds, stop, logger)
                     standing.cancel_scope.cancel()
             finally:
                 await graph.agent.stop()

@@ -12,4 +12,10 @@ CHANGING_METHODS = {
 }
 """A verification changes something: it is a use of the token."""
 
+AT_SHARED_SOCKETS = {
+    "verify": {"hello", "verifyToken"},
+    "ask": {"hello", "verifyToken"},
+}
+"""What others can call, by socket. Everything else is unknown there, and so is a method that is added later."""
+
 EVERY = {value.name for value in vars(methods).values() if isinstance(value, methods.Method)}

@@ -46,8 +46,10 @@ LIMITS = {
     "events waiting for one subscriber": [limits.MAX_EVENTS_WAITING],
     "requests in flight on one connection": [limits.MAX_IN_FLIGHT],
     "connections": [limits.MAX_CONNECTIONS],
-    "connections to the verify socket": [limits.MAX_VERIFY_CONNECTIONS],
-    "of those, from one user": [limits.MAX_VERIFY_CONNECTIONS_OF_UID],
+    "connections to the verify socket, and to the ask socket": [
+        *{limits.MAX_VERIFY_CONNECTIONS, limits.MAX_ASK_CONNECTIONS}
+    ],
+    "of those, from one user": [*{limits.MAX_VERIFY_CONNECTIONS_OF_UID, limits.MAX_ASK_CONNECTIONS_OF_UID}],
     "time from a message's first byte to its last": [int(limits.MESSAGE_SECONDS)],
     "time for a client to take a reply": [int(limits.REPLY_SECONDS)],
 }

@@ -95,7 +95,12 @@ def test_the_settings_and_their_defaults_are_those_of_the_agent():
 
 @pytest.mark.parametrize(
     ("name", "choices"),
-    [("log_level", LogLevel), ("log_format", LogFormat), ("verify_socket_mode", SocketMode)],
+    [
+        ("log_level", LogLevel),
+        ("log_format", LogFormat),
+        ("verify_socket_mode", SocketMode),
+        ("ask_socket_mode", SocketMode),
+    ],
 )
 def test_a_choice_has_all_of_its_values(name, choices):
     text = SETTINGS.partition(f".It Cm {name} ")[2].partition("\n.It ")[0].replace("\\(dq", "")

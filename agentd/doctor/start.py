@@ -10,10 +10,10 @@ from agentd_client.errors import AgentdError
 from agentd_client.passphrase_input import passphrase_of_file
 from agentd_client.private import folders_fault
 
-from ..config import Settings
+from ..config import SharedSocket
 from ..crypto import wipe
 from ..keys import KEY_FILE, key_file_form
-from ..sockets import check_verify_socket
+from ..sockets import check_shared_socket
 from .findings import Finding, ok, refused
 from .installation import Installation
 from .system import nearest, nodes_in
@@ -30,9 +30,11 @@ def check_start(installation: Installation) -> Iterator[Finding]:
     yield _judged("start.state", found, f"keys and store can be written in {settings.state_path}")
     found = _socket_obstacle(settings.socket_path)
     yield _judged("start.socket", found, f"a socket can be made at {settings.socket_path}")
-    if path := settings.verify_socket_path:
-        found = _verify_obstacle(settings)
-        yield _judged("start.verify", found, f"a verify socket can be made at {path}")
+    if (shared := settings.verify_socket).path:
+        found = _shared_obstacle(shared)
+        yield _judged("start.verify", found, f"a verify socket can be made at {shared.path}")
+    if (shared := settings.ask_socket).path:
+        yield _judged("start.ask", _shared_obstacle(shared), f"an ask socket can be made at {shared.path}")
     if path := settings.passphrase_file:
         found = _passphrase_obstacle(path, settings.keys_path)
         yield _judged("start.passphrase", found, f"{path} holds a passphrase")
@@ -83,14 +85,14 @@ def _socket_obstacle(path: str) -> str | None:
     return obstacle([Path(path).parent], [], [Path(f"{path}.lock")])
 
 
-def _verify_obstacle(settings: Settings) -> str | None:
+def _shared_obstacle(shared: SharedSocket) -> str | None:
     try:
-        check_verify_socket(settings)
+        check_shared_socket(shared)
     except AgentdError as error:
         return error.sentence
     except OSError as error:
         return f"{error.filename} cannot be examined: {error.strerror}; {_ELSEWHERE}"
-    return _socket_obstacle(settings.verify_socket_path)
+    return _socket_obstacle(shared.path)
 
 
 def _passphrase_obstacle(path: str, keys_path: Path) -> str | None:

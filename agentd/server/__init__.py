@@ -1,6 +1,6 @@
 """The server: sockets, peers, connections and the table of methods. It knows the protocol and no method."""
 
-from .admission import Admission, any_user, owner_only, require_own_uid
+from .admission import Admission, askers, owner_only, require_own_uid, verifiers
 from .dispatch import (
     Dispatch,
     FairQueue,
@@ -29,7 +29,7 @@ __all__ = [
     "SocketFile",
     "TokenText",
     "Traffic",
-    "any_user",
+    "askers",
     "keep_in_place",
     "owner_only",
     "prepare_folder",
@@ -37,4 +37,5 @@ __all__ = [
     "report_startup_failure",
     "require_own_uid",
     "serve_connections",
+    "verifiers",
 ]

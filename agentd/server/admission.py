@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 
 from agentd_client.errors import ConfigError
 from agentd_client.protocol.limits import (
+    MAX_ASK_CONNECTIONS,
+    MAX_ASK_CONNECTIONS_OF_UID,
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS_OF_UID,
@@ -22,8 +24,8 @@ from .peer import Peer
 
 Key = TypeVar("Key")
 
-VERIFY_SLICE_SECONDS = 0.0
-"""For one connection of the verify socket, before the owner's connections get a turn. However many requests
+OTHERS_SLICE_SECONDS = 0.0
+"""For one connection of a socket for others, before the owner's connections get a turn. However many requests
 another user sends, the owner waits for one on each of its connections, which takes a few milliseconds."""
 
 EVICTION_SLACK = 0.25
@@ -178,9 +180,14 @@ def owner_only() -> Admission:
     return Admission(os.geteuid(), MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
 
 
-def any_user() -> Admission:
-    """Everyone whom the socket's folder, group and mode admit. No user can have all of the connections."""
-    return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS)
+def verifiers() -> Admission:
+    """Everyone whom the verify socket's folder, group and mode admit. No user can have all connections."""
+    return Admission(None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, OTHERS_SLICE_SECONDS)
+
+
+def askers() -> Admission:
+    """The same for the ask socket."""
+    return Admission(None, MAX_ASK_CONNECTIONS, MAX_ASK_CONNECTIONS_OF_UID, OTHERS_SLICE_SECONDS)
 
 
 def _largest(sizes: dict[Key, int], newcomer: Key) -> list[Key]:

@@ -7,6 +7,7 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Iterable
 
 import trio
 from trio.lowlevel import wait_readable
@@ -14,7 +15,7 @@ from trio.lowlevel import wait_readable
 from agentd_client.errors import StartError
 from agentd_client.protocol.results import STOPPING, Event
 
-from .admission import ADMITTED, Admission, Decision, OpenConnections, any_user, owner_only
+from .admission import ADMITTED, Admission, Decision, OpenConnections, owner_only, verifiers
 from .connection import Connection, Turns
 from .dispatch import AnyRequest, Dispatch
 from .log import PeerLog, Reason, describe_failure
@@ -316,7 +317,7 @@ class _StartupFailure(Dispatch):
 
 
 async def report_startup_failure(
-    owners: socket.socket | None, verify: socket.socket | None, sentence: str, *, logger: logging.Logger
+    owners: socket.socket | None, others: Iterable[socket.socket], sentence: str, *, logger: logging.Logger
 ) -> None:
     """Answer every queued request with a `StartError`, and leave the listeners as they are.
 
@@ -328,16 +329,18 @@ async def report_startup_failure(
 
     Args:
         owners: the owner's listening socket; its creator closes it. None if none was passed.
-        verify: the same for the verify socket. Its peers are not told why, which concerns the owner's files.
+        others: the sockets for others. Their peers are not told why, which concerns the owner's files.
         sentence: why the agent could not start, and what to do.
         logger: for peers that were refused or cut off.
     """
-    async with trio.open_nursery() as both:
+    async with trio.open_nursery() as answering:
         if owners is not None:
-            both.start_soon(_answer_queued, owners, _StartupFailure(sentence, logger), owner_only(), logger)
-        if verify is not None:
+            answering.start_soon(
+                _answer_queued, owners, _StartupFailure(sentence, logger), owner_only(), logger
+            )
+        for listener in others:
             failure = _StartupFailure("its owner is told why", logger)
-            both.start_soon(_answer_queued, verify, failure, any_user(), logger)
+            answering.start_soon(_answer_queued, listener, failure, verifiers(), logger)
 
 
 async def _answer_queued(

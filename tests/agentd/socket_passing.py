@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def listening(path: Path | str) -> Iterator[socket.socket]:
 def started_with_sockets(
     passed: Sequence[Any], *python: str, names: str | None = None, environ: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start Python with one or two of `passed` (anything with a descriptor) as the sockets that systemd passes."""
+    """Start Python with some of `passed` (anything with a descriptor) as the sockets that systemd passes."""
     waiting = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, _BEYOND) for each in passed]
     command = [sys.executable, "-S", "-c", _PASS_SOCKETS, str(len(passed)), *map(str, waiting)]
     try:
@@ -56,11 +56,11 @@ def started_with_sockets(
 
 
 def served(
-    home: Home, listener: Any, *arguments: str, second: Any = None, **environ: str
+    home: Home, listener: Any, *arguments: str, others: Mapping[str, Any] | None = None, **environ: str
 ) -> subprocess.Popen[str]:
-    """`agentd serve` as systemd starts it, with the owner's socket and perhaps the verify socket's."""
+    """`agentd serve` as systemd starts it, with the owner's socket and perhaps, by name, others."""
     command = ("-m", "agentd", *arguments) if arguments else ("-m", "agentd", "serve")
     passed, names = [listener], None
-    if second is not None:
-        passed, names = [listener, second], "agentd.socket:verify"
+    if others:
+        passed, names = [listener, *others.values()], ":".join(("agentd.socket", *others))
     return started_with_sockets(passed, *command, names=names, environ=home.environ | environ)

@@ -167,42 +167,56 @@ def test_a_wrong_setting_is_refused_and_named_with_its_file(config, text, named)
     assert "$" not in refused.value.sentence
 
 
-# --- the verify socket ---
+# --- the sockets for others ---
 
 
-def test_there_is_no_verify_socket_unless_it_has_a_path():
-    assert load().verify_socket_path == ""
+@pytest.fixture(params=["verify", "ask"])
+def kind(request):
+    return request.param
+
+
+def test_there_is_no_socket_for_others_unless_it_has_a_path(kind):
+    assert getattr(load(), f"{kind}_socket").path == ""
 
 
 @pytest.mark.parametrize(
     ("more", "mode"),
     [
         ("", "0600"),
-        ("verify_socket_group = 'agents'", "0660"),
-        ("verify_socket_mode = '0600'", "0600"),
-        ("verify_socket_mode = '0660'", "0660"),
-        ("verify_socket_mode = '0666'", "0666"),
-        ("verify_socket_group = 'agents'\nverify_socket_mode = '0660'", "0660"),
-        ("verify_socket_group = 'agents'\nverify_socket_mode = '0666'", "0666"),
+        ("GROUP = 'agents'", "0660"),
+        ("MODE = '0600'", "0600"),
+        ("MODE = '0660'", "0660"),
+        ("MODE = '0666'", "0666"),
+        ("GROUP = 'agents'\nMODE = '0660'", "0660"),
+        ("GROUP = 'agents'\nMODE = '0666'", "0666"),
     ],
 )
-def test_only_the_owner_may_connect_to_it_by_default(config, more, mode):
-    config.write_text(f"verify_socket_path = '/run/agentd-me/verify.sock'\n{more}")
-    assert load().verify_socket_mode == mode
-    assert load().verify_socket_path == "/run/agentd-me/verify.sock"
+def test_only_the_owner_may_connect_to_it_by_default(config, kind, more, mode):
+    config.write_text(settings_of(kind, f"PATH = '/run/agentd-me/s.sock'\n{more}"))
+    group = "agents" if "GROUP" in more else ""
+    shared = getattr(load(), f"{kind}_socket")
+    assert shared == (f"{kind}_socket", "/run/agentd-me/s.sock", group, mode)
+    other = "ask" if kind == "verify" else "verify"
+    assert getattr(load(), f"{other}_socket") == (f"{other}_socket", "", "", "0600")
 
 
-_DOOR = "verify_socket_path = '/d/verify.sock'\n"
+def settings_of(kind: str, text: str) -> str:
+    for part in ("PATH", "GROUP", "MODE"):
+        text = text.replace(part, f"{kind}_socket_{part.lower()}")
+    return text
+
+
+_DOOR = "PATH = '/d/s.sock'\n"
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("verify_socket_path = 'verify.sock'", "verify_socket_path is not an absolute path"),
-        ("verify_socket_path = ''", "verify_socket_path is empty"),
-        ("verify_socket_path = true", "verify_socket_path is not a path"),
+        ("PATH = 's.sock'", "PATH is not an absolute path"),
+        ("PATH = ''", "PATH is empty"),
+        ("PATH = true", "PATH is not a path"),
         *(
-            (f"{_DOOR}verify_socket_mode = {mode}", "verify_socket_mode is one of 0600, 0660, 0666, not ")
+            (f"{_DOOR}MODE = {mode}", "MODE is one of 0600, 0660, 0666, not ")
             for mode in (
                 "'0777'",
                 "'0770'",
@@ -216,26 +230,28 @@ _DOOR = "verify_socket_path = '/d/verify.sock'\n"
                 "'rw'",
             )
         ),
-        (f"{_DOOR}verify_socket_group = ''", "verify_socket_group is the name of a group, not ''"),
-        (f"{_DOOR}verify_socket_group = 1000", "verify_socket_group is the name of a group, not 1000"),
-        ("verify_socket_group = 'agents'", "verify_socket_group has no effect without verify_socket_path"),
-        ("verify_socket_mode = '0660'", "verify_socket_mode has no effect without verify_socket_path"),
-        (
-            f"{_DOOR}verify_socket_group = 'agents'\nverify_socket_mode = '0600'",
-            "verify_socket_mode 0600 keeps verify_socket_group out",
-        ),
-        (
-            f"{_DOOR}socket_path = '/d/../d/verify.sock'",
-            "verify_socket_path is the path of the agent's own socket",
-        ),
+        (f"{_DOOR}GROUP = ''", "GROUP is the name of a group, not ''"),
+        (f"{_DOOR}GROUP = 1000", "GROUP is the name of a group, not 1000"),
+        ("GROUP = 'agents'", "GROUP has no effect without PATH"),
+        ("MODE = '0660'", "MODE has no effect without PATH"),
+        (f"{_DOOR}GROUP = 'agents'\nMODE = '0600'", "MODE 0600 keeps GROUP out"),
+        (f"{_DOOR}socket_path = '/d/../d/s.sock'", "PATH is the path of the agent's own socket"),
     ],
 )
-def test_a_verify_socket_that_is_not_clear_is_refused(config, text, named):
-    config.write_text(text)
+def test_a_socket_for_others_that_is_not_clear_is_refused(config, kind, text, named):
+    config.write_text(settings_of(kind, text))
     with pytest.raises(ConfigError) as refused:
         load()
     assert str(config) in refused.value.sentence
-    assert named in refused.value.sentence
+    assert settings_of(kind, named) in refused.value.sentence
+
+
+def test_the_two_have_paths_of_their_own(config):
+    config.write_text("verify_socket_path = '/d/s.sock'\nask_socket_path = '/d/../d/s.sock'\n")
+    with pytest.raises(
+        ConfigError, match="ask_socket_path is the path in verify_socket_path; choose another one"
+    ):
+        load()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from agentd import main
 from agentd.config import load
 from agentd.locking import LockMark
 from agentd.sessions import SystemClock
+from agentd.systemd import Passed
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
 from tests.agentd.socket_passing import listening, served
 from tests.e2e.daemon import START_SECONDS, serving
@@ -117,13 +118,13 @@ async def test_the_passed_socket_is_the_callers_until_the_agent_is_ready_and_the
     passed = listener.dup()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, ask_and_stop)
-        await main.serve(settings, LOGGER, passed)
+        await main.serve(settings, LOGGER, Passed(passed))
     assert passed.fileno() == -1, "who waits now is left to the next agent"
 
     (settings.keys_path / "root.key").unlink()
     with listener.dup() as passed:
         with pytest.raises(KeyFileError):
-            await main.serve(settings, LOGGER, passed)
+            await main.serve(settings, LOGGER, Passed(passed))
         assert passed.fileno() != -1, "waiting clients still need an answer"
 
 

@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 import tempfile
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,6 +13,7 @@ from agentd_client.errors import SocketPathError
 from tests.agentd.socket_passing import listening, started_with_sockets
 
 OWN_PID = str(os.getpid())
+OWNERS = "a None None"
 TAKE = """
 import os
 from agentd.systemd import passed_sockets
@@ -25,7 +27,7 @@ else:
 """
 
 
-TAKE_BOTH = """
+TAKE_ALL = """
 from agentd.systemd import passed_sockets
 from agentd_client.errors import SocketPathError
 try:
@@ -55,7 +57,7 @@ def test_the_listening_socket_is_taken_and_neither_blocks_nor_is_inherited(tmp_p
     "environ", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())}]
 )
 def test_sockets_meant_for_another_process_are_ignored(environ):
-    assert passed_sockets(environ) == (None, None)
+    assert passed_sockets(environ) == (None, None, None)
 
 
 @pytest.mark.parametrize("count", ["0", "2", "3", "", "many"])
@@ -67,47 +69,63 @@ def test_any_other_number_than_one_is_refused_where_they_have_no_names(count):
 
 
 @pytest.mark.parametrize(
-    ("names", "owners_and_verify"),
+    ("names", "owners_verify_ask"),
     [
-        ("agentd.socket:verify", "a b"),
-        ("verify:agentd.socket", "b a"),
-        ("agent:verify", "a b"),
-        (":verify", "a b"),
+        ("agentd.socket:verify", "a b None"),
+        ("verify:agentd.socket", "b a None"),
+        ("agent:verify", "a b None"),
+        (":verify", "a b None"),
+        ("agentd.socket:ask", "a None b"),
+        ("verify:ask", "None a b"),
+        ("agentd.socket:verify:ask", "a b c"),
+        ("ask::verify", "b c a"),
     ],
 )
-def test_two_sockets_are_distinguished_by_name(tmp_path, names, owners_and_verify):
-    with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
-        assert taken(one, other, program=TAKE_BOTH, names=names) == owners_and_verify
+def test_several_sockets_are_distinguished_by_name(tmp_path, names, owners_verify_ask):
+    with ExitStack() as held:
+        passed = [held.enter_context(listening(tmp_path / name)) for name in "abc"[: names.count(":") + 1]]
+        assert taken(*passed, program=TAKE_ALL, names=names) == owners_verify_ask
 
 
 @pytest.mark.parametrize(
-    ("names", "owners_and_verify"),
+    ("names", "owners_verify_ask"),
     [
-        ("verify", "None a"),
-        *((name, "a None") for name in ("agentd.socket", "Verify", "verify2", "verify.socket", "not-verify")),
-        *((unclear, "a None") for unclear in (None, "", "verify:verify", ":verify")),
+        ("verify", "None a None"),
+        ("ask", "None None a"),
+        *((name, OWNERS) for name in ("agentd.socket", "Verify", "verify2", "verify.socket", "not-verify")),
+        *((name, OWNERS) for name in ("Ask", "ask2", "ask.socket", "owners")),
+        *((unclear, OWNERS) for unclear in (None, "", "verify:verify", ":verify", "verify:ask")),
     ],
 )
-def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_the_verify_socket(
-    tmp_path, names, owners_and_verify
+def test_one_socket_is_the_owners_unless_its_name_is_exactly_that_of_a_socket_for_others(
+    tmp_path, names, owners_verify_ask
 ):
     with listening(tmp_path / "a") as only:
-        assert taken(only, program=TAKE_BOTH, names=names) == owners_and_verify
+        assert taken(only, program=TAKE_ALL, names=names) == owners_verify_ask
 
 
 @pytest.mark.parametrize(
-    "names", ["verify:verify", "agentd.socket:verfy", "a:b:verify", "verify", "unknown:"]
+    "names",
+    [
+        "verify:verify",
+        "ask:ask",
+        "agentd.socket:verfy",
+        "agentd.socket:Ask",
+        "a:b:verify",
+        "verify",
+        "unknown:",
+    ],
 )
 def test_two_of_which_it_is_not_clear_which_is_which_are_refused(tmp_path, names):
     with listening(tmp_path / "a") as one, listening(tmp_path / "b") as other:
-        said = taken(one, other, program=TAKE_BOTH, names=names)
+        said = taken(one, other, program=TAKE_ALL, names=names)
     assert said.startswith("systemd passed 2 sockets (")
-    assert said.endswith("agentd.socket has one, and agentd-verify.socket one named 'verify'")
+    assert said.endswith("agentd-verify.socket one named 'verify', and agentd-ask.socket one named 'ask'")
 
 
 def test_a_second_socket_that_is_none_is_refused_like_the_first(tmp_path):
     with listening(tmp_path / "a") as one, tempfile.TemporaryFile() as file:
-        said = taken(one, file, program=TAKE_BOTH, names="agentd.socket:verify")
+        said = taken(one, file, program=TAKE_ALL, names="agentd.socket:verify")
     assert said == "systemd passed a descriptor that is not a socket: Socket operation on non-socket"
 
 

@@ -23,9 +23,14 @@ def test_a_start_that_works(tmp_path):
     made = installation(tmp_path)
     assert judged(check_start(made)) == FINE
     made.settings = replace(
-        made.settings, verify_socket_path=f"{tmp_path}/v/s", passphrase_file=f"{tmp_path}/passphrase"
+        made.settings,
+        verify_socket_path=f"{tmp_path}/v/s",
+        ask_socket_path=f"{tmp_path}/v/a",
+        passphrase_file=f"{tmp_path}/passphrase",
     )
-    assert judged(check_start(made)) == FINE | {"start.verify": "ok", "start.passphrase": "ok"}
+    assert judged(check_start(made)) == FINE | dict.fromkeys(
+        ("start.verify", "start.ask", "start.passphrase"), "ok"
+    )
 
 
 def test_links_that_lead_nowhere_are_no_obstacle(tmp_path):
@@ -43,6 +48,7 @@ def test_links_that_lead_nowhere_are_no_obstacle(tmp_path):
         ("state_path", "/open/state", "start.state"),
         ("socket_path", "/open/s", "start.socket"),
         ("verify_socket_path", "/open/v", "start.verify"),
+        ("ask_socket_path", "/open/a", "start.ask"),
         ("passphrase_file", "/nothing", "start.passphrase"),
     ],
 )

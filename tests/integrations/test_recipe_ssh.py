@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from agentd_client import ForeignAgentError
-from tests.e2e.test_verify_socket import ask
+from tests.e2e.test_shared_sockets import ask
 from tests.other_user import as_user, needs_root
 
 from . import recipes

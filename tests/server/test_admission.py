@@ -12,12 +12,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentd.methods import verify_dispatch
 from agentd.process_identity import Process
-from agentd.server import any_user, owner_only, serve_connections, server
-from agentd.server.admission import VERIFY_SLICE_SECONDS, Admission
+from agentd.server import askers, owner_only, serve_connections, server, verifiers
+from agentd.server.admission import OTHERS_SLICE_SECONDS, Admission
 from agentd.server.connection import SLICE_SECONDS
 from agentd.server.log import Traffic
 from agentd.server.peer import Peer
 from agentd_client.protocol.limits import (
+    MAX_ASK_CONNECTIONS,
+    MAX_ASK_CONNECTIONS_OF_UID,
     MAX_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS,
     MAX_VERIFY_CONNECTIONS_OF_UID,
@@ -218,10 +220,12 @@ async def test_requests_of_the_verify_socket_leave_the_others_a_turn_after_a_few
                 assert len(turns) == 65
 
 
-def test_the_limits_of_both_sockets():
+def test_the_limits_of_the_sockets():
     assert owner_only() == Admission(OWNER, MAX_CONNECTIONS, MAX_CONNECTIONS, SLICE_SECONDS)
-    assert any_user() == Admission(
-        None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, VERIFY_SLICE_SECONDS
+    assert verifiers() == Admission(
+        None, MAX_VERIFY_CONNECTIONS, MAX_VERIFY_CONNECTIONS_OF_UID, OTHERS_SLICE_SECONDS
     )
-    assert MAX_VERIFY_CONNECTIONS_OF_UID < MAX_VERIFY_CONNECTIONS
-    assert VERIFY_SLICE_SECONDS < SLICE_SECONDS
+    assert askers() == Admission(None, MAX_ASK_CONNECTIONS, MAX_ASK_CONNECTIONS_OF_UID, OTHERS_SLICE_SECONDS)
+    for of_others in (verifiers(), askers()):
+        assert of_others.connections_of_uid < of_others.connections
+        assert of_others.slice_seconds < SLICE_SECONDS

@@ -35,7 +35,7 @@ def received(client: socket.socket) -> list[object]:
 async def test_every_request_of_everyone_who_waits_is_refused_with_the_reason(listener, path):
     asking = [verify(1), create(2, "a label"), request(3, "hello"), request(4, "noSuchMethod")]
     clients = [waiting(path, *asking) for _ in range(3)]
-    await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+    await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
     for client in clients:
         assert received(client) == [
             [1, msgid, [0, f"START: the agent could not start: {SENTENCE}"], None] for msgid in (1, 2, 3, 4)
@@ -43,9 +43,9 @@ async def test_every_request_of_everyone_who_waits_is_refused_with_the_reason(li
 
 
 async def test_the_listener_stays_as_it_was(listener, path):
-    await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+    await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
     with waiting(path, verify(1)):
-        await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+        await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -53,7 +53,7 @@ async def test_the_listener_stays_as_it_was(listener, path):
 
 async def test_who_waits_without_a_request_is_closed_and_can_send_none_any_more(listener, path):
     with waiting(path) as silent:
-        await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+        await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
         assert silent.recv(1) == b""
         with pytest.raises(BrokenPipeError):
             silent.send(verify(1))
@@ -61,7 +61,7 @@ async def test_who_waits_without_a_request_is_closed_and_can_send_none_any_more(
 
 async def test_more_than_the_agent_would_serve_at_once_do_not_stay_in_the_queue(listener, path):
     clients = [waiting(path, verify(1)) for _ in range(300)]
-    await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+    await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
     listener.setblocking(False)
     with pytest.raises(BlockingIOError):
         listener.accept()
@@ -83,7 +83,7 @@ async def test_people_who_come_and_come_do_not_keep_it_for_ever(listener, path, 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come_and_come)
-        await report_startup_failure(listener, None, SENTENCE, logger=LOGGER)
+        await report_startup_failure(listener, [], SENTENCE, logger=LOGGER)
         assert trio.current_time() <= 2 * STARTUP_FAILURE_SECONDS
         nursery.cancel_scope.cancel()
     for client in clients:

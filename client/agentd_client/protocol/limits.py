@@ -85,6 +85,10 @@ MAX_VERIFY_CONNECTIONS = 64
 MAX_VERIFY_CONNECTIONS_OF_UID = 32
 """Connections of the verify socket, in addition to the owner's. No user can have all of them."""
 
+MAX_ASK_CONNECTIONS = 64
+MAX_ASK_CONNECTIONS_OF_UID = 32
+"""The same for the ask socket."""
+
 MESSAGE_SECONDS = 10.0
 """From a message's first byte to its last. A header may announce gigabytes that never come."""
 

@@ -1,4 +1,4 @@
-"""The verify socket's table: what it answers, and how little that is."""
+"""The tables of the sockets for others: what they answer, and how little that is."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import logging
 import msgpack
 import pytest
 
-from agentd.methods import verify_dispatch
+from agentd.methods import ask_dispatch, verify_dispatch
 from agentd_client import errors
-from agentd_client.protocol import methods, reasons
+from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Request
 from agentd_client.protocol.results import PeerIdentity, SessionInfo, Verification
+from tests.operations import AT_SHARED_SOCKETS, EVERY
 from tests.server.talk import LOGGER, FakeAgent, FakeCaller, FakeSessions
 
 PRIVATE = SessionInfo(
     "the id", "a label", 1.5, 2.5, PeerIdentity(1000, 7, "/bin/sh", "a.scope"),
     audience=["web", "mail"], scopes=["read"], uses_left=3, parent="another id", bound_pid=8,
 )  # fmt: skip
-ALL = {value.name for value in vars(methods).values() if isinstance(value, methods.Method)}
+DISPATCHES = {"verify": verify_dispatch, "ask": ask_dispatch}
 
 
 class Sessions(FakeSessions):
@@ -33,14 +34,19 @@ class Sessions(FakeSessions):
         return found if self.answer is None or found is None else self.answer
 
 
+@pytest.fixture(params=DISPATCHES)
+def kind(request) -> str:
+    return request.param
+
+
 @pytest.fixture
 def sessions() -> Sessions:
     return Sessions()
 
 
 @pytest.fixture
-def ask(sessions):
-    dispatch = verify_dispatch(FakeAgent(sessions), version="1.2", logger=LOGGER)
+def ask(sessions, kind):
+    dispatch = DISPATCHES[kind](FakeAgent(sessions), version="1.2", logger=LOGGER)
 
     async def ask(name: str, *params: object, **named: object) -> list[object]:
         """The error and the result."""
@@ -53,11 +59,11 @@ def ask(sessions):
     return ask
 
 
-async def test_hello_names_the_two_methods(ask):
-    assert await ask("hello", client="test 1", protocol=1) == [
-        None,
-        {"server": "agentd 1.2", "protocol": 1, "capabilities": ["hello", "verifyToken"]},
-    ]
+async def test_hello_names_the_methods_that_there_are_and_no_others(ask, kind):
+    error, told = await ask("hello", client="test 1", protocol=1)
+    assert error is None
+    assert set(told.pop("capabilities")) == AT_SHARED_SOCKETS[kind]
+    assert told == {"server": "agentd 1.2", "protocol": 1}
 
 
 async def test_a_valid_token_is_told_with_what_it_is_good_for_and_nothing_of_its_session(ask, sessions):
@@ -107,7 +113,11 @@ async def test_a_use_that_is_counted_waits_and_tells_the_same(ask, sessions):
     assert sessions.asked[1:] == [("count", "counted", "web", None, PeerIdentity(1000, 42))]
 
 
-@pytest.mark.parametrize("name", sorted(ALL - {"hello", "verifyToken"}))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind, own in AT_SHARED_SOCKETS.items() for name in sorted(EVERY - own)],
+    indirect=["kind"],
+)
 async def test_every_other_method_is_as_unknown_as_one_that_there_never_was(ask, sessions, name):
     error, result = await ask(name, token="good", id="id")
     assert (error, result) == ([1, f"UNKNOWN_METHOD: no method '{name}'"], None)
@@ -134,11 +144,11 @@ async def test_a_locked_agent_says_that_it_is_locked(ask, sessions, error):
     assert (error, result) == ([0, f"LOCKED: {errors.AgentLockedError().sentence}"], None)
 
 
-@pytest.mark.parametrize("kind", [errors.StoreDamagedError, errors.StoreError])
-async def test_a_failure_is_told_by_its_code_and_without_particulars(ask, sessions, kind):
-    sessions.answer = kind("the record sessions/5/the id in /home/me/.local is not what was written")
+@pytest.mark.parametrize("failure", [errors.StoreDamagedError, errors.StoreError])
+async def test_a_failure_is_told_by_its_code_and_without_particulars(ask, sessions, failure):
+    sessions.answer = failure("the record sessions/5/the id in /home/me/.local is not what was written")
     error, _ = await ask("verifyToken", token="good")
-    assert error == [kind.number, f"{kind.code}: {kind().sentence}"]
+    assert error == [failure.number, f"{failure.code}: {failure().sentence}"]
 
 
 async def test_what_is_wrong_with_the_request_keeps_its_sentence(ask, sessions):
