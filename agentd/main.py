@@ -16,21 +16,36 @@ import trio
 from agentd_client.errors import AgentdError, NoPassphraseError
 from agentd_client.protocol.results import Status
 
-from . import __version__, systemd
+from . import __version__, process, systemd
 from .agent import Agent, Core
 from .config import Settings
 from .keys import Cost, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch, ask_dispatch, verify_dispatch
 from .passphrase import new_passphrase, unattended_passphrase, wiping
-from .server import Admission, Dispatch, SocketFile, Traffic, askers, owner_only, require_own_uid, verifiers
+from .server import (
+    MOST_CONNECTIONS,
+    Admission,
+    Dispatch,
+    SocketFile,
+    Traffic,
+    askers,
+    owner_only,
+    require_own_uid,
+    verifiers,
+)
 from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
+from .sessions.binding import MAX_WATCHED
 from .sockets import Sockets, socket_files
 from .state_folder import check_key_file, prepare_state
 from .store import DB
 
 CLOSING_SECONDS = 10.0
 """After the drain, for the store's last commit and its files."""
+
+MAX_DESCRIPTORS = MOST_CONNECTIONS + MAX_WATCHED + 128
+"""Files that may be open at once. The last number is for the store, locks, the event loop, standard streams
+and D-Bus, and for what is open for a moment only: processes being identified, files being read."""
 
 NOTIFY_RETRY_SECONDS = 0.05
 """Between attempts to notify a service manager whose queue is full."""
@@ -194,6 +209,8 @@ async def serve(
         PassphraseError: the source of the passphrase has none, or the key file needs none.
     """
     admission = owner_only()  # refuses before anything is made
+    if not process.allow_descriptors(MAX_DESCRIPTORS):
+        logger.warning("%d open files may be needed: raise RLIMIT_NOFILE (ulimit -n)", MAX_DESCRIPTORS)
     if passed.owners is not None:
         settings = msgspec.structs.replace(settings, socket_path=passed.owners.getsockname())
     with (

@@ -1,4 +1,4 @@
-"""Hardening of the process, for the command `agentd` only: a library leaves its host's process alone.
+"""What the command `agentd` sets for its own process: a library leaves its host's process alone.
 
 A module of its own because `__main__` imports it before anything else.
 """
@@ -38,6 +38,16 @@ def core_limit_of_caller() -> int:
     """The soft limit for core dumps that this process was started with."""
     before = _core_limit_before
     return resource.getrlimit(resource.RLIMIT_CORE)[0] if before is None else before
+
+
+def allow_descriptors(most: int) -> bool:
+    """Raise the soft limit of open files to `most` if it is lower; False if the hard limit is lower too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= most or soft == resource.RLIM_INFINITY:
+        return True
+    allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed == most
 
 
 def explain_aborts() -> None:

@@ -1,6 +1,6 @@
 """The server: sockets, peers, connections and the table of methods. It knows the protocol and no method."""
 
-from .admission import Admission, askers, owner_only, require_own_uid, verifiers
+from .admission import MOST_CONNECTIONS, Admission, askers, owner_only, require_own_uid, verifiers
 from .dispatch import (
     Dispatch,
     FairQueue,
@@ -17,6 +17,7 @@ from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prep
 
 __all__ = [
     "MAX_PATH_BYTES",
+    "MOST_CONNECTIONS",
     "Access",
     "Admission",
     "Caller",

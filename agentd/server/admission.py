@@ -38,6 +38,14 @@ OVER_LIMIT_SHARE = 0.5
 turns of the event loop to end, and ones that are accepted while the agent stops."""
 
 
+def _hard_limit(connections: int) -> int:
+    return int(connections * (1 + OVER_LIMIT_SHARE))
+
+
+MOST_CONNECTIONS = sum(map(_hard_limit, (MAX_CONNECTIONS, MAX_VERIFY_CONNECTIONS, MAX_ASK_CONNECTIONS)))
+"""Of all sockets together. Each takes a file descriptor."""
+
+
 class OpenConnections:
     """The connections of one socket.
 
@@ -159,7 +167,7 @@ class Admission(NamedTuple):
 
     def within_hard_limit(self, present: OpenConnections) -> Decision:
         """Whether there may be one more at all, beyond the limit."""
-        if len(present) < int(self.connections * (1 + OVER_LIMIT_SHARE)):
+        if len(present) < _hard_limit(self.connections):
             return ADMITTED
         return Decision(False, reached=f"the limit is {self.connections}")
 

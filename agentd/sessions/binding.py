@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from .revoker import Revoker
 
 MAX_WATCHED = 512
-"""Processes watched at a time. Each takes a file descriptor; together with the most connections there may be
-they stay below 1,024."""
+"""Processes watched at a time. Each takes a file descriptor."""
 
 RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 60.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +20,10 @@ import trio
 from agentd import main
 from agentd.config import load
 from agentd.locking import LockMark
+from agentd.server import askers, owner_only, verifiers
+from agentd.server.admission import OVER_LIMIT_SHARE
 from agentd.sessions import SystemClock
+from agentd.sessions.binding import MAX_WATCHED
 from agentd.systemd import Passed
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
 from tests.agentd.socket_passing import listening, served
@@ -241,6 +246,41 @@ def test_keys_that_cannot_be_locked_are_a_warning(home):
     code, err = stopped(agent)
     assert code == 0
     assert "WARNING keys may be swapped to disk" in err
+
+
+# --- file descriptors ---
+
+
+def test_the_limit_of_open_files_covers_every_connection_and_every_watched_process():
+    connections = sum(
+        int(admission.connections * (1 + OVER_LIMIT_SHARE))
+        for admission in (owner_only(), verifiers(), askers())
+    )
+    assert connections + MAX_WATCHED + 100 <= main.MAX_DESCRIPTORS
+    unit = (Path(main.__file__).parent / "units" / "agentd.service").read_text()
+    assert int(re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)[1]) >= main.MAX_DESCRIPTORS
+
+
+@pytest.mark.parametrize(
+    ("limits", "soft", "is_told"),
+    [(f"256:{main.MAX_DESCRIPTORS}", main.MAX_DESCRIPTORS, False), ("256:512", 512, True)],
+)
+def test_the_agent_raises_its_limit_of_open_files_or_says_that_it_is_too_low(home, limits, soft, is_told):
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is missing")
+    agent = subprocess.Popen(
+        ["prlimit", f"--nofile={limits}", sys.executable, "-m", "agentd", "serve"],
+        env=home.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with connect(home) as client:
+        pid = client.get_status().pid
+        assert int(re.search(r"Max open files +(\d+)", Path(f"/proc/{pid}/limits").read_text())[1]) == soft
+    code, err = stopped(agent)
+    assert code == 0
+    warned = f"WARNING {main.MAX_DESCRIPTORS} open files may be needed: raise RLIMIT_NOFILE"
+    assert (warned in err) == is_told
 
 
 async def test_the_status_of_an_agent_that_cannot_know_says_why(tmp_path):

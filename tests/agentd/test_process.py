@@ -84,6 +84,23 @@ def test_a_refusal_of_the_kernel_is_an_error(monkeypatch):
         process.harden()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((100, 300), "True (200, 300)"),
+        ((100, 200), "True (200, 200)"),
+        ((100, 150), "False (150, 150)"),
+        ((250, 300), "True (250, 300)"),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_needed_and_allowed(before, after):
+    asked = python(
+        f"import resource; of_files = resource.RLIMIT_NOFILE; resource.setrlimit(of_files, {before});"
+        "from agentd import process; print(process.allow_descriptors(200), resource.getrlimit(of_files))"
+    )
+    assert asked.stdout == f"{after}\n"
+
+
 def test_an_abort_says_where_the_process_was_and_no_values():
     aborted = python(
         "from agentd import process; process.explain_aborts(); import os\n"

@@ -79,7 +79,7 @@ MAX_IN_FLIGHT = 64
 """Requests of one connection that are under way. The agent reads no further until one is answered."""
 
 MAX_CONNECTIONS = 256
-"""Open connections. Far below any limit of file descriptors, so that `accept` never lacks one."""
+"""Open connections of the owner's socket. The agent's limit of open files allows for these and the others."""
 
 MAX_VERIFY_CONNECTIONS = 64
 MAX_VERIFY_CONNECTIONS_OF_UID = 32
