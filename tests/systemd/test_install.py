@@ -24,6 +24,7 @@ MANUAL = (
     ".local/share/man/man5/agentd.toml.5",
     ".local/share/man/man7/agentd-protocol.7",
 )
+SOCKETS = ("agentd.socket", "agentd-verify.socket", "agentd-ask.socket")
 
 
 def test_it_installs_everything_and_reports_it(manager, installed):
@@ -40,8 +41,8 @@ def test_it_installs_everything_and_reports_it(manager, installed):
 
 
 def test_the_units_hold_no_unknown_setting_and_no_word_of_the_template(manager, installed):
-    paths = [manager.units / name for name in ("agentd.socket", "agentd-verify.socket", "agentd.service")]
-    assert not re.search("@[A-Z_]+@", manager.outside(paths[2]).read_text())
+    paths = [manager.units / name for name in SOCKETS] + [manager.units / "agentd.service"]
+    assert not re.search("@[A-Z_]+@", manager.outside(paths[-1]).read_text())
     checked = manager.run("systemd-analyze", "--user", "verify", *paths)
     assert (checked.returncode, checked.stderr) == (0, "")
 

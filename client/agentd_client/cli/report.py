@@ -25,7 +25,7 @@ _NEXT: dict[type[BaseException], str] = {
     errors.VersionsDifferError: "if systemd runs it, restart it with `systemctl --user restart agentd`",
     errors.ProtocolError: "check what listens at the socket of --socket or AGENTD_SOCKET",
     errors.UnknownMethodError: "agentctl is newer than the agent: restart the agent; "
-    "or this is a verify socket, at which only `agentctl verify` works",
+    "or this is a verify socket or an ask socket, which have few methods; `agentctl verify` works at both",
     errors.InvalidMessageError: "agentctl and the agent are of different versions: restart the agent",
     errors.LocalParamsError: "nothing was sent; check the command line",
     errors.InvalidParamsError: "agentctl and the agent are of different versions: restart the agent",
