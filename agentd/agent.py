@@ -32,7 +32,16 @@ from agentd_client.protocol.results import (
     PeerIdentity,
 )
 
-from .keys import Cost, KeyRing, Passphrase, PassphraseText, PassphraseThrottle, new_pages
+from .approval import RequestDesk
+from .keys import (
+    Cost,
+    KeyRing,
+    Passphrase,
+    PassphraseText,
+    PassphraseThrottle,
+    check_passphrase,
+    new_pages,
+)
 from .locking import ASKED, IDLE, START, LockMark
 from .passphrase import PassphraseState
 from .process_identity import Process
@@ -48,11 +57,12 @@ AUDIT_SECONDS = 1.0
 
 
 class Core(NamedTuple):
-    """Key ring, store and manager, all running: what the agent has while it is unlocked."""
+    """Key ring, store, manager and desk, all running: what the agent has while it is unlocked."""
 
     key_ring: KeyRing
     db: DB
     manager: SessionManager
+    desk: RequestDesk
 
 
 OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
@@ -90,6 +100,7 @@ class Agent:
         cost: Cost | None = None,
     ) -> None:
         self._open_core = open_core
+        self._keys_path = keys_path
         self.passphrase_state = PassphraseState(keys_path, logger, cost)
         self._mark = mark
         self._subscribers = subscribers
@@ -129,6 +140,13 @@ class Agent:
         if self._core is None or self.locked_at is not None:
             raise AgentLockedError
         return self._core.manager
+
+    @property
+    def desk(self) -> RequestDesk:
+        """Where requests for sessions wait. Raises `AgentLockedError` while the agent is locked."""
+        if self._core is None or self.locked_at is not None:
+            raise AgentLockedError
+        return self._core.desk
 
     @property
     def wrong_passphrases(self) -> int:
@@ -269,6 +287,27 @@ class Agent:
         await self._throttle.attempt(process or by.pid, partial(self._change, old, new, by), waiting)
         return bool(self.passphrase_state)
 
+    async def prove_presence(
+        self,
+        passphrase: PassphraseText,
+        by: PeerIdentity,
+        process: Process | None = None,
+        waiting: trio.CancelScope | None = None,
+    ) -> None:
+        """Check that this peer knows the passphrase of the key file; unlocks nothing. See `unlock`.
+
+        Raises:
+            PassphraseError: it is wrong, or the key file has none.
+            TooManyAttemptsError: it was not tried.
+            KeyFileError: the key file cannot be read.
+        """
+
+        async def check() -> bool:
+            await check_passphrase(self._keys_path, passphrase)
+            return True
+
+        await self._throttle.attempt(process or by.pid, check, waiting)
+
     async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:
             if self._core is not None:  # another attempt was first
@@ -342,6 +381,7 @@ class Agent:
         with scope:
             async with trio.open_nursery() as standing:
                 await standing.start(core.manager.run)
+                await standing.start(core.desk.run)
                 task_status.started()
                 await core.db.failure()
                 self.failure = core.db.failed

@@ -18,7 +18,7 @@ from agentd_client import paths
 from agentd_client.durations import format_duration, parse_duration
 from agentd_client.errors import ConfigError
 from agentd_client.private import folders_fault
-from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS
+from agentd_client.protocol.limits import MAX_EXPIRY_SECONDS, MAX_SCOPE_CHARACTERS
 from agentd_client.protocol.methods import NEVER
 
 DEFAULT_SESSION_SECONDS = 8 * 3600
@@ -74,6 +74,13 @@ class SharedSocket(NamedTuple):
     mode: str
 
 
+Opening = Literal["free", "ask", "passphrase"]
+ScopeNames = Annotated[
+    list[Annotated[str, msgspec.Meta(pattern=rf"^[!#-[\]-~]{{1,{MAX_SCOPE_CHARACTERS}}}$")]],
+    msgspec.Meta(min_length=1, description='a list of names of scopes, such as ["read", "deploy"]'),
+]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, under the name that it has in the file. The types say what may be written there."""
 
@@ -97,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ask_socket_path: FilePath = FilePath("")
     ask_socket_group: GroupName = ""
     ask_socket_mode: SocketMode = "0600"
+    opening: Opening = "free"
+    grantable_scopes: ScopeNames = []  # any
 
     @property
     def verify_socket(self) -> SharedSocket:

@@ -13,16 +13,18 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from agentd_client.errors import AgentdError, NoPassphraseError
-from agentd_client.protocol.results import Status
+from agentd_client.errors import AgentdError, AgentStoppingError, NoPassphraseError
+from agentd_client.protocol.results import PASSPHRASE, STOPPING, Status
 
 from . import __version__, process, systemd
 from .agent import Agent, Core
+from .approval import Policy, RequestDesk
 from .config import Settings
 from .keys import Cost, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
 from .methods import agent_dispatch, ask_dispatch, verify_dispatch
 from .passphrase import new_passphrase, unattended_passphrase, wiping
+from .process_watch import MAX_WATCHED
 from .server import (
     MOST_CONNECTIONS,
     Admission,
@@ -35,7 +37,6 @@ from .server import (
     verifiers,
 )
 from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
-from .sessions.binding import MAX_WATCHED
 from .sockets import Sockets, socket_files
 from .state_folder import check_key_file, prepare_state
 from .store import DB
@@ -86,8 +87,14 @@ async def running_core(
             subscribers=subscribers,
             on_use=on_use,
         ) as manager,
+        RequestDesk(manager, policy_of(settings), clock, logger.getChild("approval")) as desk,
     ):
-        yield Core(key_ring, db, manager)
+        yield Core(key_ring, db, manager, desk)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Who may open sessions, as the settings say."""
+    return Policy(settings.opening, frozenset(settings.grantable_scopes) or None)
 
 
 class Graph(NamedTuple):
@@ -133,7 +140,9 @@ def build_graph(
     status = partial(read_status, agent, settings, traffic, clock, clock.read())
     return Graph(
         agent,
-        agent_dispatch(agent, status, version=__version__, logger=logger, traffic=traffic),
+        agent_dispatch(
+            agent, status, version=__version__, logger=logger, traffic=traffic, policy=policy_of(settings)
+        ),
         verify_dispatch(agent, version=__version__, logger=logger, traffic=traffic),
         ask_dispatch(agent, version=__version__, logger=logger, traffic=traffic),
     )
@@ -149,12 +158,20 @@ async def serve_sockets(
 ) -> None:
     """Serve every socket until `stop` is set and what had arrived is answered."""
     async with trio.open_nursery() as serving:
+        serving.start_soon(_end_requests, graph.agent, stop)
         for others, dispatch, of_others in (
             (sockets.verify, graph.verifying, verifiers()),
             (sockets.ask, graph.asking, askers()),
         ):
             serving.start_soon(others.serve, dispatch, of_others, drain_seconds, stop, logger)
         await sockets.owners.serve(graph.dispatch, admission, drain_seconds, stop, logger)
+
+
+async def _end_requests(agent: Agent, stop: trio.Event) -> None:
+    # Whoever waits for a person would otherwise delay the stop until the drain is over.
+    await stop.wait()
+    if agent.core is not None:
+        agent.core.desk.close(AgentStoppingError(), STOPPING)
 
 
 async def init(
@@ -297,6 +314,12 @@ def _start_locking(
 
 
 def _log_ready(agent: Agent, settings: Settings, sockets: Sockets, logger: logging.Logger) -> None:
+    if settings.opening == PASSPHRASE and not agent.passphrase_state:
+        logger.warning(
+            "opening = %r, but the key file has no passphrase, so nobody can open a session: set one with "
+            "`agentctl passwd`",
+            PASSPHRASE,
+        )
     if not agent.memory_locked:
         logger.warning("keys may be swapped to disk: raise RLIMIT_MEMLOCK (ulimit -l)")
     logger.info("agentd %s serves %s", __version__, settings.socket_path)
@@ -329,6 +352,8 @@ def read_status(agent: Agent, settings: Settings, traffic: Traffic, clock: Clock
         protected=bool(agent.passphrase_state),
         wrong_passphrases=agent.wrong_passphrases,
         memory_secret=agent.memory_secret,
+        opening=settings.opening,
+        requests=0 if core is None else len(list(core.desk.waiting())),
     )
 
 

@@ -19,6 +19,7 @@ from agentd_client.errors import (
     AgentLockedError,
     InvalidParamsError,
     LifecycleError,
+    TooManyRequestsError,
 )
 from agentd_client.protocol import methods
 from agentd_client.protocol.limits import (
@@ -29,7 +30,9 @@ from agentd_client.protocol.limits import (
 )
 from agentd_client.protocol.results import (
     ACTIVE,
+    ASK_SOCKET,
     EXPIRED,
+    OWNERS_SOCKET,
     AuditPage,
     CreatedToken,
     Hello,
@@ -45,6 +48,8 @@ from agentd_client.protocol.results import (
     Verification,
 )
 
+from .approval import FREE_FOR_ALL, Policy
+from .request_methods import register_asking, register_deciding
 from .server import (
     Caller,
     Dispatch,
@@ -189,7 +194,11 @@ class _OthersDispatch(_AgentDispatch):
     """
 
     def _error_reply(self, msgid: int, name: str, error: Exception) -> bytes:
-        if isinstance(error, AgentdError) and error.number != INVALID:
+        if (
+            isinstance(error, AgentdError)
+            and error.number != INVALID
+            and type(error) is not TooManyRequestsError
+        ):
             error = ERRORS.get(error.code, AgentInternalError)()
         return super()._error_reply(msgid, name, error)
 
@@ -197,8 +206,9 @@ class _OthersDispatch(_AgentDispatch):
 class _Handlers:
     """The handlers. `agent.manager` raises `AgentLockedError` while the agent is locked."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, policy: Policy = FREE_FOR_ALL) -> None:
         self._agent = agent
+        self._policy = policy
 
     def verify_nowait(self, params: VerifyTokenParams, caller: Caller) -> Verification | None:
         token = params.token
@@ -221,12 +231,13 @@ class _Handlers:
         )
 
     async def create_token(self, params: CreateTokenParams, caller: Caller) -> CreatedToken:
+        manager = self._agent.manager
+        if params.parent is None:
+            self._policy.require_free()
         asked = msgspec.structs.asdict(params)
         asked["parent"] = _text(params.parent)
         asked["bound"] = params.bound is True
-        return await self._agent.manager.open_session(
-            **asked, opened_by=caller.described, process=caller.peer.process
-        )
+        return await manager.open_session(**asked, opened_by=caller.described, process=caller.peer.process)
 
     async def renew_token(self, params: RenewTokenParams, caller: Caller) -> CreatedToken:
         return await self._agent.manager.renew_token(params.token.text, by=caller.described)
@@ -298,10 +309,20 @@ def agent_dispatch(
     version: str,
     logger: logging.Logger,
     traffic: Traffic | None = None,
+    policy: Policy = FREE_FOR_ALL,
 ) -> Dispatch:
-    """The owner's table: every method. `version` is agentd's, `logger` is for failures of the agent."""
+    """The owner's table: every method.
+
+    Args:
+        agent: what the methods act on.
+        status: answers getStatus.
+        version: agentd's.
+        logger: for failures of the agent.
+        traffic: counts.
+        policy: who may open sessions.
+    """
     table = _AgentDispatch(version, logger, traffic)
-    handlers = _Handlers(agent)
+    handlers = _Handlers(agent, policy)
     # A queue for each kind of work that grows with the store: in one turn of the event loop there is at most
     # one slice of listing and one of selecting, however many clients ask. Locking waits in none of them.
     writing, listing, selecting = FairQueue(MAX_WRITES), FairQueue(1), FairQueue(1)
@@ -325,6 +346,8 @@ def agent_dispatch(
     table.register_async(methods.LOCK, Params, handlers.lock)
     table.register_async(methods.UNLOCK, UnlockParams, handlers.unlock)
     table.register_async(methods.CHANGE_PASSPHRASE, ChangePassphraseParams, handlers.change_passphrase)
+    register_asking(table, agent, OWNERS_SOCKET)
+    register_deciding(table, agent)
     return table
 
 
@@ -340,9 +363,10 @@ def verify_dispatch(
 def ask_dispatch(
     agent: Agent, *, version: str, logger: logging.Logger, traffic: Traffic | None = None
 ) -> Dispatch:
-    """The table of the ask socket, where others can do what they can at the verify socket."""
+    """The table of the ask socket: that of the verify socket, and what others may do about their requests."""
     table = _OthersDispatch(version, logger, traffic)
     _register_verdict(table, _Handlers(agent), FairQueue(MAX_WRITES_FOR_OTHERS))
+    register_asking(table, agent, ASK_SOCKET)
     return table
 
 

@@ -13,6 +13,12 @@ SO_PEERPIDFD = 77
 """asm-generic/socket.h, Linux 6.5 and later; the socket module does not name it."""
 
 PROC = "/proc"
+_INTERPRETERS = frozenset(
+    b"python pypy perl ruby node nodejs deno bun php lua luajit tclsh guile Rscript "
+    b"sh bash dash zsh ksh fish busybox".split()
+)
+"""Interpreters, whatever their version: their names say nothing about the program."""
+
 _ENDED_STATES = {b"Z", b"X", b"x"}
 _STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted from the third
 
@@ -96,6 +102,11 @@ def identify_peer(connection: socket.socket, pid: int) -> Process:
         return found._replace(serial=serial)
     finally:
         os.close(pidfd)
+
+
+def is_interpreter(name: bytes) -> bool:
+    """Whether a program of this name runs other programs, about which it says nothing."""
+    return name.rstrip(b"0123456789.") in _INTERPRETERS
 
 
 def read_file(path: str) -> bytes:

@@ -253,6 +253,28 @@ async def change_passphrase(
     (logger or logging.getLogger("agentd.keys")).info("passphrase %s: %s", done, path)
 
 
+async def check_passphrase(keys_path: str | os.PathLike[str], passphrase: PassphraseText) -> None:
+    """Check that this is the passphrase of a key file; nothing is unlocked, and the key is wiped at once.
+
+    Raises:
+        KeyFileError: there is no key file, or it is refused.
+        PassphraseError: it is wrong, or the file has none.
+    """
+    path = Path(keys_path) / KEY_FILE
+    with Passphrase.copy_of(passphrase) as copy:
+        await run_argon2(_check, path, copy)
+
+
+def _check(path: Path, passphrase: Passphrase | None) -> None:
+    root = SecretMemory().new_key()
+    try:
+        with root as view:
+            if not read_root_key(path, passphrase, view):
+                raise KeyFileError(f"{path} does not exist; create it with `agentd init`")
+    finally:
+        root.wipe()
+
+
 def _rewrite(path: Path, old: Passphrase | None, new: Passphrase | None, cost: Cost | None) -> None:
     root = SecretMemory().new_key()
     try:

@@ -11,7 +11,7 @@ from .dispatch import (
     presented_token,
 )
 from .log import Traffic
-from .peer import Caller, Peer
+from .peer import Caller, Peer, describe_peer
 from .server import report_startup_failure, serve_connections
 from .socket_file import MAX_PATH_BYTES, Access, SocketFile, keep_in_place, prepare_folder
 
@@ -31,6 +31,7 @@ __all__ = [
     "TokenText",
     "Traffic",
     "askers",
+    "describe_peer",
     "keep_in_place",
     "owner_only",
     "prepare_folder",

@@ -17,7 +17,7 @@ from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import Event, PeerIdentity
 from agentd_client.shown_text import UNSHOWN_CATEGORIES
 
-from ..process_identity import PROC, Process, identify_peer, is_alive, read_file
+from ..process_identity import PROC, Process, identify_peer, is_alive, is_interpreter, read_file
 
 Subscriber = Callable[[Event], None]
 """Called with each event, on the event loop's thread. It neither waits nor raises."""
@@ -25,12 +25,6 @@ Subscriber = Callable[[Event], None]
 Unsubscribe = Callable[[], None]
 
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t
-_INTERPRETERS = frozenset(
-    b"python pypy perl ruby node nodejs deno bun php lua luajit tclsh guile Rscript "
-    b"sh bash dash zsh ksh fish busybox".split()
-)
-"""Interpreters, whatever their version: their names say nothing about the program."""
-
 _THREAD_NAMES = {b"MainThread"}
 """Names that interpreters give their first thread, and so the process."""
 
@@ -122,16 +116,12 @@ def _executable(folder: str) -> str | None:
         path = os.readlink(os.fsencode(f"{folder}/exe"))
     except OSError:
         path = None
-    if path is not None and not _is_interpreter(path.rpartition(b"/")[2]):
+    if path is not None and not is_interpreter(path.rpartition(b"/")[2]):
         return _shown(path)
     name = _name(folder)
-    if path is not None and (not name or name in _THREAD_NAMES or _is_interpreter(name)):
+    if path is not None and (not name or name in _THREAD_NAMES or is_interpreter(name)):
         return _shown(path)
     return None if name is None else f"[{_shown(name)}]"
-
-
-def _is_interpreter(name: bytes) -> bool:
-    return name.rstrip(b"0123456789.") in _INTERPRETERS
 
 
 def _name(folder: str) -> bytes | None:

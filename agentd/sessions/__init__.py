@@ -1,8 +1,9 @@
 """Sessions: records, the rules about them, and the manager that owns the session key."""
 
 from .clock import Clock, Instant, SystemClock
+from .issuer import Approval
 from .journal import Subscribers
 from .manager import SessionManager
 from .session_key import SessionKey
 
-__all__ = ["Clock", "Instant", "SessionKey", "SessionManager", "Subscribers", "SystemClock"]
+__all__ = ["Approval", "Clock", "Instant", "SessionKey", "SessionManager", "Subscribers", "SystemClock"]

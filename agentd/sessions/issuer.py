@@ -18,7 +18,7 @@ from agentd_client.errors import (
 )
 from agentd_client.protocol.limits import MAX_DEPTH
 from agentd_client.protocol.reasons import sentence
-from agentd_client.protocol.results import CREATED, CreatedToken, PeerIdentity, Verification
+from agentd_client.protocol.results import APPROVED, CREATED, CreatedToken, PeerIdentity, Verification
 
 from ..crypto import SealError, random_bytes
 from ..process_identity import identify
@@ -238,6 +238,14 @@ class SessionKeys:
             raise KeyUnavailableError
 
 
+class Approval(NamedTuple):
+    """The decision that a session is opened by: of which request, by whom, and a code for the audit log."""
+
+    request_id: str
+    by: PeerIdentity
+    reason: str | None = None
+
+
 class SessionRequest(NamedTuple):
     """A request for a new session, already checked; see `SessionManager.open_session`."""
 
@@ -249,6 +257,7 @@ class SessionRequest(NamedTuple):
     process: Process | None
     parent: object
     is_bound: bool
+    approval: Approval | None = None
 
 
 class Issuer:
@@ -277,6 +286,8 @@ class Issuer:
                 self._on_full()
             raise
         self._journal.publish(CREATED, record, by=request.opened_by)
+        if (approval := request.approval) is not None:
+            self._journal.publish(APPROVED, record, by=approval.by, request_id=approval.request_id)
         return created
 
     def create_through(self, view: View, request: SessionRequest) -> CreatedToken:
@@ -309,6 +320,16 @@ class Issuer:
             if stored.bound_pid is not None:
                 view.put(bound_path(path), b"")
             self._journal.write(view, CREATED, stored, by=request.opened_by)
+            if (approval := request.approval) is not None:
+                self._journal.write(
+                    view,
+                    APPROVED,
+                    stored,
+                    by=approval.by,
+                    reason=approval.reason,
+                    request_id=approval.request_id,
+                    asked_by=request.opened_by,
+                )
             return created, stored
 
         return create

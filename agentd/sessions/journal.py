@@ -17,11 +17,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.results import REFUSED, Event, PeerIdentity
+from agentd_client.protocol.results import DENIED, FORGOTTEN, REFUSED, Event, PeerIdentity
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
-from .records import ACTIONS_PATH, AUDIT_RANDOM_BYTES, AUDIT_TIME_BYTES, REJECTIONS_PATH, AuditRecord
+from .records import (
+    ACTIONS_PATH,
+    AUDIT_RANDOM_BYTES,
+    AUDIT_TIME_BYTES,
+    REJECTIONS_PATH,
+    REQUESTS_PATH,
+    AuditRecord,
+)
 
 if TYPE_CHECKING:
     from agentd_client.protocol.results import Verification
@@ -53,6 +60,9 @@ MAX_PENDING = 256
 """Entries in memory, of a few hundred bytes each: those still counting, and those that were not written."""
 
 _STEP = 16  # written or deleted at once: a full store has room for a few changed pages only
+
+_DECISIONS = {DENIED, FORGOTTEN}
+"""What a person does. Askers cause the other kinds that have to do with requests."""
 
 AuditPath = tuple[str, str, bytes]
 _Peer = tuple[int | None, int | None, str]
@@ -116,7 +126,7 @@ class Journal:
       entry and calls `missed`, which logs it.
     - Rejections stay counted in memory until the next `flush`. A kill loses what was counted since the last.
 
-    It keeps `max_entries` actions, and a quarter as many rejections.
+    It keeps `max_entries` actions, and a quarter as many rejections and requests each.
     """
 
     def __init__(
@@ -132,7 +142,8 @@ class Journal:
         self.subscribers = subscribers
         self._log = logger
         most = MAX_ENTRIES if max_entries is None else max_entries
-        self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: max(1, most // 4)}
+        fewer = max(1, most // 4)
+        self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: fewer, REQUESTS_PATH: fewer}
         self.rejected_tokens = RejectedTokens(db, clock, logger, partial(self._new_path, REJECTIONS_PATH))
         self._newest = 0
         self._trimmed_at = -1  # the number of commits at the last trim
@@ -154,16 +165,51 @@ class Journal:
         by: PeerIdentity | None = None,
         reason: str | None = None,
         times: int = 1,
+        request_id: str | None = None,
+        asked_by: PeerIdentity | None = None,
     ) -> None:
         """Put an audit entry, one of `EVENT_KINDS`, into the transaction it describes.
 
         `record` is None if it is about all sessions or about none, `by` if the agent or its embedder did it.
+        `asked_by` is the process whose request a person decided about.
         """
         now = self._clock.read()
         session_id, label = (None, "") if record is None else (record.session_id, record.label)
-        uid, pid, exe = (None, None, None) if by is None else by[:3]
-        entry = AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times)
+        uid, pid, exe, unit = (None, None, None, None) if by is None else by
+        entry = AuditRecord(
+            *(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, times),
+            *(unit, request_id, asked_by),
+        )
         view.put(self._new_path(ACTIONS_PATH, now), entry.encode())
+
+    def report_request(
+        self,
+        kind: str,
+        request_id: str,
+        label: str,
+        *,
+        by: PeerIdentity | None = None,
+        asked_by: PeerIdentity | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Publish what happened to a request, and have it written to the audit log; a failed write is logged.
+
+        What askers cause has a part of the log of its own, so that it cannot push out what was done.
+        """
+        now = self._clock.read()
+        uid, pid, exe, unit = (None, None, None, None) if by is None else by
+        entry = AuditRecord(
+            *(kind, now.wall, now.wall, None, label, reason, uid, pid, exe, 1),
+            *(unit, request_id, None if asked_by == by else asked_by),
+        )
+        path = self._new_path(ACTIONS_PATH if kind in _DECISIONS else REQUESTS_PATH, now)
+        try:
+            self._db.submit(partial(_put_all, values=[(path, entry.encode())]))
+        except AgentdError as error:
+            self._log.error("missing from the audit log: %s of request %s (%s)", kind, request_id, error)
+        self._trim_soon()
+        if self.subscribers:
+            self.subscribers.publish(Event(kind, now.wall, None, label, reason, pid, request_id=request_id))
 
     def missed(self, kind: str, by: PeerIdentity | None) -> None:
         """Log that an operation was carried out without its entry, because the store was full."""
@@ -178,13 +224,15 @@ class Journal:
         *,
         by: PeerIdentity | None = None,
         reason: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         """Publish what is durable. Every now and then this also has the audit log trimmed."""
         self._trim_soon()
         if self.subscribers:
             session_id, label = (None, "") if record is None else (record.session_id, record.label)
             pid = None if by is None else by.pid
-            self.subscribers.publish(Event(kind, self._clock.read().wall, session_id, label, reason, pid))
+            now = self._clock.read().wall
+            self.subscribers.publish(Event(kind, now, session_id, label, reason, pid, request_id=request_id))
 
     def reject(self, answer: Verification, by: PeerIdentity | None) -> None:
         """Publish a rejected token, and count it for the audit log. Never waits."""

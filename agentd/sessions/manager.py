@@ -8,7 +8,7 @@ import trio
 
 from agentd_client.protocol import reasons
 
-from .issuer import SessionRequest
+from .issuer import Approval, SessionRequest
 from .listing import audit_page, checked_selection, session_page
 from .manager_lifecycle import ManagerLifecycle
 from .records import accepted_key_ids, sessions_of_key
@@ -109,6 +109,7 @@ class SessionManager(ManagerLifecycle):
         parent: object = None,
         bound: bool = False,
         process: Process | None = None,
+        approval: Approval | None = None,
         tran: Transaction | None = None,
     ) -> CreatedToken:
         """Open a session.
@@ -128,6 +129,7 @@ class SessionManager(ManagerLifecycle):
             bound: it ends with the process that opens it.
             process: the identity of that process, taken when it connected; None for the process that has the
                 peer's pid now.
+            approval: the decision that it is opened by, for the audit log.
             tran: the transaction to write through.
 
         Raises:
@@ -139,7 +141,9 @@ class SessionManager(ManagerLifecycle):
         self._require_usable(tran)
         ttl, max_ttl = self._lifetimes.of_new_session(expiry, max_lifetime)
         grant = checked_grant(audience, scopes, max_uses)
-        request = SessionRequest(ttl, max_ttl, checked_label(label), grant, opened_by, process, parent, bound)
+        request = SessionRequest(
+            ttl, max_ttl, checked_label(label), grant, opened_by, process, parent, bound, approval
+        )
         if tran is not None:
             return self._issuer.create_through(tran, request)
         created = await self._issuer.create(request)
@@ -312,6 +316,10 @@ class SessionManager(ManagerLifecycle):
         key_ids = accepted_key_ids(self._db, self._clock.read())
         return sum(self._db.count(sessions_of_key(key_id)) for key_id in key_ids)
 
+    def checked_lifetime(self, expiry: object) -> int | None:
+        """How long a session with this `expiry` lasts, in whole seconds; raises as `open_session`."""
+        return self._lifetimes.of_new_session(expiry, None)[0]
+
     # --- events and the audit log ---
 
     def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
@@ -329,6 +337,19 @@ class SessionManager(ManagerLifecycle):
         await self._db.write(
             lambda view: self._journal.write(view, kind, by=by, reason=reason, times=times), reserved=True
         )
+
+    def report_request(
+        self,
+        kind: str,
+        request_id: str,
+        label: str,
+        *,
+        by: PeerIdentity | None = None,
+        asked_by: PeerIdentity | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Publish what happened to a request for a session, and audit it without waiting."""
+        self._journal.report_request(kind, request_id, label, by=by, asked_by=asked_by, reason=reason)
 
     async def list_audit(
         self, *, since: object = None, after: object = None, limit: object = None

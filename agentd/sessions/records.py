@@ -32,7 +32,9 @@ KEY_PATH = ("session-key",)
 SESSIONS_PATH = ("sessions",)
 BOUND_PATH = ("bound",)
 ACTIONS_PATH, REJECTIONS_PATH = ("audit", "acts"), ("audit", "refusals")
-"""The two parts of the audit log. Each has its own limit, so rejections cannot push out what was done."""
+REQUESTS_PATH = ("audit", "requests")
+"""The parts of the audit log. Each has its own limit, so neither rejections nor requests can push out what
+was done."""
 
 TIMESTAMPED_FOLDERS = (SESSIONS_PATH, ACTIONS_PATH)
 """Names in these folders begin with a time, so the last one is the newest.
@@ -228,6 +230,8 @@ class AuditRecord(_Record, frozen=True):
     at, until: wall clock, seconds since 1970; the first and the last occurrence.
     session_id, label: None and empty if the entry is about no session, or about several.
     peer_uid, peer_pid, peer_exe: who did it; None if unknown, or if several did.
+    peer_unit, request_id, asked_by: the process's systemd unit, the request that the entry is about, and who
+        had made it if a person decided about it.
     times: how often, from `at` to `until`. It has no default, so counting up leaves the record's length as
         it is and a full store can take it.
     """
@@ -242,6 +246,9 @@ class AuditRecord(_Record, frozen=True):
     peer_pid: int | None
     peer_exe: str | None
     times: int
+    peer_unit: str | None = None
+    request_id: str | None = None
+    asked_by: PeerIdentity | None = None
 
 
 def session_info(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial, wraps
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
@@ -16,6 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from anyio.to_thread import run_sync
 
+from .asking import WITHDRAWAL_SECONDS, asked_for
 from .blocking import Client
 from .errors import AgentdError
 from .protocol.methods import SUBSCRIBE
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from .lifecycle import Observer, State
     from .protocol.exchange import Answer
     from .protocol.methods import Call
-    from .protocol.results import Event, Verification
+    from .protocol.results import Event, GrantedToken, RequestedToken, Verification
     from .session import Logger
     from .token_file.renewal import Steps as RenewalSteps
     from .transport.connection import Connection, Steps, Wait
@@ -107,6 +109,9 @@ class AsyncClient(ClientBase):
     hello = _awaited(Client.hello)
     get_status = _awaited(Client.get_status)
     create_token = _awaited(Client.create_token)
+    list_requests = _awaited(Client.list_requests)
+    decide_request = _awaited(Client.decide_request)
+    withdraw_request = _awaited(Client.withdraw_request)
     verify_token = _awaited(Client.verify_token)
     check_token = _awaited(Client.check_token)
     judge_token = _awaited(Client.judge_token)
@@ -131,6 +136,33 @@ class AsyncClient(ClientBase):
     ) -> Verification:
         """See `Client.check_session`. File work is done in worker threads."""
         return await follow(check(session._session, audience, scopes, clock), self._carry_out)
+
+    async def request_token(
+        self,
+        expiry: int | str | None = None,
+        label: str | None = None,
+        *,
+        audience: Sequence[str] | None = None,
+        scopes: Sequence[str] | None = None,
+        max_uses: int | None = None,
+        reason: str | None = None,
+        parent: str | None = None,
+        bound: bool = False,
+        wait: float | None = None,
+        on_waiting: Callable[[RequestedToken], None] | None = None,
+    ) -> GrantedToken:
+        """See `Client.request_token`. Cancelled, it withdraws the request."""
+        asked = asked_for(
+            expiry, label, audience, scopes, max_uses, reason, parent, bound, wait, self._timeout, on_waiting
+        )
+        try:
+            return await follow(asked.steps(), self._carry_out)
+        except BaseException:
+            if asked.withdrawal is not None:
+                # Shielded for a second at most: nobody is to be asked in vain.
+                with anyio.CancelScope(shield=True), suppress(AgentdError):
+                    await self._carry_out(asked.withdrawal, WITHDRAWAL_SECONDS)
+            raise
 
     async def subscribe(self) -> AsyncEvents:
         """See `Client.subscribe`; used as ``async with await agent.subscribe() as events: async for ...``."""

@@ -10,8 +10,8 @@ from .protocol import methods
 from .protocol.methods import Call, sendable_audience, sendable_scopes, sendable_token, token_text
 from .protocol.reasons import MALFORMED
 from .protocol.results import Verdict, Verification
+from .requesting import RequestingClient
 from .transport.connection import INTRODUCTION
-from .transport.pool import ClientBase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PassphraseText = str | bytes | bytearray
 
 
-class Client(ClientBase):
+class Client(RequestingClient):
     """The agent, for blocking code. Thread-safe, and usable after fork(2).
 
     Besides its own errors and those that the agent answers with, every call may raise:

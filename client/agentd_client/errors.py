@@ -153,6 +153,45 @@ class AgentLockedError(AgentdError, code="LOCKED", exit_code=EX_UNAVAILABLE):
     """The agent is locked; unlock it before using sessions and tokens."""
 
 
+# --- requests for sessions --------------------------------------------------------------------------
+
+
+class ApprovalRequiredError(AgentdError, code="APPROVAL_REQUIRED", number=INVALID, exit_code=EX_NOPERM):
+    """The agent opens a session only if a person approves; ask with requestToken (`agentctl request`)."""
+
+
+class RequestDeniedError(AgentdError, code="DENIED", number=INVALID, exit_code=EX_NOPERM):
+    """The request was denied."""
+
+
+class RequestExpiredError(AgentdError, code="REQUEST_EXPIRED", exit_code=EX_TEMPFAIL):
+    """Nobody decided about the request in time, which is a no."""
+
+
+class TooManyRequestsError(AgentdError, code="TOO_MANY_REQUESTS", exit_code=EX_TEMPFAIL):
+    """Too many requests for sessions; this one was not shown to anybody."""
+
+
+class NoSuchRequestError(AgentdError, code="NO_SUCH_REQUEST", number=INVALID, exit_code=EX_DATAERR):
+    """No request of that id is waiting; it was decided or withdrawn, or it has ended."""
+
+
+class NotWithinRequestError(AgentdError, code="NOT_WITHIN_REQUEST", number=INVALID, exit_code=EX_NOPERM):
+    """A decision can grant less than was asked for, and never more; the request still waits."""
+
+
+class OwnRequestError(AgentdError, code="OWN_REQUEST", number=INVALID, exit_code=EX_NOPERM):
+    """A program cannot approve what it asked for itself; the request still waits."""
+
+
+class NotGrantableError(AgentdError, code="NOT_GRANTABLE", number=INVALID, exit_code=EX_NOPERM):
+    """The agent's settings do not allow anybody to grant that (`grantable_scopes`); nobody was asked."""
+
+
+class InvalidReasonError(_InvalidValueError, code="INVALID_REASON"):
+    """A reason is one line of printable text, at most 200 characters."""
+
+
 # --- store and keys ---------------------------------------------------------------------------------
 
 

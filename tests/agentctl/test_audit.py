@@ -104,6 +104,9 @@ def test_json_is_one_object_oldest_first(agent):
         "peerPid": 4712,
         "peerExe": "/usr/bin/agentctl",
         "times": 1,
+        "peerUnit": None,
+        "requestId": None,
+        "askedBy": None,
     }
 
 

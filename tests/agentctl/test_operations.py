@@ -71,4 +71,5 @@ def test_every_method_is_asked_for_by_some_command(agent, logged_in, folder):
     one_by_one = ("verify", "exec", "renew", "revoke", "login", "reset-key", "passwd", "lock", "unlock")
     for args in [*LOOKS.values(), REVOKE_MANY, *(DOES[name] for name in one_by_one)]:
         asked_by(agent, [*args, str(secret)] if args[-1].endswith("-file") else args)
-    assert set(agent.methods) == EVERY - {"hello"}  # which is for those who do not know the agent
+    requests = {"requestToken", "listRequests", "decideRequest", "withdrawRequest"}
+    assert set(agent.methods) == EVERY - requests - {"hello"}  # which is for those who do not know the agent

@@ -68,6 +68,7 @@ def test_in_a_pipe_each_event_is_an_object_on_a_line_at_once(agent, watching):
         "reason": None,
         "peerPid": 4712,
         "missed": 0,
+        "requestId": None,
     }
     agent.tell(CREATED._replace(kind="revoked", missed=3), STOPPING)
     agent.hang_up()

@@ -20,10 +20,10 @@ import trio
 from agentd import main
 from agentd.config import load
 from agentd.locking import LockMark
+from agentd.process_watch import MAX_WATCHED
 from agentd.server import askers, owner_only, verifiers
 from agentd.server.admission import OVER_LIMIT_SHARE
 from agentd.sessions import SystemClock
-from agentd.sessions.binding import MAX_WATCHED
 from agentd.systemd import Passed
 from agentd_client import Client, KeyFileError, SessionManagerNotRunningError, StartError, StoreError
 from tests.agentd.socket_passing import listening, served

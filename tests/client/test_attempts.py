@@ -34,6 +34,9 @@ def failed(number: int) -> OSError:
 def test_the_methods_that_change_something_are_known() -> None:
     assert CHANGES == [
         methods.CREATE_TOKEN,
+        methods.REQUEST_TOKEN,
+        methods.DECIDE_REQUEST,
+        methods.WITHDRAW_REQUEST,
         methods.REVOKE_TOKEN,
         methods.REVOKE_SESSIONS,
         methods.RESET_KEY,

@@ -77,6 +77,7 @@ def test_a_session_imports_nothing_that_reading_a_token_does_not_use(tmp_path: P
     loaded = _loaded_by(statement) - _loaded_by("pass")
     others = {
         "agentd_client.blocking",
+        "agentd_client.requesting",
         "agentd_client.token_file.folder",
         "agentd_client.file_locks",
         "fcntl",

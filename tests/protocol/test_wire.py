@@ -15,12 +15,17 @@ from agentd_client.protocol.results import (
     CachedVerification,
     Counters,
     CreatedToken,
+    Decision,
     Event,
+    GrantedToken,
     Hello,
     KeyReset,
     LockState,
     PeerIdentity,
     Protection,
+    RequestedToken,
+    RequestInfo,
+    RequestPage,
     Revocation,
     Revocations,
     SessionInfo,
@@ -29,6 +34,7 @@ from agentd_client.protocol.results import (
     Subscribed,
     Verdict,
     Verification,
+    Withdrawal,
 )
 
 COUNTERS = Counters(1, 2, 3, 4, 5, 6, 7)
@@ -71,6 +77,21 @@ EXAMPLES = [
     CachedVerification(True, None, SESSION),
     Verdict(False, "EXPIRED", None, None),
     Verdict(True, None, ["a"], ["s", "t"]),
+    GrantedToken("t", "i", None, ["a"], ["s"], 3),
+    RequestedToken("r", 1.5),
+    RequestedToken("r", 1.5, "t", "i", 2.5, ["a"], ["s"], 3),
+    WAITING := RequestInfo(
+        *("r", "waiting", 1.5, 2.5, PeerIdentity(1, 2), ["own PID namespace"], "ask", "the program /bin/x"),
+        *("l", "why", ["a"], ["s", "t"], 600, 3, True, 2),
+    ),
+    RequestInfo(
+        "r", "remembered", 1, 2, PeerIdentity(1, 2), [], "owner", "p", "", "", None, None, None, None, False
+    ),
+    RequestPage([], None),
+    RequestPage([WAITING], "1"),
+    Decision("r"),
+    Decision("r", "i", 1.5, 2.5),
+    Withdrawal(True),
     Revocation(True),
     Revocations(3),
     KeyReset("k"),
@@ -79,8 +100,12 @@ EXAMPLES = [
     Subscribed(True),
     Event("keyReset", 1.5, None, "", None, None),
     Event("refused", 1, "i", "l", "SUPERSEDED", 7, 3),
+    Event("approved", 1, "i", "l", None, 7, 0, "r"),
     AuditEntry(1, 1, "created", None, "", None, None, None, None, 1),
     ENTRY := AuditEntry(1.5, 2.5, "refused", "i", "l", "EXPIRED", 0, 7, "/bin/x", 3),
+    AuditEntry(
+        *(1, 1, "approved", "i", "l", None, 0, 7, "/bin/x", 1, "x.service", "r", PeerIdentity(1, 2)),
+    ),
     AuditPage([], None),
     AuditPage([ENTRY], "n"),
 ]
@@ -91,7 +116,7 @@ MAY_BE_NIL = {
     *("audience", "bound_pid", "exe", "expires_at", "last_used_at", "max_expires_at", "next", "opened_by"),
     *("parent", "peer_exe", "peer_pid", "peer_uid", "reason", "scopes", "session", "session_id", "unit"),
     *("uses_left", "agent_id", "key_id", "lock_reason", "locked_at", "sessions", "store_bytes"),
-    "memory_secret",
+    *("memory_secret", "expiry", "max_uses"),
 }
 
 

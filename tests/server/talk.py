@@ -11,12 +11,15 @@ from contextlib import asynccontextmanager, closing
 import msgpack
 import trio
 
+from agentd.approval import Asker
+from agentd.approval.terms import checked_reason
 from agentd.methods import agent_dispatch
 from agentd.process_identity import Process
 from agentd.server.connection import Connection, Turns
 from agentd.server.dispatch import Dispatch
 from agentd.server.log import PeerLog, Traffic
 from agentd.server.peer import Peer, Subscriber, Unsubscribe, peer_of
+from agentd.sessions.rules import checked_grant, checked_label, checked_ttl
 from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
     AuditEntry,
@@ -24,8 +27,11 @@ from agentd_client.protocol.results import (
     CachedVerification,
     Counters,
     CreatedToken,
+    Decision,
     Event,
     PeerIdentity,
+    RequestedToken,
+    RequestPage,
     SessionInfo,
     SessionPage,
     Status,
@@ -221,6 +227,13 @@ class FakeLocking:
         if passphrase != b"right":
             raise PassphraseError
 
+    async def prove_presence(
+        self, passphrase: bytes, by: PeerIdentity, process: Process, waiting: trio.CancelScope
+    ) -> None:
+        self.asked.append(("prove", passphrase, by))
+        if passphrase == b"wrong":
+            raise PassphraseError
+
     async def change_passphrase(
         self,
         old: bytes | None,
@@ -234,12 +247,59 @@ class FakeLocking:
         return new is not None
 
 
+class FakeDesk:
+    """Grants whatever the rules accept, and notes it where `sessions` notes what it was asked."""
+
+    def __init__(self, asked: list[tuple[object, ...]]) -> None:
+        self.asked = asked
+
+    async def request(self, asker: Asker, *, hung_up: trio.CancelScope, **asked: object) -> RequestedToken:
+        self._check(asked)
+        checked_label(asked["label"])
+        checked_reason(asked["reason"])
+        self.asked.append(("request", asker, *asked.values()))
+        return RequestedToken("request", 1.5, "token", "id")
+
+    async def collect(self, id: str, asker: Asker, wait: float, hung_up: trio.CancelScope) -> RequestedToken:
+        self.asked.append(("collect", id, asker, wait))
+        return RequestedToken(id, 1.5)
+
+    def withdraw(self, id: str, asker: Asker) -> bool:
+        self.asked.append(("withdraw", id, asker))
+        return True
+
+    def listed(self, after: str | None, limit: int | None) -> RequestPage:
+        self.asked.append(("list requests", after, limit))
+        return RequestPage([], None)
+
+    def require_waiting(self, id: str) -> None:
+        pass
+
+    def deny(self, id: str, by: PeerIdentity) -> Decision:
+        self.asked.append(("deny", id, by))
+        return Decision(id)
+
+    async def approve(self, id: str, by: PeerIdentity, process: Process, **granting: object) -> Decision:
+        self._check({"audience": None, **granting})
+        if not granting["is_proven"]:
+            self.asked.append(("approve", id, by, process, *granting.values()))
+        return Decision(id, "id")
+
+    def _check(self, given: dict[str, object]) -> None:
+        checked_ttl(given["expiry"], None)
+        checked_grant(given["audience"], given["scopes"], given["max_uses"])
+
+
 class FakeAgent:
     """An agent that is unlocked, with these sessions or a real manager."""
+
+    passphrase_state = True
 
     def __init__(self, manager: FakeSessions, locking: FakeLocking | None = None) -> None:
         locking = locking or FakeLocking()
         self.manager = manager
+        self.desk = FakeDesk(getattr(manager, "asked", []))
+        self.prove_presence = locking.prove_presence
         self.subscribe = manager.on_event
         self.lock, self.unlock, self.change_passphrase = (
             locking.lock,

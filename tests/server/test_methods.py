@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import msgpack
 import pytest
 
+from agentd.approval import Policy
 from agentd.methods import agent_dispatch
+from agentd.process_identity import identify
+from agentd.server import Peer
 from agentd_client import errors
 from agentd_client.protocol import limits, methods
 from agentd_client.protocol.codec import Request
@@ -31,6 +36,7 @@ from tests.server.talk import (
 )
 
 CHEAP = PeerIdentity(1000, 42)
+ASK = Policy("ask")
 
 
 @pytest.fixture
@@ -394,6 +400,89 @@ async def test_list_sessions_refuses_a_place_of_another_type_by_name(ask, sessio
     assert sessions.asked == []
 
 
+# --- requests for sessions ---
+
+
+@pytest.fixture
+def asking(sessions):
+    """Asks an agent that opens sessions only by approval."""
+
+    async def ask(method, policy=ASK, **params):
+        table = agent_dispatch(FakeAgent(sessions), lambda: STATUS, version="1", logger=LOGGER, policy=policy)
+        caller = FakeCaller()
+        caller.peer = Peer(os.geteuid(), os.getegid(), identify(os.getpid()))
+        request = Request(1, method, [params])
+        reply = table.answer(request, caller) or await table.answer_async(request, caller)
+        return msgpack.unpackb(reply)[2:]
+
+    return ask
+
+
+@pytest.mark.parametrize("opening", ["ask", "passphrase"])
+async def test_without_a_decision_or_a_parent_no_session_is_opened(asking, sessions, opening):
+    error, result = await asking("createToken", Policy(opening), scopes=["read"])
+    assert result is None
+    assert error[0] == 1
+    assert error[1].startswith("APPROVAL_REQUIRED: ")
+    assert "agentctl request" in error[1]
+    assert sessions.asked == []
+
+
+async def test_a_child_needs_no_decision(asking, sessions):
+    error, result = await asking("createToken", parent="v4.local.AAAA")
+    assert error is None
+    assert result["token"]
+
+
+async def test_request_token_hands_on_what_is_asked_and_who_asks(asking, sessions):
+    error, result = await asking(
+        "requestToken",
+        expiry=60,
+        label="l",
+        audience=["a"],
+        scopes=["s"],
+        maxUses=2,
+        reason="r",
+        bound=True,
+        wait=5,
+    )
+    assert error is None
+    assert result["token"] == "token"
+    (_, asker, *asked) = sessions.asked[0]
+    assert (asker.identity.pid, asker.socket) == (os.getpid(), "owner")
+    assert asked == [60, "l", ["a"], ["s"], 2, "r", None, True, 5]
+
+
+async def test_request_token_takes_an_id_or_what_is_asked_for(asking, sessions):
+    assert (await asking("requestToken", id="request", wait=0))[1]["token"] is None
+    error, _ = await asking("requestToken", id="request", scopes=["s"])
+    assert error[1].startswith("INVALID_PARAMS: ")
+    assert [asked[0] for asked in sessions.asked] == ["collect"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"scopes": ["s"]}, {"expiry": 1}, {"maxUses": 1}, {"remember": 1}, {"passphrase": b"right"}]
+)
+async def test_a_denial_takes_nothing_but_the_id(asking, sessions, more):
+    error, _ = await asking("decideRequest", id="request", decision="deny", **more)
+    assert error[1].startswith("INVALID_PARAMS: ")
+    assert (await asking("decideRequest", id="request", decision="deny"))[0] is None
+    assert [asked[0] for asked in sessions.asked] == ["deny"]
+
+
+async def test_a_decision_is_one_of_two_words_and_another_is_not_repeated(asking, sessions):
+    error, _ = await asking("decideRequest", id="request", decision="perhaps")
+    assert error == [1, "INVALID_PARAMS: decideRequest: decision is 'approve' or 'deny'"]
+
+
+async def test_an_approval_proves_presence_only_with_the_right_passphrase(asking, sessions):
+    error, _ = await asking("decideRequest", id="request", decision="approve", passphrase=b"wrong")
+    assert error[1].startswith("PASSPHRASE: ")
+    assert sessions.asked == []
+    await asking("decideRequest", id="request", decision="approve")
+    assert sessions.asked[0][-2:] == (False, True), "not proven, and there is a passphrase"
+
+
 # --- subscribe ---
 
 
@@ -414,11 +503,21 @@ class LockedAgent(FakeAgent):
     def manager(self, manager):
         pass
 
+    @property
+    def desk(self):
+        raise errors.AgentLockedError
+
+    @desk.setter
+    def desk(self, desk):
+        pass
+
 
 ASKING_A_SESSION = {
     "createToken": {}, "verifyToken": {"token": "good"}, "inspectToken": {"token": "good"},
     "renewToken": {"token": "good"}, "revokeToken": {"token": "good"}, "revokeSessions": {"state": "active"},
     "listSessions": {}, "resetKey": {}, "listAudit": {},
+    "requestToken": {}, "withdrawRequest": {"id": "id"}, "listRequests": {},
+    "decideRequest": {"id": "id", "decision": "approve", "passphrase": "right"},
 }  # fmt: skip
 
 

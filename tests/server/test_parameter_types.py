@@ -14,7 +14,7 @@ import msgpack
 import msgspec
 import pytest
 
-from agentd import methods
+from agentd import methods, request_methods
 from agentd.server import Params, PassphraseBytes
 from agentd_client.protocol.codec import Decoder
 from tests.server.talk import FakeCaller, FakeLocking, FakeSessions, dispatch_of, request
@@ -52,6 +52,10 @@ KINDS: dict[str, type[Params]] = {
     "unlock": methods.UnlockParams,
     "changePassphrase": methods.ChangePassphraseParams,
     "subscribe": Params,
+    "requestToken": request_methods.RequestTokenParams,
+    "withdrawRequest": request_methods.RequestParams,
+    "listRequests": request_methods.ListRequestsParams,
+    "decideRequest": request_methods.DecideRequestParams,
 }
 
 CODES = {
@@ -62,6 +66,7 @@ CODES = {
     "scopes": "INVALID_SCOPES",
     "maxUses": "INVALID_USES",
     "graceSeconds": "INVALID_GRACE",
+    "reason": "INVALID_REASON",
 }
 """The codes that name a parameter."""
 
@@ -81,7 +86,7 @@ def types_of(words: str) -> set[str]:
     """The MessagePack types that a document's words stand for."""
     if words == "anything":
         return {*VALUES}
-    known = {"time": {"integer", "float"}, "array of text": {"array"}}
+    known = {"time": {"integer", "float"}, "number": {"integer", "float"}, "array of text": {"array"}}
     return set().union(*(known.get(word, {word}) for word in words.split(" or ")))
 
 
@@ -126,6 +131,8 @@ def besides(method: str, name: str, token: str = "v4.local.AAAA") -> dict[str, A
     """What a request needs beside that parameter."""
     if method in ("verifyToken", "inspectToken") and name in ("audience", "scopes"):
         return {"token": token}
+    if method == "decideRequest":
+        return {key: value for key, value in (("id", "id"), ("decision", "approve")) if key != name}
     return {"old": b"old"} if method == "changePassphrase" and name == "new" else {}
 
 
@@ -163,7 +170,7 @@ def handed_on(name: str, value: Any) -> Any:
         return value.encode() if isinstance(value, str) else value
     if name == "token" or (name == "parent" and isinstance(value, bytes)):
         return value.decode("ascii", "replace") if isinstance(value, bytes) else value
-    return float(value) if name == "since" else value
+    return float(value) if name in ("since", "wait") else value
 
 
 @pytest.mark.parametrize(("method", "name", "taken"), PARAMETERS)

@@ -13,6 +13,7 @@ KNOWN = {
     *("label", "state", "pid", "since", "limit"),  # compared with what is stored
     *("expiry", "max_lifetime", "max_uses", "grace_seconds", "bound", "audience", "scopes"),
     *("passphrase", "old", "new"),
+    *("reason", "decision", "remember", "wait"),  # shown to a person; a word, and numbers of seconds
 }
 
 

@@ -526,7 +526,7 @@ async def test_a_stop_is_told_to_subscribers_before_they_are_closed(serving, ses
             stop.set()
             first, last = [read_event(message[1]) for message in await watching.everything()]
             assert first == event()
-            assert last[:1] + last[2:] == ("stopping", None, "", None, None, 0)
+            assert last[:1] + last[2:] == ("stopping", None, "", None, None, 0, None)
             assert before - 0.001 <= last.at <= time.time() + 0.001
             assert await asking.everything() == []
     assert sessions.subscribers == []

@@ -117,7 +117,8 @@ async def test_an_entry_records_operation_session_and_peer(db, log, clock):
         [
             AuditEntry(clock.wall, clock.wall, KEY_RESET, None, "", "why", None, None, None, 1),
             AuditEntry(
-                clock.wall - 1.5, clock.wall - 1.5, CREATED, SESSION, "deploy", None, 1000, 4711, PEER.exe, 1
+                *(clock.wall - 1.5, clock.wall - 1.5, CREATED, SESSION, "deploy", None),
+                *(PEER.uid, PEER.pid, PEER.exe, 1, PEER.unit),
             ),
         ],
         None,

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 import trio
 
+from agentd import process_watch
 from agentd.process_identity import identify
-from agentd.sessions import binding
 from agentd.sessions.records import BOUND_PATH
 from agentd_client import PeerIdentity
 from agentd_client.errors import CannotBindError, StoreFullError
@@ -21,7 +21,7 @@ ROOM = 3
 @pytest.fixture
 async def running(manager, monkeypatch):
     """The manager with its standing tasks, and room for few watched processes."""
-    monkeypatch.setattr(binding, "MAX_WATCHED", ROOM)
+    monkeypatch.setattr(process_watch, "MAX_WATCHED", ROOM)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(manager.run)
         await trio.testing.wait_all_tasks_blocked()

@@ -92,7 +92,7 @@ async def test_the_audit_log_survives_fresh(manager, clock):
     entries = (await manager.list_audit()).entries
     assert [entry.kind for entry in entries] == ["keyReset", "revoked", "refused", "renewed", "created"]
     assert [entry.times for entry in entries] == [1, 1, 5, 1, 1]
-    assert entries[-1][2:] == ("created", created.id, "mine", None, ME.uid, ME.pid, ME.exe, 1)
+    assert entries[-1][2:10] == ("created", created.id, "mine", None, ME.uid, ME.pid, ME.exe, 1)
     assert created.token not in repr(entries)
 
 

@@ -10,10 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from agentd import process_identity
+from agentd import process_identity, process_watch
 from agentd.process_identity import Process, identify
-from agentd.sessions import binding
-from agentd.sessions.binding import ProcessWatch
+from agentd.process_watch import ProcessWatch
 from agentd_client.errors import CannotBindError, StoreError
 from tests.children import child
 
@@ -37,7 +36,7 @@ def watch() -> Iterator[ProcessWatch]:
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr(binding, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(process_watch, "RETRY_SECONDS", 0)
 
 
 class Reported:
@@ -312,7 +311,7 @@ async def test_pauses_grow_up_to_a_limit(watch, running, monkeypatch):
 
 
 async def test_the_number_is_limited_and_forgetting_makes_room(watch, running, monkeypatch):
-    monkeypatch.setattr(binding, "MAX_WATCHED", 3)
+    monkeypatch.setattr(process_watch, "MAX_WATCHED", 3)
     found = identity(running)
     for number in range(3):
         assert watch.watch(number, found)

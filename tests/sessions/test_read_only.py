@@ -14,6 +14,7 @@ import msgpack
 import pytest
 
 from agentd.agent import Core
+from agentd.approval import FREE_FOR_ALL, RequestDesk
 from agentd.main import read_status
 from agentd.methods import agent_dispatch
 from agentd.server import Traffic
@@ -59,6 +60,7 @@ READ_ONLY_CALLS = {
     "session_count": lambda manager, token, id: manager.session_count,
     "key_id": lambda manager, token, id: manager.key_id,
     "expiry": lambda manager, token, id: manager.expiry,
+    "checked_lifetime": lambda manager, token, id: manager.checked_lifetime(60),
     "state": lambda manager, token, id: manager.state,
     "observe": lambda manager, token, id: manager.observe(lambda event: None)(),
     "on_event": lambda manager, token, id: manager.on_event(lambda event: None)(),
@@ -66,7 +68,7 @@ READ_ONLY_CALLS = {
 CHANGING = {
     "create_session_manager", "start", "stop", "destroy", "run", "sweep", "setup_key", "reset_key",
     "create_token", "open_session", "renew_token", "revoke_token", "revoke_sessions",
-    "verify_token", "verify_nowait", "verify_and_consume", "write_audit_entry",
+    "verify_token", "verify_nowait", "verify_and_consume", "write_audit_entry", "report_request",
 }  # fmt: skip
 
 READ_ONLY_PARAMS = {
@@ -75,6 +77,7 @@ READ_ONLY_PARAMS = {
     "inspectToken": lambda token, id: every_question(token, id),
     "listSessions": lambda token, id: [{}, {"state": "expired"}, {"label": "*", "limit": 1}, {"parent": id}],
     "listAudit": [{}, {"since": 0, "limit": 1}],
+    "listRequests": [{}, {"limit": 1}],
     "subscribe": [{}],
 }
 
@@ -156,7 +159,7 @@ async def test_read_only_methods_of_the_manager_change_nothing(manager, sessions
 async def test_read_only_methods_over_the_wire_change_nothing(db, key_ring, manager, clock, sessions, method):
     traffic = Traffic()
     agent = SimpleNamespace(
-        core=Core(key_ring, db, manager),
+        core=Core(key_ring, db, manager, RequestDesk(manager, FREE_FOR_ALL, clock)),
         commits=1,
         memory_locked=True,
         memory_secret=False,
@@ -165,7 +168,7 @@ async def test_read_only_methods_over_the_wire_change_nothing(db, key_ring, mana
         passphrase_state=False,
         wrong_passphrases=0,
     )
-    settings = SimpleNamespace(store_path=db.path, socket_path="/socket")
+    settings = SimpleNamespace(store_path=db.path, socket_path="/socket", opening="free")
     status = partial(read_status, agent, settings, traffic, clock, clock.read())
     logger = logging.getLogger("test")
     dispatch = agent_dispatch(FakeAgent(manager), status, version="1", logger=logger, traffic=traffic)

@@ -41,6 +41,15 @@ MAX_PASSPHRASE_BYTES = 1024
 MAX_LABEL_CHARACTERS = 200
 """A label, which is shown in one line of a terminal."""
 
+MAX_REASON_CHARACTERS = 200
+"""Why a session is asked for, in the asker's words: a line or two."""
+
+MAX_REQUEST_SECONDS = 300
+"""How long a request for a session waits for a person. No answer is a no."""
+
+MAX_REMEMBER_SECONDS = 24 * 3600
+"""How long an approval can be remembered; it ends earlier when the agent is locked or stops."""
+
 MAX_EXPIRY_SECONDS = 100 * 366 * 24 * 3600
 """A hundred years. Anything longer is a confusion of units; `never` means never."""
 
@@ -64,6 +73,9 @@ MAX_PAGE_SESSIONS = 16
 
 MAX_PAGE_AUDIT = 32
 """Audit entries in one answer, for the same reason."""
+
+MAX_PAGE_REQUESTS = 12
+"""Requests in one answer, for the same reason."""
 
 MAX_EXAMINED = 256
 """Sessions or audit entries that are examined for one answer, whether they match or not: some milliseconds of

@@ -21,11 +21,14 @@ from .limits import MAX_AUDIENCES, MAX_SCOPES, MAX_TOKEN_CHARACTERS
 from .results import (
     AuditPage,
     CreatedToken,
+    Decision,
     Event,
     Hello,
     KeyReset,
     LockState,
     Protection,
+    RequestedToken,
+    RequestPage,
     Revocation,
     Revocations,
     SessionInfo,
@@ -34,6 +37,7 @@ from .results import (
     Subscribed,
     Verdict,
     Verification,
+    Withdrawal,
 )
 
 TYPE_CHECKING = False
@@ -202,6 +206,14 @@ VERIFY_TOKEN = Method("verifyToken", _result(Verification))
 IS_VALID = Method("verifyToken", lambda answer: from_wire(Verification, answer).valid)
 JUDGE_TOKEN = Method("verifyToken", _verdict)
 ADMIT_TOKEN = Method("verifyToken", _admission)
+REQUEST_TOKEN = Method("requestToken", _result(RequestedToken), repeatable=False)
+# With an id it only waits, so it can be repeated.
+AWAIT_TOKEN = Method("requestToken", _result(RequestedToken))
+LIST_REQUESTS = Method("listRequests", _result(RequestPage))
+DECIDE_REQUEST = Method("decideRequest", _result(Decision), repeatable=False)
+WITHDRAW_REQUEST = Method(
+    "withdrawRequest", lambda answer: from_wire(Withdrawal, answer).withdrawn, repeatable=False
+)
 INSPECT_TOKEN = Method("inspectToken", _result(Verification))
 REVOKE_TOKEN = Method("revokeToken", lambda answer: from_wire(Revocation, answer).revoked, repeatable=False)
 RENEW_TOKEN = Method("renewToken", _result(CreatedToken))

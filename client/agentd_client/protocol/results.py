@@ -16,11 +16,16 @@ __all__ = [
     "AuditEntry",
     "AuditPage",
     "CreatedToken",
+    "Decision",
     "Event",
+    "GrantedToken",
     "Hello",
     "LockState",
     "PeerIdentity",
     "Protection",
+    "RequestInfo",
+    "RequestPage",
+    "RequestedToken",
     "SessionInfo",
     "SessionPage",
     "Status",
@@ -56,7 +61,9 @@ class Status(NamedTuple):
     agent_id, sessions, key_id, store_bytes: None while the agent is locked. locked_at, lock_reason: since
     when and why it is locked (one of `LOCK_REASONS`); None if it is not. protected: the key file has a
     passphrase. wrong_passphrases: since the agent started. memory_secret: no other process can read the
-    memory of the keys, memfd_secret(2); None for an older agent, which does not say.
+    memory of the keys, memfd_secret(2); None for an older agent, which does not say. opening: how sessions
+    without a parent are opened at the owner's socket, one of `OPENINGS`. requests: how many wait for a
+    person.
     """
 
     version: str
@@ -77,6 +84,14 @@ class Status(NamedTuple):
     protected: bool = False
     wrong_passphrases: int = 0
     memory_secret: bool | None = None
+    opening: str = "free"
+    requests: int = 0
+
+
+FREE, ASK, PASSPHRASE = "free", "ask", "passphrase"
+OPENINGS = (FREE, ASK, PASSPHRASE)
+"""Who opens sessions that have no parent: any program of the owner; whoever a person approves; whoever a
+person approves who knows the passphrase of the key file."""
 
 
 class CreatedToken(NamedTuple):
@@ -171,6 +186,116 @@ class Verdict(NamedTuple):
     scopes: list[str] | None
 
 
+class RequestedToken(NamedTuple):
+    """A request for a session, and the token once it is granted.
+
+    id: of the request. until: when it expires unless it is decided before. token: None while it waits for a
+    person, and so are the fields below. session_id, expires_at: the session's; None for never. audience,
+    scopes, max_uses: what was granted, which may be less than what was asked for; None for all, and for
+    unlimited.
+    """
+
+    id: str
+    until: float
+    token: str | None = None
+    session_id: str | None = None
+    expires_at: float | None = None
+    audience: list[str] | None = None
+    scopes: list[str] | None = None
+    max_uses: int | None = None
+
+    def __repr__(self) -> str:
+        shown = None if self.token is None else "<secret>"
+        return f"RequestedToken(id={self.id!r}, token={shown}, session_id={self.session_id!r})"
+
+
+class GrantedToken(NamedTuple):
+    """The token of a session that was asked for, and what was granted; None for all, never and unlimited.
+
+    It is what the clients return, and not an answer of the agent.
+    """
+
+    token: str
+    id: str
+    expires_at: float | None
+    audience: list[str] | None = None
+    scopes: list[str] | None = None
+    max_uses: int | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"GrantedToken(token=<secret>, id={self.id!r}, expires_at={self.expires_at!r}, "
+            f"audience={self.audience!r}, scopes={self.scopes!r}, max_uses={self.max_uses!r})"
+        )
+
+
+WAITING, REMEMBERED = "waiting", "remembered"
+"""The states of a listed request. A remembered one was approved, and grants what it names without asking."""
+
+OWNERS_SOCKET, ASK_SOCKET = "owner", "ask"
+"""The sockets over which a request can come."""
+
+
+class RequestInfo(NamedTuple):
+    """A request that waits for a person, or one whose approval is remembered.
+
+    state: `WAITING` or `REMEMBERED`. asked_at, until: when it was made, and when it ends by itself. asker:
+    the process, as the kernel reports it. sandbox: how it is confined, in words, as far as the agent can see.
+    socket: `OWNERS_SOCKET` or `ASK_SOCKET`. program: what an approval that is remembered covers, in words.
+    label, reason: the asker's own words. audience, scopes: None for all. expiry: whole seconds, None for
+    never. max_uses: None for unlimited. bound: the session ends with the process. calls: how many of its
+    calls wait.
+    """
+
+    id: str
+    state: str
+    asked_at: float
+    until: float
+    asker: PeerIdentity
+    sandbox: list[str]
+    socket: str
+    program: str
+    label: str
+    reason: str
+    audience: list[str] | None
+    scopes: list[str] | None
+    expiry: int | None
+    max_uses: int | None
+    bound: bool
+    calls: int = 0
+
+
+class RequestPage(NamedTuple):
+    """Some requests, the oldest first; `next` is where to continue, None at the end."""
+
+    requests: list[RequestInfo]
+    next: str | None
+
+
+APPROVE, DENY = "approve", "deny"
+"""The decisions."""
+
+
+class Decision(NamedTuple):
+    """What a decision did.
+
+    session_id, expires_at: of the session that was opened, if it was an approval; expires_at None for never.
+    remembered_until: until when the same request of the same program is granted without asking; None if it is
+    not.
+    """
+
+    id: str
+    session_id: str | None = None
+    expires_at: float | None = None
+    remembered_until: float | None = None
+
+
+class Withdrawal(NamedTuple):
+    """Whether there was a request to withdraw."""
+
+    withdrawn: bool
+
+
 class Revocation(NamedTuple):
     """Whether there was a session to end."""
 
@@ -216,7 +341,8 @@ class Event(NamedTuple):
 
     kind: one of `EVENT_KINDS`, or `MISSED`. at: when. session_id: None if it concerns none or all.
     reason: why something was refused, or why the agent was locked. peer_pid: the process that did it, if any.
-    missed: how many events were lost before this one because the subscriber read too slowly.
+    missed: how many events were lost before this one because the subscriber read too slowly. request_id: the
+    request for a session that it concerns, if any.
     """
 
     kind: str
@@ -226,17 +352,22 @@ class Event(NamedTuple):
     reason: str | None
     peer_pid: int | None
     missed: int = 0
+    request_id: str | None = None
 
 
 CREATED, RENEWED, REVOKED, SESSION_EXPIRED = "created", "renewed", "revoked", "expired"
 REFUSED, KEY_RESET, STOPPING = "refused", "keyReset", "stopping"
 LOCKED, UNLOCKED = "locked", "unlocked"
 PASSPHRASE_CHANGED, PASSPHRASE_REFUSED = "passphraseChanged", "passphraseRefused"
+REQUESTED, APPROVED, DENIED = "requested", "approved", "denied"
+REQUEST_EXPIRED, WITHDRAWN, FORGOTTEN = "requestExpired", "withdrawn", "forgotten"
 EVENT_KINDS = (
     *(CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING),
     *(LOCKED, UNLOCKED, PASSPHRASE_CHANGED, PASSPHRASE_REFUSED),
+    *(REQUESTED, APPROVED, DENIED, REQUEST_EXPIRED, WITHDRAWN, FORGOTTEN),
 )
-"""The kinds of events and audit entries."""
+"""The kinds of events and audit entries. A request that ends without a decision has expired or is withdrawn;
+a remembered approval that ends is forgotten."""
 
 MISSED = "missed"
 """The kind of an event that only reports how many were missed."""
@@ -245,7 +376,9 @@ MISSED = "missed"
 class AuditEntry(NamedTuple):
     """One line of the audit log: what was done, when, to which session, and by which process.
 
-    times, until: how often and until when, for refusals of one peer that were counted together.
+    times, until: how often and until when, for refusals of one peer that were counted together. peer_unit:
+    the process's systemd unit. request_id: the request for a session, if it is about one. asked_by: of a
+    decision, the process that had asked.
     """
 
     at: float
@@ -258,6 +391,9 @@ class AuditEntry(NamedTuple):
     peer_pid: int | None
     peer_exe: str | None
     times: int
+    peer_unit: str | None = None
+    request_id: str | None = None
+    asked_by: PeerIdentity | None = None
 
 
 class AuditPage(NamedTuple):
