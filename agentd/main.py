@@ -19,6 +19,7 @@ from agentd_client.protocol.results import PASSPHRASE, STOPPING, Status
 from . import __version__, process, systemd
 from .agent import Agent, Core
 from .approval import Policy, RequestDesk
+from .approval.limits import MAX_WAITING
 from .config import Settings
 from .keys import Cost, KeyRing, Passphrase, PassphraseText
 from .locking import IdleTimer, LockMark, watch_logind, watch_signal
@@ -44,7 +45,7 @@ from .store import DB
 CLOSING_SECONDS = 10.0
 """After the drain, for the store's last commit and its files."""
 
-MAX_DESCRIPTORS = MOST_CONNECTIONS + MAX_WATCHED + 128
+MAX_DESCRIPTORS = MOST_CONNECTIONS + MAX_WATCHED + MAX_WAITING + 128
 """Files that may be open at once. The last number is for the store, locks, the event loop, standard streams
 and D-Bus, and for what is open for a moment only: processes being identified, files being read."""
 

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from agentd import main
+from agentd.approval.limits import MAX_WAITING
 from agentd.config import load
 from agentd.locking import LockMark
 from agentd.process_watch import MAX_WATCHED
@@ -256,7 +257,7 @@ def test_the_limit_of_open_files_covers_every_connection_and_every_watched_proce
         int(admission.connections * (1 + OVER_LIMIT_SHARE))
         for admission in (owner_only(), verifiers(), askers())
     )
-    assert connections + MAX_WATCHED + 100 <= main.MAX_DESCRIPTORS
+    assert connections + MAX_WATCHED + MAX_WAITING + 100 <= main.MAX_DESCRIPTORS
     unit = (Path(main.__file__).parent / "units" / "agentd.service").read_text()
     assert int(re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)[1]) >= main.MAX_DESCRIPTORS
 

@@ -199,7 +199,7 @@ def test_whatever_else_another_user_asks_is_an_unknown_method(opened, kind, shar
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(START_SECONDS)
                 sock.connect(str(shared_path))
-                sock.sendall(msgpack.packb([0, 1, name, [{}]]))
+                sock.sendall(msgpack.packb([0, 1, name, [{"noSuchParameter": 1}]]))
                 if b"UNKNOWN_METHOD" not in sock.recv(4096):
                     known.append(name)
         return known

@@ -169,19 +169,24 @@ async def test_a_full_socket_makes_room_among_all_of_its_users(serving, peers, l
     assert "the limit is 4" in log.text
 
 
-async def test_the_owners_socket_has_room_however_full_the_verify_socket_is(serving, sessions, peers):
+async def test_the_other_sockets_have_room_however_full_one_for_others_is(serving, sessions, peers):
     peers[:] = [ALICE] * 3 + [BOB] + [ALICE]
     gate = sessions.gate("counted")
     traffic = Traffic()
-    async with serving(VERIFY, traffic=traffic) as second, serving(None, "agent") as owners:
+    async with (
+        serving(VERIFY, traffic=traffic) as second,
+        serving(VERIFY, "ask") as third,
+        serving(None, "agent") as owners,
+    ):
         with ExitStack() as held:
             for _ in range(4):
                 await working(held, second)
             assert traffic.connections_open == 4
             with await Talker.connect(second) as refused:
                 assert await refused.everything() == []
-            with await Talker.connect(owners) as talker:
-                assert await answered(talker)
+            for other in (owners, third):
+                with await Talker.connect(other) as talker:
+                    assert await answered(talker)
             gate.set()
     assert (traffic.connections, traffic.connections_open, traffic.peers_refused) == (5, 0, 1)
 
