@@ -215,12 +215,12 @@ class _Handlers:
         if type(token) is bytes:  # by hand: it costs a verification nothing
             token = presented_token(token)
         return self._agent.manager.verify_nowait(
-            token, audience=params.audience, scopes=params.scopes, by=caller.identity
+            token, audience=params.audience, scopes=params.scopes, by=caller
         )
 
     async def verify_and_consume(self, params: VerifyTokenParams, caller: Caller) -> Verification:
         return await self._agent.manager.verify_and_consume(
-            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller.identity
+            presented_token(params.token), audience=params.audience, scopes=params.scopes, by=caller
         )
 
     def inspect_token(self, params: InspectTokenParams, caller: Caller) -> Verification:

@@ -53,11 +53,13 @@ class Caller:
     """The peer of one connection, as methods see it.
 
     peer: its user and process. identity: the same for the audit log and events, without the executable.
+    process: of the peer.
     subscribe: sends the peer every event of a source after the replies so far. Once subscribed, a no-op.
     """
 
     def __init__(self, peer: Peer, subscribe: Callable[[Callable[[Subscriber], Unsubscribe]], None]) -> None:
         self.peer = peer
+        self.process = peer.process
         self.identity = PeerIdentity(peer.uid, peer.pid)
         self.subscribe = subscribe
         self._has_hung_up = False

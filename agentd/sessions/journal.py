@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
-from msgspec.structs import replace
 
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.results import DENIED, FORGOTTEN, REFUSED, Event, PeerIdentity
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
+from .counting import STEP_ENTRIES, RejectedTokens, identity_of, put_all
 from .records import (
     ACTIONS_PATH,
     AUDIT_RANDOM_BYTES,
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..store import DB, KeyPath, View
     from .clock import Clock, Instant
+    from .counting import AuditPath, By, CountedEntries
     from .records import SessionRecord
 
 MAX_ENTRIES = 4096
@@ -49,24 +47,8 @@ TRIM_EVERY = 64
 MAX_TRIMMED = 512
 """Entries deleted at a time: more than one batch of the store can add."""
 
-COUNTED_SECONDS = 600.0
-"""Rejections of one peer for one reason share an entry for this long."""
-
-MAX_NEW = 64
-"""Entries begun within `COUNTED_SECONDS`, because a program can connect from ever new processes. Rejections
-beyond that are counted in one entry that names no process."""
-
-MAX_PENDING = 256
-"""Entries in memory, of a few hundred bytes each: those still counting, and those that were not written."""
-
-_STEP = 16  # written or deleted at once: a full store has room for a few changed pages only
-
 _DECISIONS = {DENIED, FORGOTTEN}
 """What a person does. Askers cause the other kinds that have to do with requests."""
-
-AuditPath = tuple[str, str, bytes]
-_Peer = tuple[int | None, int | None, str]
-_ANYONE = None
 
 Subscriber = Callable[[Event], None]
 """Called on the event loop's thread; it neither waits nor raises."""
@@ -204,7 +186,7 @@ class Journal:
         )
         path = self._new_path(ACTIONS_PATH if kind in _DECISIONS else REQUESTS_PATH, now)
         try:
-            self._db.submit(partial(_put_all, values=[(path, entry.encode())]))
+            self._db.submit(partial(put_all, values=[(path, entry.encode())]))
         except AgentdError as error:
             self._log.error("missing from the audit log: %s of request %s (%s)", kind, request_id, error)
         self._trim_soon()
@@ -234,7 +216,7 @@ class Journal:
             now = self._clock.read().wall
             self.subscribers.publish(Event(kind, now, session_id, label, reason, pid, request_id=request_id))
 
-    def reject(self, answer: Verification, by: PeerIdentity | None) -> None:
+    def reject(self, answer: Verification, by: By) -> None:
         """Publish a rejected token, and count it for the audit log. Never waits."""
         assert answer.reason is not None
         now = self._clock.read()
@@ -242,8 +224,14 @@ class Journal:
         session_id, label = (None, "") if session is None else (session.id, session.label)
         self.rejected_tokens.add(answer.reason, now, by=by, session_id=session_id, label=label)
         if self.subscribers:
-            pid = None if by is None else by.pid
+            identity = identity_of(by)
+            pid = None if identity is None else identity.pid
             self.subscribers.publish(Event(REFUSED, now.wall, session_id, label, answer.reason, pid))
+
+    async def flush(self) -> None:
+        """Write what is counted in memory; what cannot be written stays there."""
+        for counting in self._counting:
+            await counting.flush()
 
     def _trim_soon(self) -> None:
         """If it is time, have the oldest entries beyond the limits deleted, without waiting."""
@@ -254,9 +242,9 @@ class Journal:
         with suppress(AgentdError):  # the store reports its own failure
             for folder in self._most:
                 oldest = self._db.paths(folder, limit=min(max(0, self._excess(folder)), MAX_TRIMMED))
-                for start in range(0, len(oldest), _STEP):
+                for start in range(0, len(oldest), STEP_ENTRIES):
                     # Ahead of the queue, or the log would grow as long as the queue is long.
-                    delete = partial(_delete_all, paths=oldest[start : start + _STEP])
+                    delete = partial(_delete_all, paths=oldest[start : start + STEP_ENTRIES])
                     self._db.submit(delete, is_next=True)
 
     async def trim(self) -> None:
@@ -264,17 +252,23 @@ class Journal:
         self._written = 0
         for folder in self._most:
             while (excess := self._excess(folder)) > 0:
-                oldest = self._db.paths(folder, limit=min(excess, _STEP))
+                oldest = self._db.paths(folder, limit=min(excess, STEP_ENTRIES))
                 if not oldest:
                     break  # the count is wrong, which must not loop for ever
                 await self._db.write(partial(_delete_all, paths=oldest))
 
     def newest_first(self, after: bytes | None) -> Iterator[tuple[bytes, AuditRecord]]:
-        """Every entry and its key, from the one after that key on; counts in memory are up to date."""
-        folders = [self._newest_first(folder, after) for folder in self._most]
-        return heapq.merge(*folders, key=lambda entry: entry[0], reverse=True)
+        """Every entry and its key, from the one after that key on, those in memory included."""
+        # They all begin at the same moment, so what is written meanwhile comes twice, never not at all.
+        sources = [counting.unwritten(after) for counting in self._counting]
+        sources += [self._stored_newest_first(folder, after) for folder in self._most]
+        before = None
+        for key, record in heapq.merge(*sources, key=lambda entry: entry[0], reverse=True):
+            if key != before:
+                yield key, record
+            before = key
 
-    def _newest_first(
+    def _stored_newest_first(
         self, folder: tuple[str, str], cursor: bytes | None
     ) -> Iterator[tuple[bytes, AuditRecord]]:
         while True:
@@ -282,9 +276,20 @@ class Journal:
             found = self._db.iterate(folder, after=after, reverse=True, limit=CHUNK_RECORDS)
             for path, stored in found:
                 cursor = path[-1]
-                yield cursor, self.rejected_tokens.pending((*folder, cursor)) or AuditRecord.decode(stored)
+                yield cursor, self._in_memory((*folder, cursor)) or AuditRecord.decode(stored)
             if len(found) < CHUNK_RECORDS:
                 return
+
+    def _in_memory(self, path: AuditPath) -> AuditRecord | None:
+        for counting in self._counting:
+            record = counting.in_memory(path)
+            if record is not None:
+                return record
+        return None
+
+    @property
+    def _counting(self) -> list[CountedEntries]:
+        return [self.rejected_tokens]
 
     def _new_path(self, folder: tuple[str, str], now: Instant) -> AuditPath:
         # Rounded up: never before the entry's own time.
@@ -296,153 +301,6 @@ class Journal:
         return self._db.count(folder) - self._most[folder]
 
 
-class _Entry(Struct, eq=False):
-    peer: _Peer | None
-    path: AuditPath
-    record: AuditRecord
-    began: float  # on the boot clock
-    saved_times: int = 0  # the `times` known to be in the store
-
-    def covers(self, now: Instant) -> bool:
-        # By both clocks, so that `at` and `until` of an entry are never further apart.
-        return (
-            0 <= now.boot - self.began < COUNTED_SECONDS and 0 <= now.wall - self.record.at < COUNTED_SECONDS
-        )
-
-
-class RejectedTokens:
-    """Counts rejected tokens by peer and reason, so that they cannot push the audit log's history out.
-
-    An entry is written when it begins; its count is written by `flush`.
-    """
-
-    def __init__(
-        self, db: DB, clock: Clock, logger: logging.Logger, new_path: Callable[[Instant], AuditPath]
-    ) -> None:
-        self._db = db
-        self._clock = clock
-        self._log = logger
-        self._new_path = new_path
-        self._entries: dict[AuditPath, _Entry] = {}  # the oldest first
-        self._latest: dict[_Peer | None, _Entry] = {}
-        self._begun: deque[float] = deque(maxlen=MAX_NEW)
-        self._is_failing = False
-
-    def add(
-        self,
-        reason: str,
-        now: Instant,
-        *,
-        by: PeerIdentity | None,
-        session_id: str | None = None,
-        label: str = "",
-    ) -> None:
-        """Count a rejection. An entry names a session only if all its rejections are of that session."""
-        uid, pid, exe = (None, None, None) if by is None else (by.uid, by.pid, by.exe)
-        rejection = AuditRecord(REFUSED, now.wall, now.wall, session_id, label, reason, uid, pid, exe, 1)
-        peer: _Peer | None = (uid, pid, reason)
-        entry = self._counting(peer, now)
-        is_crowded = len(self._begun) >= MAX_NEW and 0 <= now.boot - self._begun[0] < COUNTED_SECONDS
-        if entry is None and is_crowded:
-            peer, rejection = _ANYONE, replace(rejection, peer_pid=None, peer_exe=None)
-            entry = self._counting(peer, now)
-        if entry is None:
-            self._begin(peer, rejection, now)
-        else:
-            entry.record = _merged(entry.record, rejection)
-
-    def pending(self, path: AuditPath) -> AuditRecord | None:
-        """The entry at that path if it is in memory, where its count is up to date."""
-        entry = self._entries.get(path)
-        return None if entry is None else entry.record
-
-    async def flush(self) -> None:
-        """Write the counts; what cannot be written stays in memory until the next call."""
-        try:
-            unsaved = [entry for entry in self._entries.values() if not self._is_saved(entry)]
-            for start in range(0, len(unsaved), _STEP):
-                step = unsaved[start : start + _STEP]
-                records = [entry.record for entry in step]  # some may count on during the write
-                values = [(entry.path, entry.record.encode()) for entry in step]
-                await self._db.write(partial(_put_all, values=values))
-                for entry, record in zip(step, records, strict=True):
-                    entry.saved_times = record.times
-        except AgentdError as error:
-            self._is_failing = True
-            self._log.warning(
-                "rejected tokens are missing from the audit log until it can be written: %s", error
-            )
-            return
-        self._is_failing = False
-        now = self._clock.read()
-        for entry in list(self._entries.values()):
-            if entry.saved_times == entry.record.times and not entry.covers(now):
-                self._drop(entry)
-
-    def _counting(self, peer: _Peer | None, now: Instant) -> _Entry | None:
-        entry = self._latest.get(peer)
-        return entry if entry is not None and entry.covers(now) else None
-
-    def _begin(self, peer: _Peer | None, rejection: AuditRecord, now: Instant) -> None:
-        if len(self._entries) >= MAX_PENDING:
-            self._evict(next(iter(self._entries.values())))
-        entry = _Entry(peer, self._new_path(now), rejection, now.boot)
-        self._entries[entry.path] = self._latest[peer] = entry
-        if peer is not _ANYONE:
-            self._begun.append(now.boot)
-        self._submit(entry)  # the next flush checks whether it was written
-
-    def _submit(self, entry: _Entry) -> bool:
-        if self._is_failing:  # every attempt would log another error
-            return False
-        try:
-            self._db.submit(partial(_put_all, values=[(entry.path, entry.record.encode())]))
-        except AgentdError:
-            return False
-        return True
-
-    def _evict(self, entry: _Entry) -> None:
-        self._drop(entry)
-        record = entry.record
-        if entry.saved_times != record.times and not self._submit(entry):
-            self._log.warning(
-                "missing from the audit log: %d tokens of uid=%s pid=%s rejected (%s)",
-                record.times - entry.saved_times,
-                record.peer_uid,
-                record.peer_pid,
-                record.reason,
-            )
-
-    def _drop(self, entry: _Entry) -> None:
-        del self._entries[entry.path]
-        if self._latest.get(entry.peer) is entry:
-            del self._latest[entry.peer]
-
-    def _is_saved(self, entry: _Entry) -> bool:
-        times = entry.record.times
-        if times == 1 and entry.saved_times == 0 and self._db.sealed(entry.path)[0] is not None:
-            entry.saved_times = 1
-        return entry.saved_times == times
-
-
-def _merged(first: AuditRecord, later: AuditRecord) -> AuditRecord:
-    # Values that differ are left out: the entry must not say of all what is true of the first.
-    return replace(
-        first,
-        until=max(first.until, later.until),
-        session_id=first.session_id if first.session_id == later.session_id else None,
-        label=first.label if first.label == later.label else "",
-        reason=first.reason if first.reason == later.reason else None,
-        peer_uid=first.peer_uid if first.peer_uid == later.peer_uid else None,
-        times=first.times + 1,
-    )
-
-
 def _delete_all(view: View, paths: Sequence[KeyPath]) -> None:
     for path in paths:
         view.delete(path)
-
-
-def _put_all(view: View, values: Sequence[tuple[AuditPath, bytes]]) -> None:
-    for path, value in values:
-        view.put(path, value)

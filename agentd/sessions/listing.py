@@ -13,7 +13,8 @@ from agentd_client.errors import InvalidParamsError
 from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_AUDIT, MAX_PAGE_SESSIONS
 from agentd_client.protocol.results import ACTIVE, EXPIRED, AuditEntry, AuditPage, SessionInfo, SessionPage
 
-from .journal import CHUNK_RECORDS, COUNTED_SECONDS
+from .counting import LONGEST_SECONDS
+from .journal import CHUNK_RECORDS
 from .records import (
     AUDIT_RANDOM_BYTES,
     AUDIT_TIME_BYTES,
@@ -256,7 +257,7 @@ def _is_live(db: DB, path: SessionPath, record: SessionRecord, now: Instant) -> 
 async def audit_page(
     journal: Journal, since: object = None, after: object = None, limit: object = None
 ) -> AuditPage:
-    """Some entries that ended no earlier than `since`, newest first; counted rejections by the first's time.
+    """Some entries that ended no earlier than `since`, newest first; counted ones by the first's time.
 
     Like `session_page`, it may return fewer than asked for and a cursor.
     """
@@ -270,7 +271,7 @@ async def audit_page(
         if len(entries) == most or examined >= MAX_EXAMINED:
             return AuditPage(entries, last.hex())
         # The key's time is never before the entry's `at`: all further entries ended before `since`.
-        if earliest is not None and seconds_of_entry(key) < earliest - COUNTED_SECONDS:
+        if earliest is not None and seconds_of_entry(key) < earliest - LONGEST_SECONDS:
             break
         last = key
         if earliest is None or record.until >= earliest:

@@ -8,6 +8,7 @@ import trio
 
 from agentd_client.protocol import reasons
 
+from .counting import identity_of
 from .issuer import Approval, SessionRequest
 from .listing import audit_page, checked_selection, session_page
 from .manager_lifecycle import ManagerLifecycle
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..process_identity import Process
     from ..store import Transaction
+    from .counting import By
     from .session_key import SessionKey
 
 
@@ -39,7 +41,7 @@ class SessionManager(ManagerLifecycle):
     An operation with a `tran`, a transaction of the same store, reads and writes through it, and nothing is
     seen elsewhere until it commits. Without one, an operation returns once its write is durable; cancelled
     while it waits for that, it may be carried out all the same.
-    `by` is the peer that asks, for the audit log and for subscribers.
+    `by` is the peer that asks, for the audit log and for subscribers. A verification takes a `LazyPeer` too.
 
     Every operation may raise:
         SessionManagerNotRunningError, WrongLoopError: the manager is not running, or on another event loop.
@@ -178,7 +180,7 @@ class SessionManager(ManagerLifecycle):
         return answer.valid
 
     def verify_nowait(
-        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: By = None
     ) -> Verification | None:
         """Verify a token without waiting: with its session, or the reason why it is not valid.
 
@@ -198,7 +200,7 @@ class SessionManager(ManagerLifecycle):
         return answer
 
     async def verify_and_consume(
-        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: By = None
     ) -> Verification:
         """Verify a token of a session with limited uses: valid once the use is durable."""
         self._lifecycle.require_running()
@@ -373,13 +375,14 @@ class SessionManager(ManagerLifecycle):
         if self._on_use is not None:
             self._on_use()
 
-    def _rejected(self, answer: Verification, by: PeerIdentity | None) -> None:
+    def _rejected(self, answer: Verification, by: By) -> None:
         self._journal.reject(answer, by)
         if answer.reason == reasons.SUPERSEDED and answer.session is not None:
+            peer = identity_of(by)
             self._log.warning(
                 "a superseded token of session %s was used by process %s: it may have been stolen",
                 answer.session.id,
-                "unknown" if by is None else by.pid,
+                "unknown" if peer is None else peer.pid,
             )
             if self._revoke_on_reuse:
                 self._revoker.end_soon(answer.session.id, reasons.REUSED)

@@ -185,7 +185,7 @@ class ManagerLifecycle(Component):
                         await self._upkeep.delete_known_expired()
                         await self._upkeep.write_pending()
                 except AgentdError as error:
-                    self._log.warning("last uses and counted rejections were not written: %s", error)
+                    self._log.warning("last uses and counted entries were not written: %s", error)
                 finally:
                     self._release()
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL_SECONDS = 600.0
 WRITE_INTERVAL_SECONDS = 60.0
-"""How often last uses and counted rejections, which are noted in memory, are written."""
+"""How often what is noted in memory is written: last uses, and what the audit log counts."""
 
 _SCATTERED_RECORDS = 16
 """Records deleted in one write wherever they are stored: each may change pages of its own, and a full store
@@ -89,8 +89,8 @@ class Upkeep:
                     self._log.warning("sweeping or writing postponed: %s", error)
 
     async def write_pending(self) -> None:
-        """Write last uses and counted rejections, and trim the audit log."""
-        await self._journal.rejected_tokens.flush()
+        """Write last uses and what the audit log counts, and trim it."""
+        await self._journal.flush()
         await self._verifier.uses.write_last_uses()
         await self._verifier.uses.drop_persisted_first_uses()
         await self._journal.trim()

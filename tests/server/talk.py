@@ -19,6 +19,7 @@ from agentd.server.connection import Connection, Turns
 from agentd.server.dispatch import Dispatch
 from agentd.server.log import PeerLog, Traffic
 from agentd.server.peer import Peer, Subscriber, Unsubscribe, peer_of
+from agentd.sessions.counting import LazyPeer
 from agentd.sessions.rules import checked_grant, checked_label, checked_ttl
 from agentd_client.errors import PassphraseError
 from agentd_client.protocol.results import (
@@ -77,10 +78,10 @@ class FakeSessions:
             self.waiting -= 1
 
     def verify_nowait(
-        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: LazyPeer
     ) -> Verification | None:
         if (audience, scopes) != (None, None):
-            self.asked.append(("verify", token, audience, scopes, by))
+            self.asked.append(("verify", token, audience, scopes, by.identity))
         if token == "counted":
             return None
         if token == "emits":
@@ -88,9 +89,9 @@ class FakeSessions:
         return VALID if token == "good" else MALFORMED
 
     async def verify_and_consume(
-        self, token: object, *, audience: object = None, scopes: object = None, by: PeerIdentity | None = None
+        self, token: object, *, audience: object = None, scopes: object = None, by: LazyPeer
     ) -> Verification:
-        self.asked.append(("count", token, audience, scopes, by))
+        self.asked.append(("count", token, audience, scopes, by.identity))
         await self._wait(token)
         return VALID
 
@@ -192,6 +193,7 @@ class FakeCaller:
 
     def __init__(self) -> None:
         self.peer = Peer(1000, 100, Process(42, 1, "boot"))
+        self.process = self.peer.process
         self.identity, self.described = PeerIdentity(1000, 42), FULL
         self.sources: list[object] = []
         self.waiting: list[trio.CancelScope] = []

@@ -8,12 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from agentd.keys import KeyRing
 from agentd.sessions import Subscribers, journal, listing
+from agentd.sessions.counting import RejectedTokens
 from agentd.sessions.journal import Journal
 from agentd.sessions.listing import audit_page
 from agentd.sessions.records import ACTIONS_PATH, REJECTIONS_PATH, AuditRecord
-from agentd.store import DB, environment
+from agentd.store import DB
 from agentd_client.errors import DBNotRunningError, InvalidParamsError, StoreDamagedError, StoreFullError
 from agentd_client.protocol import reasons
 from agentd_client.protocol.codec import Encoder
@@ -27,11 +27,12 @@ from agentd_client.protocol.methods import to_wire
 from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, PeerIdentity
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
+from tests.sessions.askers import Program
 
-MAP_BYTES = 1024 * 1024
 PEER = PeerIdentity(1000, 4711, "/usr/bin/git", "user@1000.service")
 SESSION = "01890a5d-ac96-774b-bcce-b302099a8057"
 MINUTES = 60
+BOUNDS = RejectedTokens.bounds
 
 
 @pytest.fixture
@@ -55,26 +56,8 @@ def log(new_log: Callable[..., Journal]) -> Journal:
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Makes the store full, by declaring all free space the reserve, or undoes that."""
-    before = {name: getattr(environment, name) for name in ("RESERVE_PAGES", "RESERVE_SHARE", "LAST_SHARE")}
-
-    def set_full(is_full: bool) -> None:
-        values = (
-            {"RESERVE_PAGES": MAP_BYTES, "RESERVE_SHARE": 1, "LAST_SHARE": MAP_BYTES} if is_full else before
-        )
-        for name, value in values.items():
-            monkeypatch.setattr(environment, name, value)
-
-    return set_full
-
-
-@pytest.fixture
-async def db(tmp_path, key_ring: KeyRing):
-    db = DB(tmp_path / "store", key_ring, map_bytes=MAP_BYTES, max_map_bytes=MAP_BYTES)
-    await db.start()
-    async with db:
-        yield db
+def db(small_db: DB) -> DB:
+    return small_db
 
 
 def write(view, log, kind, *, session_id=None, label="", **details) -> None:
@@ -237,7 +220,7 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
         await put(db, log, CREATED)
     monkeypatch.setattr(listing, "MAX_EXAMINED", 16)
     monkeypatch.setattr(listing.Slices.__init__, "__defaults__", (iter(range(10**6)).__next__,))
-    later = clock.wall + journal.COUNTED_SECONDS / 2  # nothing matches, so all entries are examined
+    later = clock.wall + BOUNDS.seconds / 2  # nothing matches, so all entries are examined
     turns, scope = 0, trio.CancelScope()
 
     async def count_turns() -> None:
@@ -315,12 +298,13 @@ async def test_a_damaged_entry_is_an_error(db, log, clock):
 
 
 async def test_rejections_do_not_push_out_actions(db, new_log, clock, monkeypatch):
-    monkeypatch.setattr(journal, "MAX_NEW", 1000)
+    monkeypatch.setattr(RejectedTokens, "bounds", BOUNDS._replace(new=1000))
     log = new_log(max_entries=40)
     for number in range(100):
         log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, number))
     for number in range(30):
         await put(db, log, CREATED, label=str(number))
+    await log.flush()
     await log.trim()
     assert [entry.label for entry in (await entries(log)) if entry.kind == CREATED] == [
         str(n) for n in range(29, -1, -1)
@@ -403,7 +387,8 @@ async def test_rejections_of_one_peer_for_one_reason_share_an_entry(db, log, clo
     assert db.commits == commits + 1
     assert (await entries(log)) == [
         AuditEntry(
-            start, start + 499, REFUSED, SESSION, "deploy", reasons.EXPIRED, PEER.uid, PEER.pid, PEER.exe, 500
+            *(start, start + 499, REFUSED, SESSION, "deploy", reasons.EXPIRED),
+            *(PEER.uid, PEER.pid, PEER.exe, 500, PEER.unit),
         )
     ]
     await log.rejected_tokens.flush()
@@ -447,7 +432,7 @@ async def test_another_peer_or_reason_has_another_entry(db, log, clock):
 @pytest.mark.parametrize("is_set_back", [False, True])
 async def test_a_peer_gets_a_new_entry_after_ten_minutes(db, log, clock, is_set_back):
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
-    clock.advance(journal.COUNTED_SECONDS - 1)
+    clock.advance(BOUNDS.seconds - 1)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     if is_set_back:
         clock.set_wall(clock.wall - 3600)
@@ -456,7 +441,7 @@ async def test_a_peer_gets_a_new_entry_after_ten_minutes(db, log, clock, is_set_
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PEER)
     await log.rejected_tokens.flush()
     assert [entry.times for entry in (await entries(log))] == [1, 2]
-    assert all(0 <= entry.until - entry.at < journal.COUNTED_SECONDS for entry in (await entries(log)))
+    assert all(0 <= entry.until - entry.at < BOUNDS.seconds for entry in (await entries(log)))
 
 
 async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock):
@@ -466,10 +451,10 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
         )
     await log.rejected_tokens.flush()
     others, *named = await entries(log)
-    assert len(named) == journal.MAX_NEW
+    assert len(named) == BOUNDS.new
     assert (others.peer_uid, others.peer_pid, others.peer_exe) == (1000, None, None)
     assert (others.times, others.reason, others.session_id) == (
-        1000 - journal.MAX_NEW,
+        1000 - BOUNDS.new,
         reasons.EXPIRED,
         SESSION,
     )
@@ -477,12 +462,29 @@ async def test_a_program_with_ever_new_pids_ends_up_in_one_entry(db, log, clock)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 0))  # this one has an entry
     await log.rejected_tokens.flush()
     others, *named = await entries(log)
-    assert (others.times, others.reason, others.peer_uid) == (1001 - journal.MAX_NEW, None, None)
+    assert (others.times, others.reason, others.peer_uid) == (1001 - BOUNDS.new, None, None)
     assert named[-1].times == 2
-    clock.advance(journal.COUNTED_SECONDS)
+    clock.advance(BOUNDS.seconds)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 5000))
     await written(db)
     assert (await entries(log))[0].peer_pid == 5000  # there is room for new entries again
+
+
+async def test_an_asker_is_described_when_its_entry_begins_and_told_from_a_later_one_of_its_pid(
+    db, log, clock
+):
+    first, later = Program(7, started=1), Program(7, started=2)
+    for program in (first, later, first, later):
+        log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=program)
+    assert [(entry.peer_pid, entry.peer_exe, entry.times) for entry in (await entries(log))] == [
+        (7, "/bin/2", 2),
+        (7, "/bin/1", 2),
+    ]
+    assert {entry.peer_unit for entry in (await entries(log))} == {"some.service"}
+    assert first.times_described == later.times_described == 1
+    for pid in range(100):
+        log.rejected_tokens.add(reasons.REVOKED, clock.read(), by=(crowded := Program(pid)))
+    assert crowded.times_described == 0, "it has no entry of its own"
 
 
 async def test_new_entries_are_limited_in_any_ten_minutes(db, log, clock):
@@ -494,24 +496,24 @@ async def test_new_entries_are_limited_in_any_ten_minutes(db, log, clock):
     await log.rejected_tokens.flush()
     named = sorted(entry.at for entry in (await entries(log)) if entry.peer_pid is not None)
     for at in named:
-        begun = max(begun, sum(at <= other < at + journal.COUNTED_SECONDS for other in named))
-    assert begun == journal.MAX_NEW
+        begun = max(begun, sum(at <= other < at + BOUNDS.seconds for other in named))
+    assert begun == BOUNDS.new
     assert sum(entry.times for entry in (await entries(log))) == 360
 
 
 async def test_memory_is_bounded_and_the_oldest_entry_is_written_before_it_is_dropped(
     db, log, clock, monkeypatch
 ):
-    monkeypatch.setattr(journal, "MAX_NEW", 10_000)
-    for pid in range(journal.MAX_PENDING + 5):
+    monkeypatch.setattr(RejectedTokens, "bounds", BOUNDS._replace(new=10_000))
+    for pid in range(BOUNDS.pending + 5):
         for _ in range(3):
             log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
-    assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == journal.MAX_PENDING
+    assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == BOUNDS.pending
     await written(db)
     assert [record.times for record in stored(db)][:6] == [3] * 5 + [1]
     await log.rejected_tokens.flush()
     assert {record.times for record in stored(db)} == {3}
-    clock.advance(journal.COUNTED_SECONDS)
+    clock.advance(BOUNDS.seconds)
     await log.rejected_tokens.flush()
     assert len(log.rejected_tokens._entries) == len(log.rejected_tokens._latest) == 0
 
@@ -566,8 +568,9 @@ async def test_rejections_stay_counted_while_the_store_is_full(db, log, clock, f
             log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
         await written(db)
         assert caplog.records == []  # one line per flush, not per rejection
-    assert (await entries(log)) == []
-    clock.advance(5 * journal.COUNTED_SECONDS)
+    assert stored(db) == []
+    assert sum(entry.times for entry in (await entries(log))) == 103, "they are listed from memory"
+    clock.advance(5 * BOUNDS.seconds)
     await log.rejected_tokens.flush()
     full(False)
     await log.rejected_tokens.flush()
@@ -590,7 +593,7 @@ async def test_counting_on_in_an_existing_entry_fits_into_a_full_store(db, log, 
 
 
 async def test_entries_that_exceed_memory_are_logged(db, log, clock, full, caplog, monkeypatch):
-    monkeypatch.setattr(journal, "MAX_PENDING", 2)
+    monkeypatch.setattr(RejectedTokens, "bounds", BOUNDS._replace(pending=2))
     full(True)
     log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, 1))
     await log.rejected_tokens.flush()
@@ -599,7 +602,7 @@ async def test_entries_that_exceed_memory_are_logged(db, log, clock, full, caplo
         for pid in (2, 3):
             log.rejected_tokens.add(reasons.EXPIRED, clock.read(), by=PeerIdentity(1000, pid))
     assert [record.getMessage() for record in caplog.records] == [
-        "missing from the audit log: 1 tokens of uid=1000 pid=1 rejected (EXPIRED)"
+        "missing from the audit log: 1 rejected tokens by uid=1000 pid=1 (EXPIRED)"
     ]
 
 
