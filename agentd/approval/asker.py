@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from agentd_client.protocol.results import PeerIdentity
+from agentd_client.user_namespace import stands_for_others
 
 from ..process_identity import PROC, Process, is_alive, is_interpreter, read_file
 
@@ -22,7 +23,8 @@ class Program(NamedTuple):
 
     A name proves nothing, because a process chooses its own. So a program is an executable file (device and
     inode: a path means another file in another mount namespace), else the systemd service it runs in, and if
-    the agent can see neither, or the executable is an interpreter, the one process.
+    the agent can see neither, or the executable is an interpreter, the one process. So it is where all other
+    users look like one: a service of the same name may be another user's.
 
     key: equal for the same program. words: for people.
     """
@@ -45,12 +47,15 @@ class Asker(NamedTuple):
 def program_of(asker: Asker) -> Program:
     """The program that a process runs now."""
     uid, pid, exe, unit = asker.identity
+    this_process = Program((uid, asker.socket, asker.process), f"this one process, {pid}")
+    if stands_for_others(uid):
+        return this_process
     executable = None if exe is None else _executable(pid, exe)
     if executable is not None and is_alive(asker.process):
         return Program((uid, asker.socket, *executable), f"the program {exe}")
     if unit is not None and unit.endswith(_SERVICE):
         return Program((uid, asker.socket, unit), f"the service {unit}")
-    return Program((uid, asker.socket, asker.process), f"this one process, {pid}")
+    return this_process
 
 
 def _executable(pid: int, exe: str) -> tuple[int, int] | None:
