@@ -37,6 +37,25 @@ def asked_as(service: UserManager, path: str, token: str, gid: int) -> bytes | s
     return bytes.fromhex(ended.stdout)
 
 
+ASK_FOR_SESSION = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.settimeout(60)
+    sock.connect(sys.argv[1])
+    sock.sendall(b"\\x94\\x00\\x01\\xacrequestToken\\x91\\x81\\xa6scopes\\x91\\xa4read")
+    print(sock.recv(4096).hex())
+"""
+APPROVE = """
+from agentd_client import Client
+with Client.connect(timeout=60) as agent:
+    while not (waiting := agent.list_requests().requests):
+        pass
+    (request,) = waiting
+    agent.decide_request(request.id, "approve", expiry=60)
+    print(request.socket, request.asker.uid, request.program.partition(",")[0])
+"""
+
+
 @pytest.fixture(params=["verify", "ask"])
 def kind(request):
     return request.param
@@ -90,6 +109,15 @@ def test_the_group_can_verify_tokens_there_and_nothing_else(serving, path):
     status = json.loads(serving.done("agentctl", "--json", "status"))["agent"]
     assert status["socketPath"] == f"{serving.runtime}/agentd/agent.sock"
     serving.done("agentctl", "list")
+
+
+@pytest.mark.parametrize("kind", ["ask"], indirect=True)
+def test_the_group_can_ask_for_a_session_there_which_the_owner_grants(serving, path):
+    nobody = ("setpriv", "--reuid=65534", f"--regid={AGENTS_GID}", "--clear-groups")
+    python = serving.home / ".local/share/agentd/venv/bin/python"
+    with serving.start(*nobody, SYSTEM_PYTHON, "-I", "-c", ASK_FOR_SESSION, path, root=True) as asking:
+        assert serving.done(python, "-I", "-c", APPROVE) == "ask 65534 this one process\n"
+        assert b"v4.local." in bytes.fromhex(asking.communicate(timeout=60)[0])
 
 
 def test_a_restart_leaves_the_sockets_where_they_are(serving, path):
