@@ -7,7 +7,6 @@ another. Stopping the core is the only way keys leave memory.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -26,7 +25,6 @@ from agentd_client.errors import (
 from agentd_client.protocol.results import (
     LOCKED,
     PASSPHRASE_CHANGED,
-    PASSPHRASE_REFUSED,
     UNLOCKED,
     Event,
     PeerIdentity,
@@ -44,6 +42,7 @@ from .keys import (
 )
 from .locking import ASKED, IDLE, START, LockMark
 from .passphrase import PassphraseState
+from .pending_audit import AuditNote, PendingAudit
 from .process_identity import Process
 from .sessions import Clock, SessionManager, Subscribers
 from .store import DB
@@ -67,15 +66,6 @@ class Core(NamedTuple):
 
 OpenCore = Callable[[PassphraseText | None], AbstractAsyncContextManager[Core]]
 """Starts a core for the duration of an `async with`; raises what starting it raises."""
-
-
-class _AuditEntry(NamedTuple):
-    """As `SessionManager.write_audit_entry` takes it."""
-
-    kind: str
-    by: PeerIdentity | None = None
-    reason: str | None = None
-    times: int = 1
 
 
 class Agent:
@@ -110,9 +100,7 @@ class Agent:
         self._tasks: trio.Nursery | None = None
         self._on_unlock = on_unlock
         self._throttle = PassphraseThrottle()
-        # What happened to the passphrase while there was no store to audit it in.
-        self._pending_changes = Counter[PeerIdentity]()
-        self._audited_wrong_passphrases = 0
+        self._pending = PendingAudit(self._throttle)
         self._earlier_commits = 0
         # Held while a core is started or stopped: a lock that comes during an unlock waits for it.
         self._changing = trio.Lock()
@@ -205,7 +193,7 @@ class Agent:
         """Stop the core, if there is one."""
         with trio.CancelScope(shield=True):  # every wait in it has a deadline
             async with self._changing:
-                await self._audit(*self._take_pending())
+                await self._audit(*self._pending.take())
                 await self._close()
 
     async def lock(self, reason: str = ASKED, *, by: PeerIdentity | None = None) -> None:
@@ -234,7 +222,7 @@ class Agent:
                         both.start_soon(trio.to_thread.run_sync, self._set_mark)
                         async with trio.open_nursery() as wiping:
                             wiping.start_soon(self._wipe_in_time, self._core.key_ring)
-                            await self._audit(*self._take_pending(), _AuditEntry(LOCKED, by, reason))
+                            await self._audit(*self._pending.take(), AuditNote(LOCKED, by, reason))
                             await self._close()
                             wiping.cancel_scope.cancel()
                 finally:
@@ -323,7 +311,7 @@ class Agent:
             self._on_unlock()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._clear_mark)
-                await self._audit(_AuditEntry(UNLOCKED, by), *self._take_pending())
+                await self._audit(AuditNote(UNLOCKED, by), *self._pending.take())
         self._log.info("unlocked by process %d", by.pid)
         self._publish(UNLOCKED, by)
         return True
@@ -334,10 +322,10 @@ class Agent:
             await self.passphrase_state.change(old, new)
             self._publish(PASSPHRASE_CHANGED, by)
             if self._core is None:
-                self._pending_changes[by] += 1
+                self._pending.add_change(by)
             else:
                 with trio.CancelScope(shield=True):
-                    await self._audit(_AuditEntry(PASSPHRASE_CHANGED, by))
+                    await self._audit(AuditNote(PASSPHRASE_CHANGED, by))
         return old is not None
 
     def _require_changeable(self, old: PassphraseText | None, new: PassphraseText | None) -> None:
@@ -388,18 +376,7 @@ class Agent:
                 self.failed.set()
                 standing.cancel_scope.cancel()
 
-    def _take_pending(self) -> list[_AuditEntry]:
-        """Remove and return the entries that wait for an unlocked store."""
-        changes = self._pending_changes
-        entries = [_AuditEntry(PASSPHRASE_CHANGED, by, times=times) for by, times in changes.items()]
-        changes.clear()
-        wrong = self.wrong_passphrases - self._audited_wrong_passphrases
-        if wrong:  # one entry: with an entry for each, guessing would push the history out of the log
-            self._audited_wrong_passphrases += wrong
-            entries.append(_AuditEntry(PASSPHRASE_REFUSED, times=wrong))
-        return entries
-
-    async def _audit(self, *entries: _AuditEntry) -> None:
+    async def _audit(self, *entries: AuditNote) -> None:
         """Write the entries in this order, within `AUDIT_SECONDS`; a failure is logged."""
         if self._core is None:
             return

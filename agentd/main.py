@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from agentd_client.errors import AgentdError, AgentStoppingError, NoPassphraseError
-from agentd_client.protocol.results import PASSPHRASE, STOPPING, Status
+from agentd_client.errors import AgentStoppingError, NoPassphraseError
+from agentd_client.protocol.results import PASSPHRASE, STOPPING
 
 from . import __version__, process, systemd
 from .agent import Agent, Core
@@ -37,9 +36,10 @@ from .server import (
     require_own_uid,
     verifiers,
 )
-from .sessions import Clock, Instant, SessionManager, Subscribers, SystemClock
+from .sessions import Clock, SessionManager, Subscribers, SystemClock
 from .sockets import Sockets, socket_files
 from .state_folder import check_key_file, prepare_state
+from .status import read_status, status_line
 from .store import DB
 
 CLOSING_SECONDS = 10.0
@@ -331,33 +331,6 @@ def _log_ready(agent: Agent, settings: Settings, sockets: Sockets, logger: loggi
         logger.info("other programs can ask for sessions at %s", sockets.ask.path)
 
 
-def read_status(agent: Agent, settings: Settings, traffic: Traffic, clock: Clock, started: Instant) -> Status:
-    """What `getStatus` answers; while the agent is locked, the core's fields are None."""
-    core = agent.core
-    return Status(
-        version=__version__,
-        agent_id=None if core is None else core.key_ring.agent_id,
-        pid=os.getpid(),
-        started_at=started.wall,
-        uptime_seconds=clock.read().boot - started.boot,
-        sessions=None if core is None else core.manager.session_count,
-        key_id=None if core is None else core.manager.key_id,
-        socket_path=settings.socket_path,
-        store_path=str(settings.store_path),
-        store_bytes=None if core is None else core.db.size_bytes,
-        memory_locked=agent.memory_locked,
-        counters=traffic.read(agent.commits),
-        locked=core is None,
-        locked_at=agent.locked_at,
-        lock_reason=agent.lock_reason,
-        protected=bool(agent.passphrase_state),
-        wrong_passphrases=agent.wrong_passphrases,
-        memory_secret=agent.memory_secret,
-        opening=settings.opening,
-        requests=0 if core is None else len(list(core.desk.waiting())),
-    )
-
-
 async def _notify_systemd(agent: Agent) -> None:
     """Report that the agent is ready, then feed the watchdog, with the state in one line.
 
@@ -373,17 +346,6 @@ async def _notify_systemd(agent: Agent) -> None:
         else:
             pause_seconds = NOTIFY_RETRY_SECONDS
         await trio.sleep(pause_seconds)
-
-
-def status_line(agent: Agent) -> str:
-    """The agent's state for people, in one line."""
-    core = agent.core
-    if core is None:
-        return "locked; agentctl unlock unlocks it"
-    try:
-        return f"serving; open sessions: {core.manager.session_count}"
-    except AgentdError as error:  # of the store; clients get the same
-        return " ".join(error.sentence.split())
 
 
 async def _stop_on_signal(

@@ -513,6 +513,26 @@ async def test_a_wrong_passphrase_of_a_change_makes_the_next_attempts_of_its_pro
         waiting.cancel_scope.cancel()
 
 
+async def test_presence_is_proven_by_the_passphrase_and_unlocks_nothing(agent):
+    await agent.lock(by=ME)
+    await agent.prove_presence(PASSPHRASE, ME)
+    assert agent.core is None
+    with pytest.raises(PassphraseError):
+        await agent.prove_presence(OTHER, ME)
+    assert agent.wrong_passphrases == 1
+
+
+async def test_a_wrong_passphrase_of_an_approval_counts_as_a_wrong_one(agent, monkeypatch):
+    monkeypatch.setattr(throttle, "delay_seconds", lambda wrong: math.inf if wrong else 0.0)
+    with pytest.raises(PassphraseError):
+        await agent.prove_presence(OTHER, STRANGER)
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(agent.prove_presence, PASSPHRASE, STRANGER)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.prove_presence(PASSPHRASE, ME)  # another process is not kept out
+        waiting.cancel_scope.cancel()
+
+
 async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once_it_is_unlocked(agent):
     await agent.lock(by=ME)
     await agent.change_passphrase(PASSPHRASE, OTHER, STRANGER)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from agentd import main
+from agentd import main, status
 from agentd.approval.limits import MAX_WAITING
 from agentd.config import load
 from agentd.locking import LockMark
@@ -287,10 +287,10 @@ def test_the_agent_raises_its_limit_of_open_files_or_says_that_it_is_too_low(hom
 async def test_the_status_of_an_agent_that_cannot_know_says_why(tmp_path):
     settings = load(socket_path=str(tmp_path / "s"), state_path=str(tmp_path / "state"))
     agent = SimpleNamespace(core=None)
-    assert main.status_line(agent) == "locked; agentctl unlock unlocks it"
+    assert status.status_line(agent) == "locked; agentctl unlock unlocks it"
     async with main.running_core(settings, LOGGER, SystemClock()) as agent.core:
-        assert main.status_line(agent) == "serving; open sessions: 0"
-    assert main.status_line(agent) == SessionManagerNotRunningError().sentence
+        assert status.status_line(agent) == "serving; open sessions: 0"
+    assert status.status_line(agent) == SessionManagerNotRunningError().sentence
 
 
 # --- a store that fails ---

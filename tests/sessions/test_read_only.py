@@ -15,10 +15,10 @@ import pytest
 
 from agentd.agent import Core
 from agentd.approval import FREE_FOR_ALL, RequestDesk
-from agentd.main import read_status
 from agentd.methods import agent_dispatch
 from agentd.server import Traffic
 from agentd.sessions import SessionManager
+from agentd.status import read_status
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.codec import Request
 from tests.operations import CHANGING_METHODS, EVERY, READ_ONLY_METHODS
