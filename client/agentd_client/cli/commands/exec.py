@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-
 import click
 
-from ... import paths
-from ...blocking import Client
-from ...errors import AgentdError, TokenFileError
-from ...protocol.limits import MAX_LABEL_CHARACTERS
-from ...protocol.results import CreatedToken
-from ...token_file.folder import TokenFolder
-from ..current_token import HANDOVER_FOLDER, require_token
+from ..current_token import require_token
+from ..handover import default_label, run_with, ways
 from ..options import AgentctlCommand, Settings
-from ..output import printable
 from ..parameters import given_audience, given_scopes, given_uses, names, ttl
-from ..program import become, complete
-from ..report import warn
-
-FILE, FD, ENV = "file", "fd", "env"
-
-# The file itself, and those beside it while its token is renewed.
-_FILE_NAME = r"\.?([0-9]{1,9})-[0-9A-Za-z_-]+(?:\.new|\.lock)?"
-
-_STREAMS = ("input", "output", "error")
+from ..program import complete
 
 
 @click.command("exec", cls=AgentctlCommand, context_settings={"allow_interspersed_args": False})
@@ -41,9 +22,7 @@ _STREAMS = ("input", "output", "error")
 )
 @given_uses
 @click.option("--label", help="A label for the session.  [default: the command's name]")
-@click.option("--file", "way", flag_value=FILE, help="Pass the token in a private file.  [default]")
-@click.option("--fd", "way", flag_value=FD, help="Pass it by file descriptor.")
-@click.option("--env", "way", flag_value=ENV, help="Pass it in the environment; see above.")
+@ways
 @click.argument(
     "arguments",
     metavar="[--] COMMAND [ARG]...",
@@ -92,124 +71,11 @@ def exec_command(
     with settings.connect() as agent:
         created = agent.create_token(
             expiry=ttl,
-            label=_default_label(arguments[0]) if label is None else label,
+            label=default_label(arguments[0]) if label is None else label,
             audience=names(audience),
             scopes=names(scopes),
             max_uses=max_uses,
             parent=parent.text,
             bound=True,
         )
-        handover: Handover | None = None
-        try:
-            _withhold_others(settings)
-            handover = hand_over(created, way or FILE)
-            become(arguments, handover.environ(_environ(settings)))
-        except BaseException:  # also Ctrl-C: nobody has the token, so the session must not stay open
-            _take_back(agent, created, handover)
-            raise
-
-
-def _withhold_others(settings: Settings) -> None:
-    # Before the command's own is prepared: those open now have more rights, or are of other sessions.
-    from ...token_file.descriptor import withhold_tokens
-
-    for stream in withhold_tokens():
-        warn(
-            settings,
-            f"standard {_STREAMS[stream]} held a session token; the command only gets its own",
-        )
-
-
-def _environ(settings: Settings) -> dict[str, str]:
-    # The command has to find the agent that opened its session.
-    found = dict(os.environ)
-    if settings.socket is not None:
-        found[paths.SOCKET_VARIABLE] = os.path.abspath(settings.socket)
-    return found
-
-
-def _take_back(agent: Client, created: CreatedToken, handover: Handover | None) -> None:
-    if handover is not None:
-        handover.take_back()
-    with suppress(AgentdError):  # the session ends with this process in any case
-        agent.revoke_token(created.token)
-
-
-def _default_label(name: str) -> str:
-    # Only its name: arguments may be secret.
-    return printable(os.path.basename(name))[:MAX_LABEL_CHARACTERS]
-
-
-class Handover:
-    """A token prepared for a command: the variable that names it, and how to take it back."""
-
-    __slots__ = ("_variable", "_value", "take_back")  # noqa: RUF023 - the order of the constructor
-
-    def __init__(self, variable: str, value: str, take_back: Callable[[], None]) -> None:
-        self._variable = variable
-        self._value = value
-        self.take_back = take_back
-
-    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The command's environment, with this and no other variable that can name a token."""
-        return paths.without_tokens(environ) | {self._variable: self._value}
-
-
-def hand_over(created: CreatedToken, way: str) -> Handover:
-    """Prepare the token for handing over by `FILE`, `FD` or `ENV`.
-
-    Raises:
-        TokenFileError: the private file cannot be made.
-        OSError: the descriptor cannot be made.
-    """
-    if way == ENV:
-        return Handover(paths.TOKEN_VARIABLE, created.token, lambda: None)
-    if way == FILE:
-        return _by_file(created)
-    from ...token_file.descriptor import sealed_descriptor
-
-    descriptor = sealed_descriptor(created.token)
-    return Handover(paths.TOKEN_FD_VARIABLE, str(descriptor), lambda: os.close(descriptor))
-
-
-def handover_folder() -> str:
-    """The folder of the files that are handed to commands."""
-    return os.path.join(paths.runtime_dir(), HANDOVER_FOLDER)
-
-
-def _by_file(created: CreatedToken) -> Handover:
-    folder_path = handover_folder()
-    name = f"{os.getpid()}-{created.id}"
-    path = os.path.join(folder_path, name)
-    if not re.fullmatch(_FILE_NAME, name):  # it becomes part of a path, and an agent could answer anything
-        raise TokenFileError("the agent gave the session an id that cannot name a file; use --fd")
-    try:
-        with TokenFolder.opened_for_writing(folder_path) as folder:
-            _clean(folder)
-            folder.create(name, created.token.encode("ascii") + b"\n")
-    except OSError as error:
-        raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
-
-    def take_back() -> None:
-        with suppress(OSError):
-            os.unlink(path)
-
-    return Handover(paths.TOKEN_PATH_VARIABLE, path, take_back)
-
-
-def _clean(folder: TokenFolder) -> None:
-    for name in os.listdir(folder.path):
-        found = re.fullmatch(_FILE_NAME, name)
-        if found is not None and not _runs(int(found[1])):
-            with suppress(OSError):  # another process may clean up at the same time
-                folder.remove(name)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass  # another user's process by now, or not a pid: leave the file
-    return True
+        run_with(settings, agent, created, way, arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +9,10 @@ import click
 from ...protocol.methods import to_wire
 from ...protocol.results import LockState, Protection
 from ..exit_codes import DONE, NO
-from ..options import AgentctlCommand, AnyFunction, Settings, not_empty
+from ..options import AgentctlCommand, Settings
 from ..output import show
 from ..parameters import yes_option
+from ..passphrase_options import at_most_one, passphrase_options
 from ..report import warn
 
 if TYPE_CHECKING:
@@ -27,72 +27,6 @@ _QUESTION = (
     "Without a passphrase anybody who reads the key file can make tokens, and the agent cannot be locked.\n"
     "Remove the passphrase?"
 )
-
-_REFUSAL = (
-    "a passphrase is never taken from an argument: arguments show in the process list and stay in the "
-    "shell's history. Leave it out to be asked for it. If the one just typed was real, change it"
-)
-
-
-def _no_arguments(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    if value:
-        raise click.UsageError(_REFUSAL, context)
-
-
-def _descriptor(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise click.BadParameter("must be the number of an open file descriptor", context, parameter)
-    return int(value)
-
-
-def _passphrase_options(prefixes: Mapping[str, str]) -> Callable[[AnyFunction], AnyFunction]:
-    """Add the options that say where a passphrase comes from.
-
-    `prefixes` has, for each passphrase, the prefix of its options and what it is called in their help.
-    """
-    options = [
-        click.argument(
-            "arguments",
-            metavar="",
-            nargs=-1,
-            expose_value=False,
-            callback=_no_arguments,
-            type=click.UNPROCESSED,
-        )
-    ]
-    for prefix, what in prefixes.items():
-        options += [
-            click.option(
-                f"--{prefix}passphrase-fd",
-                metavar="N",
-                callback=_descriptor,
-                help=f"Read {what} from an open file descriptor, to its end; 0 is standard input.",
-            ),
-            click.option(
-                f"--{prefix}passphrase-file",
-                type=click.Path(),
-                callback=not_empty,
-                help=f"Read {what} from a file of yours with mode 0600.",
-            ),
-        ]
-    options += [
-        click.option(
-            "--askpass",
-            metavar="PROGRAM",
-            callback=not_empty,
-            help="Ask with this program: it gets the question as its argument and prints the answer.",
-        ),
-        click.option("--pinentry", is_flag=True, help="Ask with pinentry, which has to be installed."),
-    ]
-
-    def add(function: AnyFunction) -> AnyFunction:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
 
 
 @click.command("lock", cls=AgentctlCommand)
@@ -114,7 +48,7 @@ def lock_command(settings: Settings) -> None:
 
 
 @click.command("unlock", cls=AgentctlCommand)
-@_passphrase_options({"": "the passphrase"})
+@passphrase_options({"": "the passphrase"})
 @click.pass_obj
 def unlock_command(settings: Settings, /, **sources: Any) -> None:
     """Unlock the agent with its passphrase.
@@ -127,7 +61,7 @@ def unlock_command(settings: Settings, /, **sources: Any) -> None:
     the same process: 1 s, 2 s, 4 s and so on, at most 30 s; and from any other process at most 5 s. So the
     timeout is 60 s, unless --timeout is given.
     """
-    _at_most_one(sources, "passphrase_fd", "passphrase_file", "askpass", "pinentry")
+    at_most_one(sources, "passphrase_fd", "passphrase_file", "askpass", "pinentry")
     with settings.connect() as agent:
         outcome = "the agent is not locked"
         state = LockState(locked=False)
@@ -142,7 +76,7 @@ def unlock_command(settings: Settings, /, **sources: Any) -> None:
 
 
 @click.command("passwd", cls=AgentctlCommand)
-@_passphrase_options({"": "the present passphrase", "new-": "the new one"})
+@passphrase_options({"": "the present passphrase", "new-": "the new one"})
 @click.option("--remove", is_flag=True, help="Remove the passphrase.")
 @yes_option
 @click.pass_obj
@@ -156,9 +90,9 @@ def passwd_command(settings: Settings, /, remove: bool, yes: bool, **sources: An
     Sessions and their tokens are not affected, and the agent stays locked or unlocked. An interruption
     leaves the old passphrase or the new one.
     """
-    _at_most_one(sources, "passphrase_fd", "passphrase_file")
-    _at_most_one(sources, "askpass", "pinentry")
-    _at_most_one(sources | {"remove": remove}, "new_passphrase_fd", "new_passphrase_file", "remove")
+    at_most_one(sources, "passphrase_fd", "passphrase_file")
+    at_most_one(sources, "askpass", "pinentry")
+    at_most_one(sources | {"remove": remove}, "new_passphrase_fd", "new_passphrase_file", "remove")
     if sources["passphrase_fd"] is not None and sources["passphrase_fd"] == sources["new_passphrase_fd"]:
         raise click.UsageError(
             "a descriptor is read to its end, so it cannot hold both passphrases",
@@ -210,11 +144,3 @@ def _summary(was_protected: bool, is_protected: bool) -> str:
     if was_protected:
         return "the key file's passphrase was changed"
     return "the key file now has a passphrase; `agentctl lock` locks the agent"
-
-
-def _at_most_one(options: Mapping[str, Any], *names: str) -> None:
-    """Raise a usage error if more than one of these options was given; a descriptor may be 0."""
-    given = [name for name in names if options[name] is not None and options[name] is not False]
-    if len(given) > 1:
-        shown = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{shown} cannot be combined", click.get_current_context())
