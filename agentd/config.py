@@ -56,6 +56,7 @@ DrainSeconds = Annotated[
 GroupName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+$", description="the name of a group")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json"]
+AuditUses = Literal["none", "first", "all"]
 LOG_LEVELS, LOG_FORMATS = get_args(LogLevel), get_args(LogFormat)
 SocketMode = Literal["0600", "0660", "0666"]
 """Of a socket for others: for the owner, for a group too, or for all. Connecting takes the right to write;
@@ -89,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_expiry: Duration = DEFAULT_SESSION_SECONDS
     session_max_lifetime: Duration | None = None
     revoke_on_reuse: Switch = False
+    audit_uses: AuditUses = "none"
     passphrase_file: FilePath = FilePath("")
     start_locked: Switch = False
     lock_after_idle: Duration = NEVER

@@ -83,6 +83,7 @@ async def running_core(
             max_lifetime=settings.default_max_lifetime,
             lifetime_limit=settings.session_max_lifetime,
             revoke_on_reuse=settings.revoke_on_reuse,
+            audit_uses=settings.audit_uses,
             logger=sessions_log,
             clock=clock,
             subscribers=subscribers,

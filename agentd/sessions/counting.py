@@ -1,4 +1,4 @@
-"""Audit entries that count: rejections, of which one process may have thousands in a second.
+"""Audit entries that count: rejections and uses, of which one process may have thousands in a second.
 
 What happens again soon is counted in the entry of the first time, in memory, and written by `flush`.
 """
@@ -8,24 +8,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.results import REFUSED, PeerIdentity
+from agentd_client.protocol.results import REFUSED, USED, PeerIdentity
 
 from .records import AuditRecord
 
 if TYPE_CHECKING:
     import logging
 
+    from agentd_client.protocol.results import SessionInfo, Verification
+
     from ..store import DB, View
     from .clock import Clock, Instant
 
 STEP_ENTRIES = 16
 """Written or deleted at once: a full store has room for a few changed pages only."""
+
+MAX_FIRST_USES = 4096
+"""First uses that are remembered, of half a kilobyte each. The use after the oldest was forgotten is recorded
+as a first one again."""
 
 AuditPath = tuple[str, str, bytes]
 _ANYONE = None
@@ -160,6 +166,14 @@ class CountedEntries:
             if entry.saved_times == entry.times and not entry.covers(now, self.bounds.seconds):
                 self._drop(entry)
 
+    def _count_again(self, key: Hashable, now: Instant) -> bool:
+        """Count in the entry of this key, which says it all already; False if there is none."""
+        entry = self._counting(key, now)
+        if entry is None:
+            return False
+        entry.count(now)
+        return True
+
     def _count(self, key: Hashable, record: AuditRecord, now: Instant, by: By) -> bool:
         """Count in the entry of this key, or of all that there is no room for; whether it has one of its own.
 
@@ -243,7 +257,46 @@ class RejectedTokens(CountedEntries):
         self._count((reason, _who(by)), record, now, by)
 
 
-LONGEST_SECONDS = RejectedTokens.bounds.seconds
+class RecordedUses(CountedEntries):
+    """Uses of sessions, by session and asker.
+
+    More of them at a time than of rejections, because a use takes a valid token.
+    """
+
+    what = "uses"
+    bounds = Bounds(seconds=60.0, new=256, pending=1024)
+
+    def add(self, answer: Verification, by: By) -> None:
+        """Count a verification whose answer was "valid"."""
+        now, session = self._clock.read(), answer.session
+        assert session is not None
+        key = session.id, _who(by)
+        if not self._count_again(key, now):
+            self._count(key, _record_of_use(session, now, by), now, by)
+
+
+class FirstUses(RecordedUses):
+    """The first use of each session by each asker, as far as they are remembered."""
+
+    def __init__(self, *of_counting: Any) -> None:
+        super().__init__(*of_counting)
+        self._known: dict[Hashable, None] = {}  # the oldest first
+
+    def add(self, answer: Verification, by: By) -> None:
+        """Count it if it is the first."""
+        session = answer.session
+        assert session is not None
+        key = session.id, _who(by)
+        if key in self._known:
+            return
+        now = self._clock.read()
+        if self._count(key, _record_of_use(session, now, by), now, by):
+            if len(self._known) >= MAX_FIRST_USES:
+                del self._known[next(iter(self._known))]
+            self._known[key] = None
+
+
+LONGEST_SECONDS = max(RejectedTokens.bounds.seconds, RecordedUses.bounds.seconds)
 """The most between `at` and `until` of an entry."""
 
 
@@ -253,6 +306,10 @@ def _record(
     identity = identity_of(by)
     uid, pid, exe, unit = (None, None, None, None) if identity is None else identity
     return AuditRecord(kind, now.wall, now.wall, session_id, label, reason, uid, pid, exe, 1, unit)
+
+
+def _record_of_use(session: SessionInfo, now: Instant, by: By) -> AuditRecord:
+    return _record(USED, now, by, session_id=session.id, label=session.label)
 
 
 def _common(first: AuditRecord, later: AuditRecord) -> AuditRecord:

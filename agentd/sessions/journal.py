@@ -17,13 +17,14 @@ from agentd_client.protocol.results import DENIED, FORGOTTEN, REFUSED, Event, Pe
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
-from .counting import STEP_ENTRIES, RejectedTokens, identity_of, put_all
+from .counting import STEP_ENTRIES, FirstUses, RecordedUses, RejectedTokens, identity_of, put_all
 from .records import (
     ACTIONS_PATH,
     AUDIT_RANDOM_BYTES,
     AUDIT_TIME_BYTES,
     REJECTIONS_PATH,
     REQUESTS_PATH,
+    USES_PATH,
     AuditRecord,
 )
 
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 4096
 """About 1 MB, and weeks of one person's sessions."""
+
+USES_SHARE = 4
+"""How many uses are kept, in relation to that: a day of ten sessions that are in use all the time."""
+
+USES: dict[str, type[RecordedUses] | None] = {"none": None, "first": FirstUses, "all": RecordedUses}
+"""What may be recorded of uses, by the name that the setting `audit_uses` has for it."""
 
 CHUNK_RECORDS = 16
 """Records that a scan reads from the store at once."""
@@ -106,9 +113,13 @@ class Journal:
     - The operation fails with it. So no session is opened that the log does not show.
     - Revoking and resetting the key must succeed even in a full store. The caller repeats them without the
       entry and calls `missed`, which logs it.
-    - Rejections stay counted in memory until the next `flush`. A kill loses what was counted since the last.
+    - Rejections and uses stay counted in memory until the next `flush`. A kill loses what was counted since
+      the last.
 
-    It keeps `max_entries` actions, and a quarter as many rejections and requests each.
+    It keeps `max_entries` actions, a quarter as many rejections and requests each, and four times as many
+    uses. None of them can push out another.
+
+    uses: where to count uses; None if they are not recorded.
     """
 
     def __init__(
@@ -118,6 +129,7 @@ class Journal:
         logger: logging.Logger,
         subscribers: Subscribers,
         max_entries: int | None = None,
+        audit_uses: str = "none",
     ) -> None:
         self._db = db
         self._clock = clock
@@ -125,8 +137,18 @@ class Journal:
         self._log = logger
         most = MAX_ENTRIES if max_entries is None else max_entries
         fewer = max(1, most // 4)
-        self._most = {ACTIONS_PATH: most, REJECTIONS_PATH: fewer, REQUESTS_PATH: fewer}
-        self.rejected_tokens = RejectedTokens(db, clock, logger, partial(self._new_path, REJECTIONS_PATH))
+        self._most = {
+            ACTIONS_PATH: most,
+            REJECTIONS_PATH: fewer,
+            REQUESTS_PATH: fewer,
+            USES_PATH: most * USES_SHARE,
+        }
+        context = db, clock, logger
+        self.rejected_tokens = RejectedTokens(*context, partial(self._new_path, REJECTIONS_PATH))
+        if audit_uses not in USES:
+            raise ValueError(f"audit_uses is one of {', '.join(USES)}")
+        recorded = USES[audit_uses]
+        self.uses = None if recorded is None else recorded(*context, partial(self._new_path, USES_PATH))
         self._newest = 0
         self._trimmed_at = -1  # the number of commits at the last trim
         self._written = TRIM_EVERY  # an earlier process may have left too many
@@ -289,7 +311,7 @@ class Journal:
 
     @property
     def _counting(self) -> list[CountedEntries]:
-        return [self.rejected_tokens]
+        return [self.rejected_tokens] if self.uses is None else [self.rejected_tokens, self.uses]
 
     def _new_path(self, folder: tuple[str, str], now: Instant) -> AuditPath:
         # Rounded up: never before the entry's own time.

@@ -195,8 +195,11 @@ class SessionManager(ManagerLifecycle):
         if answer is not None:
             if not answer.valid:
                 self._rejected(answer, by)
-            elif self._on_use is not None:
-                self._on_use()
+            else:
+                if self._on_use is not None:
+                    self._on_use()
+                if self._uses is not None:
+                    self._uses.add(answer, by)
         return answer
 
     async def verify_and_consume(
@@ -207,6 +210,8 @@ class SessionManager(ManagerLifecycle):
         answer = await self._verifier.consume(token, checked_audience(audience), checked_scopes(scopes))
         if answer.valid:
             self._used()
+            if self._uses is not None:
+                self._uses.add(answer, by)
         else:
             self._rejected(answer, by)
         return answer

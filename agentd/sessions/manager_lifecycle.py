@@ -63,6 +63,7 @@ class ManagerLifecycle(Component):
         revoke_on_reuse: bool = False,
         subscribers: Subscribers | None = None,
         on_use: Callable[[], None] | None = None,
+        audit_uses: str = "none",
     ) -> None:
         """See `create_session_manager`."""
         self._db = db
@@ -83,7 +84,8 @@ class ManagerLifecycle(Component):
         self._unobserve_key_ring: Callable[[], None] = lambda: None
         self._keys = SessionKeys(db, key_ring, self._clock)
         subscribers = Subscribers(self._log) if subscribers is None else subscribers
-        self._journal = Journal(db, self._clock, self._log, subscribers)
+        self._journal = Journal(db, self._clock, self._log, subscribers, audit_uses=audit_uses)
+        self._uses = self._journal.uses
         self._verifier = Verifier(db, self._keys, self._journal, self._clock)
         context = Context(db, self._keys, self._verifier, self._journal, self._clock)
         self._revoker = Revoker(context)
@@ -107,6 +109,7 @@ class ManagerLifecycle(Component):
         revoke_on_reuse: bool = False,
         subscribers: Subscribers | None = None,
         on_use: Callable[[], None] | None = None,
+        audit_uses: str = "none",
     ) -> Self:
         """Construct and start.
 
@@ -124,6 +127,8 @@ class ManagerLifecycle(Component):
             revoke_on_reuse: end a session when a superseded token of it is used.
             subscribers: to events, if they are to outlive this manager.
             on_use: called whenever a session is opened, verified or renewed, but not when it is inspected.
+            audit_uses: which valid verifications are recorded in the audit log: "none", "all", counted by
+                session, process and minute, or "first", those of each session by each process.
 
         Raises:
             InvalidExpiryError: a lifetime is unusable.
@@ -140,6 +145,7 @@ class ManagerLifecycle(Component):
             revoke_on_reuse=revoke_on_reuse,
             subscribers=subscribers,
             on_use=on_use,
+            audit_uses=audit_uses,
         )
         await manager.start(fresh=fresh)
         return manager

@@ -32,9 +32,9 @@ KEY_PATH = ("session-key",)
 SESSIONS_PATH = ("sessions",)
 BOUND_PATH = ("bound",)
 ACTIONS_PATH, REJECTIONS_PATH = ("audit", "acts"), ("audit", "refusals")
-REQUESTS_PATH = ("audit", "requests")
-"""The parts of the audit log. Each has its own limit, so neither rejections nor requests can push out what
-was done."""
+REQUESTS_PATH, USES_PATH = ("audit", "requests"), ("audit", "uses")
+"""The parts of the audit log. Each has its own limit, so rejections, requests and uses cannot push out what
+was done, or each other."""
 
 TIMESTAMPED_FOLDERS = (SESSIONS_PATH, ACTIONS_PATH)
 """Names in these folders begin with a time, so the last one is the newest.

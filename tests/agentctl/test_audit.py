@@ -46,6 +46,21 @@ def test_the_log_reads_oldest_first_with_its_days_and_counts_refusals(agent):
     )
 
 
+def test_uses_are_shown_with_their_number(agent):
+    agent.audit = [
+        entry("used", 3000, until=NOW - 2950, peer_exe="/bin/make", times=12),
+        entry("used", 100, peer_exe="[deploy]"),
+        entry("used", 90, session_id=None, label="", peer_exe=None, peer_pid=None, times=3),
+    ]
+    assert in_process("audit", terminal=True).out == (
+        "TIME      WHAT  SESSION   LABEL  WHY               BY\n"
+        "-- 2025-06-15 --\n"
+        "14:16:40  used  0197043e  desk   x 12 until 14:17  4712 make\n"
+        "15:05:00  used  0197043e  desk                     4712 deploy\n"
+        "15:05:10  used                   x 3\n"
+    )
+
+
 def test_locking_and_passphrases_are_told_in_words(agent):
     about_none = {"session_id": None, "label": ""}
     by_itself = {"peer_uid": None, "peer_pid": None, "peer_exe": None}

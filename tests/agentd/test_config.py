@@ -33,16 +33,18 @@ def test_without_a_file_every_setting_has_its_default(tmp_path):
     assert (settings.session_expiry, settings.drain_seconds) == (DEFAULT_SESSION_SECONDS, 5.0)
     assert (settings.default_max_lifetime, settings.revoke_on_reuse) == (DEFAULT_MAX_LIFETIME_SECONDS, False)
     assert (settings.log_level, settings.log_format) == ("info", "auto")
+    assert settings.audit_uses == "none"
 
 
 def test_the_file_overrides_the_defaults(config):
     config.write_text(
-        'session_expiry = "1h30m"\nsession_max_lifetime = "7d"\nrevoke_on_reuse = true\n'
+        'session_expiry = "1h30m"\nsession_max_lifetime = "7d"\nrevoke_on_reuse = true\naudit_uses = "first"\n'
         'drain_seconds = 2\nlog_level = "debug"\nlog_format = "json"\nstate_path = "/s"\nsocket_path = "/k"'
     )
     settings = load()
     assert (settings.session_expiry, settings.drain_seconds) == (5400, 2.0)
     assert (settings.default_max_lifetime, settings.revoke_on_reuse) == (604_800, True)
+    assert settings.audit_uses == "first"
     assert (settings.log_level, settings.log_format) == ("debug", "json")
     assert (settings.state_path, settings.socket_path) == ("/s", "/k")
 
@@ -118,6 +120,8 @@ def test_every_lock_trigger_but_idleness_is_on_by_default(config):
         ("revoke_on_reuse = 'true'", "revoke_on_reuse is true or false, without quotes, not 'true'"),
         ("revoke_on_reuse = 1", "revoke_on_reuse is true or false"),
         ("revoke_on_reuse = ''", "revoke_on_reuse is true or false"),
+        ("audit_uses = 'some'", "audit_uses is one of none, first, all, not 'some'"),
+        ("audit_uses = true", "audit_uses is one of none, first, all"),
         ("lock_on_suspend = 'yes'", "lock_on_suspend is true or false"),
         ("lock_on_screen_lock = 0", "lock_on_screen_lock is true or false"),
         ("lock_on_signal = 1", "lock_on_signal is true or false"),

@@ -357,6 +357,7 @@ class Event(NamedTuple):
 
 CREATED, RENEWED, REVOKED, SESSION_EXPIRED = "created", "renewed", "revoked", "expired"
 REFUSED, KEY_RESET, STOPPING = "refused", "keyReset", "stopping"
+USED = "used"
 LOCKED, UNLOCKED = "locked", "unlocked"
 PASSPHRASE_CHANGED, PASSPHRASE_REFUSED = "passphraseChanged", "passphraseRefused"
 REQUESTED, APPROVED, DENIED = "requested", "approved", "denied"
@@ -365,9 +366,10 @@ EVENT_KINDS = (
     *(CREATED, RENEWED, REVOKED, SESSION_EXPIRED, REFUSED, KEY_RESET, STOPPING),
     *(LOCKED, UNLOCKED, PASSPHRASE_CHANGED, PASSPHRASE_REFUSED),
     *(REQUESTED, APPROVED, DENIED, REQUEST_EXPIRED, WITHDRAWN, FORGOTTEN),
+    USED,
 )
 """The kinds of events and audit entries. A request that ends without a decision has expired or is withdrawn;
-a remembered approval that ends is forgotten."""
+a remembered approval that ends is forgotten. Uses and refused passphrases are only in the audit log."""
 
 MISSED = "missed"
 """The kind of an event that only reports how many were missed."""
@@ -376,9 +378,9 @@ MISSED = "missed"
 class AuditEntry(NamedTuple):
     """One line of the audit log: what was done, when, to which session, and by which process.
 
-    times, until: how often and until when, for refusals of one peer that were counted together. peer_unit:
-    the process's systemd unit. request_id: the request for a session, if it is about one. asked_by: of a
-    decision, the process that had asked.
+    times, until: how often and until when, for refusals and uses of one peer that were counted together.
+    peer_unit: the process's systemd unit. request_id: the request for a session, if it is about one.
+    asked_by: of a decision, the process that had asked.
     """
 
     at: float

@@ -155,7 +155,8 @@ def audit_command(settings: Settings, since: float | None, limit: int) -> None:
     """Show the audit log.
 
     It shows the newest entries, the oldest of them first. Refusals of one process are counted, not repeated:
-    "x 12 until 15:20". In a pipe it prints one line for each entry, with these fields separated by tabs:
+    "x 12 until 15:20". So are its uses of a session, if the agent's setting audit_uses has them recorded. In
+    a pipe it prints one line for each entry, with these fields separated by tabs:
 
     \b
         at, until, kind, sessionId, label, reason, uid, pid, exe, times
