@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentd_client import Client, Event, InvalidAudienceError, InvalidScopesError
+from agentd_client import AgentUnreachableError, Client, Event, InvalidAudienceError, InvalidScopesError
 from agentd_client.ext import cache as caching
 from agentd_client.ext.bearer import Denied
 from agentd_client.ext.cache import Cache
@@ -132,13 +132,17 @@ def test_the_agent_is_asked_again_after_a_while(agent, guard, monkeypatch, calls
     assert calls.count("verifyToken") == 2
 
 
+def unreachable():
+    raise AgentUnreachableError
+
+
 def test_without_events_nothing_is_kept(agent, guard, monkeypatch, calls):
     cache = made_live(guard)
     token = agent.create_token().token
     guard.admit_token(token)
     agent.stop()
     wait_until(lambda: not cache._is_live)
-    monkeypatch.setattr(cache, "_subscribe", lambda: pytest.fail("never"))
+    monkeypatch.setattr(cache, "_subscribe", unreachable)
     agent.start()
     for _ in range(3):
         guard.admit_token(token)
@@ -167,6 +171,33 @@ def test_events_that_were_missed_count_as_any_end(agent, guard, monkeypatch):
     feed = cache._events
     cache._read([Event("created", 1.0, None, "", None, None, missed=1)])
     assert not cache._kept
+    cache._events = feed
+
+
+def test_what_ends_no_session_empties_nothing_and_what_is_unknown_does(agent, guard):
+    """Anybody who may ask for a session can cause events of requests."""
+    cache = made_live(guard)
+    guard.admit_token(agent.create_token().token)
+    feed = cache._events
+
+    def events():
+        token = agent.create_token().token
+        guard.admit_token(token)
+        for kind in (
+            "refused",
+            "requested",
+            "approved",
+            "denied",
+            "requestExpired",
+            "withdrawn",
+            "forgotten",
+        ):
+            yield Event(kind, 1.0, None, "", None, None)
+            assert cache._kept, kind
+        yield Event("something new", 1.0, None, "", None, None)
+        assert not cache._kept
+
+    cache._read(events())
     cache._events = feed
 
 

@@ -15,7 +15,16 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from ..errors import AgentdError
-from ..protocol.results import CREATED, REFUSED
+from ..protocol.results import (
+    APPROVED,
+    CREATED,
+    DENIED,
+    FORGOTTEN,
+    REFUSED,
+    REQUEST_EXPIRED,
+    REQUESTED,
+    WITHDRAWN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +39,8 @@ MOST_ENTRIES = 1024
 PAUSES_SECONDS = (0.1, 0.5, 2.0, 10.0)
 """Before the agent is asked for events again, after the first, second and later failures."""
 
-_HARMLESS = {CREATED, REFUSED}
+_HARMLESS = {CREATED, REFUSED, REQUESTED, APPROVED, DENIED, REQUEST_EXPIRED, WITHDRAWN, FORGOTTEN}
+"""Kinds that end no session. Anybody who may ask for one can cause some of them."""
 
 
 class Cache:
