@@ -35,8 +35,8 @@ from agentd_client.protocol.results import (
     Verification,
 )
 from tests.agentctl.fake_locking import FakeLocking
+from tests.agentctl.fake_requests import NOW, FakeRequests
 
-NOW = 1_750_000_000.0  # 2025-06-15 15:06:40 UTC
 DEFAULT_EXPIRY_SECONDS = 8 * 3600
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -46,13 +46,14 @@ class HangUpError(Exception):
     """Raised by a script: close the connection without an answer."""
 
 
-class FakeAgent(FakeLocking):
+class FakeAgent(FakeLocking, FakeRequests):
     """What a test reads: `calls` (method and parameters, in order) and `sessions` (by token).
 
     `page_size` is how many sessions or entries an answer holds at the most; after a page an empty one follows.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.sessions: dict[str, SessionInfo] = {}
@@ -64,7 +65,6 @@ class FakeAgent(FakeLocking):
         self._subscribers: list[socket.socket] = []
         self.memory_locked = True
         self.memory_secret: bool | None = True
-        self._mutex = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -153,6 +153,8 @@ class FakeAgent(FakeLocking):
             self.calls.append((request.method, params))
         if params.get("bound"):
             params = params | {"bound": peer}
+        if request.method == "requestToken":
+            params = params | {"peer": peer}
         self.refuse_while_locked(request.method)
         scripted = self.script.get(request.method)
         if scripted is not None:  # outside the lock: a script may wait for the test
@@ -179,9 +181,10 @@ class FakeAgent(FakeLocking):
             memory_secret=self.memory_secret,
             counters=Counters(90, 3, 2, 1, 1_234, 5, 67),
         )
-        return self.seen_through_the_lock(status)
+        return self.seen_through_the_lock(self.seen_by_approvers(status))
 
     def _createToken(self, params: dict[str, Any]) -> CreatedToken:  # noqa: N802 - the wire's name
+        self.refuse_without_approval(params)
         return self._create_token(params, NOW)
 
     def _create_token(self, params: dict[str, Any], at: float) -> CreatedToken:

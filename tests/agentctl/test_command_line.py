@@ -185,7 +185,7 @@ def process_with(**environ: str):
 
 def test_names_and_options_are_completed():
     assert complete("agentctl lo", 1) == ["login", "logout", "lock"]
-    assert complete("agentctl re", 1) == ["renew", "revoke", "reset-key"]
+    assert complete("agentctl re", 1) == ["renew", "request", "requests", "revoke", "reset-key"]
     assert complete("agentctl list --state ", 3) == ["active", "expired"]
     assert complete("agentctl exec --f", 2) == ["--file", "--fd"]
     assert complete("agentctl --js", 1) == ["--json"]

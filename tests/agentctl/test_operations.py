@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 import pytest
 
 from agentd_client.cli.group import COMMANDS
-from tests.agentctl.running import COMMAND, in_process
+from tests.agentctl.running import COMMAND, in_process, without_coverage
 from tests.operations import EVERY, READ_ONLY_METHODS
 
 LOOKS = {
     "status": ["status"],
     "token": ["token"],
     "inspect": ["inspect"],
+    "requests": ["requests"],
     "list": ["list"],
     "watch": ["watch"],
     "audit": ["audit"],
@@ -26,6 +28,9 @@ DOES = {
     "verify": ["verify"],
     "renew": ["renew"],
     "exec": ["exec", "--", "true"],
+    "request": ["request"],
+    "approve": ["approve", "first", "--yes"],
+    "deny": ["deny", "second"],
     "revoke": ["revoke", "session-1"],
     "reset-key": ["reset-key", "--yes"],
     "passwd": ["passwd", "--new-passphrase-file"],
@@ -40,7 +45,14 @@ REVOKE_MANY = ["revoke", "--label", "x*", "--yes"]
 
 def asked_by(agent, args):
     """The methods that a command asks for."""
-    if args[0] in ("exec", "watch"):  # the one becomes another program, the other waits for its agent's end
+    if args[0] == "request":  # nobody answers
+        with subprocess.Popen(
+            [*COMMAND, *args], env=without_coverage(), stderr=subprocess.PIPE, text=True
+        ) as child:
+            assert "waiting for approval" in child.stderr.readline()
+            child.send_signal(signal.SIGINT)
+            child.wait(60)
+    elif args[0] in ("exec", "watch"):  # the one becomes another program, the other waits for its agent's end
         with subprocess.Popen([*COMMAND, *args], env=os.environ, stdout=subprocess.DEVNULL) as child:
             if args[0] == "watch":
                 assert agent.subscribed.wait(60)
@@ -65,11 +77,13 @@ def test_a_command_that_looks_asks_for_nothing_that_does_something(agent, logged
 
 def test_every_method_is_asked_for_by_some_command(agent, logged_in, folder):
     agent.open(label="x1")
+    agent.ask("first")
+    agent.ask("second")
     secret = folder / "passphrase"
     secret.touch(mode=0o600)
     secret.write_text("secret")
-    one_by_one = ("verify", "exec", "renew", "revoke", "login", "reset-key", "passwd", "lock", "unlock")
+    one_by_one = ("verify", "exec", "renew", "revoke", "login", "request", "approve", "deny", "reset-key")
+    one_by_one += ("passwd", "lock", "unlock")
     for args in [*LOOKS.values(), REVOKE_MANY, *(DOES[name] for name in one_by_one)]:
         asked_by(agent, [*args, str(secret)] if args[-1].endswith("-file") else args)
-    requests = {"requestToken", "listRequests", "decideRequest", "withdrawRequest"}
-    assert set(agent.methods) == EVERY - requests - {"hello"}  # which is for those who do not know the agent
+    assert set(agent.methods) == EVERY - {"hello"}  # which is for those who do not know the agent

@@ -124,13 +124,17 @@ def _typed_token(descriptor: int, too_long: InvalidTokenError) -> str:
     return typed.decode("utf-8", "replace").strip()
 
 
+_BECOMING = {"exec", "request"}
+"""Commands of `agentctl` that become another command."""
+
+
 def refuse_tokens(arguments: Sequence[str]) -> None:
     """Raise a usage error, which does not quote it, if an argument contains what looks like a token.
 
-    Arguments after `exec … --` belong to another command, which may search for such text.
+    Arguments after `exec … --` and `request … --` belong to another command, which may search for such text.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    own = arguments[:end] if "exec" in arguments[:end] else arguments
+    own = arguments[:end] if _BECOMING.intersection(arguments[:end]) else arguments
     if any(TOKEN_PREFIX in argument.casefold() for argument in own):
         raise click.UsageError(_NO_ARGUMENT)
 

@@ -9,8 +9,9 @@ know is a protocol error (76): `agentctl` checks its arguments before it asks, s
 versions. A socket that belongs to another user is a matter of permission (77), like a token file that is
 refused and a session that does not allow what is asked.
 
-`agentctl exec` becomes the command, and the exit code is the command's own. If the command cannot be run, it
-is that of shells and env(1): 126 for a command that cannot be executed, 127 for one that does not exist.
+`agentctl exec` and `request` become the command, and the exit code is the command's own. If the command
+cannot be run, it is that of shells and env(1): 126 for a command that cannot be executed, 127 for one that
+does not exist.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ MEANINGS = {
     STORE: "the agent's store failed, or the output could not be written",
     TRY_AGAIN: "timeout, unknown outcome, or something is busy",
     PROTOCOL: "what answers does not speak this protocol",
-    REFUSED: "permission denied: passphrase, token file, another user's agent, or limits of the session",
+    REFUSED: "permission denied: passphrase, token file, another user's agent, request, or session's limits",
     CONFIG: "unusable key file or settings of the agent, or a variable such as HOME",
-    NOT_EXECUTABLE: "exec: the command cannot be executed",
-    NOT_FOUND: "exec: no such command",
+    NOT_EXECUTABLE: "exec, request: the command cannot be executed",
+    NOT_FOUND: "exec, request: no such command",
     INTERRUPTED: "interrupted",
 }
 """Every code in a few words, for `agentctl --help`."""

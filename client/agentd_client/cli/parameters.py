@@ -9,6 +9,7 @@ import click
 from ..durations import parse_duration
 from ..protocol.methods import NEVER
 from ..protocol.results import ACTIVE, EXPIRED
+from ..transport.pool import MAX_UID
 from .current_token import session_id
 from .options import AnyFunction, Settings, not_empty
 
@@ -120,6 +121,13 @@ given_uses = click.option(
     help="How often it can be verified.  [default: unlimited]",
 )
 """For a new session."""
+
+agent_uid_option = click.option(
+    "--agent-uid",
+    type=click.IntRange(0, MAX_UID),
+    metavar="UID",
+    help="The user whose agent is at --socket.  [default: you]",
+)
 
 _CONDITIONS = (
     click.option("--state", type=click.Choice((ACTIVE, EXPIRED)), help="Only sessions in this state."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ _NEXT: dict[type[BaseException], str] = {
     errors.NotWithinParentError: "`agentctl inspect` shows the session's limits",
     errors.TokenNotValidError: "`agentctl inspect` says why; `agentctl login` opens a new session",
     errors.AgentLockedError: "unlock it with `agentctl unlock`",
+    errors.ApprovalRequiredError: "`agentctl login` and `agentctl request` ask for approval",
+    errors.RequestExpiredError: "a request waits for `agentctl approve`, at most 5 minutes; ask again",
+    errors.TooManyRequestsError: "`agentctl requests` shows what waits; try again later",
+    errors.NoSuchRequestError: "`agentctl requests` shows those that wait",
+    errors.OwnRequestError: "run `agentctl approve` on another terminal",
     errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
     NotExecutedError: "its session was ended",
     errors.StartError: "after fixing this, rerun the command",
@@ -49,6 +55,11 @@ def warn(settings: Settings, text: str) -> None:
 def remark(settings: Settings, text: str) -> None:
     """Print a remark that is neither a result nor a warning."""
     _say(settings.json, {"message": text}, f"agentctl: {printable(text)}")
+
+
+def present(settings: Settings, document: dict[str, Any], lines: Iterable[str]) -> None:
+    """Print what a person has to see, whatever happens to the result on standard output."""
+    _say(settings.json, document, "\n".join(lines))
 
 
 def report(error: BaseException, *, as_json: bool, debug: bool, advice: str | None = None) -> None:

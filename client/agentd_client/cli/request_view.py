@@ -38,8 +38,8 @@ _PLAIN_PATH = r"[\w.+@/:=-]+"
 _MOST_MARKS = 3
 """Combining marks on one character. Some scripts need two; a hundred cover the lines around them."""
 
-_MAX_SUMMARY_NAME = 24
-_MAX_SUMMARY_SCOPES = 40
+_MAX_WORD = 24
+_MAX_BRIEF_SCOPES = 40
 _LEAST_WIDTH = 20
 
 
@@ -51,10 +51,10 @@ def lines(request: RequestInfo, now: float) -> list[Row]:
 def summary(request: RequestInfo, now: float) -> str:
     """The request in one line of some 120 characters: "k7m2qd: git (4712) asks for deploy, 10 min"."""
     asker = request.asker
-    whose = "" if _is_own(asker) else f"{_bounded(_user(asker.uid), _MAX_SUMMARY_NAME)}: "
+    whose = f"{other}: " if (other := other_user(asker)) else ""
     verb = "may have" if request.state == REMEMBERED else "asks for"
     return (
-        f"{_bounded(request.id, _MAX_SUMMARY_NAME)}: {whose}{program_name(asker)} ({asker.pid}) {verb} "
+        f"{word(request.id)}: {whose}{program_name(asker)} ({asker.pid}) {verb} "
         f"{scopes_in_brief(request)}, {lasts(request)}"
     )
 
@@ -77,14 +77,24 @@ def program_name(asker: PeerIdentity) -> str:
     """The name of the asker's program, without its folder."""
     if asker.exe is None:
         return "unknown program"
-    return _path(asker.exe.rpartition("/")[2], _MAX_SUMMARY_NAME)
+    return _path(asker.exe.rpartition("/")[2], _MAX_WORD)
 
 
 def user(asker: PeerIdentity) -> str:
     """The asker's user, and whether it is another one."""
-    name = _user(asker.uid)
+    name = word(_user(asker.uid))
     known = f"uid {asker.uid}" if name == str(asker.uid) else f"{name} (uid {asker.uid})"
     return known if _is_own(asker) else f"{known}, ANOTHER USER"
+
+
+def other_user(asker: PeerIdentity) -> str:
+    """The name of the asker's user, or the uid if it has none; nothing for one's own."""
+    return "" if _is_own(asker) else word(_user(asker.uid))
+
+
+def word(text: str) -> str:
+    """An id or a state, as it is shown everywhere."""
+    return _bounded(text, _MAX_WORD)
 
 
 def scopes(request: RequestInfo) -> str:
@@ -94,7 +104,7 @@ def scopes(request: RequestInfo) -> str:
 
 def scopes_in_brief(request: RequestInfo) -> str:
     """As many of the scopes as fit into one column of a table."""
-    return _bounded(scopes(request), _MAX_SUMMARY_SCOPES)
+    return _bounded(scopes(request), _MAX_BRIEF_SCOPES)
 
 
 def audience(request: RequestInfo) -> str:
@@ -120,7 +130,7 @@ def quoted(text: str, most: int = MAX_SHOWN_CHARACTERS) -> str:
 
 def _who(request: RequestInfo) -> Iterator[Row]:
     asker = request.asker
-    yield ("request", _bounded(request.id, _MAX_SUMMARY_NAME))
+    yield ("request", word(request.id))
     yield ("user", user(asker))
     yield ("program", "unknown" if asker.exe is None else _path(asker.exe))
     yield ("process", str(asker.pid))

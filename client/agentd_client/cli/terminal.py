@@ -7,14 +7,16 @@ continues, the question is asked again, and what was typed before is discarded.
 
 from __future__ import annotations
 
+import locale
 import os
 import select
 import signal
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 import click
 
@@ -25,6 +27,14 @@ from ..protocol.passphrases import TOO_LONG
 
 _TERMINAL = "/dev/tty"
 """tty(4): the controlling terminal, whatever the standard streams are."""
+
+T = TypeVar("T")
+
+_DEFAULT_COLUMNS = 80
+"""For a terminal that does not know its width, such as a serial line."""
+
+_MAX_ANSWER_BYTES = 4096
+"""A line of a terminal has at most so many (termios(3))."""
 
 _LOCAL_MODES = 3
 """The index of c_lflag in the result of tcgetattr."""
@@ -57,6 +67,35 @@ def ask(prompt: str, problem: str) -> bytearray:
         os.close(terminal)
 
 
+def choice(shown: Callable[[int], Iterable[str]], question: str, answers: Mapping[str, T]) -> T:
+    """Show lines on that terminal and ask, until one of the answers is typed. Only in the main thread.
+
+    What was typed before the question is shown is no answer to it.
+
+    Args:
+        shown: the lines, for a terminal of so many columns.
+        question: what is asked.
+        answers: what may be typed, in small letters, and what each means.
+
+    Raises:
+        click.Abort: the input ended instead.
+    """
+    terminal = _open()
+    try:
+        lines = shown(os.get_terminal_size(terminal).columns or _DEFAULT_COLUMNS)
+        _write(terminal, "".join(f"{line}\n" for line in lines))
+        with _woken_by_signals() as woken:
+            while True:
+                termios.tcflush(terminal, termios.TCIFLUSH)
+                _write(terminal, question)
+                typed = _line(terminal, woken, _MAX_ANSWER_BYTES, click.Abort())
+                answer = typed.decode("utf-8", "replace").strip().casefold()
+                if answer in answers:
+                    return answers[answer]
+    finally:
+        os.close(terminal)
+
+
 def confirmed(question: str) -> bool:
     """Ask before something that cannot be undone, on standard input and error.
 
@@ -81,6 +120,13 @@ def confirmed(question: str) -> bool:
 
 def _open() -> int:
     return os.open(_TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _write(terminal: int, text: str) -> None:
+    # Bytes of UTF-8 would be control characters to a terminal with an 8-bit character set.
+    left = memoryview(text.encode(locale.getencoding(), "backslashreplace"))
+    while left:
+        left = left[os.write(terminal, left) :]
 
 
 def read_hidden(terminal: int, prompt: str, max_bytes: int, too_long: AgentdError) -> bytearray:
@@ -165,7 +211,7 @@ def _woken_by_signals() -> Iterator[int]:
         os.close(reading)
 
 
-def _line(terminal: int, woken: int, max_bytes: int, too_long: AgentdError) -> bytearray:
+def _line(terminal: int, woken: int, max_bytes: int, too_long: Exception) -> bytearray:
     room = bytearray(max_bytes + 1)
     size = 0
     poller = select.poll()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 
 from ...protocol.methods import to_wire
-from ...transport.pool import MAX_UID
 from ..current_token import current_token, only_stdin, token_from_stdin
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
 from ..output import show
-from ..parameters import asked_audience, asked_scopes, names
+from ..parameters import agent_uid_option, asked_audience, asked_scopes, names
 from ..wording import verdict
 
 
@@ -18,12 +17,7 @@ from ..wording import verdict
 @click.argument("from_stdin", metavar="[-]", required=False, callback=only_stdin)
 @asked_audience
 @asked_scopes
-@click.option(
-    "--agent-uid",
-    type=click.IntRange(0, MAX_UID),
-    metavar="UID",
-    help="The user whose agent is at --socket.  [default: you]",
-)
+@agent_uid_option
 @click.pass_obj
 def verify_command(
     settings: Settings,
