@@ -1,10 +1,12 @@
-"""Asking a person for a session: what the asker's terminal shows meanwhile."""
+"""Asking a person for a session: what the asker's terminal shows, and a person who answers there and then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..protocol.results import RequestedToken
+from ..blocking import Client
+from ..protocol.results import APPROVE, RequestedToken
 from .options import Settings
 from .report import remark
 from .request_view import word
@@ -25,3 +27,30 @@ def by_another_terminal(settings: Settings) -> OnWaiting:
         )
 
     return wait
+
+
+def by_passphrase(settings: Settings, agent: Client, sources: Mapping[str, Any], prompt: str) -> OnWaiting:
+    """Ask for the passphrase, and approve with it: whoever knows it may approve what this process asks for.
+
+    `sources` has the values of `passphrase_options`.
+
+    Raises:
+        click.UsageError: there is nothing to ask for it with.
+    """
+    from .passphrase import UNLOCK_SECONDS, asker, with_passphrase
+
+    asked = asker(sources)
+
+    def approve(request: RequestedToken) -> None:
+        before = agent.timeout
+        agent.timeout = settings.at_least(UNLOCK_SECONDS)
+        try:
+            with_passphrase(
+                asked,
+                prompt,
+                lambda passphrase: agent.decide_request(request.id, APPROVE, passphrase=passphrase),
+            )
+        finally:
+            agent.timeout = before
+
+    return approve

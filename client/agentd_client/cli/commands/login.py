@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ... import paths
 from ...blocking import Client
-from ...errors import AgentdError, AgentUnreachableError, TokenFileBusyError, TokenFileError
+from ...errors import (
+    AgentdError,
+    AgentUnreachableError,
+    ApprovalRequiredError,
+    TokenFileBusyError,
+    TokenFileError,
+)
 from ...protocol.reasons import OTHER_AGENT
-from ...protocol.results import Verification
+from ...protocol.results import PASSPHRASE, CreatedToken, GrantedToken, Verification
 from ...token_file import TokenFile
 from ..current_token import require_token
 from ..options import AgentctlCommand, Settings
 from ..output import OutputError, printable, show, write_now
 from ..parameters import given_audience, given_scopes, given_uses, names
 from ..parameters import ttl as ttl_callback
+from ..passphrase_options import at_most_one, passphrase_options
 from ..report import warn
 from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
+
+if TYPE_CHECKING:
+    from ..asking import OnWaiting
+
+_REASON = "agentctl login"
 
 
 @click.command("login", cls=AgentctlCommand)
@@ -40,15 +53,18 @@ from ..wording import OTHER_AGENTS_SESSION, ends, named, why_not
 @given_scopes
 @given_audience
 @given_uses
+@passphrase_options({"": "the passphrase"})
 @click.pass_obj
 def login_command(
     settings: Settings,
+    /,
     label: str | None,
     ttl: int | str | None,
     max_lifetime: int | str | None,
     scopes: tuple[str, ...],
     audience: tuple[str, ...],
     max_uses: int | None,
+    **sources: Any,
 ) -> None:
     """Open a session and keep its token in the token file.
 
@@ -56,23 +72,33 @@ def login_command(
     AGENTD_TOKEN_FD take precedence over it. AGENTD_SOCKET sets the agent's socket. The session of the
     previous token in the file is ended, and named; a session of another agent is not, and a warning says so.
 
-    You are not asked for a password: any program that runs as the user and can reach the agent's socket can
-    open sessions. A session protects against programs that have no token and cannot reach the socket.
+    Unless the agent's settings say otherwise (`opening`), you are not asked for anything: any program that
+    runs as the user and can reach the agent's socket can open sessions. A session protects against programs
+    that have no token and cannot reach the socket. If `opening` is "ask", login asks for a session, says how
+    to approve that, and waits for up to 5 minutes; if it is "passphrase", it asks for the passphrase, as
+    `agentctl unlock` does. Such a session cannot be extended beyond its end.
     """
+    at_most_one(sources, "passphrase_fd", "passphrase_file", "askpass", "pinentry")
     variable = paths.token_variable()
     if variable is not None:
         warn(settings, f"{variable} is set and takes precedence over the token file")
     session = settings.session()
     label = default_label() if label is None else label
     with settings.connect() as agent:
-        created = agent.create_token(
-            expiry=ttl,
-            label=label,
-            audience=names(audience),
-            scopes=names(scopes),
-            max_uses=max_uses,
-            max_lifetime=max_lifetime,
-        )
+        wanted: dict[str, Any] = {"audience": names(audience), "scopes": names(scopes), "max_uses": max_uses}
+        created: CreatedToken | GrantedToken
+        try:
+            created = agent.create_token(expiry=ttl, label=label, max_lifetime=max_lifetime, **wanted)
+        except ApprovalRequiredError:
+            if max_lifetime is not None:
+                raise click.UsageError(
+                    "a session that has to be approved ends when its time is over: leave out --max-lifetime, "
+                    "and choose an --expiry that is long enough",
+                    click.get_current_context(),
+                ) from None
+            created = agent.request_token(
+                ttl, label, reason=_REASON, on_waiting=_approval(settings, agent, sources), **wanted
+            )
         try:
             replaced = session.exchange_token(created.token)
         except BaseException:  # also Ctrl-C: nobody has the token, so the session must not stay open
@@ -110,6 +136,14 @@ def login_command(
     except OutputError:
         warn(settings, f"logged in nevertheless: {place}")
         raise
+
+
+def _approval(settings: Settings, agent: Client, sources: Mapping[str, Any]) -> OnWaiting:
+    from ..asking import by_another_terminal, by_passphrase
+
+    if agent.get_status().opening == PASSPHRASE:
+        return by_passphrase(settings, agent, sources, "Passphrase of agentd, to log in: ")
+    return by_another_terminal(settings)
 
 
 def _inspected(agent: Client, token: str) -> Verification | None:
