@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from agentd_client.cli.table import width_of
-from agentd_client.protocol.results import AuditEntry
+from agentd_client.protocol.results import AuditEntry, PeerIdentity
 from tests.agentctl.fake_agent import NOW
 from tests.agentctl.running import in_process
 
@@ -98,9 +98,25 @@ def test_in_a_pipe_it_is_a_line_of_whole_fields_with_tabs(agent):
     agent.audit[1] = agent.audit[1]._replace(session_id=None, peer_uid=None, peer_pid=None, peer_exe=None)
     first, second = in_process("audit").out.splitlines()
     assert first.split("\t") == [
-        *(str(NOW), str(NOW), "refused", FIRST, "a\\tb", "EXPIRED", "1000", "4712", "/usr/bin/agentctl", "3")
+        *(str(NOW), str(NOW), "refused", FIRST, "a\\tb", "EXPIRED", "1000", "4712", "/usr/bin/agentctl", "3"),
+        *("", "", "", "", ""),
     ]
-    assert second.split("\t")[3:] == ["", "desk", "", "", "", "", "1"]
+    assert second.split("\t")[3:] == ["", "desk", "", "", "", "", "1", "", "", "", "", ""]
+
+
+def test_an_answer_to_a_request_says_who_had_asked(agent):
+    asker = PeerIdentity(1001, 4700, "/usr/bin/git")
+    agent.audit = [
+        entry("requested", 50)._replace(session_id=None, request_id="k7m2qd"),
+        entry("approved", 40)._replace(request_id="k7m2qd", asked_by=asker, peer_unit="app.scope"),
+        entry("requestExpired", 30)._replace(session_id=None, request_id="q9z3aa"),
+    ]
+    rows = in_process("audit", terminal=True).out.splitlines()[2:]
+    assert "request k7m2qd" in rows[0]
+    assert "k7m2qd, asked by 4700 git" in rows[1]
+    assert "unanswered" in rows[2]
+    approved = in_process("audit").out.splitlines()[1].split("\t")
+    assert approved[10:] == ["app.scope", "k7m2qd", "1001", "4700", "/usr/bin/git"]
 
 
 def test_json_is_one_object_oldest_first(agent):

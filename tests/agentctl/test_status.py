@@ -19,6 +19,7 @@ def test_status_shows_a_person_the_agent_and_their_session(agent, logged_in, fol
         f"socket      {folder / 'agent.sock'}\n"
         "store       /state/agentd/store, 12.0 MiB\n"
         "state       not locked\n"
+        "opening     free: any program of yours opens sessions\n"
         "passphrase  none; `agentctl passwd` sets one\n"
         "memory      locked; no other process can read the keys\n"
         "key id      key-1\n"
@@ -97,12 +98,27 @@ def test_a_locked_agent_says_since_when_and_why_and_is_not_asked_for_a_session(
         f"socket      {folder / 'agent.sock'}\n"
         "store       /state/agentd/store\n"
         "state       locked since 2025-06-15 14:06: the screen was locked\n"
+        "opening     free: any program of yours opens sessions\n"
         "passphrase  set; 3 wrong ones since the agent started\n"
         "memory      locked; no other process can read the keys\n"
         "traffic     1234 requests on 90 connections; 5 refused, 3 peers refused or cut off\n"
         "you         unknown while the agent is locked; `agentctl unlock` unlocks it\n"
     )
     assert agent.methods == ["getStatus"]
+
+
+def test_it_says_who_opens_sessions_and_what_waits(agent, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    agent.opening = "ask"
+    agent.ask("k7m2qd")
+    agent.ask("q9z3aa", state="remembered")
+    shown = in_process("status", terminal=True).out
+    assert (
+        "opening     ask: a person approves sessions; 1 waiting, `agentctl approve` shows what and asks\n"
+        in shown
+    )
+    told = json.loads(in_process("status", "--json").out)
+    assert (told["agent"]["opening"], told["agent"]["requests"]) == ("ask", 1)
 
 
 def test_whether_a_caller_is_logged_in_with_a_locked_agent_is_neither_yes_nor_no(agent, logged_in):

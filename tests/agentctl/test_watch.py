@@ -111,6 +111,31 @@ def test_on_a_terminal_each_event_is_a_line_and_what_was_missed_is_said(agent):
     )
 
 
+def test_requests_are_named_and_the_askers_words_stand_in_quotes(agent):
+    asked = Event("requested", NOW, None, 'night"ly', None, 4712, request_id="k7m2qd")
+    thread = telling(
+        agent,
+        asked,
+        asked._replace(kind="approved", session_id=ID, peer_pid=4713),
+        asked._replace(kind="denied", peer_pid=4713),
+        asked._replace(kind="requestExpired", label="", peer_pid=None),
+        asked._replace(kind="withdrawn", label=""),
+        asked._replace(kind="forgotten", label="", reason="LOCKED", peer_pid=None),
+        STOPPING,
+    )
+    ended = in_process("watch", terminal=True)
+    thread.join()
+    assert ended.out == (
+        '15:06:40  requested                  "night\'ly"  request k7m2qd  pid 4712\n'
+        '15:06:40  approved    0197043e-2c40  "night\'ly"  request k7m2qd  pid 4713\n'
+        '15:06:40  denied                     "night\'ly"  request k7m2qd  pid 4713\n'
+        "15:06:40  unanswered                 request k7m2qd\n"
+        "15:06:40  withdrawn                  request k7m2qd  pid 4712\n"
+        "15:06:40  forgotten                  LOCKED  request k7m2qd\n"
+        "15:06:40  stopping\n"
+    )
+
+
 def test_json_is_json_on_a_terminal_too(agent):
     thread = telling(agent, STOPPING)
     ended = in_process("watch", "--json", terminal=True)

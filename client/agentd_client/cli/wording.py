@@ -11,8 +11,11 @@ from ..protocol.reasons import sentence
 from ..protocol.results import (
     EXPIRED,
     LOCKED,
+    OPENINGS,
     PASSPHRASE_CHANGED,
     PASSPHRASE_REFUSED,
+    REQUEST_EXPIRED,
+    PeerIdentity,
     SessionInfo,
     Status,
     Verification,
@@ -78,6 +81,15 @@ def brief_end(session: SessionInfo, now: float) -> str:
 _PASSPHRASE_KINDS = {PASSPHRASE_CHANGED: "changed", PASSPHRASE_REFUSED: "wrong"}
 PASSPHRASE = "passphrase"  # noqa: S105 - the word
 
+UNANSWERED = "unanswered"
+"""For `REQUEST_EXPIRED`: "expired" is said of sessions."""
+
+_OPENINGS = (
+    "any program of yours opens sessions",
+    "a person approves sessions",
+    "a person who knows the passphrase approves sessions",
+)
+
 _LOCK_REASONS = {
     "asked": "on request",
     "suspend": "the machine was suspended",
@@ -92,6 +104,8 @@ def what_and_why(kind: str, reason: str | None) -> tuple[str, str]:
     """The kind of an event or entry in a word, and its reason."""
     if kind in _PASSPHRASE_KINDS:
         return PASSPHRASE, _PASSPHRASE_KINDS[kind]
+    if kind == REQUEST_EXPIRED:
+        return UNANSWERED, printable(reason or "")
     if kind == LOCKED and reason is not None:
         return kind, printable(_LOCK_REASONS.get(reason, reason))
     return printable(kind), printable(reason or "")
@@ -112,6 +126,16 @@ def memory_state(status: Status) -> str:
     if not status.memory_locked:
         return colour("not locked", "yellow")
     return "locked; no other process can read the keys" if status.memory_secret else "locked"
+
+
+def opening_state(status: Status) -> str:
+    """Who opens sessions that have no parent, and how many requests wait for that."""
+    what = dict(zip(OPENINGS, _OPENINGS, strict=True)).get(status.opening)
+    how = printable(status.opening) if what is None else f"{status.opening}: {what}"
+    if not status.requests:
+        return how
+    waiting = colour(f"{status.requests} waiting", "yellow")
+    return f"{how}; {waiting}, `agentctl approve` shows what and asks"
 
 
 def passphrase_state(status: Status) -> str:
@@ -137,6 +161,16 @@ def process_name(pid: int | None, exe: str | None) -> str:
     if pid is None:
         return ""
     return f"{pid} {printable(os.path.basename(exe).strip('[]'))}" if exe else f"pid {pid}"
+
+
+def request_named(request_id: str | None, asked_by: PeerIdentity | None = None) -> str:
+    """The request that an event or entry is about, if any, and of a decision who had asked."""
+    if request_id is None:
+        return ""
+    name = printable(request_id)
+    if asked_by is None:
+        return f"request {name}"
+    return f"{name}, asked by {process_name(asked_by.pid, asked_by.exe)}"
 
 
 def listed(given: list[str] | None, everything: str) -> str:

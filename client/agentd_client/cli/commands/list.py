@@ -15,7 +15,17 @@ from ..options import AgentctlCommand, Settings
 from ..output import can_show, colour, printable, show, tab_separated
 from ..parameters import conditions, moment
 from ..table import Column, table, terminal_width
-from ..wording import ago, brief_end, brief_moment, clock, day, listed, process_name, what_and_why
+from ..wording import (
+    ago,
+    brief_end,
+    brief_moment,
+    clock,
+    day,
+    listed,
+    process_name,
+    request_named,
+    what_and_why,
+)
 
 T = TypeVar("T")
 
@@ -155,11 +165,13 @@ def audit_command(settings: Settings, since: float | None, limit: int) -> None:
     """Show the audit log.
 
     It shows the newest entries, the oldest of them first. Refusals of one process are counted, not repeated:
-    "x 12 until 15:20". So are its uses of a session, if the agent's setting audit_uses has them recorded. In
-    a pipe it prints one line for each entry, with these fields separated by tabs:
+    "x 12 until 15:20". So are its uses of a session, if the agent's setting audit_uses has them recorded. An
+    answer to a request names the request and the program that had asked. In a pipe it prints one line for
+    each entry, with these fields separated by tabs:
 
     \b
-        at, until, kind, sessionId, label, reason, uid, pid, exe, times
+        at, until, kind, sessionId, label, reason, uid, pid, exe, times,
+        unit, requestId, askedByUid, askedByPid, askedByExe
 
     Times are seconds since 1970; missing values are empty.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
@@ -201,7 +213,8 @@ def _entry_row(entry: AuditEntry, ids: dict[str, str]) -> tuple[str, ...]:
 
 
 def _why(entry: AuditEntry) -> str:
-    _, why = what_and_why(entry.kind, entry.reason)
+    _, reason = what_and_why(entry.kind, entry.reason)
+    why = "; ".join(filter(None, (reason, request_named(entry.request_id, entry.asked_by))))
     if entry.times == 1:
         return why
     since, until = clock(entry.at)[:5], clock(entry.until)[:5]
@@ -209,6 +222,7 @@ def _why(entry: AuditEntry) -> str:
 
 
 def _entry_line(entry: AuditEntry) -> str:
+    asker = entry.asked_by
     return tab_separated(
         entry.at,
         entry.until,
@@ -220,6 +234,9 @@ def _entry_line(entry: AuditEntry) -> str:
         entry.peer_pid,
         entry.peer_exe,
         entry.times,
+        entry.peer_unit,
+        entry.request_id,
+        *((None, None, None) if asker is None else (asker.uid, asker.pid, asker.exe)),
     )
 
 

@@ -19,7 +19,16 @@ from ..current_token import current_token
 from ..options import AgentctlCommand, Settings
 from ..output import Row, aligned, colour, printable, show
 from ..report import warn
-from ..wording import described, lock_state, memory_state, moment, passphrase_state, size, why_not
+from ..wording import (
+    described,
+    lock_state,
+    memory_state,
+    moment,
+    opening_state,
+    passphrase_state,
+    size,
+    why_not,
+)
 
 UNKNOWN = Verification(False, AgentLockedError.code, None)
 """The answer about a token while the agent is locked: neither yes nor no."""
@@ -71,6 +80,7 @@ def _agent_rows(status: Status) -> Iterator[Row]:
     held = "" if status.store_bytes is None else f", {size(status.store_bytes)}"
     yield ("store", printable(status.store_path) + held)
     yield ("state", lock_state(status))
+    yield ("opening", opening_state(status))
     yield ("passphrase", passphrase_state(status))
     yield ("memory", memory_state(status))
     if status.key_id is not None:

@@ -9,16 +9,21 @@ import click
 from ...errors import AgentUnreachableError
 from ...protocol.methods import to_wire
 from ...protocol.results import (
+    APPROVED,
     CREATED,
+    DENIED,
+    FORGOTTEN,
     KEY_RESET,
     LOCKED,
     MISSED,
     REFUSED,
     RENEWED,
+    REQUESTED,
     REVOKED,
     SESSION_EXPIRED,
     STOPPING,
     UNLOCKED,
+    WITHDRAWN,
     Event,
 )
 from .. import interrupts
@@ -26,8 +31,9 @@ from ..exit_codes import DONE
 from ..options import AgentctlCommand, Settings
 from ..output import colour, is_terminal, printable, show_json, show_line, write_now
 from ..report import remark
+from ..request_view import quoted
 from ..table import cut, terminal_width
-from ..wording import PASSPHRASE, clock, process_name, what_and_why
+from ..wording import PASSPHRASE, UNANSWERED, clock, process_name, request_named, what_and_why
 
 SHORT_ID = 13
 """The part of an id that is its time: sessions only share it if opened within the same millisecond."""
@@ -43,6 +49,12 @@ _COLOURS = {
     UNLOCKED: "green",
     PASSPHRASE: "yellow",
     STOPPING: "red",
+    REQUESTED: "magenta",
+    APPROVED: "green",
+    DENIED: "red",
+    UNANSWERED: "yellow",
+    WITHDRAWN: "yellow",
+    FORGOTTEN: "yellow",
 }
 _LEAST_LABEL = 8
 _KIND_WIDTH = max(map(len, _COLOURS))
@@ -53,10 +65,10 @@ _KIND_WIDTH = max(map(len, _COLOURS))
 def watch_command(settings: Settings) -> int:
     """Show events as they happen.
 
-    Events are about sessions, locking and unlocking, and the passphrase. On a terminal each event is a line;
-    in a pipe, and with --json, a JSON object on a line. It exits with 0 on Ctrl-C, when nobody reads its
-    output any more, or when the agent stops, and with 69 if the connection to the agent is lost. Events that
-    are read too slowly are dropped, and the next one says how many.
+    Events are about sessions, requests for them, locking and unlocking, and the passphrase. On a terminal
+    each event is a line; in a pipe, and with --json, a JSON object on a line. It exits with 0 on Ctrl-C, when
+    nobody reads its output any more, or when the agent stops, and with 69 if the connection to the agent is
+    lost. Events that are read too slowly are dropped, and the next one says how many.
     """
     last = None
     try:
@@ -94,13 +106,15 @@ def _lines(event: Event, width: int) -> Iterator[str]:
     word, why = what_and_why(event.kind, event.reason)
     kind = word.ljust(_KIND_WIDTH)
     about = printable(event.session_id or "")[:SHORT_ID].ljust(SHORT_ID)
-    rest = [text for text in (why, process_name(event.peer_pid, None)) if text]
+    request = request_named(event.request_id)
+    rest = [text for text in (why, request, process_name(event.peer_pid, None)) if text]
     # Only the label is cut: its length is up to whoever opened the session.
     room = width - sum(2 + len(text) for text in rest) - len("HH:MM:SS") - len(kind) - len(about) - 3 * 2
     if room < _LEAST_LABEL:
         room += len(about) + 2
         about = ""
-    label = cut(printable(event.label), max(room, _LEAST_LABEL))
+    said = quoted(event.label) if event.label and event.request_id is not None else printable(event.label)
+    label = cut(said, max(room, _LEAST_LABEL))
     texts = [text for text in (about, label, *rest) if text]
     shown = [clock(event.at), colour(kind, _COLOURS.get(word, "cyan")), *texts]
     yield "  ".join(shown).rstrip()
