@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from agentd_client.cli.run import run
@@ -90,11 +90,15 @@ def on_terminal(
 
 
 def in_conversation(
-    *args: str, answers: Sequence[tuple[bytes, bytes]], early: bytes = b"", **environ: str
+    *args: str,
+    answers: Sequence[tuple[bytes, bytes | Callable[[], bytes]]],
+    early: bytes = b"",
+    **environ: str,
 ) -> OnTerminal:
     """Run with a controlling terminal (tty(4)), and type each answer once its question is shown.
 
-    `early` is typed before it begins.
+    `early` is typed before it begins. An answer may be a function that returns what to type, and does
+    something meanwhile.
     """
     ours, theirs = pty.openpty()
     os.write(ours, early)
@@ -117,7 +121,7 @@ def in_conversation(
                 while waiting and (found := shown.find(waiting[0][0], looked_at)) >= 0:
                     asked, answer = waiting.pop(0)
                     looked_at = found + len(asked)
-                    terminal.write(answer)
+                    terminal.write(answer() if callable(answer) else answer)
         code = child.wait(60)
     assert not waiting, f"never asked: {waiting[0][0]!r}, but shown: {shown!r}"
     return OnTerminal(code, shown.decode().replace("\r\n", "\n"))

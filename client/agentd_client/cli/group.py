@@ -59,8 +59,8 @@ COMMANDS = {
 HELP = """Open, see and end sessions of agentd, the local session agent.
 
 A session shows that a caller belongs to something that the user opened and has not ended. Any program that
-runs as the user and can reach the agent's socket can open sessions; a token protects against programs that
-cannot.
+runs as the user and can reach the agent's socket can open sessions, unless the agent's settings leave that
+to a person (`opening`); a token protects against programs that cannot.
 """
 
 ENVIRONMENT = (

@@ -42,7 +42,7 @@ def verify_command(
     only sent if that user listens there, and the answer does not name the session.
 
     Valid means: the session was opened over the agent's socket and has not ended. Any program that runs as
-    the user and can reach the socket can open sessions.
+    the user and can reach the socket can open sessions, unless the agent's settings leave that to a person.
     """
     token: str | None = None
     if from_stdin:
