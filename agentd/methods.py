@@ -143,11 +143,13 @@ class ListSessionsParams(SelectionParams, frozen=True):
 
 
 class ListAuditParams(Params, frozen=True):
-    """The earliest time, and where the page starts."""
+    """Which entries, and where the page starts."""
 
     since: float | None = None
     after: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_AUDIT)] | None = None
+    kind: str | None = None
+    session: str | None = None
 
 
 class ResetKeyParams(Params, frozen=True):

@@ -111,10 +111,11 @@ class _Entry(Struct, eq=False):
 class CountedEntries:
     """Counts by key, in an audit entry for each. Subclasses say what.
 
-    what: is counted, in words. bounds: of one entry and of all. at_once: an entry is written when it begins,
-    too, not only by `flush`.
+    kind: of the entries. what: is counted, in words. bounds: of one entry and of all. at_once: an entry is
+    written when it begins, too, not only by `flush`.
     """
 
+    kind: str
     what: str
     bounds: Bounds
     at_once = False
@@ -245,6 +246,7 @@ class CountedEntries:
 class RejectedTokens(CountedEntries):
     """Rejected tokens, by peer and reason."""
 
+    kind = REFUSED
     what = "rejected tokens"
     bounds = Bounds(seconds=600.0, new=64, pending=256)  # a program can connect from ever new processes
     at_once = True
@@ -263,6 +265,7 @@ class RecordedUses(CountedEntries):
     More of them at a time than of rejections, because a use takes a valid token.
     """
 
+    kind = USED
     what = "uses"
     bounds = Bounds(seconds=60.0, new=256, pending=1024)
 

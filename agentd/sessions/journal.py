@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agentd_client.errors import AgentdError
-from agentd_client.protocol.results import DENIED, FORGOTTEN, REFUSED, Event, PeerIdentity
+from agentd_client.protocol.results import DENIED, FORGOTTEN, REFUSED, USED, Event, PeerIdentity
 
 from ..crypto import random_bytes
 from ..lifecycle import NOWHERE, EventLoop
@@ -53,6 +53,10 @@ TRIM_EVERY = 64
 
 MAX_TRIMMED = 512
 """Entries deleted at a time: more than one batch of the store can add."""
+
+_FOLDERS = {REFUSED: (REJECTIONS_PATH,), USED: (USES_PATH,)}
+_OTHER_FOLDERS = (ACTIONS_PATH, REQUESTS_PATH)
+"""The parts of the log that have entries of a kind."""
 
 _DECISIONS = {DENIED, FORGOTTEN}
 """What a person does. Askers cause the other kinds that have to do with requests."""
@@ -279,11 +283,17 @@ class Journal:
                     break  # the count is wrong, which must not loop for ever
                 await self._db.write(partial(_delete_all, paths=oldest))
 
-    def newest_first(self, after: bytes | None) -> Iterator[tuple[bytes, AuditRecord]]:
-        """Every entry and its key, from the one after that key on, those in memory included."""
+    def newest_first(
+        self, after: bytes | None, kind: str | None = None
+    ) -> Iterator[tuple[bytes, AuditRecord]]:
+        """Every entry and its key, from the one after that key on, those in memory included.
+
+        With a `kind`, only those parts of the log that have entries of it.
+        """
         # They all begin at the same moment, so what is written meanwhile comes twice, never not at all.
-        sources = [counting.unwritten(after) for counting in self._counting]
-        sources += [self._stored_newest_first(folder, after) for folder in self._most]
+        sources = [counting.unwritten(after) for counting in self._counting if kind in (None, counting.kind)]
+        folders = self._most if kind is None else _FOLDERS.get(kind, _OTHER_FOLDERS)
+        sources += [self._stored_newest_first(folder, after) for folder in folders]
         before = None
         for key, record in heapq.merge(*sources, key=lambda entry: entry[0], reverse=True):
             if key != before:

@@ -11,7 +11,15 @@ from trio.lowlevel import checkpoint
 
 from agentd_client.errors import InvalidParamsError
 from agentd_client.protocol.limits import MAX_EXAMINED, MAX_PAGE_AUDIT, MAX_PAGE_SESSIONS
-from agentd_client.protocol.results import ACTIVE, EXPIRED, AuditEntry, AuditPage, SessionInfo, SessionPage
+from agentd_client.protocol.results import (
+    ACTIVE,
+    EVENT_KINDS,
+    EXPIRED,
+    AuditEntry,
+    AuditPage,
+    SessionInfo,
+    SessionPage,
+)
 
 from .counting import LONGEST_SECONDS
 from .journal import CHUNK_RECORDS
@@ -190,6 +198,18 @@ def _checked_audit_cursor(after: object) -> bytes | None:
     raise InvalidParamsError("after is the `next` of the previous page")
 
 
+def _checked_kind(kind: object) -> str | None:
+    if kind is None or (isinstance(kind, str) and kind in EVENT_KINDS):
+        return kind
+    raise InvalidParamsError(f"kind is one of {', '.join(EVENT_KINDS)}")
+
+
+def _checked_session(session: object) -> str | None:
+    if session is None or (isinstance(session, str) and session):
+        return session
+    raise InvalidParamsError("session is a session's id, or how it begins")
+
+
 def _checked_cursor(after: object) -> SessionPath | None:
     if after is None:
         return None
@@ -255,26 +275,37 @@ def _is_live(db: DB, path: SessionPath, record: SessionRecord, now: Instant) -> 
 
 
 async def audit_page(
-    journal: Journal, since: object = None, after: object = None, limit: object = None
+    journal: Journal,
+    since: object = None,
+    after: object = None,
+    limit: object = None,
+    kind: object = None,
+    session: object = None,
 ) -> AuditPage:
     """Some entries that ended no earlier than `since`, newest first; counted ones by the first's time.
+
+    Only those of this kind, and of the sessions whose ids begin like that.
 
     Like `session_page`, it may return fewer than asked for and a cursor.
     """
     most, earliest = _checked_limit(limit, MAX_PAGE_AUDIT), _checked_since(since)
-    cursor = _checked_audit_cursor(after)
+    cursor, wanted, beginning = _checked_audit_cursor(after), _checked_kind(kind), _checked_session(session)
     await checkpoint()
     slices = Slices()
     entries: list[AuditEntry] = []
     last = b""
-    for examined, (key, record) in enumerate(journal.newest_first(cursor)):
+    for examined, (key, record) in enumerate(journal.newest_first(cursor, wanted)):
         if len(entries) == most or examined >= MAX_EXAMINED:
             return AuditPage(entries, last.hex())
         # The key's time is never before the entry's `at`: all further entries ended before `since`.
         if earliest is not None and seconds_of_entry(key) < earliest - LONGEST_SECONDS:
             break
         last = key
-        if earliest is None or record.until >= earliest:
+        if (
+            (earliest is None or record.until >= earliest)
+            and (wanted is None or record.kind == wanted)
+            and (beginning is None or (record.session_id or "").startswith(beginning))
+        ):
             entries.append(AuditEntry._make(getattr(record, field) for field in AuditEntry._fields))
         await slices.pause_if_over()
     return AuditPage(entries, None)

@@ -359,7 +359,13 @@ class SessionManager(ManagerLifecycle):
         self._journal.report_request(kind, request_id, label, by=by, asked_by=asked_by, reason=reason)
 
     async def list_audit(
-        self, *, since: object = None, after: object = None, limit: object = None
+        self,
+        *,
+        since: object = None,
+        after: object = None,
+        limit: object = None,
+        kind: object = None,
+        session: object = None,
     ) -> AuditPage:
         """Some entries of the audit log, newest first.
 
@@ -367,9 +373,11 @@ class SessionManager(ManagerLifecycle):
             since: seconds since 1970; entries that ended before are left out.
             after: the `next` of the previous page.
             limit: the length of the page.
+            kind: only entries of this kind, one of `EVENT_KINDS`.
+            session: only those of the session with this id, or of those whose ids begin with it.
         """
         self._lifecycle.require_running()
-        return await audit_page(self._journal, since, after, limit)
+        return await audit_page(self._journal, since, after, limit, kind, session)
 
     def _require_usable(self, tran: Transaction | None) -> None:
         self._lifecycle.require_running()

@@ -277,13 +277,22 @@ class Client(RequestingClient):
         return self._carry_out(call)
 
     def list_audit(
-        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        since: float | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        kind: str | None = None,
+        session: str | None = None,
     ) -> AuditPage:
         """A page of the audit log, newest first, without entries older than `since` (seconds since 1970).
 
-        `after` is the `next` of the previous page, and `limit` at most 32 (the default).
+        `after` is the `next` of the previous page, and `limit` at most 32 (the default). With `kind` and
+        `session`, an id or how it begins, only entries of that kind and session.
         """
-        return self._carry_out(methods.LIST_AUDIT.call(since=since, after=after, limit=limit))
+        return self._carry_out(
+            methods.LIST_AUDIT.call(since=since, after=after, limit=limit, kind=kind, session=session)
+        )
 
     def revoke_token(self, token: str | None = None, *, id: str | None = None) -> bool:
         """End a session, by its token or its id; returns whether there was one to end.

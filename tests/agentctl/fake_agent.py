@@ -269,7 +269,14 @@ class FakeAgent(FakeLocking, FakeRequests):
 
     def _listAudit(self, params: dict[str, Any]) -> AuditPage:  # noqa: N802 - the wire's name
         since = params.get("since") or 0.0
-        newest = [entry for entry in reversed(self.audit) if entry.at >= since]
+        kind, session = params.get("kind"), params.get("session") or ""
+        newest = [
+            entry
+            for entry in reversed(self.audit)
+            if entry.at >= since
+            and kind in (None, entry.kind)
+            and (entry.session_id or "").startswith(session)
+        ]
         return AuditPage(*self._page(newest, params))
 
     def _page(self, items: list[Any], params: dict[str, Any]) -> tuple[list[Any], str | None]:

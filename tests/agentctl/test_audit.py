@@ -173,6 +173,31 @@ def test_since_of_another_form_is_a_usage_error_that_shows_the_forms(agent, writ
     assert agent.calls == []
 
 
+def test_a_kind_and_a_session_are_chosen(agent):
+    agent.audit = [
+        entry("created", 40),
+        entry("used", 30),
+        entry("used", 20, session_id=SECOND),
+        entry("locked", 10, session_id=None),
+    ]
+    for arguments, times in (
+        (("--kind", "used"), [30, 20]),
+        (("--session", SECOND[:8]), [20]),
+        (("--session", FIRST, "--kind", "created"), [40]),
+    ):
+        told = json.loads(in_process("audit", "--json", *arguments).out)["entries"]
+        assert [NOW - found["at"] for found in told] == times
+    assert agent.calls[0][1] == {"kind": "used", "limit": 32}
+
+
+@pytest.mark.parametrize("arguments", [("--kind", "loud"), ("--session", "v4.local.secret")])
+def test_a_kind_or_session_of_another_form_is_a_usage_error(agent, arguments):
+    ended = in_process("audit", *arguments)
+    assert ended.code == 64
+    assert "secret" not in ended.err
+    assert agent.calls == []
+
+
 def test_an_empty_log_is_no_line_in_a_pipe_and_a_word_on_a_terminal(agent):
     assert in_process("audit") == (0, "", "")
     assert in_process("audit", terminal=True).out == "no entries\n"

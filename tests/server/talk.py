@@ -166,9 +166,15 @@ class FakeSessions:
         return "key"
 
     async def list_audit(
-        self, *, since: float | None = None, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        since: float | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        kind: str | None = None,
+        session: str | None = None,
     ) -> AuditPage:
-        self.asked.append(("audit", since, after, limit))
+        self.asked.append(("audit", since, after, kind, session, limit))
         return ENTRIES
 
     def on_event(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:

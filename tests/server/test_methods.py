@@ -359,12 +359,12 @@ async def test_list_sessions_answers_a_page(ask, sessions):
 
 async def test_list_audit_answers_a_page(ask, sessions):
     assert methods.LIST_AUDIT.read(await ask("listAudit")) == ENTRIES
-    await ask("listAudit", since=1.5, after="here", limit=5)
+    await ask("listAudit", since=1.5, after="here", limit=5, kind="used", session="an id")
     await ask("listAudit", since=1)
     assert sessions.asked == [
-        ("audit", None, None, None),
-        ("audit", 1.5, "here", 5),
-        ("audit", 1, None, None),
+        ("audit", None, None, None, None, None),
+        ("audit", 1.5, "here", "used", "an id", 5),
+        ("audit", 1, None, None, None, None),
     ]
 
 
@@ -386,7 +386,9 @@ async def test_another_number_of_items_is_refused_by_name(ask, sessions, method,
     assert sessions.asked == []
 
 
-@pytest.mark.parametrize("params", [{"since": "now"}, {"since": True}, {"since": b""}, {"after": 5}])
+@pytest.mark.parametrize(
+    "params", [{"since": "now"}, {"since": True}, {"since": b""}, {"after": 5}, {"kind": 1}, {"session": 1}]
+)
 async def test_list_audit_refuses_a_place_of_another_type_by_name(ask, sessions, params):
     with pytest.raises(errors.InvalidParamsError, match=next(iter(params))):
         await ask("listAudit", **params)

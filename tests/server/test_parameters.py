@@ -10,7 +10,7 @@ from agentd.server import Params
 KNOWN = {
     *("client", "protocol"),  # text that is looked at by nobody
     *("token", "id", "parent", "after"),  # looked up in the store, or opened with the session key
-    *("label", "state", "pid", "since", "limit"),  # compared with what is stored
+    *("label", "state", "pid", "since", "limit", "kind", "session"),  # compared with what is stored
     *("expiry", "max_lifetime", "max_uses", "grace_seconds", "bound", "audience", "scopes"),
     *("passphrase", "old", "new"),
     *("reason", "decision", "remember", "wait"),  # shown to a person; a word, and numbers of seconds

@@ -24,7 +24,17 @@ from agentd_client.protocol.limits import (
     MAX_SHOWN_CHARACTERS,
 )
 from agentd_client.protocol.methods import to_wire
-from agentd_client.protocol.results import CREATED, KEY_RESET, REFUSED, REVOKED, AuditEntry, PeerIdentity
+from agentd_client.protocol.results import (
+    CREATED,
+    KEY_RESET,
+    REFUSED,
+    REQUESTED,
+    REVOKED,
+    AuditEntry,
+    PeerIdentity,
+    SessionInfo,
+    Verification,
+)
 from tests.clocks import ManualClock
 from tests.disk import hold_commits
 from tests.sessions.askers import Program
@@ -198,6 +208,47 @@ async def test_since_includes_counted_rejections(db, log, clock):
     assert len(await entries(log, since=0)) == len(await entries(log)) == 11
 
 
+@pytest.mark.parametrize("limit", [1, None])
+async def test_entries_of_a_kind_or_a_session_are_listed_alone(db, new_log, clock, limit):
+    log = new_log(audit_uses="all")
+    other = SESSION.replace("0189", "0190")
+    for session in (SESSION, other) * 5:
+        clock.advance(MINUTES)
+        await put(db, log, CREATED, session_id=session)
+        log.reject(Verification(False, "MALFORMED", None), PEER)
+        log.uses.add(Verification(True, None, SessionInfo(session, "", 0.0, None, None)), PEER)
+        await put(db, log, KEY_RESET)
+        log.report_request(REQUESTED, "a request", "")
+    await written(db)
+
+    async def chosen(**conditions) -> list[tuple[str, str | None]]:
+        return [(entry.kind, entry.session_id) for entry in await entries(log, limit=limit, **conditions)]
+
+    for _ in range(2):
+        assert len(await chosen()) == 31 + 10, "the rejections of ten minutes share an entry"
+        assert await chosen(kind="created") == [("created", other), ("created", SESSION)] * 5
+        assert await chosen(kind="used") == [("used", other), ("used", SESSION)] * 5
+        assert await chosen(kind="refused") == [("refused", None)]
+        assert await chosen(kind="requested") == [("requested", None)] * 10
+        assert await chosen(kind="unlocked") == []
+        assert await chosen(session=SESSION) == [("used", SESSION), ("created", SESSION)] * 5
+        assert await chosen(session="0190", kind="used") == [("used", other)] * 5
+        assert await chosen(session="019", since=clock.wall) == [("used", other), ("created", other)]
+        assert await chosen(session=SESSION + "0") == []
+        await log.flush()
+
+
+async def test_another_kind_is_not_read(db, new_log, clock):
+    log = new_log(audit_uses="all")
+    for number in range(300):
+        clock.advance(1)
+        log.uses.add(Verification(True, None, SessionInfo(str(number), "", 0.0, None, None)), PEER)
+    await log.flush()
+    await put(db, log, CREATED)
+    page = await audit_page(log, kind=CREATED)
+    assert ([entry.kind for entry in page.entries], page.next) == ([CREATED], None)
+
+
 async def test_since_does_not_read_all_older_entries(db, log, clock):
     for _ in range(100):
         clock.advance(MINUTES)
@@ -262,6 +313,11 @@ async def test_a_page_examines_a_limited_number_of_entries_in_slices(db, log, cl
         ({"since": float("nan")}, "since"),
         ({"since": float("inf")}, "since"),
         ({"since": 10**400}, "since"),
+        ({"kind": "loud"}, "kind"),
+        ({"kind": b"used"}, "kind"),
+        ({"kind": ["used"]}, "kind"),
+        ({"session": ""}, "session"),
+        ({"session": 5}, "session"),
     ],
 )
 async def test_an_unusable_limit_cursor_or_time_is_refused_by_name(log, arguments, name):

@@ -49,7 +49,8 @@ async def list_sessions(manager, token, id):
 
 async def list_audit(manager, token, id):
     first = await manager.list_audit(limit=1)
-    return [first, (await manager.list_audit(after=first.next)), (await manager.list_audit(since=0))]
+    chosen = ({"after": first.next}, {"since": 0}, {"kind": "refused"}, {"session": id})
+    return [first, *[await manager.list_audit(**each) for each in chosen]]
 
 
 READ_ONLY_CALLS = {
@@ -76,7 +77,7 @@ READ_ONLY_PARAMS = {
     "getStatus": [{}],
     "inspectToken": lambda token, id: every_question(token, id),
     "listSessions": lambda token, id: [{}, {"state": "expired"}, {"label": "*", "limit": 1}, {"parent": id}],
-    "listAudit": [{}, {"since": 0, "limit": 1}],
+    "listAudit": [{}, {"since": 0, "limit": 1}, {"kind": "used", "session": "0"}],
     "listRequests": [{}, {"limit": 1}],
     "subscribe": [{}],
 }

@@ -10,7 +10,8 @@ import click
 
 from ...protocol.limits import MAX_PAGE_AUDIT, MAX_PAGE_SESSIONS
 from ...protocol.methods import to_wire
-from ...protocol.results import AuditEntry, PeerIdentity, SessionInfo
+from ...protocol.results import EVENT_KINDS, AuditEntry, PeerIdentity, SessionInfo
+from ..current_token import session_id
 from ..options import AgentctlCommand, Settings
 from ..output import can_show, colour, printable, show, tab_separated
 from ..parameters import conditions, moment
@@ -153,6 +154,18 @@ def _session_line(session: SessionInfo) -> str:
     help="Leave out older entries. A date may have a time, 2030-01-31T09:30; printed times are accepted too.",
 )
 @click.option(
+    "--kind",
+    type=click.Choice(EVENT_KINDS),
+    metavar="KIND",
+    help="Only entries of this kind, such as used, refused or created.",
+)
+@click.option(
+    "--session",
+    metavar="ID",
+    callback=session_id,
+    help="Only entries of this session; the beginning of the id is enough.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=DEFAULT_ENTRIES,
@@ -161,7 +174,7 @@ def _session_line(session: SessionInfo) -> str:
     help="Show at most so many, the newest.",
 )
 @click.pass_obj
-def audit_command(settings: Settings, since: float | None, limit: int) -> None:
+def audit_command(settings: Settings, /, limit: int, **chosen: Any) -> None:
     """Show the audit log.
 
     It shows the newest entries, the oldest of them first. Refusals of one process are counted, not repeated:
@@ -176,7 +189,7 @@ def audit_command(settings: Settings, since: float | None, limit: int) -> None:
     Times are seconds since 1970; missing values are empty.
     """  # noqa: D301 - the \b is meant: click keeps the lines that follow
     with settings.connect() as agent:
-        entries = newest(partial(agent.list_audit, since=since), limit, MAX_PAGE_AUDIT)
+        entries = newest(partial(agent.list_audit, **chosen), limit, MAX_PAGE_AUDIT)
     entries.reverse()
     show(
         settings,
