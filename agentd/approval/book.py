@@ -231,13 +231,16 @@ class RequestBook:
         now = self._clock.read()
         for approval in self.remembered.take_ended(now):
             self.report(FORGOTTEN, approval.request)
+        done = []
         for request in tuple(self._requests.values()):
             if request.is_waiting and request.is_over(now):
                 self.end(request, RequestExpiredError(), REQUEST_EXPIRED)
             elif request.decided.is_set() and _is_done(request, now):
                 del self._requests[request.id]
                 self._watch.forget(request.id)
-                await self._take_back(request)
+                done.append(request)
+        for request in done:  # at last, because it waits for the disk, and others may end meanwhile
+            await self._take_back(request)
 
 
 def _is_done(request: Request, now: Instant) -> bool:

@@ -14,6 +14,8 @@ from agentd.approval.asker import program_of
 from agentd.approval.book import COLLECTED_SECONDS, MAX_CALLS, MAX_ENDED
 from agentd.approval.remembered import MAX_REMEMBERED
 from agentd.process_identity import identify
+from agentd.sessions.journal import MAX_ENTRIES, TRIM_EVERY
+from agentd.store.writer import MAX_BATCH_OPERATIONS
 from agentd_client import errors
 from agentd_client.protocol.limits import MAX_REQUEST_SECONDS
 from agentd_client.protocol.results import ASK_SOCKET, EVENT_KINDS, PeerIdentity
@@ -497,6 +499,30 @@ async def test_a_session_opened_for_a_request_that_was_withdrawn_meanwhile_ends(
     assert ids(desk) == []
 
 
+async def test_what_ends_while_another_is_taken_back_does_not_stop_the_desk(
+    desk, asker, start_asker, person, clock, manager, monkeypatch, autojump_clock
+):
+    other, revoking, revoked = start_asker(), manager.revoke_token, when(manager, "revoked")
+    uncollected = await desk.request(asker, **WHAT, wait=0)
+    waiting = await desk.request(other, **WHAT, wait=0)
+    await approve(desk, uncollected.id, person)
+
+    async def withdrawn_meanwhile(**selected):
+        desk.withdraw(waiting.id, other)
+        return await revoking(**selected)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manager, "revoke_token", withdrawn_meanwhile)
+        clock.advance(MAX_REQUEST_SECONDS)
+        await revoked.wait()
+    asking = Asking(desk, other)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asking.run)
+        await wait_all_tasks_blocked()
+        clock.advance(MAX_REQUEST_SECONDS)
+    assert isinstance(asking.error, errors.RequestExpiredError)
+
+
 async def test_every_step_is_in_the_audit_log_with_who_asked_and_who_decided(
     desk, ask, asker, person, manager
 ):
@@ -529,7 +555,8 @@ async def test_requests_cannot_push_what_was_done_out_of_the_audit_log(desk, sta
         kinds += [entry.kind for entry in page.entries]
         after = page.next
     assert "created" in kinds
-    assert len(kinds) <= 1 + 1024 + 64
+    # What is written while a commit is under way is trimmed after the next one.
+    assert len(kinds) <= 1 + MAX_ENTRIES // 4 + TRIM_EVERY + MAX_BATCH_OPERATIONS
 
 
 async def test_what_is_kept_of_ended_requests_is_bounded(desk, asker, clock):
