@@ -19,6 +19,7 @@ from agentd_client.errors import (
     AgentdError,
     AgentLockedError,
     KeyFileError,
+    NoPassphraseError,
     PassphraseError,
     StoreError,
 )
@@ -137,6 +138,11 @@ class Agent:
         return self._core.desk
 
     @property
+    def can_prove_presence(self) -> bool:
+        """Whether whoever knows the passphrase is the person."""
+        return self.passphrase_state.proves_presence
+
+    @property
     def wrong_passphrases(self) -> int:
         """Wrong passphrases since the agent started."""
         return self._throttle.wrong_attempts
@@ -177,6 +183,7 @@ class Agent:
                 if locked and self.passphrase_state:  # its key file was made just now
                     await self._close()
                     why = "start_locked is set"
+        self.passphrase_state.proves_presence = bool(self.passphrase_state)
         if why is not None:
             self.locked_at, self.lock_reason = self._clock.read().wall, START
             self._log.warning("locked: %s; `agentctl unlock` unlocks it", why)
@@ -285,16 +292,26 @@ class Agent:
         """Check that this peer knows the passphrase of the key file; unlocks nothing. See `unlock`.
 
         Raises:
-            PassphraseError: it is wrong, or the key file has none.
+            NoPassphraseError: the key file had none when the agent started, so that it proves nothing.
+            PassphraseError: it is wrong.
             TooManyAttemptsError: it was not tried.
             KeyFileError: the key file cannot be read.
         """
+        self._require_proof()
 
         async def check() -> bool:
             await check_passphrase(self._keys_path, passphrase)
             return True
 
         await self._throttle.attempt(process or by.pid, check, waiting)
+        self._require_proof()  # it may have been removed, and another one set, while this waited
+
+    def _require_proof(self) -> None:
+        if not self.can_prove_presence:
+            raise NoPassphraseError(
+                "the key file had no passphrase when the agent started, and any program can set the first "
+                "one; it counts for approvals once the agent has been restarted"
+            )
 
     async def _unlock(self, passphrase: PassphraseText, by: PeerIdentity, locks: int) -> bool:
         async with self._changing:

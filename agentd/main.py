@@ -319,7 +319,7 @@ def _log_ready(agent: Agent, settings: Settings, sockets: Sockets, logger: loggi
     if settings.opening == PASSPHRASE and not agent.passphrase_state:
         logger.warning(
             "opening = %r, but the key file has no passphrase, so nobody can open a session: set one with "
-            "`agentctl passwd`",
+            "`agentctl passwd`, and restart the agent",
             PASSPHRASE,
         )
     if not agent.memory_locked:

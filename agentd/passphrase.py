@@ -35,13 +35,18 @@ _LAST_STANDARD_DESCRIPTOR = 2
 
 
 class PassphraseState:
-    """Whether the key file has a passphrase, and the tasks that run only while it has one."""
+    """Whether the key file has a passphrase, and the tasks that run only while it has one.
+
+    proves_presence: whoever knows the passphrase is the person. False if the first one was set while the
+    agent ran: any program can set it.
+    """
 
     def __init__(self, keys_path: Path, logger: logging.Logger, cost: Cost | None) -> None:
         self._keys_path = keys_path
         self._log = logger
         self._cost = cost
         self._is_set = False
+        self.proves_presence = False
         self._changed = trio.Event()
 
     def __bool__(self) -> bool:
@@ -54,6 +59,7 @@ class PassphraseState:
 
     def set(self, is_set: bool) -> None:
         """Record that the key file was made or changed."""
+        self.proves_presence = self.proves_presence and is_set
         if is_set != self._is_set:
             self._is_set = is_set
             self._changed.set()

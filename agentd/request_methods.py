@@ -128,7 +128,7 @@ class _Deciding:
             caller.peer.process,
             **granting,
             is_proven=params.passphrase is not None,
-            has_passphrase=bool(self._agent.passphrase_state),
+            has_passphrase=self._agent.can_prove_presence,
         )
 
 

@@ -216,7 +216,7 @@ class RequestDesk(RequestBook):
             max_uses: how often it verifies.
             remember: for so many seconds the same request of the same program is granted without asking.
             is_proven: whoever decides has given the passphrase of the key file.
-            has_passphrase: the key file has one.
+            has_passphrase: the key file has one that proves who is present.
 
         Raises:
             NoSuchRequestError: it does not wait any more.

@@ -47,8 +47,8 @@ class Policy(NamedTuple):
             return
         if not has_passphrase:
             raise NoPassphraseError(
-                f"the settings say opening = {PASSPHRASE!r}, but the key file has no passphrase, so nobody "
-                "can approve; set one with `agentctl passwd`"
+                f"the settings say opening = {PASSPHRASE!r}, but the key file had no passphrase when the "
+                "agent started, so nobody can approve; set one with `agentctl passwd`, and restart the agent"
             )
         raise PassphraseError("this agent takes an approval only with its passphrase; give it")
 

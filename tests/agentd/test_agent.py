@@ -533,6 +533,24 @@ async def test_a_wrong_passphrase_of_an_approval_counts_as_a_wrong_one(agent, mo
         waiting.cancel_scope.cancel()
 
 
+async def test_a_passphrase_that_any_program_may_have_set_proves_nobodys_presence(agent, machine):
+    assert agent.can_prove_presence
+    await agent.change_passphrase(PASSPHRASE, OTHER, ME)
+    await agent.prove_presence(OTHER, ME)
+    await agent.change_passphrase(OTHER, None, ME)
+    await agent.change_passphrase(None, PASSPHRASE, STRANGER)
+    await agent.lock(by=STRANGER)
+    await agent.unlock(PASSPHRASE, STRANGER)
+    with pytest.raises(NoPassphraseError, match="restarted"):
+        await agent.prove_presence(PASSPHRASE, STRANGER)
+    assert agent.wrong_passphrases == 0
+    await agent.stop()
+    again = machine.agent()
+    await again.start(PASSPHRASE)
+    await again.prove_presence(PASSPHRASE, ME)
+    await again.stop()
+
+
 async def test_a_passphrase_changed_while_it_was_locked_is_in_the_audit_log_once_it_is_unlocked(agent):
     await agent.lock(by=ME)
     await agent.change_passphrase(PASSPHRASE, OTHER, STRANGER)

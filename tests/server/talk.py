@@ -301,7 +301,7 @@ class FakeDesk:
 class FakeAgent:
     """An agent that is unlocked, with these sessions or a real manager."""
 
-    passphrase_state = True
+    can_prove_presence = True
 
     def __init__(self, manager: FakeSessions, locking: FakeLocking | None = None) -> None:
         locking = locking or FakeLocking()
