@@ -26,7 +26,7 @@ def request(**fields):
         "asked_at": NOW - 20,
         "until": NOW + 280,
         "asker": PeerIdentity(os.getuid(), 4712, "/usr/bin/git", "nightly.service"),
-        "sandbox": ["bubblewrap"],
+        "sandbox": [],
         "socket": OWNERS_SOCKET,
         "program": "/usr/bin/git of nightly.service",
         "label": "nightly",
@@ -51,7 +51,7 @@ def test_it_says_who_asks_for_what_why_and_until_when():
     assert found["program"] == "/usr/bin/git"
     assert found["process"] == "4712"
     assert found["unit"] == "nightly.service"
-    assert found["sandbox"] == "bubblewrap"
+    assert found["sandbox"] == "none that the agent can see"
     assert found["scopes"] == "deploy, read"
     assert found["audience"] == "registry"
     assert found["lasts"] == "10 min"
@@ -62,6 +62,15 @@ def test_it_says_who_asks_for_what_why_and_until_when():
     assert found["remember"] == 'would cover "/usr/bin/git of nightly.service"'
     assert found["until"].endswith("in 4 min 40 s; no answer is a no")
     assert "over" not in found
+
+
+def test_a_program_that_the_agent_cannot_see_for_itself_is_marked():
+    within = shown(sandbox=["own user namespace", "no new privileges"])
+    assert within["program"] == '"/usr/bin/git", as its sandbox has it'
+    assert within["sandbox"] == "own user namespace, no new privileges"
+    asker = PeerIdentity(os.getuid(), 4712, "[git, of root]")
+    assert shown(asker=asker)["program"] == 'calls itself "git, of root"'
+    assert request_view.summary(request(asker=asker), NOW).startswith('k7m2qd: "git, of root" (4712) asks')
 
 
 def test_no_limits_stand_out():

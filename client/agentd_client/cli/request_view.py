@@ -77,7 +77,8 @@ def program_name(asker: PeerIdentity) -> str:
     """The name of the asker's program, without its folder."""
     if asker.exe is None:
         return "unknown program"
-    return _path(asker.exe.rpartition("/")[2], _MAX_WORD)
+    called = _own_name(asker.exe)
+    return quoted(called, _MAX_WORD) if called else _path(asker.exe.rpartition("/")[2], _MAX_WORD)
 
 
 def user(asker: PeerIdentity) -> str:
@@ -132,13 +133,33 @@ def _who(request: RequestInfo) -> Iterator[Row]:
     asker = request.asker
     yield ("request", word(request.id))
     yield ("user", user(asker))
-    yield ("program", "unknown" if asker.exe is None else _path(asker.exe))
+    yield ("program", _program(request))
     yield ("process", str(asker.pid))
     if asker.unit is not None:
         yield ("unit", _path(asker.unit))
     yield ("sandbox", ", ".join(map(_bounded, request.sandbox)) or "none that the agent can see")
     if request.socket == ASK_SOCKET:
         yield ("over", "the ask socket, which others can reach")
+
+
+def _program(request: RequestInfo) -> str:
+    exe = request.asker.exe
+    if exe is None:
+        return "unknown"
+    called = _own_name(exe)
+    if called:
+        return f"calls itself {quoted(called)}"
+    # Whoever makes a sandbox decides what is where in it.
+    return f"{quoted(exe)}, as its sandbox has it" if request.sandbox else _path(exe)
+
+
+def _own_name(exe: str) -> str:
+    """The name that a process gives itself, or nothing.
+
+    The agent puts it in brackets if it cannot see the executable, and if that is an interpreter, which says
+    nothing of the program.
+    """
+    return exe[1:-1] if exe.startswith("[") and exe.endswith("]") else ""
 
 
 def _what(request: RequestInfo) -> Iterator[Row]:
