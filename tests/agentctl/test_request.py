@@ -180,6 +180,14 @@ def test_a_command_gets_the_session_as_exec_hands_it_over(agent, folder, way):
         assert seen["in_file"] == token + "\n"
 
 
+def test_where_there_is_no_place_for_the_file_nobody_is_asked(agent, folder):
+    (folder / "exec").write_text("no folder")
+    ended = in_process("request", "--", "true")
+    assert ended.code == 77
+    assert "use --fd" in ended.err
+    assert agent.calls == []
+
+
 def test_a_command_gets_no_other_token(agent, logged_in):
     with requesting("--env", "--", *LOOK, env=os.environ | {"AGENTD_TOKEN": logged_in}) as child:
         assert agent.asked.wait(60)

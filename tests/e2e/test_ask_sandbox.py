@@ -143,6 +143,24 @@ def test_what_it_asks_for_is_granted_with_less_used_and_ended_with_it(home, owne
     assert owner.inspect_token(token).reason in ("REVOKED", "PROCESS_ENDED")
 
 
+def test_agentctl_asks_there_and_hands_the_token_to_its_command(home, owner):
+    asked = ["--scope", "read", "--ttl", "10m", "--reason", "to index the notes", "--timeout", "60"]
+    index = "agentctl verify --timeout 60 --scope read && agentctl verify --timeout 60 --scope write; read -r line"
+    environ = ["env", f"PATH={os.path.dirname(sys.executable)}:/usr/bin"]
+    with sandboxed(home, *environ, "agentctl", "request", *asked, "--", "sh", "-c", index) as program:
+        request = shown(owner)
+        ended = home.agentctl("approve", request.id, "--yes", "--ttl", "1m")
+        assert ended.returncode == 0, ended.stderr
+        assert re.search(r'^says +"to index the notes"$', ended.stderr, re.MULTILINE)
+        assert "own PID namespace" in ended.stderr
+        assert program.stdout.readline() == "valid\n"
+        assert program.stdout.readline() == "invalid MISSING_SCOPE\n"
+        program.stdin.close()
+        program.wait(START_SECONDS)
+    while owner.get_status().sessions:
+        pass
+
+
 def test_a_denial_is_told_and_opens_nothing(home, owner):
     with asking(home) as program:
         decide(home, shown(owner), "deny")

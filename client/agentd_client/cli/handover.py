@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 
 import click
@@ -52,6 +52,18 @@ def ways(function: AnyFunction) -> AnyFunction:
     for option in reversed(_WAYS):
         function = option(function)
     return function
+
+
+def check_possible(way: str | None) -> None:
+    """Raise now what would prevent handing over by file, before a person is asked for the session.
+
+    Raises:
+        TokenFileError: the private file cannot be made.
+        EnvironmentVariableError: there is no folder for it.
+    """
+    if (way or FILE) == FILE:
+        with _writing(os.path.join(handover_folder(), str(os.getpid()))):
+            pass
 
 
 def run_with(
@@ -146,18 +158,24 @@ def _by_file(opened: Opened) -> Handover:
     path = os.path.join(folder_path, name)
     if not re.fullmatch(_FILE_NAME, name):  # it becomes part of a path, and an agent could answer anything
         raise TokenFileError("the agent gave the session an id that cannot name a file; use --fd")
-    try:
-        with TokenFolder.opened_for_writing(folder_path) as folder:
-            _clean(folder)
-            folder.create(name, opened.token.encode("ascii") + b"\n")
-    except OSError as error:
-        raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
+    with _writing(path) as folder:
+        _clean(folder)
+        folder.create(name, opened.token.encode("ascii") + b"\n")
 
     def take_back() -> None:
         with suppress(OSError):
             os.unlink(path)
 
     return Handover(paths.TOKEN_PATH_VARIABLE, path, take_back)
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[TokenFolder]:
+    try:
+        with TokenFolder.opened_for_writing(os.path.dirname(path)) as folder:
+            yield folder
+    except OSError as error:
+        raise TokenFileError(f"cannot write token file {path}: {error.strerror}; use --fd") from error
 
 
 def _clean(folder: TokenFolder) -> None:

@@ -12,7 +12,7 @@ from ...errors import AgentdError
 from ...protocol.limits import MAX_REQUEST_SECONDS
 from ...protocol.results import GrantedToken
 from ..asking import by_another_terminal
-from ..handover import default_label, run_with, ways
+from ..handover import check_possible, default_label, run_with, ways
 from ..options import AgentctlCommand, Settings
 from ..output import is_terminal, show, write_now
 from ..parameters import agent_uid_option, given_audience, given_scopes, names, seconds, ttl
@@ -92,7 +92,8 @@ def request_command(
     with --show.
 
     It also works at the agent's ask socket, which --socket or AGENTD_SOCKET names: for programs in a sandbox,
-    and with --agent-uid UID at the one of another user's agent.
+    and with --agent-uid UID at the one of another user's agent. A sandbox without a home folder has no place
+    for the file: set XDG_RUNTIME_DIR to a folder in it, or use --fd.
     """
     context = click.get_current_context()
     if arguments and shown:
@@ -101,6 +102,8 @@ def request_command(
         raise click.UsageError(f"--{way} is for a command, and none is given", context)
     if is_terminal() and not shown and not arguments:
         raise click.UsageError("a token is shown on a terminal only with --show", context)
+    if arguments:
+        check_possible(way)
     with settings.connect(agent_uid) as agent:
         granted = agent.request_token(
             ttl,
