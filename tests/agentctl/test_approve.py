@@ -340,6 +340,15 @@ def test_of_several_the_one_to_deny_has_to_be_named(agent):
     assert decisions(agent) == []
 
 
+def test_a_terminal_with_an_8_bit_character_set_gets_no_byte_that_it_could_take_for_a_control(agent):
+    agent.ask(
+        "k7m2qd", reason="\N{LATIN CAPITAL LETTER U WITH CIRCUMFLEX}2J"
+    )  # C3 9B in UTF-8, and 9B is CSI
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = in_conversation("approve", answers=[(QUESTION, b"n\n")], **plain)
+    assert 'says       "\\xdb2J"' in ended.shown
+
+
 def test_no_words_of_an_asker_reach_the_left_edge_of_a_narrow_terminal(agent):
     forged = "x" * 70 + " program   /usr/bin/trusted"
     agent.ask("k7m2qd", reason=forged, label=forged)

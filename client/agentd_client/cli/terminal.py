@@ -86,7 +86,8 @@ def choice(shown: Callable[[int], Iterable[str]], question: str, answers: Mappin
         _write(terminal, "".join(f"{line}\n" for line in lines))
         with _woken_by_signals() as woken:
             while True:
-                termios.tcflush(terminal, termios.TCIFLUSH)
+                with suppress(termios.error):  # the terminal is gone, which reading reports
+                    termios.tcflush(terminal, termios.TCIFLUSH)
                 _write(terminal, question)
                 typed = _line(terminal, woken, _MAX_ANSWER_BYTES, click.Abort())
                 answer = typed.decode("utf-8", "replace").strip().casefold()
