@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from agentd_client.errors import NoSuchRequestError, OwnRequestError
 from agentd_client.protocol.results import PASSPHRASE, REMEMBERED, RequestPage
 from tests.agentctl.fake_agent import NOW
-from tests.agentctl.running import in_conversation, in_process, process
+from tests.agentctl.running import COMMAND, in_conversation, in_process, process
 
 QUESTION = b"Approve? [y]es, [n]o, [s]kip: "
 SECRET = "correct hörse"
@@ -338,6 +339,18 @@ def test_of_several_the_one_to_deny_has_to_be_named(agent):
     assert ended.code == 64
     assert "2 requests wait" in ended.err
     assert decisions(agent) == []
+
+
+def test_a_result_that_cannot_be_written_does_not_hide_that_it_was_done(agent):
+    agent.ask("k7m2qd")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "approve", "k7m2qd", "--yes"],
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 74
+    assert "warning: request k7m2qd was approved nevertheless" in ended.stderr
+    assert len(agent.sessions) == 1
 
 
 def test_a_terminal_with_an_8_bit_character_set_gets_no_byte_that_it_could_take_for_a_control(agent):

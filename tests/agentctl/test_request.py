@@ -234,3 +234,14 @@ def test_a_token_that_nobody_reads_is_taken_back(agent):
         child.communicate(timeout=60)
     assert agent.methods[-1] == "revokeToken"
     assert agent.sessions == {}
+
+
+def test_without_a_standard_output_nobody_has_the_token(agent):
+    with subprocess.Popen(
+        [*COMMAND, "request"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1),
+    ) as child:  # fmt: skip
+        assert agent.asked.wait(60)
+        agent.decide("asked1")
+        child.communicate(timeout=60)
+    assert agent.sessions == {}

@@ -15,7 +15,7 @@ from ...protocol.methods import to_wire
 from ...protocol.results import APPROVE, DENY, PASSPHRASE, WAITING, Decision, RequestInfo
 from ..exit_codes import DONE, NO
 from ..options import AgentctlCommand, Settings
-from ..output import printable, show, write_now
+from ..output import OutputError, printable, show, write_now
 from ..parameters import names, seconds, yes_option
 from ..passphrase_options import at_most_one, passphrase_options
 from ..report import present, remark, warn
@@ -228,12 +228,17 @@ class _Approval:
 
 def tell(settings: Settings, request: RequestInfo, answer: str, decision: Decision) -> None:
     """Print what was decided, at once: more may be asked."""
-    show(
-        settings,
-        to_wire(decision) | {"decision": answer},
-        human=lambda: _said(request, answer, decision, settings.now()),
-    )
-    write_now()
+    try:
+        show(
+            settings,
+            to_wire(decision) | {"decision": answer},
+            human=lambda: _said(request, answer, decision, settings.now()),
+        )
+        write_now()
+    except OutputError:
+        done = "approved" if answer == APPROVE else "denied"
+        warn(settings, f"request {word(request.id)} was {done} nevertheless")
+        raise
 
 
 def _said(request: RequestInfo, answer: str, decision: Decision, now: float) -> Iterator[str]:

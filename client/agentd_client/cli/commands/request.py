@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
 import click
@@ -116,11 +117,15 @@ def request_command(
             wait=wait,
             on_waiting=by_another_terminal(settings),
         )
-        what = listed(granted.scopes, EVERYTHING)
-        remark(settings, f"granted: {what}, {ends(granted.expires_at, settings.now())}")
         if arguments:
+            remark(settings, _granted(granted, settings.now()))
             run_with(settings, agent, granted, way, arguments)
         _print(settings, agent, granted)
+
+
+def _granted(granted: GrantedToken, now: float) -> str:
+    """What was granted, which may be less than what was asked for."""
+    return f"granted: {listed(granted.scopes, EVERYTHING)}, {ends(granted.expires_at, now)}"
 
 
 def _print(settings: Settings, agent: Client, granted: GrantedToken) -> None:
@@ -134,9 +139,10 @@ def _print(settings: Settings, agent: Client, granted: GrantedToken) -> None:
     }
     is_read = False
     try:
+        remark(settings, _granted(granted, settings.now()))
         show(settings, document, human=lambda: [granted.token], plain=[granted.token])
-        is_read = write_now()
+        is_read = write_now() and sys.stdout is not None
     finally:
-        if not is_read:  # nobody has the token, so the session must not stay open
+        if not is_read:  # also after Ctrl-C: nobody has the token, so the session must not stay open
             with suppress(AgentdError):  # at the ask socket; it ends when its time is over
                 agent.revoke_token(granted.token)
