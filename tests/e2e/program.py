@@ -1,4 +1,4 @@
-"""A program that calls the agent as it is told: `python -m tests.e2e.program SOCKET`.
+"""A program that calls the agent as it is told: `python -m tests.e2e.program SOCKET [UID]`.
 
 It has children that are told through it, and so on, and as many connections as are wanted.
 """
@@ -34,9 +34,10 @@ class Program:
     generation: 0 is the program, 1 its child, and so on.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, uid: int | None = None) -> None:
+        """Of this user, or of another one, which takes root."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.program", str(path)],
+            [sys.executable, "-m", "tests.e2e.program", str(path), *([] if uid is None else [str(uid)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -128,4 +129,7 @@ class _Caller:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:]:  # after the imports, because another user cannot be expected to reach them
+        os.setgroups([])
+        os.setresuid(*3 * [int(sys.argv[2])])
     _Caller(sys.argv[1]).run(sys.stdin, sys.stdout)
