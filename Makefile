@@ -30,7 +30,7 @@ $(VENV)/bin/python:
 
 # What the agent needs to run; nothing of the tests.
 $(VENV)/.runtime: $(MANIFESTS) | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet --editable './client[async,cli]' --editable '.[logind]'
+	@$(BIN)/python -m pip install --quiet --editable './client[async,cli,notify]' --editable '.[logind]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
@@ -117,7 +117,7 @@ environment:
 		{ echo 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@"$(ENVIRONMENT)/bin/python" -I -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear "$(ENVIRONMENT)" || \
 		{ echo 'the venv module is missing; on Debian: apt-get install python3-venv' >&2; exit 1; }
-	@"$(ENVIRONMENT)/bin/python" -I -m pip install --quiet --upgrade './client[async,cli,http]' '.[logind]'
+	@"$(ENVIRONMENT)/bin/python" -I -m pip install --quiet --upgrade './client[async,cli,http,notify]' '.[logind]'
 
 clean:
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

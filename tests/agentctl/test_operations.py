@@ -37,8 +37,8 @@ DOES = {
     "lock": ["lock"],
     "unlock": ["unlock", "--passphrase-file"],
 }
-SERVES = {"http"}
-"""Asks on behalf of others, for as long as it runs."""
+SERVES = {"http", "prompt"}
+"""Ask on behalf of others, for as long as they run."""
 
 REVOKE_MANY = ["revoke", "--label", "x*", "--yes"]
 

@@ -44,6 +44,7 @@ COMMANDS = {
     "requests": Entry("requests", "Show what waits for approval, and what is remembered."),
     "approve": Entry("approve", "Show a request for a session, and approve or deny it."),
     "deny": Entry("approve", "Deny a request for a session, or forget an approval."),
+    "prompt": Entry("prompt", "Ask at the desktop about requests until SIGTERM or Ctrl-C."),
     "http": Entry("http", "Check tokens over HTTP until SIGTERM or Ctrl-C."),
     "list": Entry("list", "Show the sessions, newest first."),
     "watch": Entry("watch", "Show events as they happen."),

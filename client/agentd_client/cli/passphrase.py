@@ -23,14 +23,17 @@ from ..passphrase_input import (
     read_passphrase,
     wipe,
 )
-from ..paths import without_tokens
 from ..protocol.passphrases import sendable_passphrase, settable_passphrase
 from . import terminal
+from .dialogues import Dialogues
 
 T = TypeVar("T")
 
 ASKPASS_VARIABLE = "AGENTD_ASKPASS"
 """The program's path, which is no secret."""
+
+_MAX_CONFIRMATION_BYTES = 1024
+"""Of what an askpass program prints for a yes, which is nothing or a word."""
 
 UNLOCK_SECONDS = 60.0
 """How long the agent may take. Argon2id takes about half a second, a change three times that; other attempts
@@ -76,7 +79,7 @@ def asker(options: Mapping[str, Any], prefix: str = "") -> Asker:
             return typed
         program = os.environ.get(ASKPASS_VARIABLE)
     if program:
-        return Asker(partial(_ask_program, program), is_typed=True)
+        return Asker(partial(ask_program, program), is_typed=True)
     raise click.UsageError(
         "there is no terminal to ask on: pass the passphrase by descriptor or file, or name a program that "
         f"asks with --askpass or {ASKPASS_VARIABLE}",
@@ -89,35 +92,62 @@ def terminal_asker() -> Asker | None:
     return Asker(terminal.ask, TYPED_TRIES, is_typed=True) if terminal.is_there() else None
 
 
-def _ask_program(program: str, prompt: str, problem: str) -> bytearray:
+def ask_program(program: str, prompt: str, problem: str, *, dialogues: Dialogues | None = None) -> bytearray:
     """Call a program with the question, as ssh(1) calls SSH_ASKPASS; the passphrase that it prints.
 
     Raises:
         PassphraseSourceError: it cannot be started, fails, or prints nothing.
+        DialoguesEndedError: `dialogues` were ended before.
     """
-    import subprocess
-
     try:
-        child = subprocess.Popen(  # noqa: S603 - the user named it
-            [program, prompt], stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
-        )
+        with (dialogues or Dialogues()).started([program, prompt]) as child:
+            assert child.stdout is not None
+            try:
+                found = read_passphrase(f"the output of {program}", child.stdout.fileno())
+            except PassphraseSourceError:
+                child.stdout.close()  # so that it ends if it would print more
+                _check_ended_well(program, child.wait())
+                raise
     except OSError as error:
-        name = program if may_be_shown(program) else "the askpass program"
-        raise PassphraseSourceError(f"{name} cannot be started: {error.strerror}") from None
-    with child:
-        assert child.stdout is not None
-        try:
-            found = read_passphrase(f"the output of {program}", child.stdout.fileno())
-        except PassphraseSourceError:
-            child.stdout.close()  # so that it ends if it would print more
-            _check_ended_well(program, child.wait())
-            raise
+        raise _cannot_be_started(program, error) from None
     try:
         _check_ended_well(program, child.returncode)
     except BaseException:
         wipe(found)
         raise
     return found
+
+
+def confirm_with_program(program: str, question: str, *, dialogues: Dialogues) -> bool | None:
+    """Call a program with the question, as ssh-agent(1) does for a key that was added with `ssh-add -c`.
+
+    It means yes if it exits with 0 and prints nothing or "yes", and no if it exits with 1. Everything else,
+    such as the text that a program prints that knows no confirmations, is no answer: None.
+
+    Raises:
+        PassphraseSourceError: it cannot be started.
+        DialoguesEndedError: `dialogues` were ended before.
+    """
+    try:
+        with dialogues.started([program, question], environ={"SSH_ASKPASS_PROMPT": "confirm"}) as child:
+            assert child.stdout is not None
+            printed = b""
+            while len(printed) < _MAX_CONFIRMATION_BYTES and (piece := child.stdout.read(1024)):
+                printed += piece
+            child.stdout.close()  # so that it ends if it would print more
+            status = child.wait()
+    except OSError as error:
+        raise _cannot_be_started(program, error) from None
+    if len(printed) >= _MAX_CONFIRMATION_BYTES:  # closing the pipe may have made the status
+        return None
+    if status == 0 and printed.strip().lower() in (b"", b"yes"):
+        return True
+    return False if status == 1 else None
+
+
+def _cannot_be_started(program: str, error: OSError) -> PassphraseSourceError:
+    name = program if may_be_shown(program) else "the askpass program"
+    return PassphraseSourceError(f"{name} cannot be started: {error.strerror}")
 
 
 def _check_ended_well(program: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""A passphrase from pinentry, the dialogue of GnuPG, in the Assuan protocol.
+"""A passphrase, or a yes or no, from pinentry, the dialogue of GnuPG, in the Assuan protocol.
 
 The Assuan manual, "Server responses": lines that begin with OK, ERR, S, #, D or INQUIRE; data is
 percent-encoded; a line has at most 1000 bytes. The commands are those of the pinentry manual, "Protocol".
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from shutil import which
+from typing import TypeVar
 
 import click
 
 from ..passphrase_input import PassphraseSourceError, copy, wipe
-from ..paths import without_tokens
 from ..protocol.limits import MAX_PASSPHRASE_BYTES
 from . import terminal
+from .dialogues import Dialogues
+
+T = TypeVar("T")
 
 PROGRAM = "pinentry"
 _NOT_ASSUAN = f"{PROGRAM} does not speak the Assuan protocol"
@@ -27,53 +31,100 @@ _ERROR_CODE = 0xFFFF
 _CANCELLED = frozenset({99, 198})
 """GPG_ERR_CANCELED, and GPG_ERR_FULLY_CANCELED if the dialogue was closed."""
 
+_TIMEOUT, _NOT_CONFIRMED = 62, 114
+"""GPG_ERR_TIMEOUT, and GPG_ERR_NOT_CONFIRMED for the button of SETNOTOK."""
 
-def ask(prompt: str, problem: str) -> bytearray:
+MAX_TEXT_BYTES = _MAX_LINE_BYTES - len("SETDESC ")
+"""Of a text, as `encoded` returns it."""
+
+
+def ask(
+    prompt: str, problem: str, *, seconds: int | None = None, dialogues: Dialogues | None = None
+) -> bytearray:
     """The passphrase typed into the dialogue of the program `pinentry` in PATH.
+
+    It closes after `seconds`, and when another thread ends `dialogues`.
 
     Raises:
         click.Abort: it was cancelled.
         PassphraseSourceError: there is no pinentry, or it cannot ask.
+        DialoguesEndedError: `dialogues` were ended before.
     """
+
+    def dialogue(conversation: _Conversation) -> bytearray:
+        conversation.command(f"SETDESC {encoded(prompt.rstrip(': '))}")
+        conversation.command("SETPROMPT Passphrase:")
+        if problem:
+            conversation.command(f"SETERROR {encoded(problem)}")
+        code, reason = conversation.outcome("GETPIN")
+        if code == 0:
+            return conversation.secret()
+        if code in _CANCELLED:
+            raise click.Abort
+        raise PassphraseSourceError(f"{PROGRAM} gave no passphrase: {reason}")
+
+    return _hold(dialogue, seconds, dialogues)
+
+
+def confirm(text: str, yes: str, no: str, later: str, *, seconds: int, dialogues: Dialogues) -> bool | None:
+    """Ask a question with buttons of these names; None if it was closed, or after `seconds`.
+
+    A dialogue that is closed is the same as the button for later, so that it is no answer. Frontends that
+    have two buttons, such as GNOME's, leave out the one for no.
+
+    Raises:
+        PassphraseSourceError: there is no pinentry, or it cannot ask.
+        DialoguesEndedError: `dialogues` were ended before.
+    """
+
+    def dialogue(conversation: _Conversation) -> bool | None:
+        refusals = [
+            conversation.command(f"{command} {encoded(shown)}")
+            for command, shown in (("SETDESC", text), ("SETOK", yes), ("SETNOTOK", no), ("SETCANCEL", later))
+        ]
+        if any(refusals):  # a button for yes below a text that is not there
+            raise PassphraseSourceError(f"{PROGRAM} cannot show it: {next(filter(None, refusals))}")
+        code, reason = conversation.outcome("CONFIRM")
+        if code == 0:
+            return True
+        if code == _NOT_CONFIRMED:
+            return False
+        if code in _CANCELLED or code == _TIMEOUT:
+            return None
+        raise PassphraseSourceError(f"{PROGRAM} gave no answer: {reason}")
+
+    return _hold(dialogue, seconds, dialogues)
+
+
+def _hold(dialogue: Callable[[_Conversation], T], seconds: int | None, dialogues: Dialogues | None) -> T:
     program = which(PROGRAM)
     if program is None:
         raise PassphraseSourceError(
             f"{PROGRAM} is not installed; leave out --pinentry to be asked on the terminal"
         )
     try:
-        child = subprocess.Popen(  # noqa: S603 - the user asked for it
-            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=without_tokens()
-        )
+        with (dialogues or Dialogues()).started([program], stdin=subprocess.PIPE) as child:
+            return _begun(child, dialogue, seconds)
     except OSError as error:
         raise PassphraseSourceError(f"{program} cannot be started: {error.strerror}") from None
-    with child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        conversation = _Conversation(child.stdin.fileno(), child.stdout.fileno())
-        try:
-            return _dialogue(conversation, prompt, problem)
-        except OSError as error:
-            raise PassphraseSourceError(f"{PROGRAM} went away: {error.strerror}") from None
-        finally:
-            conversation.wipe()
 
 
-def _dialogue(conversation: _Conversation, prompt: str, problem: str) -> bytearray:
-    conversation.answer()  # its greeting
-    for option in _options():
-        conversation.command(f"OPTION {option}")  # an error is ignored: no option is essential
-    conversation.command("SETTITLE agentd")
-    conversation.command(f"SETDESC {_encoded(prompt.rstrip(': '))}")
-    conversation.command("SETPROMPT Passphrase:")
-    if problem:
-        conversation.command(f"SETERROR {_encoded(problem)}")
-    refusal = conversation.command("GETPIN")
-    if refusal is None:
-        return conversation.secret()
-    number, _, reason = refusal.partition(" ")
-    if number.isdigit() and int(number) & _ERROR_CODE in _CANCELLED:
-        raise click.Abort
-    raise PassphraseSourceError(f"{PROGRAM} gave no passphrase: {reason or number}")
+def _begun(child: subprocess.Popen[bytes], dialogue: Callable[[_Conversation], T], seconds: int | None) -> T:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    conversation = _Conversation(child.stdin.fileno(), child.stdout.fileno())
+    try:
+        conversation.answer()  # its greeting
+        for option in _options():
+            conversation.command(f"OPTION {option}")  # an error is ignored: no option is essential
+        conversation.command("SETTITLE agentd")
+        if seconds is not None:
+            conversation.command(f"SETTIMEOUT {seconds}")
+        return dialogue(conversation)
+    except OSError as error:
+        raise PassphraseSourceError(f"{PROGRAM} went away: {error.strerror}") from None
+    finally:
+        conversation.wipe()
 
 
 def _options() -> list[str]:
@@ -82,7 +133,7 @@ def _options() -> list[str]:
         "ttytype": os.environ.get("TERM"),
         "lc-ctype": next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), None),
     }
-    return [f"{name}={_encoded(value)}" for name, value in found.items() if value]
+    return [f"{name}={encoded(value)}" for name, value in found.items() if value]
 
 
 def _terminal_name() -> str | None:
@@ -92,7 +143,8 @@ def _terminal_name() -> str | None:
     return "/dev/tty" if terminal.is_there() else None
 
 
-def _encoded(text: str) -> str:
+def encoded(text: str) -> str:
+    """The text as it stands in a command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -132,6 +184,15 @@ class _Conversation:
                         self._decode(line[2:])
                     case b"IN":  # an inquiry, to which there is no answer
                         os.write(self._writing, b"CAN\n")
+
+    def outcome(self, line: str) -> tuple[int, str]:
+        """Send a command; returns its error's code, 0 for OK, and text."""
+        refusal = self.command(line)
+        if refusal is None:
+            return 0, ""
+        number, _, reason = refusal.partition(" ")
+        code = int(number) & _ERROR_CODE if number.isascii() and number.isdigit() else -1
+        return code or -1, reason or number
 
     def secret(self) -> bytearray:
         """The data of the last answer."""

@@ -45,7 +45,12 @@ _LEAST_WIDTH = 20
 
 def lines(request: RequestInfo, now: float) -> list[Row]:
     """All that a person needs to decide, as headings and texts."""
-    return [*_who(request), *_what(request), *_why(request), *_until(request, now)]
+    return [row for group in groups(request, now) for row in group]
+
+
+def groups(request: RequestInfo, now: float) -> list[list[Row]]:
+    """The same in four groups: who asks, for what, why, and until when."""
+    return [list(rows) for rows in (_who(request), _what(request), _why(request), _until(request, now))]
 
 
 def summary(request: RequestInfo, now: float) -> str:
