@@ -26,6 +26,7 @@ from .distribution import Installed, how_installed
 COMMANDS = ("agentd", "agentctl")
 SOCKET, SERVICE = "agentd.socket", "agentd.service"
 HTTP_SERVICE = "agentd-http.service"
+PROMPT_SERVICE = "agentd-prompt.service"
 _TEMPLATES = Path(__file__).parent / "units"
 _RUNS_PYTHON = (
     re.compile(r"\A(#!/\S*/python[0-9.]*)(?: -[EIPs]+)?$", re.MULTILINE),
@@ -128,13 +129,14 @@ def uninstall(completions: Completions, say: Say, *, purge: bool) -> None:
     except ConfigError:
         state = Path(paths.state_dir())
     units = sorted(template.name for template in _TEMPLATES.iterdir())
-    sockets = [unit for unit in units if unit.endswith(".socket")]
+    wanted = [(unit, "sockets.target") for unit in units if unit.endswith(".socket")]
+    wanted.append((PROMPT_SERVICE, "graphical-session.target"))
     manager = _systemctl("show-environment")
     if manager:
-        _systemctl("disable", *sockets)
+        _systemctl("disable", *(unit for unit, _ in wanted))
         _systemctl("stop", *units)
         say("stopped", ", ".join(units))
-    removed = [places.units / "sockets.target.wants" / socket for socket in sockets]
+    removed = [places.units / f"{target}.wants" / unit for unit, target in wanted]
     removed += [places.units / unit for unit in units]
     removed += [link for link in map(places.commands.joinpath, COMMANDS) if _is_ours(link, installed, places)]
     removed += [places.completion(*of) for of in completions]
@@ -263,7 +265,7 @@ def _install_units(installed: Installed, places: Places, state: str, say: Say) -
         _systemctl_or_fail("enable", "--now", SOCKET)
         if not _systemctl("try-restart", SERVICE):
             raise StartError("the agent no longer starts; see: journalctl --user -u agentd -n 20")
-        _systemctl("try-restart", HTTP_SERVICE)
+        _systemctl("try-restart", HTTP_SERVICE, PROMPT_SERVICE)
         say("enabled", f"{SOCKET}: the first connection starts the agent")
     # The sandbox needs user namespaces, which some systems deny to users.
     probe = ("--wait", "--collect", "-p", "PrivateUsers=yes", "-p", "ProtectSystem=strict", "true")

@@ -123,13 +123,12 @@ def test_it_installs_everything_and_its_removal_leaves_nothing(home):
     assert home.state.stat().st_mode & 0o777 == 0o700
     assert f'ReadWritePaths="-{home.state}"' in (home.units / "agentd.service").read_text()
     assert "systemctl --user --quiet enable --now agentd.socket" in home.asked.read_text()
-    others = "agentd-ask.socket, agentd-http.service, agentd-http.socket, agentd-verify.socket"
+    others = "agentd-ask.socket, agentd-http.service, agentd-http.socket, agentd-prompt.service, agentd-verify.socket"
     assert any(line.endswith(f"; {others}, not enabled") for line in home.said)
     assert (home.prefix / "bin/agentd").read_text() == "#!/v/bin/python3 -I\n"
     home.uninstall()
-    assert "disable agentd-ask.socket agentd-http.socket agentd-verify.socket agentd.socket\n" in (
-        home.asked.read_text()
-    )
+    sockets = "agentd-ask.socket agentd-http.socket agentd-verify.socket agentd.socket"
+    assert f"disable {sockets} agentd-prompt.service\n" in home.asked.read_text()
     assert home.files() == set()
     assert f"kept {home.state}" in home.said
 
