@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -45,8 +45,13 @@ TICK_SECONDS = 1.0
 """How often the ends of requests are looked at, while there are any. trio's clock stands still while the
 machine is suspended; the clocks that count do not."""
 
+SHIELDED_SECONDS = 5.0
+"""How long a decision that is being carried out cannot be cancelled. A disk that hangs must not hold up a
+stop, whose drain is about as long."""
+
 CLOSING_SECONDS = 1.0
-"""For ending the sessions that nobody has collected, when the agent is locked or stops."""
+"""For decisions that are being carried out when the agent is locked or stops, and for ending the sessions
+that nobody has collected."""
 
 
 class RequestBook:
@@ -64,6 +69,9 @@ class RequestBook:
         self._requests: dict[str, Request] = {}  # the oldest first
         self._ended: OrderedDict[str, Request] = OrderedDict()
         self._is_used = trio.Event()  # there is something whose end has to be noticed
+        self._decisions: dict[trio.CancelScope, float] = {}  # being carried out, and until when shielded
+        self._decision_over = trio.lowlevel.ParkingLot()
+        self._closing_reason: str | None = None
         self.closed: AgentdError | None = None
         """Why no request is taken any more; None while they are."""
 
@@ -72,11 +80,15 @@ class RequestBook:
 
     async def __aexit__(self, *_: object) -> None:
         self.close(AgentLockedError(), LOCKED)
-        self._watch.close()
         with trio.move_on_after(CLOSING_SECONDS, shield=True):
+            while self._decisions:
+                await self._decision_over.park()
             for request in tuple(self._requests.values()):
                 await self._take_back(request)
+        for request in self.undecided():  # the disk hangs
+            self._end_closed(request)
         self._requests.clear()
+        self._watch.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End requests with their processes and at their time, until cancelled."""
@@ -86,7 +98,8 @@ class RequestBook:
             while True:
                 await self._is_used.wait()
                 await self._end_overdue()
-                if self._requests or any(self.remembered):
+                self._unshield()
+                if self._requests or self._decisions or any(self.remembered):
                     await trio.sleep(TICK_SECONDS)
                 else:
                     self._is_used = trio.Event()
@@ -97,9 +110,10 @@ class RequestBook:
         What is being decided at the moment is still decided.
         """
         if self.closed is None:
-            self.closed = error
-        for request in list(self.waiting()):
-            self.end(request, error, WITHDRAWN, reason=reason)
+            self.closed, self._closing_reason = error, reason
+        for request in self.undecided():
+            if request.is_waiting:
+                self._end_closed(request)
 
     def require_open(self) -> None:
         """Raise the error that the book was closed with, if it was."""
@@ -173,6 +187,22 @@ class RequestBook:
             request.collected_at = self._clock.read().boot
         return outcome
 
+    @contextmanager
+    def deciding(self, request: Request) -> Iterator[None]:
+        """Carry out a decision inside, which may fail; nobody else can decide meanwhile."""
+        request.is_deciding = True
+        # Shielded: a session that is written must reach its asker, even if whoever decided goes away.
+        with trio.CancelScope(shield=True) as scope:
+            self._decisions[scope] = trio.current_time() + SHIELDED_SECONDS
+            try:
+                yield
+            finally:
+                request.is_deciding = False
+                del self._decisions[scope]
+                self._decision_over.unpark_all()
+                if self.closed is not None and not request.decided.is_set():
+                    self._end_closed(request)
+
     async def grant(self, request: Request, granted: RequestedToken) -> bool:
         """Hand over a session; False if the request has ended meanwhile, and the session with it."""
         request.granted = granted
@@ -209,6 +239,14 @@ class RequestBook:
             self._manager.report_request(
                 kind, request.id, request.ask.label, by=by, asked_by=request.asker.identity, reason=reason
             )
+
+    def _unshield(self) -> None:
+        for scope, until in self._decisions.items():
+            scope.shield = trio.current_time() < until
+
+    def _end_closed(self, request: Request) -> None:
+        assert self.closed is not None
+        self.end(request, self.closed, WITHDRAWN, reason=self._closing_reason)
 
     async def _take_back(self, request: Request) -> None:
         """End the session of a granted request that its asker has not collected."""

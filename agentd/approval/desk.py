@@ -24,7 +24,6 @@ from agentd_client.protocol.reasons import PROCESS_ENDED
 from agentd_client.protocol.results import (
     DENIED,
     FORGOTTEN,
-    LOCKED,
     REMEMBERED,
     WITHDRAWN,
     Decision,
@@ -236,16 +235,9 @@ class RequestDesk(RequestBook):
             error = NoSuchRequestError("the process that asked has ended, or runs another program now")
             self.end(request, error, WITHDRAWN, reason=PROCESS_ENDED)
             raise error
-        request.is_deciding = True
-        try:
-            # Shielded: a session that is written must reach its asker, even if whoever decided goes away.
-            with trio.CancelScope(shield=True):
-                granted = await self._open(request, terms, approval=Approval(request.id, by))
-                is_taken = await self.grant(request, granted)
-        finally:
-            request.is_deciding = False
-            if self.closed is not None and not request.decided.is_set():
-                self.end(request, self.closed, WITHDRAWN, reason=LOCKED)
+        with self.deciding(request):
+            granted = await self._open(request, terms, approval=Approval(request.id, by))
+            is_taken = await self.grant(request, granted)
         if not is_taken:
             raise NoSuchRequestError("it was withdrawn, or its process ended, at the same moment")
         until = None if remember is None else self._remember(request, terms, by, remember)

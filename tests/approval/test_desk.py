@@ -11,14 +11,21 @@ from trio.testing import wait_all_tasks_blocked
 from agentd.approval import Policy, RequestDesk
 from agentd.approval import book as book_module
 from agentd.approval.asker import program_of
-from agentd.approval.book import COLLECTED_SECONDS, MAX_CALLS, MAX_ENDED
+from agentd.approval.book import (
+    CLOSING_SECONDS,
+    COLLECTED_SECONDS,
+    MAX_CALLS,
+    MAX_ENDED,
+    SHIELDED_SECONDS,
+    TICK_SECONDS,
+)
 from agentd.approval.remembered import MAX_REMEMBERED
 from agentd.process_identity import identify
 from agentd.sessions.journal import MAX_ENTRIES, TRIM_EVERY
 from agentd.store.writer import MAX_BATCH_OPERATIONS
 from agentd_client import errors
 from agentd_client.protocol.limits import MAX_REQUEST_SECONDS
-from agentd_client.protocol.results import ASK_SOCKET, EVENT_KINDS, PeerIdentity
+from agentd_client.protocol.results import ASK_SOCKET, EVENT_KINDS, STOPPING, PeerIdentity
 from tests.approval.conftest import PERSON
 
 WHAT = {"scopes": ["read", "write"], "expiry": 600, "label": "fetch", "reason": "to look", "max_uses": 5}
@@ -434,9 +441,133 @@ async def test_a_lock_ends_every_request_and_forgets_every_approval(manager, clo
         nursery.cancel_scope.cancel()
 
 
+class Gate:
+    """Holds up what a manager opens until `open` is set."""
+
+    def __init__(self, manager, monkeypatch):
+        self.open = trio.Event()
+        self._opening = manager.open_session
+        monkeypatch.setattr(manager, "open_session", self._open_session)
+
+    async def _open_session(self, *args, **kwargs):
+        await self.open.wait()
+        return await self._opening(*args, **kwargs)
+
+
+async def decide_and_keep(desk, request_id, person, outcomes):
+    try:
+        outcomes.append(await approve(desk, request_id, person))
+    except Exception as error:
+        outcomes.append(error)
+
+
+@pytest.mark.parametrize("wait", [MAX_REQUEST_SECONDS, 0])
+async def test_a_lock_waits_for_a_decision_that_is_carried_out(
+    manager, clock, asker, person, nursery, monkeypatch, wait, events
+):
+    gate, outcomes = Gate(manager, monkeypatch), []
+
+    async def open_gate():
+        await wait_all_tasks_blocked()  # until the lock waits
+        gate.open.set()
+
+    async with RequestDesk(manager, Policy(), clock) as desk:
+        asking = Asking(desk, asker, wait=wait)
+        nursery.start_soon(asking.run)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(decide_and_keep, desk, ids(desk)[0], person, outcomes)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(open_gate)
+    await wait_all_tasks_blocked()
+    (decision,) = outcomes
+    assert [event.kind for event in events][:3] == ["requested", "created", "approved"]
+    is_collected = asking.error is None and asking.result.token is not None
+    assert manager.inspect(id=decision.session_id).valid == is_collected, "nothing is left behind"
+
+
+async def test_a_lock_does_not_wait_for_a_disk_that_hangs(
+    manager, clock, asker, person, monkeypatch, autojump_clock
+):
+    gate, outcomes = Gate(manager, monkeypatch), []
+    async with trio.open_nursery() as nursery:
+        async with RequestDesk(manager, Policy(), clock) as desk:
+            asking = Asking(desk, asker)
+            nursery.start_soon(asking.run)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(decide_and_keep, desk, ids(desk)[0], person, outcomes)
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+        assert trio.current_time() <= began + CLOSING_SECONDS
+        await wait_all_tasks_blocked()
+        assert isinstance(asking.error, errors.AgentLockedError)
+        gate.open.set()
+    assert isinstance(outcomes[0], errors.NoSuchRequestError)
+    assert (await manager.list_sessions()).sessions == []
+
+
+async def test_a_decision_is_carried_out_even_if_it_is_cancelled(
+    desk, ask, asker, person, manager, monkeypatch, nursery
+):
+    asking, gate = await ask(asker), Gate(manager, monkeypatch)
+
+    async def open_gate():
+        await wait_all_tasks_blocked()
+        gate.open.set()
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        nursery.start_soon(open_gate)
+        await approve(desk, ids(desk)[0], person)
+    await asking.done.wait()
+    assert asking.result.token
+
+
+async def test_a_decision_holds_up_no_stop_if_the_disk_hangs(
+    desk, ask, asker, person, manager, monkeypatch, autojump_clock
+):
+    asking, _ = await ask(asker), Gate(manager, monkeypatch)
+    began = trio.current_time()
+    with trio.move_on_after(1) as drained:
+        await approve(desk, ids(desk)[0], person)
+    assert drained.cancelled_caught
+    assert SHIELDED_SECONDS <= trio.current_time() - began <= SHIELDED_SECONDS + TICK_SECONDS
+    assert asking.error is None
+    assert len(ids(desk)) == 1, "it waits again"
+
+
+async def test_a_lock_ends_a_request_that_is_overdue(manager, clock, asker, nursery):
+    async with RequestDesk(manager, Policy(), clock) as desk:
+        asking = Asking(desk, asker)
+        nursery.start_soon(asking.run)
+        await wait_all_tasks_blocked()
+        clock.advance(MAX_REQUEST_SECONDS)
+    await wait_all_tasks_blocked()
+    assert isinstance(asking.error, errors.AgentLockedError)
+
+
+async def test_a_decision_that_fails_during_a_stop_ends_its_request(
+    desk, ask, asker, person, nursery, manager, monkeypatch, events
+):
+    asking, gate, outcomes = await ask(asker), trio.Event(), []
+
+    async def full(*args, **kwargs):
+        await gate.wait()
+        raise errors.StoreFullError
+
+    monkeypatch.setattr(manager, "open_session", full)
+    nursery.start_soon(decide_and_keep, desk, ids(desk)[0], person, outcomes)
+    await wait_all_tasks_blocked()
+    desk.close(errors.AgentStoppingError(), STOPPING)
+    gate.set()
+    await wait_all_tasks_blocked()
+    assert isinstance(asking.error, errors.AgentStoppingError)
+    assert isinstance(outcomes[0], errors.StoreFullError)
+    assert [(event.kind, event.reason) for event in events] == [("requested", None), ("withdrawn", STOPPING)]
+
+
 async def test_a_stop_ends_them_as_stopping(desk, ask, asker):
     asking = await ask(asker)
-    desk.close(errors.AgentStoppingError(), "stopping")
+    desk.close(errors.AgentStoppingError(), STOPPING)
     await asking.done.wait()
     assert isinstance(asking.error, errors.AgentStoppingError)
 
