@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd_client.errors import RequestDeniedError
+from agentd_client.errors import NoPassphraseError, RequestDeniedError
 from agentd_client.protocol.results import ASK, PASSPHRASE
 from tests.agentctl.running import in_conversation, in_process, process
 from tests.agentctl.test_request import HINT, person
@@ -89,6 +89,24 @@ def test_without_anything_to_ask_with_nobody_is_asked(under_passphrase):
     assert ended.returncode == 64
     assert "there is no terminal to ask on" in ended.stderr
     assert "requestToken" not in under_passphrase.methods
+
+
+def test_without_a_passphrase_nobody_is_asked_for_one(agent):
+    agent.opening, agent.passphrase = PASSPHRASE, None
+    for command in ("login", "approve"):
+        ended = in_process(command)
+        assert ended.code == 77
+        assert "agentctl passwd" in ended.err
+    assert "requestToken" not in agent.methods
+
+
+def test_a_passphrase_that_proves_nothing_is_asked_for_once(under_passphrase):
+    why = "the key file had no passphrase when the agent started"
+    under_passphrase.refuse("decideRequest", NoPassphraseError(why))
+    ended = in_conversation("login", answers=[(QUESTION, SECRET.encode() + b"\n")])
+    assert ended.code == 77
+    assert ended.shown.count(QUESTION.decode()) == 1
+    assert why in ended.shown
 
 
 def test_a_session_that_needs_no_approval_is_opened_with_one_call(agent):

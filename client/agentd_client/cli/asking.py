@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..blocking import Client
-from ..protocol.results import APPROVE, RequestedToken
+from ..protocol.results import APPROVE, RequestedToken, Status
 from .options import Settings
 from .report import remark
 from .request_view import word
@@ -29,17 +29,20 @@ def by_another_terminal(settings: Settings) -> OnWaiting:
     return wait
 
 
-def by_passphrase(settings: Settings, agent: Client, sources: Mapping[str, Any], prompt: str) -> OnWaiting:
+def by_passphrase(
+    settings: Settings, agent: Client, status: Status, sources: Mapping[str, Any], prompt: str
+) -> OnWaiting:
     """Ask for the passphrase, and approve with it: whoever knows it may approve what this process asks for.
 
     `sources` has the values of `passphrase_options`.
 
     Raises:
+        NoPassphraseError: there is none.
         click.UsageError: there is nothing to ask for it with.
     """
-    from .passphrase import UNLOCK_SECONDS, asker, with_passphrase
+    from .passphrase import UNLOCK_SECONDS, asker_for_approval, with_passphrase
 
-    asked = asker(sources)
+    asked = asker_for_approval(status, sources)
 
     def approve(request: RequestedToken) -> None:
         before = agent.timeout

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from ..errors import PassphraseError
+from ..errors import NoPassphraseError, PassphraseError
 from ..passphrase_input import (
     PassphraseSourceError,
     may_be_shown,
@@ -24,6 +24,7 @@ from ..passphrase_input import (
     wipe,
 )
 from ..protocol.passphrases import sendable_passphrase, settable_passphrase
+from ..protocol.results import Status
 from . import terminal
 from .dialogues import Dialogues
 
@@ -155,6 +156,21 @@ def _check_ended_well(program: str, status: int) -> None:
         raise PassphraseSourceError(f"{program} gave no passphrase (exit code {status})")
 
 
+def asker_for_approval(status: Status, sources: Mapping[str, Any]) -> Asker:
+    """Where the passphrase for an approval comes from.
+
+    Raises:
+        NoPassphraseError: the key file has none.
+        click.UsageError: as `asker`.
+    """
+    if not status.protected:
+        raise NoPassphraseError(
+            "this agent takes approvals only with a passphrase, and its key file has none; set one with "
+            "`agentctl passwd`, and restart the agent"
+        )
+    return asker(sources)
+
+
 def with_passphrase(asked: Asker, prompt: str, use: Callable[[bytearray], T]) -> T:
     """Ask for a passphrase and use it; ask again if it was wrong and there are tries left.
 
@@ -170,7 +186,7 @@ def with_passphrase(asked: Asker, prompt: str, use: Callable[[bytearray], T]) ->
             waits = "; the agent waits a little before the next try"
             return use(passphrase)
         except PassphraseError as error:
-            if not left:
+            if not left or isinstance(error, NoPassphraseError):  # then no other would do
                 raise
             problem = error.sentence + waits
         finally:

@@ -118,10 +118,11 @@ def approve_command(
         raise click.UsageError("--yes needs the id of a request", context)
     with settings.connect() as agent:
         asked: Asker | None = None
-        if agent.get_status().opening == PASSPHRASE:
-            from ..passphrase import UNLOCK_SECONDS, asker
+        status = agent.get_status()
+        if status.opening == PASSPHRASE:
+            from ..passphrase import UNLOCK_SECONDS, asker_for_approval
 
-            asked = asker(sources)
+            asked = asker_for_approval(status, sources)
             agent.timeout = settings.at_least(UNLOCK_SECONDS)
         approval = _Approval(settings, agent, limits, asked, ask=not yes)
         if which is not None:

@@ -141,8 +141,9 @@ def login_command(
 def _approval(settings: Settings, agent: Client, sources: Mapping[str, Any]) -> OnWaiting:
     from ..asking import by_another_terminal, by_passphrase
 
-    if agent.get_status().opening == PASSPHRASE:
-        return by_passphrase(settings, agent, sources, "Passphrase of agentd, to log in: ")
+    status = agent.get_status()
+    if status.opening == PASSPHRASE:
+        return by_passphrase(settings, agent, status, sources, "Passphrase of agentd, to log in: ")
     return by_another_terminal(settings)
 
 
