@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -26,7 +26,9 @@ from ..passphrase_input import (
 from ..protocol.passphrases import sendable_passphrase, settable_passphrase
 from ..protocol.results import Status
 from . import terminal
-from .dialogues import Dialogues
+
+if TYPE_CHECKING:
+    from .dialogues import Dialogues
 
 T = TypeVar("T")
 
@@ -100,6 +102,8 @@ def ask_program(program: str, prompt: str, problem: str, *, dialogues: Dialogues
         PassphraseSourceError: it cannot be started, fails, or prints nothing.
         DialoguesEndedError: `dialogues` were ended before.
     """
+    from .dialogues import Dialogues  # few runs call a program
+
     try:
         with (dialogues or Dialogues()).started([program, prompt]) as child:
             assert child.stdout is not None
