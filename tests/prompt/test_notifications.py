@@ -220,10 +220,15 @@ def test_it_closes_with_its_request(requests, notifying, shown, kind):
     assert undecided(requests, notifying)
 
 
-def test_it_closes_when_the_agent_is_locked(agent, requests, notifying, shown):
+def test_it_closes_when_the_agent_is_locked_and_goes_on_listening(agent, requests, notifying, shown):
+    listing = agent.script["listRequests"]
     agent.refuse("listRequests", AgentLockedError("locked"))
     agent.tell(Event(LOCKED, 0.0, None, "", "asked", None))
     until(lambda: notifying.closed() == [shown.id])
+    del requests.waiting["k7m2qd"]
+    agent.script["listRequests"] = listing
+    assert undecided(requests, notifying)
+    assert agent.methods.count("subscribe") == 1
 
 
 def test_events_that_were_missed_do_not_matter(agent, requests, notifying, shown):
