@@ -9,6 +9,7 @@ from agentd_client.protocol.results import PeerIdentity
 from agentd_client.user_namespace import stands_for_others
 
 from ..process_identity import PROC, Process, is_alive, is_interpreter, read_file
+from .executable import Executable, executable_of
 
 MAX_ANCESTORS = 64
 """How far up the tree of processes a line of descent is followed. Longer ones count as related."""
@@ -21,8 +22,8 @@ _FILTERED = b"2"  # SECCOMP_MODE_FILTER
 class Program(NamedTuple):
     """What tells the program of a process from others, for approvals that are remembered.
 
-    A name proves nothing, because a process chooses its own. So a program is an executable file (device and
-    inode: a path means another file in another mount namespace), else the systemd service it runs in, and if
+    A name proves nothing, because a process chooses its own. So a program is an executable file (not its
+    path, which means another file in another mount namespace), else the systemd service it runs in, and if
     the agent can see neither, or the executable is an interpreter, the one process. So it is where all other
     users look like one: a service of the same name may be another user's.
 
@@ -52,21 +53,16 @@ def program_of(asker: Asker) -> Program:
         return this_process
     executable = None if exe is None else _executable(pid, exe)
     if executable is not None and is_alive(asker.process):
-        return Program((uid, asker.socket, *executable), f"the program {exe}")
+        return Program((uid, asker.socket, executable), f"the program {exe}")
     if unit is not None and unit.endswith(_SERVICE):
         return Program((uid, asker.socket, unit), f"the service {unit}")
     return this_process
 
 
-def _executable(pid: int, exe: str) -> tuple[int, int] | None:
-    """Device and inode of a process's executable; None for an interpreter, or if it cannot be seen."""
-    if not exe.startswith("/") or is_interpreter(os.path.basename(exe).encode()):
-        return None
-    try:
-        found = os.stat(f"{PROC}/{pid}/exe")
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _executable(pid: int, exe: str) -> Executable | None:
+    """A process's executable; None for an interpreter, or if it cannot be seen."""
+    is_known = exe.startswith("/") and not is_interpreter(os.path.basename(exe).encode())
+    return executable_of(pid) if is_known else None
 
 
 def sandbox_of(process: Process) -> list[str]:
