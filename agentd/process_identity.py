@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 from functools import lru_cache
@@ -14,10 +15,17 @@ SO_PEERPIDFD = 77
 
 PROC = "/proc"
 _INTERPRETERS = frozenset(
-    b"python pypy perl ruby node nodejs deno bun php lua luajit tclsh guile Rscript "
+    b"python pypy perl ruby node nodejs deno bun php php-fpm lua luajit tclsh wish expect guile Rscript R "
+    b"julia java dotnet mono beam.smp erl emacs awk gawk mawk gjs electron pwsh octave "
     b"sh bash dash zsh ksh fish busybox".split()
 )
 """Interpreters, whatever their version: their names say nothing about the program."""
+
+_LOADERS = (b"ld-linux", b"ld-musl", b"ld.so", b"qemu-")
+"""How names begin of what runs any executable that it is given."""
+
+_VERSION = re.compile(rb"[0-9].*", re.DOTALL)
+_DELETED = b" (deleted)"  # added by the kernel, proc_pid_exe(5): its package was upgraded
 
 _ENDED_STATES = {b"Z", b"X", b"x"}
 _STATE, _START_TIME = 3 - 3, 22 - 3  # the fields' numbers of proc(5), counted from the third
@@ -106,7 +114,10 @@ def identify_peer(connection: socket.socket, pid: int) -> Process:
 
 def is_interpreter(name: bytes) -> bool:
     """Whether a program of this name runs other programs, about which it says nothing."""
-    return name.rstrip(b"0123456789.") in _INTERPRETERS
+    name = name.removesuffix(_DELETED)
+    if name.startswith(_LOADERS):
+        return True
+    return name in _INTERPRETERS or _VERSION.sub(b"", name) in _INTERPRETERS
 
 
 def read_file(path: str) -> bytes:

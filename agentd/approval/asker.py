@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from agentd_client.protocol.limits import MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import PeerIdentity
 from agentd_client.user_namespace import stands_for_others
 
@@ -61,8 +62,10 @@ def program_of(asker: Asker) -> Program:
 
 def _executable(pid: int, exe: str) -> Executable | None:
     """A process's executable; None for an interpreter, or if it cannot be seen."""
-    is_known = exe.startswith("/") and not is_interpreter(os.path.basename(exe).encode())
-    return executable_of(pid) if is_known else None
+    path = exe.encode()
+    if not exe.startswith("/") or len(path) >= MAX_SHOWN_CHARACTERS:  # a longer one was cut
+        return None
+    return None if is_interpreter(os.path.basename(path)) else executable_of(pid)
 
 
 def sandbox_of(process: Process) -> list[str]:

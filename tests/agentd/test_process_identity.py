@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentd import process_identity
-from agentd.process_identity import Process, completed, identify, identify_peer, is_alive
+from agentd.process_identity import Process, completed, identify, identify_peer, is_alive, is_interpreter
 from tests.children import child
 
 
@@ -247,3 +247,32 @@ def test_it_keeps_no_descriptor(listener, has_serials, open_descriptors):
         before = open_descriptors()
         accepted(listener, process)
         assert open_descriptors() == before
+
+
+# --- which programs run other programs ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python3",
+        "python3.11-dbg",
+        "python3.11 (deleted)",
+        "bash (deleted)",
+        "perl5.36.0",
+        "pypy3.9-c",
+        "java",
+        "beam.smp",
+        "ld-linux-x86-64.so.2",
+        "qemu-aarch64-static",
+    ],
+)
+def test_an_interpreter_is_recognised_by_its_name(name):
+    assert is_interpreter(name.encode())
+
+
+@pytest.mark.parametrize(
+    "name", ["git", "cat (deleted)", "lua-language-server", "sha256sum", "javac", "7z", ""]
+)
+def test_other_programs_are_not(name):
+    assert not is_interpreter(name.encode())

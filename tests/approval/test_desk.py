@@ -24,7 +24,7 @@ from agentd.process_identity import identify
 from agentd.sessions.journal import MAX_ENTRIES, TRIM_EVERY
 from agentd.store.writer import MAX_BATCH_OPERATIONS
 from agentd_client import errors
-from agentd_client.protocol.limits import MAX_REQUEST_SECONDS
+from agentd_client.protocol.limits import MAX_REQUEST_SECONDS, MAX_SHOWN_CHARACTERS
 from agentd_client.protocol.results import ASK_SOCKET, EVENT_KINDS, STOPPING, PeerIdentity
 from tests.approval.conftest import PERSON
 
@@ -362,9 +362,14 @@ async def test_a_program_is_its_executable_file_and_an_interpreter_is_none(start
     cats = [start_asker(exe="/usr/bin/cat") for _ in range(2)]
     assert len({program_of(cat).key for cat in cats}) == 1
     assert program_of(cats[0]).words == "the program /usr/bin/cat"
-    renamed, another = (start_asker(exe=exe) for exe in ("[cat]", "/usr/bin/python3.11"))
-    keys = {program_of(each).key for each in (*cats, renamed, another)}
-    assert len(keys) == 3, "a name proves nothing, and an interpreter runs anything"
+    cut = "/nix/store/" + "a" * MAX_SHOWN_CHARACTERS
+    others = [
+        start_asker(exe=exe)
+        for exe in ("[cat]", "/usr/bin/python3.11", "/usr/bin/java (deleted)", cut[:MAX_SHOWN_CHARACTERS])
+    ]
+    keys = {program_of(each).key for each in (*cats, *others)}
+    assert len(keys) == 5, "a name proves nothing, and an interpreter runs anything"
+    renamed = others[0]
     service = renamed._replace(identity=renamed.identity._replace(unit="backup.service"))
     assert program_of(service).words == "the service backup.service"
     scope = renamed._replace(identity=renamed.identity._replace(unit="terminal.scope"))
