@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from trio.lowlevel import checkpoint
 
 from agentd_client.errors import InvalidParamsError
 from agentd_client.protocol import methods
@@ -19,7 +20,16 @@ from agentd_client.protocol.results import (
 )
 
 from .approval import Asker
-from .server import Caller, Dispatch, Params, ParamsWithSecrets, PassphraseBytes, TokenText, describe_peer
+from .server import (
+    Caller,
+    Dispatch,
+    FairQueue,
+    Params,
+    ParamsWithSecrets,
+    PassphraseBytes,
+    TokenText,
+    describe_peer,
+)
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -70,14 +80,35 @@ class DecideRequestParams(ParamsWithSecrets, frozen=True):
     passphrase: PassphraseBytes | None = None
 
 
+class _Turns:
+    """Has one request in each turn of the event loop read about processes, fairly among processes.
+
+    That takes as long as dozens of verifications, and a program can have thousands of requests under way.
+    """
+
+    def __init__(self) -> None:
+        self._queue = FairQueue(1)
+
+    async def wait(self, caller: Caller) -> None:
+        """Wait until it is this caller's turn, which ends with the next thing that it waits for."""
+        await self._queue.take(caller.peer.process)
+        try:
+            # A place that is free may have been used in this very turn of the loop.
+            await checkpoint()
+        finally:
+            self._queue.give_back()
+
+
 class _Asking:
     """What the peers of one socket may do about their own requests."""
 
     def __init__(self, agent: Agent, socket: str) -> None:
         self._agent = agent
         self._socket = socket
+        self._turns = _Turns()
 
     async def request_token(self, params: RequestTokenParams, caller: Caller) -> RequestedToken:
+        await self._turns.wait(caller)
         desk = self._agent.desk
         wait = MAX_REQUEST_SECONDS if params.wait is None else params.wait
         asked = msgspec.structs.asdict(params)
@@ -103,6 +134,7 @@ class _Deciding:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._turns = _Turns()
 
     def list_requests(self, params: ListRequestsParams, caller: Caller) -> RequestPage:
         return self._agent.desk.listed(params.after, params.limit)
@@ -121,8 +153,8 @@ class _Deciding:
             await self._agent.prove_presence(
                 params.passphrase.bytes, by, caller.peer.process, caller.hang_up_scope()
             )
-            desk = self._agent.desk  # it may have been locked meanwhile
-        return await desk.approve(
+        await self._turns.wait(caller)
+        return await self._agent.desk.approve(  # another one if it was locked meanwhile
             params.id,
             by,
             caller.peer.process,

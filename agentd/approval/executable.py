@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..process_identity import PROC
@@ -34,11 +36,10 @@ class Executable(NamedTuple):
 
 def executable_of(pid: int) -> Executable | None:
     """The file that a process executes now; None if it has ended, or cannot be seen."""
-    found = ctypes.create_string_buffer(_SIZE)
-    try:
-        statx = ctypes.CDLL(None).statx
-    except AttributeError:  # a C library that is too old
+    statx = _statx()
+    if statx is None:
         return None
+    found = ctypes.create_string_buffer(_SIZE)
     path = os.fsencode(f"{PROC}/{pid}/exe")
     if statx(_AT_FDCWD, path, _AT_STATX_DONT_SYNC, _STATX_INO | _STATX_BTIME, found) != 0:
         return None
@@ -48,3 +49,12 @@ def executable_of(pid: int) -> Executable | None:
     (inode,) = _INO.unpack_from(found)
     born = _BTIME.unpack_from(found) if mask & _STATX_BTIME else (0, 0)
     return Executable(_DEVICE.unpack_from(found), inode, born)
+
+
+@lru_cache(1)
+def _statx() -> Callable[..., int] | None:
+    try:
+        statx: Callable[..., int] = ctypes.CDLL(None).statx
+    except AttributeError:  # the C library is too old
+        return None
+    return statx

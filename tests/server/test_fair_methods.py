@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -140,3 +142,23 @@ async def test_locking_and_what_is_answered_at_once_wait_for_nobody(asking, meth
     await wait_all_tasks_blocked()
     assert asking.answered == [9999]
     asking.sessions.going_on.set()
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("requestToken", {}),
+        ("requestToken", {"id": "a"}),
+        ("decideRequest", {"id": "a", "decision": "approve"}),
+    ],
+)
+async def test_about_processes_one_request_is_worked_on_in_each_turn_of_the_loop(asking, method, params):
+    for msgid in range(200):
+        asking.ask(1, msgid, method, **params)
+    asking.ask(2, 9999, method, **params)
+    done = [0]
+    while done[-1] < 201:
+        await trio.lowlevel.checkpoint()
+        done.append(len(asking.sessions.asked))
+    assert max(later - before for before, later in itertools.pairwise(done)) == 1
+    assert asking.answered.index(9999) <= 2
