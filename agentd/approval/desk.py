@@ -165,7 +165,7 @@ class RequestDesk(RequestBook):
         now = self._clock.read()
         found = [(request.number, request.info()) for request in self.waiting()]
         found += [
-            (approval.request.number, approval.request.info(approval))
+            (approval.request.number, approval.info())
             for approval in self.remembered
             if not approval.is_over(now)
         ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentd_client.protocol.results import REMEMBERED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentd_client.protocol.results import PeerIdentity
+    from agentd_client.protocol.results import PeerIdentity, RequestInfo
 
     from ..sessions import Instant
     from .asker import Program
@@ -33,6 +35,19 @@ class Remembered(NamedTuple):
     def is_over(self, now: Instant) -> bool:
         """Whether either clock has reached the end."""
         return now.wall >= self.until or now.boot >= self.until_boot
+
+    def info(self) -> RequestInfo:
+        """The approval as a person sees it: the request, with what was granted of it."""
+        granted = self.granted
+        return self.request.info()._replace(
+            state=REMEMBERED,
+            until=self.until,
+            audience=granted.audience,
+            scopes=granted.scopes,
+            expiry=granted.seconds,
+            max_uses=granted.uses,
+            bound=granted.is_bound,
+        )
 
 
 class RememberedApprovals:

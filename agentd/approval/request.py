@@ -8,14 +8,13 @@ import trio
 
 from agentd_client.errors import AgentdError
 from agentd_client.protocol.limits import MAX_REQUEST_SECONDS
-from agentd_client.protocol.results import REMEMBERED, WAITING, RequestedToken, RequestInfo
+from agentd_client.protocol.results import WAITING, RequestedToken, RequestInfo
 
 from .asker import sandbox_of
 
 if TYPE_CHECKING:
     from ..sessions import Instant
     from .asker import Asker, Program
-    from .remembered import Remembered
     from .terms import Terms
 
 
@@ -73,14 +72,14 @@ class Request:
             raise type(self.error)(self.error.sentence)
         return self.granted or RequestedToken(self.id, self.until)
 
-    def info(self, remembered: Remembered | None = None) -> RequestInfo:
-        """The request as a person sees it, or its approval if that is remembered."""
-        terms = self.ask.terms if remembered is None else remembered.granted
+    def info(self) -> RequestInfo:
+        """The request as a person sees it."""
+        terms = self.ask.terms
         return RequestInfo(
             id=self.id,
-            state=WAITING if remembered is None else REMEMBERED,
+            state=WAITING,
             asked_at=self.asked_at,
-            until=self.until if remembered is None else remembered.until,
+            until=self.until,
             asker=self.asker.identity,
             sandbox=self.sandbox,
             socket=self.asker.socket,
