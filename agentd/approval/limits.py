@@ -24,9 +24,10 @@ MAX_NEW_OF_USER = 16
 
 MAX_WAITING_OF_PROCESS = 2
 MAX_WAITING_OF_USER = 8
-MAX_WAITING = 32
-"""Requests that wait at the same time: of one process, of one user at one socket, and of all. A person has an
-overview of eight."""
+MAX_WAITING_OF_OTHERS = 24
+MAX_WAITING = MAX_WAITING_OF_USER + MAX_WAITING_OF_OTHERS
+"""Requests that wait at the same time: of one process, of one user at one socket, of all at the ask socket,
+and of all. A person has an overview of eight."""
 
 MAX_UNASKED_OF_USER = 120
 """Sessions within the window that one user is granted without a person: children, and remembered approvals.
@@ -50,7 +51,9 @@ class AskingLimits:
         """Raise TooManyRequestsError if no more of this asker's requests may wait."""
         of_process = sum(other.process == asker.process for other in waiting)
         of_user = sum(_user(other) == _user(asker) for other in waiting)
-        is_full = of_user >= MAX_WAITING_OF_USER or len(waiting) >= MAX_WAITING
+        of_socket = sum(other.socket == asker.socket for other in waiting)
+        # The owner's socket has one user, so no number of others keeps that one out.
+        is_full = of_user >= MAX_WAITING_OF_USER or of_socket >= MAX_WAITING_OF_OTHERS
         if is_full or of_process >= MAX_WAITING_OF_PROCESS:
             whose = "of this process" if of_process >= MAX_WAITING_OF_PROCESS else "for sessions"
             raise TooManyRequestsError(
@@ -107,7 +110,8 @@ def _user(asker: Asker) -> tuple[int, str]:
 
 
 def _question(program: Hashable, terms: Terms) -> tuple[Hashable, ...]:
-    return (program, *(tuple(each) if isinstance(each, list) else each for each in terms))
+    # In any order: it is the same question.
+    return (program, *(frozenset(each) if isinstance(each, list) else each for each in terms))
 
 
 def _rounded_up(seconds: float) -> str:

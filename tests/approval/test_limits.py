@@ -12,6 +12,7 @@ from agentd.approval.limits import (
     MAX_REMEMBERED_KEYS,
     MAX_UNASKED_OF_USER,
     MAX_WAITING,
+    MAX_WAITING_OF_OTHERS,
     MAX_WAITING_OF_PROCESS,
     MAX_WAITING_OF_USER,
     WINDOW_SECONDS,
@@ -20,9 +21,10 @@ from agentd.approval.limits import (
 from agentd.approval.terms import Terms
 from agentd.process_identity import Process
 from agentd_client.errors import RequestDeniedError, TooManyRequestsError
-from agentd_client.protocol.results import PeerIdentity
+from agentd_client.protocol.results import ASK_SOCKET, PeerIdentity
 
 READ = Terms(None, ["read"], 60, None, True)
+BOTH = Terms(["api", "web"], ["read", "write"], 60, None, True)
 
 
 def asker(pid: int = 1, uid: int = 1000, socket: str = "owner") -> Asker:
@@ -64,7 +66,7 @@ def test_what_is_kept_is_bounded_and_the_user_is_not_forgotten_before_processes(
     assert len(limits._denied) <= MAX_REMEMBERED_KEYS
 
 
-def test_requests_that_wait_are_bounded_by_process_by_user_and_in_all():
+def test_requests_that_wait_are_bounded_by_process_and_by_user():
     limits = AskingLimits()
     limits.check_waiting(asker(), [asker()] * (MAX_WAITING_OF_PROCESS - 1))
     with pytest.raises(TooManyRequestsError, match="of this process"):
@@ -73,8 +75,15 @@ def test_requests_that_wait_are_bounded_by_process_by_user_and_in_all():
     with pytest.raises(TooManyRequestsError):
         limits.check_waiting(asker(), of_user)
     limits.check_waiting(asker(uid=7), of_user)
+
+
+def test_others_together_do_not_keep_the_owner_out():
+    limits = AskingLimits()
+    others = [asker(uid, uid=uid, socket=ASK_SOCKET) for uid in range(100, 100 + MAX_WAITING_OF_OTHERS)]
     with pytest.raises(TooManyRequestsError):
-        limits.check_waiting(asker(uid=7), [asker(uid, uid=uid) for uid in range(100, 100 + MAX_WAITING)])
+        limits.check_waiting(asker(uid=7, socket=ASK_SOCKET), others)
+    limits.check_waiting(asker(), others)
+    assert len(others) + MAX_WAITING_OF_USER == MAX_WAITING, "the owner's socket has one user"
 
 
 def test_sessions_without_a_person_are_bounded_too():
@@ -94,3 +103,10 @@ def test_a_denied_request_is_denied_again_for_a_while():
     limits.check_denied("program", READ, DENIED_SECONDS)
     limits.check_denied("other", READ, 0.0)
     limits.check_denied("program", READ._replace(scopes=["write"]), 0.0)
+
+
+def test_the_same_names_in_another_order_are_the_same_question():
+    limits = AskingLimits()
+    limits.deny("program", BOTH, 0.0)
+    with pytest.raises(RequestDeniedError):
+        limits.check_denied("program", BOTH._replace(scopes=["write", "read"], audience=["web", "api"]), 1.0)
