@@ -7,6 +7,7 @@ every approval that was remembered.
 from __future__ import annotations
 
 from base64 import b32encode
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -120,17 +121,18 @@ class RequestDesk(RequestBook):
         ask = Ask(terms, checked_label(label), checked_reason(reason))
         now = self._clock.read()
         program = program_of(asker)
-        request = self._new_request(ask, asker, program, now)
+        # Only for what is not refused: a request reads how its process is confined.
+        new_request = partial(self._new_request, ask, asker, program, now)
         if parent is not None:
             self._limits.count_unasked(asker, now.boot)
-            return await self._open(request, terms, parent=parent)
+            return await self._open(new_request(), terms, parent=parent)
         self.policy.require_grantable(terms.scopes)
         covered = self.remembered.find(program, terms, now)
         if covered is not None:
             remembered, granted = covered
             self._limits.count_unasked(asker, now.boot)
             approval = Approval(remembered.request.id, remembered.by, REMEMBERED)
-            return await self._open(request, granted, approval=approval)
+            return await self._open(new_request(), granted, approval=approval)
         undecided = self.undecided()
         for other in undecided:
             if other.is_from(asker) and other.ask == ask:
@@ -138,6 +140,7 @@ class RequestDesk(RequestBook):
         self._limits.check_denied(program.key, terms, now.boot)
         self._limits.check_waiting(asker, [each.asker for each in undecided])
         self._limits.count_new(asker, now.boot)
+        request = new_request()
         self.add(request)
         return await self.outcome(request, wait, hung_up)
 
