@@ -62,20 +62,32 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
             stay do not fit.
     """
     filled = [place for place in range(len(columns)) if any(row[place] for row in rows)]
-    widest = {
+    widths = {
         place: max(width_of(text) for text in (columns[place].heading, *(row[place] for row in rows)))
         for place in filled
     }
     if width is not None:
-        filled = _kept(columns, widest, width)
-    shown = [columns[place] for place in filled]
-    texts = [[row[place] for place in filled] for row in rows]
-    widths = [widest[place] for place in filled]
-    if width is not None:
-        _narrow(shown, widths, width - len(_GAP) * (len(shown) - 1))
-    yield colour(_line([column.heading for column in shown], widths), "cyan")
-    for row in texts:
-        yield _line(row, widths)
+        widths = fitted(columns, widths, width)
+    yield colour(line([column.heading for column in columns], widths), "cyan")
+    for row in rows:
+        yield line(row, widths)
+
+
+def fitted(columns: Sequence[Column], widest: Mapping[int, int], width: int) -> dict[int, int]:
+    """The width of each column that stays if a line has so much room.
+
+    `widest` has the columns that are filled, by their place, and how wide each would like to be.
+    """
+    kept = _kept(columns, widest, width)
+    widths = [widest[place] for place in kept]
+    _narrow([columns[place] for place in kept], widths, width - len(_GAP) * (len(kept) - 1))
+    return dict(zip(kept, widths, strict=True))
+
+
+def line(row: Sequence[str], widths: Mapping[int, int]) -> str:
+    """The texts of the columns that have a width, cut and padded to it."""
+    cells = ((cut(row[place], width), width) for place, width in widths.items())
+    return _GAP.join(text + " " * (width - width_of(text)) for text, width in cells).rstrip()
 
 
 def _kept(columns: Sequence[Column], widest: Mapping[int, int], room: int) -> list[int]:
@@ -103,12 +115,6 @@ def _narrow(columns: Sequence[Column], widths: list[int], room: int) -> None:
         if not giving:
             return
         widths[max(giving, key=widths.__getitem__)] -= 1
-
-
-def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
-    cells = (cut(text, width) for text, width in zip(texts, widths, strict=True))
-    padded = (text + " " * (width - width_of(text)) for text, width in zip(cells, widths, strict=True))
-    return _GAP.join(padded).rstrip()
 
 
 def _character_width(character: str) -> int:

@@ -57,10 +57,11 @@ def _rows(answer: Verification, no_such_id: bool, now: float) -> Iterator[Row]:
     if not answer.valid:
         yield ("why", f"{_NO_SUCH_ID} ({REVOKED})" if no_such_id else why_not(answer.reason))
     if answer.session is not None:
-        yield from _session_rows(answer.session, now)
+        yield from session_rows(answer.session, now)
 
 
-def _session_rows(session: SessionInfo, now: float) -> Iterator[Row]:
+def session_rows(session: SessionInfo, now: float) -> Iterator[Row]:
+    """All that is known of a session."""
     yield ("session", printable(session.id))
     yield ("label", printable(session.label))
     yield ("opened", _when(session.created_at, now))

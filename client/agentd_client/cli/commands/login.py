@@ -196,11 +196,31 @@ def renew_command(settings: Settings) -> None:
 
     A token in AGENTD_TOKEN or AGENTD_TOKEN_FD cannot be replaced there, and is not renewed.
     """
+    created = renewed(settings)
+    place = f"the new token is in {settings.token_path}"
+    show(
+        settings,
+        {"id": created.id, "expiresAt": created.expires_at, "tokenFile": settings.token_path},
+        human=lambda: [
+            f"renewed: session {printable(created.id)}, {ends(created.expires_at, settings.now())}",
+            printable(place),
+        ],
+    )
+
+
+def renewed(settings: Settings) -> CreatedToken:
+    """Renew the session of the token file, and write the new token there; also outside a command.
+
+    Raises:
+        NotLoggedInError: there is no token.
+        click.UsageError: the token is in no file.
+        TokenFileBusyError: another process replaces it.
+    """
     found = require_token(settings)
     if not found.is_from_file:
         raise click.UsageError(
             f"the token is in {found.origin}, where it cannot be replaced; name a file with --token-file",
-            click.get_current_context(),
+            click.get_current_context(silent=True),
         )
     claim = TokenFile(settings.token_path).claim()
     with settings.connect() as agent:
@@ -214,15 +234,7 @@ def renew_command(settings: Settings) -> None:
             claim.replace(created.token)
         finally:
             claim.release()
-    place = f"the new token is in {settings.token_path}"
-    show(
-        settings,
-        {"id": created.id, "expiresAt": created.expires_at, "tokenFile": settings.token_path},
-        human=lambda: [
-            f"renewed: session {printable(created.id)}, {ends(created.expires_at, settings.now())}",
-            printable(place),
-        ],
-    )
+    return created
 
 
 @click.command("logout", cls=AgentctlCommand)
