@@ -117,7 +117,7 @@ environment:
 		{ echo 'agentd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@"$(ENVIRONMENT)/bin/python" -I -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear "$(ENVIRONMENT)" || \
 		{ echo 'the venv module is missing; on Debian: apt-get install python3-venv' >&2; exit 1; }
-	@"$(ENVIRONMENT)/bin/python" -I -m pip install --quiet --upgrade './client[async,cli,http,notify]' '.[logind]'
+	@"$(ENVIRONMENT)/bin/python" -I -m pip install --quiet --upgrade './client[async,cli,http,notify,tui]' '.[logind]'
 
 clean:
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -53,6 +53,7 @@ def test_the_tree_as_it_is_keeps_every_rule(tree):
             "import jeepney",
             ["only agentd.locking and agentd_client.prompt import D-Bus"],
         ),
+        ("agentd_client/cli/foo.py", "import rich", ["only agentd_client.tui imports Textual"]),
         ("agentd/sessions/foo.py", "from ..agent import Agent", ["the daemon's layers"]),
         ("agentd_client/foo.py", "import agentd", ["the client never imports the daemon"]),
         ("agentd_client/foo.py", "import logging", ["the bare client stays light"]),

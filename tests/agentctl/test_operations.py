@@ -40,6 +40,9 @@ DOES = {
 SERVES = {"http", "prompt"}
 """Ask on behalf of others, for as long as they run."""
 
+CONVERSES = {"top"}
+"""Looks, until a key says otherwise: tests/agentctl/top."""
+
 REVOKE_MANY = ["revoke", "--label", "x*", "--yes"]
 
 
@@ -65,7 +68,7 @@ def asked_by(agent, args):
 
 
 def test_every_command_is_known_to_look_or_to_do_something():
-    assert set(COMMANDS) == set(LOOKS) | set(DOES) | SERVES
+    assert set(COMMANDS) == set(LOOKS) | set(DOES) | SERVES | CONVERSES
 
 
 @pytest.mark.parametrize("name", LOOKS)

@@ -47,6 +47,7 @@ COMMANDS = {
     "prompt": Entry("prompt", "Ask at the desktop about requests until SIGTERM or Ctrl-C."),
     "http": Entry("http", "Check tokens over HTTP until SIGTERM or Ctrl-C."),
     "list": Entry("list", "Show the sessions, newest first."),
+    "top": Entry("top", "Show sessions, requests and events live, and decide."),
     "watch": Entry("watch", "Show events as they happen."),
     "audit": Entry("list", "Show the audit log."),
     "revoke": Entry("revoke", "End a session, or many; the token file stays."),
