@@ -190,7 +190,8 @@ class RequestDesk(RequestBook):
             self.report(FORGOTTEN, self.remembered.take(request_id).request, by=by)
             return Decision(request_id)
         request = self.find_waiting(request_id)
-        self._limits.deny(request.program.key, request.ask.terms, self._clock.read().boot)
+        now = self._clock.read().boot
+        self._limits.deny(request.asker, request.program.key, request.ask.terms, now)
         self.end(request, RequestDeniedError(), DENIED, by=by)
         return Decision(request_id)
 

@@ -22,6 +22,10 @@ MAX_NEW_OF_PROCESS = 4
 MAX_NEW_OF_USER = 16
 """New requests within the window that a person is shown, of one process, and of one user at one socket."""
 
+DENIED_COUNTS = 4
+"""New requests of its user that a denied one counts as. A program that starts itself anew after every no
+would otherwise be back sixteen times a minute."""
+
 MAX_WAITING_OF_PROCESS = 2
 MAX_WAITING_OF_USER = 8
 MAX_WAITING_OF_OTHERS = 24
@@ -74,8 +78,10 @@ class AskingLimits:
         self._check(user, MAX_UNASKED_OF_USER, now)
         self._count(user, MAX_UNASKED_OF_USER, now)
 
-    def deny(self, program: Hashable, terms: Terms, now: float) -> None:
-        """Remember a no."""
+    def deny(self, asker: Asker, program: Hashable, terms: Terms, now: float) -> None:
+        """Remember a no: to this question of this program, and for the user's number of new requests."""
+        for _ in range(DENIED_COUNTS - 1):
+            self._count((_user(asker), "shown"), MAX_NEW_OF_USER, now)
         self._denied[_question(program, terms)] = now + DENIED_SECONDS
         if len(self._denied) > MAX_REMEMBERED_KEYS:
             self._denied.popitem(last=False)

@@ -6,6 +6,7 @@ import pytest
 
 from agentd.approval import Asker
 from agentd.approval.limits import (
+    DENIED_COUNTS,
     DENIED_SECONDS,
     MAX_NEW_OF_PROCESS,
     MAX_NEW_OF_USER,
@@ -61,7 +62,7 @@ def test_what_is_kept_is_bounded_and_the_user_is_not_forgotten_before_processes(
     limits = AskingLimits()
     for uid in range(10 * MAX_REMEMBERED_KEYS):
         shown(limits, asker(uid + 1, uid=uid))
-        limits.deny(("program", uid), READ, 0.0)
+        limits.deny(asker(uid + 1, uid=uid), ("program", uid), READ, 0.0)
     assert len(limits._new) <= MAX_REMEMBERED_KEYS
     assert len(limits._denied) <= MAX_REMEMBERED_KEYS
 
@@ -97,7 +98,7 @@ def test_sessions_without_a_person_are_bounded_too():
 
 def test_a_denied_request_is_denied_again_for_a_while():
     limits = AskingLimits()
-    limits.deny("program", READ, 0.0)
+    limits.deny(asker(), "program", READ, 0.0)
     with pytest.raises(RequestDeniedError):
         limits.check_denied("program", READ, DENIED_SECONDS - 0.1)
     limits.check_denied("program", READ, DENIED_SECONDS)
@@ -107,6 +108,17 @@ def test_a_denied_request_is_denied_again_for_a_while():
 
 def test_the_same_names_in_another_order_are_the_same_question():
     limits = AskingLimits()
-    limits.deny("program", BOTH, 0.0)
+    limits.deny(asker(), "program", BOTH, 0.0)
     with pytest.raises(RequestDeniedError):
         limits.check_denied("program", BOTH._replace(scopes=["write", "read"], audience=["web", "api"]), 1.0)
+
+
+def test_a_program_that_starts_anew_after_every_no_is_shown_less_often():
+    limits, found = AskingLimits(), 0
+    for pid in range(1, 101):
+        if shown(limits, asker(pid)):
+            limits.deny(asker(pid), pid, READ, 0.0)
+            found += 1
+    assert found == MAX_NEW_OF_USER // DENIED_COUNTS
+    assert shown(limits, asker(200, socket=ASK_SOCKET))
+    assert shown(limits, asker(200), WINDOW_SECONDS)
