@@ -113,6 +113,7 @@ HOSTILE = (
     "x" * 5000,
     "a" + "\u0301" * 5000,
     "ok" + " " * 150 + "user   root",
+    "ok〞" + "\N{HANGUL FILLER}\N{BRAILLE PATTERN BLANK}" * 75 + "user root",
     "\x1b" * 5000,
 )
 
@@ -132,7 +133,7 @@ def test_an_askers_words_are_one_bounded_line_in_quotes(field, text):
         if heading in ("says", "labels it"):
             assert line.count('"') == 2
             assert line[0] == line[-1] == '"'
-            assert not set("“”″\N{FULLWIDTH QUOTATION MARK}") & set(line)
+            assert not set("“”″〞\N{FULLWIDTH QUOTATION MARK}\N{HANGUL FILLER}") & set(line)
             assert "  " not in line
             assert "\u0301" * 4 not in line
     title = request_view.summary(asked, NOW)

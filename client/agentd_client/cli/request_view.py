@@ -31,8 +31,11 @@ ANYONE = "anyone"
 """For a request that names no audience."""
 
 _CUT = "..."
-_QUOTES = dict.fromkeys(map(ord, '"“”„‟«»″〃\N{FULLWIDTH QUOTATION MARK}'), "'")
-"""What could pass for the end of the quotes."""
+_TAMED = dict.fromkeys(map(ord, '"“”„‟«»″〃〝〞〟❝❞ʺ\N{FULLWIDTH QUOTATION MARK}'), "'") | dict.fromkeys(
+    (0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0), " "
+)
+"""What could pass for the end of the quotes; and letters without ink (the fillers of Hangul, and the empty
+pattern of Braille), which could push words to the beginning of a line as runs of blanks do."""
 
 _PLAIN_PATH = r"[\w.+@/:=-]+"
 _MOST_MARKS = 3
@@ -130,7 +133,7 @@ def says(request: RequestInfo) -> str:
 
 def quoted(text: str, most: int = MAX_SHOWN_CHARACTERS) -> str:
     """An asker's words in quotes, as one line without anything that could pass for our words."""
-    tamed = "".join(_without_piles(text[:most].translate(_QUOTES)))
+    tamed = "".join(_without_piles(text[:most].translate(_TAMED)))
     return f'"{_bounded(tamed, most, longer=len(text) > most)}"'
 
 
