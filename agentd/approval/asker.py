@@ -71,7 +71,8 @@ def _executable(pid: int, exe: str) -> Executable | None:
 def sandbox_of(process: Process) -> list[str]:
     """How a process is confined, in words, as far as the agent can see; empty if it is not, or has ended.
 
-    Mount and network namespaces do not show in any file that the agent may read.
+    A mount namespace shows where the executable does, whose path means something else there. A network
+    namespace does not show in any file that the agent may read.
     """
     found: list[str] = []
     try:
@@ -80,6 +81,8 @@ def sandbox_of(process: Process) -> list[str]:
             found.append("own user namespace")
         if _depth(status) > _depth(_fields(read_file(f"{PROC}/1/status"))):
             found.append("own PID namespace")
+        if _mount_namespace(process.pid) not in (None, _mount_namespace("self")):
+            found.append("own mount namespace")
     except (OSError, KeyError):
         return []
     if status.get(b"Seccomp") == _FILTERED:
@@ -121,3 +124,10 @@ def _depth(status: dict[bytes, bytes]) -> int:
 
 def _user_namespace(pid: int) -> list[bytes]:
     return read_file(f"{PROC}/{pid}/uid_map").split()
+
+
+def _mount_namespace(pid: int | str) -> str | None:
+    try:
+        return os.readlink(f"{PROC}/{pid}/ns/mnt")
+    except OSError:  # another user's, or the agent's own user namespace hides it
+        return None

@@ -23,7 +23,11 @@ def test_an_ordinary_process_is_in_no_sandbox_and_an_ended_one_in_none_either():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--user"], "own user namespace"), (["--pid", "--fork"], "own PID namespace")],
+    [
+        (["--user"], "own user namespace"),
+        (["--pid", "--fork"], "own PID namespace"),
+        (["--mount"], "own mount namespace"),
+    ],
 )
 def test_namespaces_show(options, words):
     command = ["unshare", *options, "sh", "-c", "echo ready; exec cat"]
