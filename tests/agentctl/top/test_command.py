@@ -59,8 +59,13 @@ class OnPty:
         if self.child.poll() is None:
             self.child.kill()
             self.child.wait()
-        os.close(self.ours)
-        os.close(self.theirs)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        for descriptor in (self.ours, self.theirs):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.ours = self.theirs = -1
 
 
 @pytest.fixture
@@ -158,6 +163,14 @@ def test_a_signal_ends_it_as_it_ends_other_programs_and_restores_the_terminal(ag
     assert top.ends() == -number
     assert termios.tcgetattr(top.theirs) == top.before
     assert b"\x1b[?1049l" in top.shown
+
+
+def test_it_ends_when_its_terminal_goes_without_a_signal(agent, on_pty):
+    agent.open(label="desk")
+    top = on_pty()
+    top.sees(b"desk")
+    top.hang_up()
+    assert top.child.wait(PATIENCE_SECONDS) == -signal.SIGHUP
 
 
 def test_sigint_ends_it_too(agent, on_pty):
