@@ -33,6 +33,7 @@ from agentd_client.protocol.results import (
 )
 
 from ..crypto import random_bytes
+from ..process_identity import is_alive
 from ..sessions import Approval
 from ..sessions.rules import checked_grant, checked_label, checked_ttl
 from .asker import is_related, program_of
@@ -230,15 +231,15 @@ class RequestDesk(RequestBook):
         request = self.find_waiting(request_id)
         terms = self._narrowed(request, scopes, expiry, max_uses)
         self.policy.require_presence(is_proven=is_proven, has_passphrase=has_passphrase)
+        if not is_alive(request.asker.process) or program_of(request.asker) != request.program:
+            error = NoSuchRequestError("the process that asked has ended, or runs another program now")
+            self.end(request, error, WITHDRAWN, reason=PROCESS_ENDED)
+            raise error
         if not is_proven and is_related(process, request.asker.process):
             raise OwnRequestError(
                 "a program cannot approve what it, a parent or a child of it asked for; approve it "
                 "on another terminal"
             )
-        if program_of(request.asker) != request.program:
-            error = NoSuchRequestError("the process that asked has ended, or runs another program now")
-            self.end(request, error, WITHDRAWN, reason=PROCESS_ENDED)
-            raise error
         with self.deciding(request):
             granted = await self._open(request, terms, approval=Approval(request.id, by))
             is_taken = await self.grant(request, granted)

@@ -260,6 +260,16 @@ async def test_a_request_ends_with_its_process(desk, ask, start_asker, person, m
     ]
 
 
+async def test_a_process_that_has_ended_is_taken_for_no_relative(desk, start_asker, manager):
+    asker, decider = start_asker(), start_asker().process
+    found = await desk.request(asker, **WHAT, wait=0)
+    start_asker.kills[asker.process].kill()
+    start_asker.kills[asker.process].wait()
+    with pytest.raises(errors.NoSuchRequestError, match="ended"):  # before the desk has heard of it
+        await approve(desk, found.id, decider)
+    assert (await manager.list_sessions()).sessions == []
+
+
 async def test_a_granted_session_that_its_process_never_collected_ends_with_it(
     desk, start_asker, person, manager
 ):
