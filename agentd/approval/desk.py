@@ -287,7 +287,8 @@ class RequestDesk(RequestBook):
             seconds=checked_ttl(expiry, asked.seconds),
         )
         if (excess := terms.excess(asked)) is not None:
-            raise NotWithinRequestError(f"beyond the {excess} that was asked for; the request still waits")
+            rule = f"a decision can grant less than was asked for, and never more ({excess})"
+            raise NotWithinRequestError(f"{rule}; the request still waits")
         return terms
 
     def _remember(self, request: Request, terms: Terms, by: PeerIdentity, seconds: int) -> float:

@@ -235,6 +235,7 @@ def test_more_cannot(agent):
     agent.ask("k7m2qd")
     ended = in_process("approve", "k7m2qd", "--yes", "--scope", "admin")
     assert ended.code == 77
+    assert "agentctl: leave out --scope, --ttl and --uses to grant all that is asked for" in ended.err
     assert "k7m2qd" in agent.requests
 
 

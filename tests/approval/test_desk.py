@@ -134,11 +134,19 @@ async def test_a_decision_narrows(desk, ask, asker, person, manager, clock):
 
 
 @pytest.mark.parametrize(
-    "wider", [{"scopes": ["read", "admin"]}, {"expiry": 601}, {"expiry": "never"}, {"max_uses": 6}]
+    ("wider", "beyond"),
+    [
+        ({"scopes": ["read", "admin"]}, "scopes"),
+        ({"expiry": 601}, "expiry"),
+        ({"expiry": "never"}, "expiry"),
+        ({"max_uses": 6}, "uses"),
+    ],
 )
-async def test_a_decision_cannot_widen_and_the_request_still_waits(desk, ask, asker, person, manager, wider):
+async def test_a_decision_cannot_widen_and_the_request_still_waits(
+    desk, ask, asker, person, manager, wider, beyond
+):
     await ask(asker)
-    with pytest.raises(errors.NotWithinRequestError):
+    with pytest.raises(errors.NotWithinRequestError, match=rf"never more \({beyond}\); .* still waits"):
         await approve(desk, ids(desk)[0], person, **wider)
     assert len(ids(desk)) == 1
     assert manager.session_count == 0

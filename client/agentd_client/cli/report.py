@@ -40,6 +40,7 @@ _NEXT: dict[type[BaseException], str] = {
     errors.RequestExpiredError: "a request waits for `agentctl approve`, at most 5 minutes; ask again",
     errors.TooManyRequestsError: "`agentctl requests` shows what waits; try again later",
     errors.NoSuchRequestError: "`agentctl requests` shows those that wait",
+    errors.NotWithinRequestError: "leave out --scope, --ttl and --uses to grant all that is asked for",
     errors.OwnRequestError: "run `agentctl approve` on another terminal",
     errors.CannotBindError: "see the agent's log (`journalctl --user -u agentd`)",
     NotExecutedError: "its session was ended",
