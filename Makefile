@@ -30,7 +30,7 @@ $(VENV)/bin/python:
 
 # What the agent needs to run; nothing of the tests.
 $(VENV)/.runtime: $(MANIFESTS) | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet --editable './client[async,cli,notify]' --editable '.[logind]'
+	@$(BIN)/python -m pip install --quiet --editable './client[async,cli,notify,tui]' --editable '.[logind]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
