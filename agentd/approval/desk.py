@@ -237,8 +237,8 @@ class RequestDesk(RequestBook):
             raise error
         if not is_proven and is_related(process, request.asker.process):
             raise OwnRequestError(
-                "a program cannot approve what it, a parent or a child of it asked for; approve it "
-                "on another terminal"
+                "a program cannot approve what it, a parent or a child of it asked for; the request still "
+                "waits"
             )
         with self.deciding(request):
             granted = await self._open(request, terms, approval=Approval(request.id, by))

@@ -239,6 +239,16 @@ def test_more_cannot(agent):
     assert "k7m2qd" in agent.requests
 
 
+@pytest.mark.parametrize("more", [["--scope", "admin"], ["--ttl", "1h"], ["--uses", "9"]])
+def test_nobody_is_shown_only_of_what_is_more(agent, more):
+    agent.ask("k7m2qd", scopes=["read"], expiry=600, max_uses=5)
+    ended = in_process("approve", "k7m2qd", "--yes", *more)
+    assert ended.code == 77
+    assert f"{more[0]}: more than request k7m2qd asks for" in ended.err
+    assert "you grant" not in ended.out + ended.err
+    assert "decideRequest" not in agent.methods
+
+
 @pytest.mark.parametrize(
     "args", [["--ttl", "0"], ["--ttl", "never"], ["--uses", "0"], ["--remember", "25h"], ["--remember", "0"]]
 )

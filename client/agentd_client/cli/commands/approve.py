@@ -9,7 +9,7 @@ import click
 
 from ...blocking import Client
 from ...durations import format_duration
-from ...errors import NoSuchRequestError
+from ...errors import NoSuchRequestError, NotWithinRequestError
 from ...protocol.limits import MAX_REMEMBER_SECONDS, MAX_USES
 from ...protocol.methods import to_wire
 from ...protocol.results import APPROVE, DENY, PASSPHRASE, WAITING, Decision, RequestInfo
@@ -40,6 +40,22 @@ class _Limits(NamedTuple):
     expiry: int | None
     max_uses: int | None
     remember: int | None
+
+    def check(self, request: RequestInfo) -> None:
+        """Raise NotWithinRequestError if this is more than was asked for, before a person is shown "only"."""
+        excess = [
+            option
+            for option, is_more in (
+                ("--scope", request.scopes is not None and not set(self.scopes or ()) <= set(request.scopes)),
+                ("--ttl", request.expiry is not None and (self.expiry or 0) > request.expiry),
+                ("--uses", request.max_uses is not None and (self.max_uses or 0) > request.max_uses),
+            )
+            if is_more
+        ]
+        if excess:
+            raise NotWithinRequestError(
+                f"{' and '.join(excess)}: more than request {word(request.id)} asks for; it still waits"
+            )
 
     def rows(self) -> Iterator[Row]:
         """What a person has to see besides the request."""
@@ -171,8 +187,10 @@ class _Approval:
         """Show the request, and carry out what the person says; returns whether it was approved.
 
         Raises:
+            NotWithinRequestError: what would be granted is more than it asks for.
             NoSuchRequestError: it ended, or is no longer what was shown.
         """
+        self._limits.check(request)
         answer = self._answer(request)
         if answer == APPROVE:
             self._check_unchanged(request)
