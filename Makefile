@@ -1,15 +1,16 @@
-# run · test · test-all · check · bench · demo · install · uninstall — each sets up what it needs, in .venv.
+# run · test · test-rest · test-all · check · bench · demo · install · uninstall — each sets up what it needs, in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MANIFESTS = pyproject.toml client/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format bench demo docs install uninstall clean
+.PHONY: help run test test-rest test-all check format bench demo docs install uninstall clean
 
 help:
 	@echo 'make run       start the agent here, in the foreground'
 	@echo 'make test      the quick tests, on all cores'
+	@echo 'make test-rest the tests that make test leaves out'
 	@echo 'make test-all  every test, with branch coverage'
 	@echo 'make check     ruff, mypy --strict, import rules'
 	@echo 'make demo      the commands, end to end, in a scratch folder'
@@ -55,6 +56,12 @@ PARALLEL = --numprocesses auto --dist worksteal
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not serial' --ignore tests/integrations $(ARGS)
 	@echo '`make test-all` adds the fault suites, the random histories, the frameworks, the units under systemd, and branch coverage.'
+
+# Together with `make test` this is every test, without the coverage, which takes as long again.
+test-rest: $(VENV)/.integrations
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not serial' --ignore tests/integrations $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' tests/integrations $(ARGS)
+	@$(BIN)/python -m pytest -m serial $(ARGS)
 
 test-all: $(VENV)/.integrations
 	@$(BIN)/coverage erase
