@@ -115,6 +115,10 @@ class Prompt:
         until(lambda: text in self.said() or self._child.poll() is not None)
         assert text in self.said()
 
+    def ended(self) -> int:
+        """How it ended by itself."""
+        return self._child.wait(PATIENCE_SECONDS)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self._child.send_signal(number)
         return self._child.wait(PATIENCE_SECONDS)

@@ -219,7 +219,7 @@ def test_a_wrapper_of_pinentry_is_ended_with_what_it_started(requests, started, 
 def test_without_pinentry_it_says_so(agent, started, without_pinentry):
     prompt = started("--with", "pinentry")
     prompt.wait_until_said("agentctl: pinentry is not installed")
-    assert prompt.stop() == 78
+    assert prompt.ended() == 78
 
 
 @pytest.mark.parametrize(("key", "decision"), [(b"a", "approve"), (b"d", "deny")])
@@ -311,7 +311,7 @@ def test_an_askpass_program_that_cannot_be_started_is_named(requests, started):
 def test_without_an_askpass_program_it_says_so(agent, started):
     prompt = started("--with", "askpass")
     prompt.wait_until_said("no askpass program: set AGENTD_ASKPASS or SSH_ASKPASS")
-    assert prompt.stop() == 78
+    assert prompt.ended() == 78
 
 
 # --- where approving takes the passphrase ---------------------------------------------------------------

@@ -327,7 +327,7 @@ def test_a_notification_server_that_hangs_delays_no_end(requests, notifying, sho
 def test_without_a_session_bus_it_says_what_to_do(agent, started):
     prompt = started()
     prompt.wait_until_said("there is no session bus for notifications")
-    assert prompt.stop() == 78
+    assert prompt.ended() == 78
     prompt = started(DBUS_SESSION_BUS_ADDRESS="tcp:host=127.0.0.1,port=1")
     prompt.wait_until_said("DBUS_SESSION_BUS_ADDRESS names no Unix socket")
 

@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ..aio import AsyncEvents
+    from ..blocking import Client
     from ..cli.options import Settings
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -138,6 +140,7 @@ class _Asking:
         self._turns = anyio.Semaphore(place.at_once)
         self._typing = anyio.Lock()
         self._asked: dict[str, anyio.CancelScope] = {}
+        self._deciding: set[str] = set()
         self._opening = ""
         self._news = anyio.Event()
 
@@ -196,7 +199,8 @@ class _Asking:
         while True:
             self._news = anyio.Event()
             waiting = await _waiting(agent)
-            for id in self._asked.keys() - waiting.keys():
+            # Not one that is decided here: it ends before the answer to the decision arrives.
+            for id in self._asked.keys() - waiting.keys() - self._deciding:
                 self._asked.pop(id).cancel()
             for id, request in waiting.items():
                 if id in self._asked:
@@ -238,6 +242,14 @@ class _Asking:
         return None
 
     async def _approve_with_passphrase(self, request: RequestInfo) -> None:
+        def decide(agent: Client, passphrase: bytearray) -> None:
+            self._deciding.add(request.id)
+            try:
+                agent.decide_request(request.id, APPROVE, passphrase=passphrase)
+            except BaseException:  # a wrong one: it may end elsewhere while another is asked for
+                self._deciding.discard(request.id)
+                raise
+
         def approve(dialogues: Dialogues) -> None:
             assert self._passphrase_source is not None
             asked = self._passphrase_source(math.ceil(seconds_left(request)), dialogues)
@@ -246,7 +258,7 @@ class _Asking:
                 with_passphrase(
                     asked,
                     f"Passphrase of agentd, to approve request {request.id}: ",
-                    lambda passphrase: agent.decide_request(request.id, APPROVE, passphrase=passphrase),
+                    partial(decide, agent),
                 )
 
         try:
@@ -257,6 +269,8 @@ class _Asking:
             await self._failed(request, error)
         else:
             self._say(f"request {request.id} {_DONE[APPROVE]}")
+        finally:
+            self._deciding.discard(request.id)
 
     async def _failed(self, request: RequestInfo, error: AgentdError) -> None:
         if isinstance(error, NoSuchRequestError):  # somebody else was faster
