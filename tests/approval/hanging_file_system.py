@@ -63,6 +63,8 @@ def main() -> None:
     with open("/bin/cat", "rb") as program:
         server = Server(folder, program.read())
     threading.Thread(target=server.serve, daemon=True).start()
+    # The thread answers what executing the program asks; vfork(2) would hold it up until that is done.
+    subprocess._USE_VFORK = subprocess._USE_POSIX_SPAWN = False
     process = subprocess.Popen([f"{folder}/program"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdin.write(b"runs\n")
     process.stdin.flush()
